@@ -1,0 +1,54 @@
+# make bench   train, test and record a method on a dataset (default: Gaze-LLE on the embedded world)
+# make test    the test suite
+# Both make the environment first, once.
+#
+#   make bench METHOD=gazelle DATASET=vat DATA_ROOT=/data/videoattentiontarget [BACKBONE=...] [SEED=...]
+#              [INIT=weights.pt | none] [ARGS="--trainer.max_epochs 3 --loader.workers 4"]
+
+PYTHON ?= python3
+VENV ?= .venv
+METHOD ?= gazelle
+DATASET ?= gazeworld
+SEED ?= 0
+
+# Threads that wait must sleep: on shared cores OpenMP's spinning costs more than the work.
+export OMP_WAIT_POLICY = passive
+# The checkout's root must stay off sys.path, where its folder datasets/ would be taken for Hugging Face's.
+export PYTHONSAFEPATH = 1
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.gazebench-installed
+TESTS ?= tests
+WORKERS ?= 2
+
+.PHONY: bench test lint docs-check leaderboard clean help
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -7
+
+$(STAMP): pyproject.toml setup.py constraints.txt
+	@echo "making the environment $(VENV) (once; torch is a large download) ..."
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gazebench needs Python 3.11 or later")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off -c constraints.txt -e '.[dev]'
+	@touch $@
+
+bench: $(STAMP)
+	@$(BIN)/gazebench bench $(METHOD) $(DATASET) --seed=$(SEED) \
+	  $(if $(DATA_ROOT),--dataset.root="$(DATA_ROOT)") $(if $(BACKBONE),--model.backbone=$(BACKBONE)) \
+	  $(if $(INIT),--init="$(INIT)") $(ARGS)
+
+test: $(STAMP)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q $(TESTS) $(ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy gazebench methods datasets
+
+leaderboard: $(STAMP)
+	@$(BIN)/gazebench leaderboard
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
