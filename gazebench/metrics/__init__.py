@@ -1,0 +1,1 @@
+"""Metrics: pure functions in ``functional``, torchmetrics classes in ``classes``."""

@@ -1,0 +1,215 @@
+"""The metrics as torchmetrics objects: thin, exact under DDP, each person counted once.
+
+Every class names the ``fields`` it needs and turns them into per-person values by ``values``; the base keeps values
+with the key of the person they belong to, gathers them over processes, and drops what came twice.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from gazebench.metrics import functional as F
+from gazebench.metrics.functional import Plane, Values
+from gazebench.types import IN_FRAME, UNKNOWN
+
+
+class GazeMetric(Metric, ABC):
+    """A mean over people, each counted once; ``compute`` is an empty tensor where nobody has a value.
+
+    ``update(keys, **fields)`` takes the (P,) int64 keys of the people (``types.sample_key``) and the fields by name:
+    ``heatmap`` (P, h, w), ``point`` (P, 2), ``points`` (G, 2) with ``point_person`` (G,), ``head`` (P, 4), ``sizes``
+    (P, 2) in pixels, ``inout_score`` (P,), ``inout`` (P,); coordinates normalised.
+    """
+
+    fields: ClassVar[tuple[str, ...]]
+    columns: ClassVar[int] = 1
+    higher_is_better: bool = False
+    is_differentiable: bool = False
+    full_state_update: bool = False
+    keys: Any
+    stored: Any
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("keys", default=[], dist_reduce_fx="cat")
+        self.add_state("stored", default=[], dist_reduce_fx="cat")
+
+    @abstractmethod
+    def values(self, **fields: Tensor) -> Values:
+        """The values (K,) or (K, n) float64 of those people who have one, and who they are (K,) int64."""
+
+    def update(self, keys: Tensor, **fields: Tensor) -> None:
+        """Adds people; those in ``fields`` without a value are left out."""
+        values, people = self.values(**{name: fields[name] for name in self.fields})
+        self.add(keys.to(people.device)[people], values)
+
+    def add(self, keys: Tensor, values: Tensor) -> None:
+        """Adds values that ``values`` made, with the keys of their people."""
+        self.keys.append(keys.to(self.device))
+        self.stored.append(values.to(self.device, torch.float64).reshape(len(values), self.columns))
+        self._update_count += 1  # what the wrapped update does; compute() warns without it
+        self._computed = None
+
+    def sync(self, *arguments: Any, **settings: Any) -> None:
+        """Gathers over processes; one that saw nobody takes part with nothing, or the others would wait for it."""
+        if not self.keys:
+            self.add(torch.zeros(0, dtype=torch.int64), torch.zeros(0, self.columns))
+        super().sync(*arguments, **settings)
+
+    def compute(self) -> Tensor:
+        """The metric, float64 (); shape (0,) where there is none."""
+        return self.reduce(self._once())
+
+    def reduce(self, values: Tensor) -> Tensor:
+        """From all people's values to the metric: their mean."""
+        return values.mean() if len(values) else values.new_zeros(0)
+
+    @property
+    def count(self) -> int:
+        """People counted so far; over all processes when read after ``compute``."""
+        return self._count
+
+    _count: int = 0
+
+    def _once(self) -> Tensor:
+        if not len(self.keys):
+            self._count = 0
+            return torch.zeros(0, self.columns, dtype=torch.float64)
+        keys, stored = (torch.cat(s) if isinstance(s, list) else s for s in (self.keys, self.stored))
+        first = torch.full_like(keys, len(keys))
+        _, group = torch.unique(keys, return_inverse=True)
+        first = first.scatter_reduce_(0, group, torch.arange(len(keys), device=keys.device), "amin")
+        once = first[: int(group.max()) + 1] if len(keys) else first
+        self._count = len(once)
+        return stored[once.sort().values]
+
+
+class _InFrame(GazeMetric):
+    """Counts people whose target is in frame."""
+
+    def _seen(self, points: Tensor, owner: Tensor, inout: Tensor) -> tuple[Tensor, Tensor]:
+        keep = (inout == IN_FRAME)[owner]
+        return points[keep], owner[keep]
+
+
+class AUCPoints(_InFrame):
+    """GazeFollow's AUC at the picture's own size (``functional.auc_points``)."""
+
+    fields = ("heatmap", "points", "point_person", "sizes", "inout")
+    higher_is_better = True
+
+    def values(self, **fields: Tensor) -> Values:
+        """One area a person with at least one annotated pixel."""
+        points, owner = self._seen(fields["points"], fields["point_person"], fields["inout"])
+        areas, people = [], []
+        for person in torch.unique(owner).tolist():
+            width, height = fields["sizes"][person].tolist()
+            area = F.auc_points(fields["heatmap"][person], points[owner == person].cpu(), width, height)
+            if area is not None:
+                areas.append(area)
+                people.append(person)
+        return torch.tensor(areas, dtype=torch.float64), torch.tensor(people, dtype=torch.int64)
+
+
+class AUCRectangle(_InFrame):
+    """VideoAttentionTarget's AUC (``functional.auc_rectangle``); of several annotations the first one counts."""
+
+    fields = ("heatmap", "points", "point_person", "inout")
+    higher_is_better = True
+
+    def values(self, **fields: Tensor) -> Values:
+        """One area a person in frame."""
+        points, owner = self._seen(fields["points"], fields["point_person"], fields["inout"])
+        target = torch.full((len(fields["heatmap"]), 2), torch.nan, dtype=torch.float64, device=points.device)
+        target[owner.flip(0)] = points.double().flip(0)
+        return F.auc_rectangle(fields["heatmap"], target)
+
+
+class L2ToMean(_InFrame):
+    """Avg L2 of GazeFollow, L2 of the others (``functional.l2_to_mean``)."""
+
+    fields = ("point", "points", "point_person", "inout")
+
+    def values(self, **fields: Tensor) -> Values:
+        """One distance a person in frame."""
+        return F.l2_to_mean(fields["point"], *self._seen(fields["points"], fields["point_person"], fields["inout"]))
+
+
+class MeanL2(_InFrame):
+    """The mean of the distances, *Dist* of the 2015 paper (``functional.mean_l2``)."""
+
+    fields = ("point", "points", "point_person", "inout")
+
+    def values(self, **fields: Tensor) -> Values:
+        """One distance a person in frame."""
+        return F.mean_l2(fields["point"], *self._seen(fields["points"], fields["point_person"], fields["inout"]))
+
+
+class MinL2(_InFrame):
+    """Min L2 (``functional.min_l2``)."""
+
+    fields = ("point", "points", "point_person", "inout")
+
+    def values(self, **fields: Tensor) -> Values:
+        """One distance a person in frame."""
+        return F.min_l2(fields["point"], *self._seen(fields["points"], fields["point_person"], fields["inout"]))
+
+
+class _Angle(_InFrame):
+    fields = ("point", "points", "point_person", "head", "sizes", "inout")
+
+    def __init__(self, plane: Plane = "normalised", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.plane: Plane = plane
+
+    def _arguments(self, fields: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        points, owner = self._seen(fields["points"], fields["point_person"], fields["inout"])
+        return fields["point"], points, owner, fields["head"], fields["sizes"]
+
+
+class AngleToMean(_Angle):
+    """Angular error to the mean annotation, degrees (``functional.angle_to_mean``)."""
+
+    def values(self, **fields: Tensor) -> Values:
+        """One angle a person in frame with a head box."""
+        return F.angle_to_mean(*self._arguments(fields), plane=self.plane)
+
+
+class MeanAngle(_Angle):
+    """Mean angular error over the annotations, degrees (``functional.mean_angle``)."""
+
+    def values(self, **fields: Tensor) -> Values:
+        """One angle a person in frame with a head box."""
+        return F.mean_angle(*self._arguments(fields), plane=self.plane)
+
+
+class MinAngle(_Angle):
+    """Smallest angular error over the annotations, degrees (``functional.min_angle``)."""
+
+    def values(self, **fields: Tensor) -> Values:
+        """One angle a person in frame with a head box."""
+        return F.min_angle(*self._arguments(fields), plane=self.plane)
+
+
+class InOutAP(GazeMetric):
+    """Average precision of "the target is in frame", over all people whose label is known."""
+
+    fields = ("inout_score", "inout")
+    columns = 2
+    higher_is_better = True
+
+    def values(self, **fields: Tensor) -> Values:
+        """(K, 2): score and label."""
+        people = torch.nonzero(fields["inout"] != UNKNOWN)[:, 0]
+        pair = torch.stack([fields["inout_score"].double()[people], fields["inout"].double()[people]], dim=1)
+        return pair, people
+
+    def reduce(self, values: Tensor) -> Tensor:
+        """Average precision; nothing unless both labels occur."""
+        precision = F.average_precision(values[:, 0], values[:, 1] == IN_FRAME)
+        return values.new_zeros(0) if precision is None else values.new_tensor(precision)

@@ -1,0 +1,220 @@
+"""The field's metrics as pure functions; PROTOCOLS section 1 is the specification.
+
+A sample without a value is left out: functions over several people return the values together with the people they
+belong to. There are no sentinel values.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import average_precision_score
+from torch import Tensor
+
+Plane = Literal["normalised", "pixel"]
+Values = tuple[Tensor, Tensor]
+"""Values (K,) float64 and the people they belong to (K,) int64, ascending."""
+
+VAT_SIZE = 64
+VAT_REACH = 9
+
+
+def auc_points(heatmap: Tensor, points: npt.ArrayLike | Tensor, width: int, height: int) -> float | None:
+    """GazeFollow's AUC of one person: the map at the picture's size against the annotators' pixels.
+
+    The map (h, w) is resized bilinearly (``align_corners=False``, float32) to (height, width). Positives are the
+    pixels (int(x W), int(y H)), clipped to the last one, each counted once; points with x < 0 are skipped. Ties count
+    half. Equal to ``sklearn.metrics.roc_auc_score`` over all pixels, without sorting them: the area needs only how
+    many pixels lie below each positive.
+
+    Args:
+        heatmap: (h, w), any real values.
+        points: (A, 2) normalised.
+        width: of the picture in pixels.
+        height: of the picture in pixels.
+
+    Returns:
+        The area in [0, 1]; None where there is no positive or no negative pixel.
+
+    Raises:
+        ValueError: the map holds values that are not finite.
+    """
+    _finite(heatmap)
+    resized = F.interpolate(heatmap[None, None].float(), (height, width), mode="bilinear", align_corners=False)
+    scores: npt.NDArray[np.float32] = resized[0, 0].cpu().numpy()
+    return _auc(scores.ravel(), _pixels(np.asarray(points, dtype=np.float64), width, height))
+
+
+def auc_rectangle(heatmap: Tensor, point: Tensor) -> Values:
+    """VideoAttentionTarget's AUC: the 64 x 64 map against a rectangle around the target.
+
+    Positives are the columns [max(0, int(64x - 9)), min(int(64x + 10), 63)) and the rows likewise, end exclusive, so
+    column and row 63 are never positive. Ties count half.
+
+    Args:
+        heatmap: (P, 64, 64).
+        point: (P, 2) normalised; NaN where there is none.
+
+    Raises:
+        ValueError: the maps are not 64 x 64, or hold values that are not finite.
+    """
+    if heatmap.shape[1:] != (VAT_SIZE, VAT_SIZE):
+        raise ValueError(f"this AUC is defined on {VAT_SIZE} x {VAT_SIZE} maps, got {tuple(heatmap.shape[1:])}")
+    _finite(heatmap)
+    scores = np.ascontiguousarray(heatmap.detach().cpu().float().numpy()).reshape(len(heatmap), -1)
+    # NumPy sorts floats by vector instructions, far faster than it ranks them; ranks follow by bisection.
+    ordered = np.sort(scores, axis=1)
+    target = point.detach().cpu().double().numpy()
+    values, people = [], []
+    for person in np.flatnonzero(np.isfinite(target).all(axis=1)):
+        low = np.maximum(0, np.trunc(VAT_SIZE * target[person] - VAT_REACH)).astype(int)
+        high = np.minimum(np.trunc(VAT_SIZE * target[person] + VAT_REACH + 1), VAT_SIZE - 1).astype(int)
+        positive = scores[person].reshape(VAT_SIZE, VAT_SIZE)[low[1] : high[1], low[0] : high[0]].ravel()
+        if positive.size:
+            positive = np.sort(positive)  # bisection goes several times faster through ascending needles
+            ranks = ordered[person].searchsorted(positive, "left") + ordered[person].searchsorted(positive, "right")
+            values.append(_area(ranks.sum() / 2, positive.size, ordered.shape[1]))
+            people.append(person)
+    return torch.tensor(values, dtype=torch.float64), torch.tensor(people, dtype=torch.int64)
+
+
+def l2_to_mean(point: Tensor, points: Tensor, owner: Tensor) -> Values:
+    """Distance to the mean of a person's annotations: GazeFollow's Avg L2, and L2 where there is one annotation.
+
+    Args:
+        point: (P, 2) normalised predictions.
+        points: (G, 2) normalised annotations.
+        owner: (G,) int64 ascending, the person of each.
+    """
+    people, group = torch.unique(owner, return_inverse=True)
+    mean = _sums(points.double(), group, len(people)) / _sums(torch.ones(len(owner), 1), group, len(people))
+    return torch.linalg.vector_norm(point.double()[people] - mean, dim=1), people
+
+
+def mean_l2(point: Tensor, points: Tensor, owner: Tensor) -> Values:
+    """Mean of the distances to a person's annotations: the *Dist* of the 2015 paper; arguments of ``l2_to_mean``."""
+    return _per_person(torch.linalg.vector_norm(point.double()[owner] - points.double(), dim=1), owner, "mean")
+
+
+def min_l2(point: Tensor, points: Tensor, owner: Tensor) -> Values:
+    """Distance to a person's nearest annotation: Min L2; arguments of ``l2_to_mean``."""
+    return _per_person(torch.linalg.vector_norm(point.double()[owner] - points.double(), dim=1), owner, "amin")
+
+
+def angle(prediction: Tensor, target: Tensor, head: Tensor) -> Tensor:
+    """(N,) degrees in [0, 180] between the directions from the head centres (HCLoRA paper, eq. 9); all (N, 2).
+
+    By the arc tangent of cross and dot product, exact also for small angles, where eq. 9's arc cosine is not. NaN
+    where the prediction or the target coincides with the head centre, or the centre is unknown.
+    """
+    one, other = prediction.double() - head.double(), target.double() - head.double()
+    cross = one[:, 0] * other[:, 1] - one[:, 1] * other[:, 0]
+    degrees = torch.rad2deg(torch.atan2(cross.abs(), (one * other).sum(1)))
+    undefined = (one == 0).all(1) | (other == 0).all(1)
+    return degrees.masked_fill(undefined, torch.nan)
+
+
+def head_center(head: Tensor) -> Tensor:
+    """(P, 4) boxes to (P, 2) centres."""
+    return (head[:, :2].double() + head[:, 2:].double()) / 2
+
+
+def angle_to_mean(
+    point: Tensor, points: Tensor, owner: Tensor, head: Tensor, sizes: Tensor, plane: Plane = "normalised"
+) -> Values:
+    """Angle to the mean of a person's annotations, degrees; to the annotation itself where there is one.
+
+    Args:
+        point: (P, 2) normalised predictions.
+        points: (G, 2) normalised annotations.
+        owner: (G,) int64 ascending, the person of each.
+        head: (P, 4) normalised boxes; people without a box have no value.
+        sizes: (P, 2) width, height of each person's picture in pixels.
+        plane: where the angle is measured; the paper does not say, so both have their names.
+    """
+    people, group = torch.unique(owner, return_inverse=True)
+    mean = _sums(points.double(), group, len(people)) / _sums(torch.ones(len(owner), 1), group, len(people))
+    scale = _scale(sizes, plane)[people]
+    degrees = angle(point.double()[people] * scale, mean * scale, head_center(head)[people] * scale)
+    return _defined(degrees, people)
+
+
+def mean_angle(
+    point: Tensor, points: Tensor, owner: Tensor, head: Tensor, sizes: Tensor, plane: Plane = "normalised"
+) -> Values:
+    """Mean of the angles to a person's annotations, degrees; arguments of ``angle_to_mean``."""
+    return _per_person(*_angles(point, points, owner, head, sizes, plane), "mean")
+
+
+def min_angle(
+    point: Tensor, points: Tensor, owner: Tensor, head: Tensor, sizes: Tensor, plane: Plane = "normalised"
+) -> Values:
+    """Smallest angle to a person's annotations, degrees; arguments of ``angle_to_mean``."""
+    return _per_person(*_angles(point, points, owner, head, sizes, plane), "amin")
+
+
+def average_precision(scores: Tensor, positive: Tensor) -> float | None:
+    """Average precision (scikit-learn's); None unless there are both positives and negatives."""
+    truth = positive.cpu().numpy().astype(bool)
+    if truth.all() or not truth.any():
+        return None
+    return float(average_precision_score(truth, scores.double().cpu().numpy()))
+
+
+def _auc(scores: npt.NDArray[np.float32], positive: npt.NDArray[np.int64]) -> float | None:
+    if not 0 < len(positive) < scores.size:
+        return None
+    ranks = sum(int(np.count_nonzero(scores < v)) + int(np.count_nonzero(scores <= v)) for v in scores[positive])
+    return _area(ranks / 2, len(positive), scores.size)
+
+
+def _area(midranks: float, positives: int, pixels: int) -> float:
+    """Mann-Whitney: the sum of how many pixels lie below each positive, ties half, positives among themselves out."""
+    return float((midranks - positives**2 / 2) / (positives * (pixels - positives)))
+
+
+def _finite(heatmap: Tensor) -> None:
+    if not torch.isfinite(heatmap).all():
+        raise ValueError("the heatmap holds values that are not finite: a ranking of them means nothing")
+
+
+def _pixels(points: npt.NDArray[np.float64], width: int, height: int) -> npt.NDArray[np.int64]:
+    """Flat indices of the annotated pixels, each once."""
+    points = points.reshape(-1, 2)
+    points = points[np.isfinite(points).all(axis=1) & (points[:, 0] >= 0)]
+    cells = np.clip(np.trunc(points * (width, height)), 0, (width - 1, height - 1)).astype(np.int64)
+    return np.unique(cells[:, 1] * width + cells[:, 0])
+
+
+def _angles(
+    point: Tensor, points: Tensor, owner: Tensor, head: Tensor, sizes: Tensor, plane: Plane
+) -> tuple[Tensor, Tensor]:
+    scale = _scale(sizes, plane)[owner]
+    degrees = angle(point.double()[owner] * scale, points.double() * scale, head_center(head)[owner] * scale)
+    return _defined(degrees, owner)
+
+
+def _scale(sizes: Tensor, plane: Plane) -> Tensor:
+    if plane not in ("normalised", "pixel"):
+        raise ValueError(f"plane is {plane!r}; it must be 'normalised' or 'pixel'")
+    return sizes.double() if plane == "pixel" else torch.ones_like(sizes, dtype=torch.float64)
+
+
+def _defined(values: Tensor, people: Tensor) -> Values:
+    known = ~values.isnan()
+    return values[known], people[known]
+
+
+def _sums(values: Tensor, group: Tensor, groups: int) -> Tensor:
+    total = torch.zeros(groups, values.shape[1], dtype=torch.float64, device=group.device)
+    return total.index_add_(0, group, values.to(total))
+
+
+def _per_person(values: Tensor, owner: Tensor, reduce: Literal["mean", "amin"]) -> Values:
+    people, group = torch.unique(owner, return_inverse=True)
+    result = torch.zeros(len(people), dtype=torch.float64, device=values.device)
+    return result.scatter_reduce_(0, group, values, reduce, include_self=False), people

@@ -1,0 +1,282 @@
+"""Every metric against an independent reference, over thousands of cases with ties, borders and repetitions."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from gazebench.metrics import classes, functional
+from gazebench.metrics.classes import AngleToMean, AUCPoints, AUCRectangle, InOutAP, L2ToMean, MeanAngle, MeanL2
+from gazebench.metrics.classes import MinAngle, MinL2
+from sklearn.metrics import average_precision_score, roc_auc_score
+from torchmetrics import MetricCollection
+
+
+def maps(rng, kind, height=64, width=64):
+    """Heatmaps of the kinds that matter: smooth, noisy, with few levels (ties), flat, sharp with zero tails."""
+    y, x = np.mgrid[:height, :width]
+    cx, cy, s = rng.uniform(0, width), rng.uniform(0, height), rng.uniform(1, 12)
+    bell = np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * s * s))
+    return {
+        "smooth": bell,
+        "noise": rng.random((height, width)),
+        "levels": np.round(bell * 4) / 4,
+        "flat": np.full((height, width), rng.random()),
+        "cut": np.where(bell < 0.3, 0, bell),
+    }[kind].astype(np.float32)
+
+
+KINDS = ("smooth", "noise", "levels", "flat", "cut")
+
+
+def annotations(rng, count):
+    """Points of one person: anywhere, on borders, repeated, and some to be skipped."""
+    points = rng.random((count, 2))
+    points[rng.random(count) < 0.2] = rng.choice([0.0, 1.0], 2)
+    if count > 2:
+        points[-1] = points[0]
+        if rng.random() < 0.3:
+            points[1] = [-0.1, 0.5]
+    return points
+
+
+def reference_auc(heatmap, points, width, height):
+    """The definition, straight: resize, mark pixels, scikit-learn."""
+    truth = np.zeros((height, width))
+    for x, y in points:
+        if x >= 0:
+            truth[min(int(y * height), height - 1), min(int(x * width), width - 1)] = 1
+    resized = F.interpolate(
+        torch.from_numpy(heatmap)[None, None], (height, width), mode="bilinear", align_corners=False
+    )
+    return roc_auc_score(truth.ravel(), resized.numpy().ravel())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_auc_points(kind):
+    rng = np.random.default_rng(KINDS.index(kind))
+    for _ in range(120):
+        width, height = (int(v) for v in rng.integers(2, 160, 2))
+        heatmap = maps(rng, kind, *(int(v) for v in rng.integers(2, 70, 2)))
+        points = annotations(rng, int(rng.integers(1, 12)))
+        ours = functional.auc_points(torch.from_numpy(heatmap), points, width, height)
+        if (points[:, 0] < 0).all():
+            assert ours is None
+        else:
+            assert ours == pytest.approx(reference_auc(heatmap, points, width, height), abs=1e-9)
+
+
+def test_auc_points_at_picture_size():
+    rng = np.random.default_rng(7)
+    for kind in KINDS:
+        heatmap, points = maps(rng, kind), annotations(rng, 10)
+        ours = functional.auc_points(torch.from_numpy(heatmap), points, 640, 480)
+        assert ours == pytest.approx(reference_auc(heatmap, points, 640, 480), abs=1e-9)
+
+
+def test_auc_points_without_positive_or_negative_pixels():
+    heatmap = torch.rand(8, 8)
+    assert functional.auc_points(heatmap, np.zeros((0, 2)), 20, 10) is None
+    assert functional.auc_points(heatmap, [[-1.0, 0.5]], 20, 10) is None
+    assert functional.auc_points(heatmap, [[np.nan, np.nan]], 20, 10) is None
+    assert functional.auc_points(heatmap, [[0.5, 0.5]], 1, 1) is None
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_auc_refuses_what_cannot_be_ranked(bad):
+    heatmap = torch.rand(64, 64)
+    heatmap[3, 3] = bad
+    with pytest.raises(ValueError, match="not finite"):
+        functional.auc_points(heatmap, [[0.5, 0.5]], 64, 64)
+    with pytest.raises(ValueError, match="not finite"):
+        functional.auc_rectangle(heatmap[None], torch.tensor([[0.5, 0.5]]))
+
+
+def reference_rectangle(heatmap, x, y):
+    """The official order of operations, in plain Python."""
+    truth = np.zeros((64, 64))
+    left, top = max(0, int(x * 64 - 9)), max(0, int(y * 64 - 9))
+    right, bottom = min(int(x * 64 + 10), 63), min(int(y * 64 + 10), 63)
+    truth[top:bottom, left:right] = 1
+    return roc_auc_score(truth.ravel(), heatmap.ravel())
+
+
+def test_auc_rectangle():
+    rng = np.random.default_rng(1)
+    heatmaps, points = [], []
+    for index in range(1500):
+        heatmaps.append(maps(rng, KINDS[index % 5]))
+        points.append(rng.random(2) if index % 7 else rng.choice([0.0, 1.0, 0.999, 1e-9], 2))
+    values, people = functional.auc_rectangle(torch.from_numpy(np.stack(heatmaps)), torch.tensor(np.stack(points)))
+    assert people.tolist() == list(range(1500))
+    expected = [reference_rectangle(h, *p) for h, p in zip(heatmaps, points, strict=True)]
+    np.testing.assert_allclose(values.numpy(), expected, atol=1e-9)
+
+
+def test_last_row_and_column_are_never_positive():
+    heatmap = torch.zeros(1, 64, 64)
+    heatmap[:, 63], heatmap[:, :, 63] = 1, 1
+    value, _ = functional.auc_rectangle(heatmap, torch.tensor([[1.0, 1.0]], dtype=torch.float64))
+    assert float(value) < 0.5
+
+
+def test_rectangle_of_nobody_and_of_another_size():
+    values, people = functional.auc_rectangle(torch.rand(2, 64, 64), torch.tensor([[torch.nan, torch.nan], [0.5, 0.5]]))
+    assert people.tolist() == [1]
+    assert len(values) == 1
+    with pytest.raises(ValueError, match="64 x 64"):
+        functional.auc_rectangle(torch.rand(1, 32, 32), torch.tensor([[0.5, 0.5]]))
+
+
+@pytest.fixture
+def crowd():
+    """500 people with 0 to 12 annotators, heads and picture sizes, flat."""
+    rng = np.random.default_rng(3)
+    counts = rng.integers(0, 13, 500)
+    start = rng.random((500, 2)) * 0.8
+    return {
+        "point": torch.tensor(rng.random((500, 2))),
+        "points": torch.tensor(rng.random((counts.sum(), 2))),
+        "point_person": torch.tensor(np.repeat(np.arange(500), counts)),
+        "head": torch.tensor(np.concatenate([start, start + rng.random((500, 2)) * 0.2], axis=1)),
+        "sizes": torch.tensor(rng.integers(100, 2000, (500, 2))),
+        "inout": torch.where(torch.tensor(counts > 0), 1, 0),
+        "counts": counts,
+    }
+
+
+def by_hand(crowd, value):
+    """{person: value(prediction, annotations, head centre, size)} by a plain loop."""
+    result = {}
+    start = 0
+    for person, count in enumerate(crowd["counts"]):
+        points = crowd["points"][start : start + count].numpy()
+        start += count
+        if count:
+            x0, y0, x1, y1 = crowd["head"][person].tolist()
+            center = np.array([(x0 + x1) / 2, (y0 + y1) / 2])
+            result[person] = value(crowd["point"][person].numpy(), points, center, crowd["sizes"][person].numpy())
+    return result
+
+
+def eq9(prediction, target, head):
+    """HCLoRA's equation 9, literally."""
+    a, b = prediction - head, target - head
+    return np.degrees(np.arccos(np.clip(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)), -1, 1)))
+
+
+REFERENCES = {
+    "l2_to_mean": (L2ToMean(), lambda p, q, h, s: np.linalg.norm(p - q.mean(0))),
+    "mean_l2": (MeanL2(), lambda p, q, h, s: np.linalg.norm(p - q, axis=1).mean()),
+    "min_l2": (MinL2(), lambda p, q, h, s: np.linalg.norm(p - q, axis=1).min()),
+    "angle_to_mean": (AngleToMean(), lambda p, q, h, s: eq9(p, q.mean(0), h)),
+    "mean_angle": (MeanAngle(), lambda p, q, h, s: np.mean([eq9(p, t, h) for t in q])),
+    "min_angle": (MinAngle(), lambda p, q, h, s: min(eq9(p, t, h) for t in q)),
+    "angle_to_mean_pixel": (AngleToMean(plane="pixel"), lambda p, q, h, s: eq9(p * s, q.mean(0) * s, h * s)),
+    "mean_angle_pixel": (MeanAngle(plane="pixel"), lambda p, q, h, s: np.mean([eq9(p * s, t * s, h * s) for t in q])),
+    "min_angle_pixel": (MinAngle(plane="pixel"), lambda p, q, h, s: min(eq9(p * s, t * s, h * s) for t in q)),
+}
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_point_metrics(name, crowd):
+    metric, reference = REFERENCES[name]
+    expected = by_hand(crowd, reference)
+    values, people = metric.values(**{field: crowd[field] for field in metric.fields})
+    assert people.tolist() == list(expected)
+    np.testing.assert_allclose(values.numpy(), list(expected.values()), atol=1e-6)
+    metric.reset()
+    metric.update(torch.arange(500), **{field: crowd[field] for field in metric.fields})
+    assert float(metric.compute()) == pytest.approx(np.mean(list(expected.values())), abs=1e-7)
+    assert metric.count == len(expected)
+
+
+@pytest.mark.parametrize("degrees", [0.0, 1e-6, 1.0, 45.0, 90.0, 179.0, 180.0])
+@pytest.mark.parametrize("turn", [0.0, 100.0, 179.9, 359.9])
+def test_angles_in_closed_form(degrees, turn):
+    start, end = np.radians([turn, turn + degrees])
+    head = torch.tensor([[0.5, 0.5]], dtype=torch.float64)
+    one = head + 0.3 * torch.tensor([[np.cos(start), np.sin(start)]])
+    other = head + 0.1 * torch.tensor([[np.cos(end), np.sin(end)]])
+    assert float(functional.angle(one, other, head)) == pytest.approx(degrees, abs=1e-9)
+
+
+def test_an_angle_needs_two_directions():
+    head = torch.tensor([[0.25, 0.25, 0.75, 0.75], [torch.nan] * 4, [0.0, 0.0, 0.2, 0.2]])
+    point = torch.tensor([[0.5, 0.5], [0.9, 0.9], [0.7, 0.1]])
+    points, owner = torch.tensor([[0.1, 0.1], [0.1, 0.2], [0.1, 0.5]]), torch.arange(3)
+    values, people = functional.angle_to_mean(point, points, owner, head, torch.full((3, 2), 100))
+    assert people.tolist() == [2]
+    assert float(values) == pytest.approx(90.0, abs=1e-4)
+
+
+def test_annotations_out_of_frame_do_not_count():
+    fields = {
+        "point": torch.tensor([[0.5, 0.5], [0.5, 0.5]]), "points": torch.tensor([[0.5, 0.6], [0.0, 0.0]]),
+        "point_person": torch.tensor([0, 1]), "inout": torch.tensor([1, 0]),
+    }  # fmt: skip
+    values, people = L2ToMean().values(**fields)
+    assert people.tolist() == [0]
+    assert float(values) == pytest.approx(0.1, abs=1e-7)
+
+
+def test_ap():
+    rng = np.random.default_rng(5)
+    for _ in range(300):
+        n = int(rng.integers(2, 60))
+        score, label = rng.integers(0, 6, n) / 5, rng.integers(-1, 2, n)
+        metric = InOutAP()
+        metric.update(torch.arange(n), inout_score=torch.tensor(score), inout=torch.tensor(label))
+        known = label >= 0
+        value = metric.compute()
+        if len(set(label[known])) == 2:
+            assert float(value) == pytest.approx(average_precision_score(label[known], score[known]), abs=1e-9)
+            assert metric.count == known.sum()
+        else:
+            assert value.numel() == 0, "precision over one class says nothing"
+
+
+def test_everybody_counts_once():
+    metric = L2ToMean()
+    fields = {"point": torch.zeros(3, 2), "points": torch.tensor([[0.3, 0.4], [0.6, 0.8], [0.0, 1.0]]),
+              "point_person": torch.arange(3), "inout": torch.ones(3, dtype=torch.int64)}  # fmt: skip
+    keys = torch.tensor([5, -7, 5])
+    metric.update(keys, **fields)
+    metric.update(keys, **fields)
+    assert metric.count == 0, "counted when computed"
+    assert float(metric.compute()) == pytest.approx((0.5 + 1.0) / 2)
+    assert metric.count == 2
+
+
+def test_nobody_is_no_value():
+    for metric in (L2ToMean(), InOutAP(), AUCPoints(), AUCRectangle()):
+        assert metric.compute().numel() == 0
+        assert metric.count == 0
+        metric.reset()
+
+
+def all_metrics():
+    return {name: value for name, value in vars(classes).items()
+            if isinstance(value, type) and issubclass(value, classes.GazeMetric) and not name.startswith("_")
+            and value is not classes.GazeMetric}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", all_metrics())
+def test_torchmetrics_manners(name, crowd):
+    metric = all_metrics()[name]()
+    assert metric.higher_is_better is (name in {"AUCPoints", "AUCRectangle", "InOutAP"})
+    fields = {**crowd, "heatmap": torch.rand(500, 64, 64), "inout_score": torch.rand(500)}
+    fields["sizes"] = fields["sizes"] // 20 + 2
+    given = {field: fields[field] for field in metric.fields}
+    keys = torch.arange(500)
+    whole = metric.clone()
+    whole.update(keys, **given)
+    once = float(whole.compute())
+    again = pickle.loads(pickle.dumps(whole))
+    assert float(again.compute()) == once
+    collection = MetricCollection({"a": metric.clone()})
+    collection.update(keys, **given)
+    assert float(collection.compute()["a"]) == once
+    whole.reset()
+    assert whole.compute().numel() == 0

@@ -1,0 +1,74 @@
+"""The same number whatever the number of processes, with an odd count and the sampler's padding."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from gazebench.metrics.classes import AUCRectangle, InOutAP, L2ToMean
+
+PEOPLE = 33
+
+
+def fields():
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "point": torch.rand(PEOPLE, 2, generator=generator),
+        "points": torch.rand(PEOPLE, 2, generator=generator),
+        "point_person": torch.arange(PEOPLE),
+        "inout": torch.arange(PEOPLE) % 3 // 1 % 2,
+        "inout_score": torch.rand(PEOPLE, generator=generator),
+        "heatmap": torch.rand(PEOPLE, 64, 64, generator=generator),
+    }
+
+
+def score(people: list[int]) -> dict[str, list[float]]:
+    """What a process that saw these people computes."""
+    everything, chosen = fields(), torch.tensor(people, dtype=torch.int64)
+    result = {}
+    for metric in (L2ToMean(), AUCRectangle(), InOutAP()):
+        for start in range(0, len(people), 4):
+            part = chosen[start : start + 4]
+            given = {name: everything[name][part] for name in metric.fields if name != "point_person"}
+            if "point_person" in metric.fields:
+                given["point_person"] = torch.arange(len(part))
+            metric.update(part * 1000 - 7, **given)
+        result[type(metric).__name__] = [float(metric.compute()), metric.count]
+    return result
+
+
+def run(rank: int, folder: str, shares: list[list[int]]) -> None:
+    """One process of two; started by the test as a script."""
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=len(shares))
+    (Path(folder) / f"{rank}.json").write_text(json.dumps(score(shares[rank])))
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    "shares",
+    [
+        [list(range(0, 33, 2)), [*range(1, 33, 2), 0]],  # DistributedSampler: the first sample again, as padding
+        [list(range(33)), []],  # a process that saw nobody
+    ],
+    ids=["padded", "empty"],
+)
+def test_two_processes_give_what_one_gives(tmp_path, shares):
+    alone = score(list(range(PEOPLE)))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"}
+    ranks = [
+        subprocess.Popen([sys.executable, __file__, str(rank), str(tmp_path), json.dumps(shares)], env=environment)
+        for rank in range(2)
+    ]
+    assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
+    for rank in range(2):
+        together = json.loads((tmp_path / f"{rank}.json").read_text())
+        for name, (value, count) in alone.items():
+            assert together[name] == [pytest.approx(value, abs=1e-12), count], name
+
+
+if __name__ == "__main__":
+    run(int(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]))
