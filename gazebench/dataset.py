@@ -1,0 +1,231 @@
+"""What a dataset is to the suite: a card, records per split, pictures, a protocol, and a tiny fake of itself."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from gazebench.images import image_size, load_image
+from gazebench.protocol import Protocol
+from gazebench.types import IN_FRAME, DataError, Policy, Records
+
+Crop = tuple[int, int, int, int]
+SPLITS = ("train", "val", "trainval", "test")
+"""``train`` and ``val`` are disjoint by source and together are ``trainval``, the official training set."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What everybody who uses a dataset should know of it.
+
+    Attributes:
+        name: the name used on the command line (the module's stem).
+        title: the name used in print.
+        licence: under which terms the pictures and annotations are released.
+        source: where to get it.
+        citation: the paper to cite.
+        layout: the files expected below the root, as a few lines of text.
+        official: the published counts by split, e.g. ``{"test": {"people": 4782}}``; what is not published is absent.
+        label_version: which edition of the annotations the loader reads.
+        head_boxes: where the head boxes come from.
+        synthetic: drawn by us; its numbers are never those of a published benchmark.
+    """
+
+    name: str
+    title: str
+    licence: str
+    source: str
+    citation: str
+    layout: str
+    official: Mapping[str, Mapping[str, int]]
+    label_version: str
+    head_boxes: str
+    synthetic: bool = False
+
+
+@dataclass(frozen=True)
+class Completeness:
+    """What was found on disk against the official counts of a split."""
+
+    split: str
+    found: Mapping[str, int]
+    official: Mapping[str, int]
+    issues: int
+
+    @property
+    def complete(self) -> bool:
+        """Every published count is met and no row was skipped; False where nothing is published."""
+        return bool(self.official) and not self.issues and all(self.found[k] == n for k, n in self.official.items())
+
+    def __str__(self) -> str:
+        parts = [
+            f"{n:,} {k}" + (f" (official {self.official[k]:,})" if k in self.official else "")
+            for k, n in self.found.items()
+        ]
+        if self.issues:
+            parts.append(f"{self.issues:,} rows skipped")
+        return f"{self.split}: {', '.join(parts)} - {'complete' if self.complete else 'not the official set'}"
+
+
+@dataclass(eq=False)
+class GazeDataset(ABC):
+    """Base of all datasets; the constructor's arguments are its settings on the command line.
+
+    Args:
+        root: the folder of the official release.
+        bad_rows: ``error`` stops at rows that make no sense and names them, ``skip`` leaves them out and counts them.
+        subsets: a split file (``person_id<TAB>subset``) giving consistent / inconsistent of each person.
+    """
+
+    root: Path | None = None
+    bad_rows: Policy = "error"
+    subsets: Path | None = None
+    _memo: dict[str, Records] = field(default_factory=dict, init=False, repr=False)
+    _sizes: dict[str, tuple[int, int]] = field(default_factory=dict, init=False, repr=False)
+
+    card: ClassVar[Card]
+    protocol: ClassVar[Protocol]
+
+    @abstractmethod
+    def parse(self, split: str) -> Records:
+        """Reads the annotations of a split; ``records`` memoises it and adds the subsets."""
+
+    @classmethod
+    @abstractmethod
+    def fake(cls, root: Path, *, people: int = 12, seed: int = 0) -> GazeDataset:
+        """Writes a tiny set in the official on-disk layout below ``root`` and returns the dataset over it."""
+
+    def records(self, split: str) -> Records:
+        """The annotations of ``train``, ``val``, ``trainval`` (train and val) or ``test``.
+
+        Raises:
+            DataError: the root is missing or a row makes no sense; the message names file, row and remedy.
+        """
+        if split not in SPLITS:
+            raise DataError(f"{self.card.name} has no split {split!r}; it has {', '.join(SPLITS)}")
+        if split not in self._memo:
+            records = self.parse(split)
+            if split == "test" and self.subsets is not None:
+                records = with_subsets(records, self.subsets)
+            self._memo[split] = records
+        return self._memo[split]
+
+    def size(self, records: Records, image: int) -> tuple[int, int]:
+        """Width and height in pixels of an image, from the annotations or the file's header."""
+        if records.sizes is not None:
+            width, height = records.sizes[image]
+            return int(width), int(height)
+        key = str(records.images[image])
+        if key not in self._sizes:
+            self._sizes[key] = image_size(self.path(records, image))
+        return self._sizes[key]
+
+    def picture(
+        self,
+        records: Records,
+        image: int,
+        size: tuple[int, int] | None = None,
+        crop: Crop | None = None,
+        flip: bool = False,
+    ) -> npt.NDArray[np.uint8]:
+        """(H, W, 3) uint8 RGB; ``crop`` in pixels of the original, then resized to ``size`` (H, W), then flipped."""
+        return load_image(self.path(records, image), size=size, crop=crop, flip=flip)
+
+    def path(self, records: Records, image: int) -> Path:
+        """The file of an image."""
+        return self.existing_root() / str(records.images[image])
+
+    def existing_root(self, *needed: str) -> Path:
+        """The root, after checking that it and the ``needed`` files or folders below it are there.
+
+        Raises:
+            DataError: says what to download, from where, how to lay it out, and what to run without it.
+        """
+        card = self.card
+        missing = [name for name in needed if self.root is not None and not (Path(self.root) / name).exists()]
+        if self.root is not None and Path(self.root).is_dir() and not missing:
+            return Path(self.root)
+        if self.root is None:
+            problem = f"no folder was given for {card.title}"
+        elif not Path(self.root).is_dir():
+            problem = f"{self.root} is not a folder"
+        else:
+            problem = f"{self.root} holds no {', '.join(missing)}"
+        layout = "\n".join(f"    {line}" for line in card.layout.strip().splitlines())
+        raise DataError(
+            f"{problem}.\n{card.title} is released at {card.source} ({card.licence}); it cannot be bundled.\n"
+            f"Download it and lay it out as\n{layout}\n"
+            f"then give the folder: DATA_ROOT=... to make, --dataset.root ... to gazebench.\n"
+            f"Without it, the embedded world runs everything: DATASET=gazeworld."
+        )
+
+    def completeness(self, split: str) -> Completeness:
+        """What is on disk against the card's official counts."""
+        records = self.records(split)
+        found = {
+            "images": len(records),
+            "people": records.people,
+            "in_frame": int((records.inout == IN_FRAME).sum()),
+        }
+        official = self.card.official.get(split, {})
+        return Completeness(split, found, official, len(records.issues))
+
+    def identity(self, split: str) -> dict[str, Any]:
+        """What a result records of the data it was measured on."""
+        completeness = self.completeness(split)
+        return {
+            "name": self.card.name,
+            "split": split,
+            "label_version": self.card.label_version,
+            "head_boxes": self.card.head_boxes,
+            "synthetic": self.card.synthetic,
+            "fingerprint": self.records(split).fingerprint(),
+            "found": dict(completeness.found),
+            "official": dict(completeness.official),
+            "skipped_rows": completeness.issues,
+            "complete": completeness.complete,
+            "subsets": None if self.subsets is None else file_digest(self.subsets),
+        }
+
+
+def with_subsets(records: Records, path: Path) -> Records:
+    """Adds the column ``subset`` from a split file; people the file does not name have none.
+
+    The file has a header ``person_id<TAB>subset`` and one line a person.
+
+    Raises:
+        DataError: the file is missing, has another header, an unknown subset, or names nobody of these records.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such split file; give one with --dataset.subsets or leave the option out")
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    if not lines or lines[0].split("\t") != ["person_id", "subset"]:
+        raise DataError(f"{path}:1: the first line must be 'person_id<TAB>subset'")
+    subset_of: dict[str, str] = {}
+    for row, line in enumerate(lines[1:], start=2):
+        person, _, subset = line.rpartition("\t")
+        if subset not in ("consistent", "inconsistent", ""):
+            raise DataError(f"{path}:{row}: subset is {subset!r}; it must be 'consistent', 'inconsistent' or empty")
+        subset_of[person] = subset
+    unknown = set(subset_of) - set(map(str, records.person_id))
+    if len(unknown) == len(subset_of):
+        raise DataError(
+            f"{path}: none of its {len(subset_of):,} people is in {records.dataset}/{records.split} "
+            f"(the file says e.g. {next(iter(subset_of), '')!r}, the data {str(records.person_id[0])!r})"
+        )
+    column = np.array([subset_of.get(str(person), "") for person in records.person_id])
+    return replace(records, columns={**records.columns, "subset": column})
+
+
+def file_digest(path: Path) -> str:
+    """The sha256 of a file, in hex."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,96 @@
+"""A protocol fixes how a dataset is scored: unit, decoder, metrics, subsets, and where a model is selected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gazebench.decode import DECODERS
+from gazebench.metrics.classes import GazeMetric
+
+ALL = "all"
+SUBSETS = (ALL, "consistent", "inconsistent")
+"""Subsets only report; they never change the test set (HCLoRA paper, section 5.1)."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """One metric of a protocol.
+
+    Attributes:
+        name: the column's name, e.g. ``avg_l2``.
+        metric: makes the torchmetrics object.
+        subsets: also reported per subset; False for metrics that need people outside the frame.
+        digits: decimals in tables.
+    """
+
+    name: str
+    metric: Callable[[], GazeMetric]
+    subsets: bool = True
+    digits: int = 4
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How one benchmark is scored; a change of any field is a new version.
+
+    Attributes:
+        name: of the benchmark this belongs to.
+        version: ours; the record of every result carries it.
+        unit: what one sample is.
+        decoder: key of ``gazebench.decode.DECODERS``; turns a heatmap into a point.
+        heatmap_size: (h, w) a heatmap is resized to (bilinear) before scoring.
+        metrics: the columns, in order.
+        headline: the metric the leaderboard sorts by and that selects an epoch on ``selection_split``.
+        selection_split: never ``test``.
+        origin: ``official`` where the rules are published, ``ours`` where nothing is.
+        notes: what a reader must know to compare numbers.
+    """
+
+    name: str
+    version: int
+    unit: str
+    metrics: tuple[Use, ...]
+    headline: str
+    decoder: str = "argmax"
+    heatmap_size: tuple[int, int] = (64, 64)
+    selection_split: str = "val"
+    origin: str = "official"
+    notes: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        names = [use.name for use in self.metrics]
+        if self.headline not in names:
+            raise ValueError(f"protocol {self.name}: headline {self.headline!r} is none of {names}")
+        if self.decoder not in DECODERS:
+            raise ValueError(f"protocol {self.name}: decoder {self.decoder!r} is none of {sorted(DECODERS)}")
+        if self.selection_split == "test":
+            raise ValueError(f"protocol {self.name}: nobody selects on test")
+
+    @property
+    def id(self) -> str:
+        """Name and version, e.g. ``gazefollow-v1``."""
+        return f"{self.name}-v{self.version}"
+
+    def use(self, name: str) -> Use:
+        """The metric of that name."""
+        return next(use for use in self.metrics if use.name == name)
+
+    def higher_is_better(self, name: str) -> bool:
+        """The sort order of a column."""
+        return bool(self.use(name).metric().higher_is_better)
+
+    def describe(self) -> dict[str, Any]:
+        """What a record says of the protocol."""
+        return {
+            "id": self.id,
+            "unit": self.unit,
+            "decoder": self.decoder,
+            "heatmap_size": list(self.heatmap_size),
+            "metrics": {use.name: type(use.metric()).__name__ for use in self.metrics},
+            "headline": self.headline,
+            "selection_split": self.selection_split,
+            "origin": self.origin,
+        }
