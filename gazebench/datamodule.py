@@ -1,0 +1,313 @@
+"""The only data module: any dataset, seen through any method's preprocessing, image by image with all its people."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Dataset as TorchDataset
+
+from gazebench.dataset import GazeDataset
+from gazebench.transforms import Preprocess, apply_view, sample_view
+from gazebench.types import (
+    IN_FRAME,
+    UNKNOWN,
+    Batch,
+    DataError,
+    Policy,
+    Records,
+    Targets,
+    clean_boxes,
+    normalise,
+    ragged_starts,
+)
+
+People = Literal["in_frame", "labelled"]
+
+
+@dataclass
+class Sample:
+    """One image with its people, before collation; arrays as in ``Batch`` and ``Targets``."""
+
+    image_id: str
+    group: str
+    size: tuple[int, int]
+    picture: torch.Tensor | None
+    head: np.ndarray
+    person_ids: list[str]
+    inout: np.ndarray
+    points: np.ndarray
+    counts: np.ndarray
+    subset: list[str]
+    extra: dict[str, np.ndarray]
+    skipped: str = ""
+
+
+class ImageSamples(TorchDataset[Sample]):
+    """The images of a split as samples; an index is (epoch, image), so that augmentation depends on nothing else."""
+
+    def __init__(
+        self,
+        dataset: GazeDataset,
+        records: Records,
+        preprocess: Preprocess,
+        *,
+        augment: bool,
+        sees_images: bool,
+        bad_images: Policy,
+        seed: int,
+    ) -> None:
+        self.dataset, self.records, self.preprocess = dataset, records, preprocess
+        self.augment, self.sees_images, self.bad_images, self.seed = augment, sees_images, bad_images, seed
+        self.start = records.person_start
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: tuple[int, int] | int) -> Sample:
+        epoch, image = index if isinstance(index, tuple) else (0, index)
+        try:
+            return self._read(epoch, image)
+        except DataError as error:
+            if self.bad_images == "error":
+                raise
+            return Sample(str(self.records.images[image]), str(self.records.groups[image]), (1, 1), None,
+                          np.zeros((0, 4)), [], np.zeros(0), np.zeros((0, 2)), np.zeros(0, int), [], {},
+                          skipped=str(error))  # fmt: skip
+
+    def _read(self, epoch: int, image: int) -> Sample:
+        records = self.records
+        people = slice(self.start[image], self.start[image + 1])
+        width, height = self.dataset.size(records, image)
+        counts = np.diff(records.point_start[people.start : people.stop + 1])
+        points = normalise(
+            records.points[records.point_start[people.start] : records.point_start[people.stop]],
+            records.point_unit, width, height,
+        )  # fmt: skip
+        head = clean_boxes(normalise(records.head[people], records.head_unit, width, height))
+        inout = records.inout[people].astype(np.int64)
+        crop, flip = None, False
+        if self.augment:
+            rng = np.random.default_rng([self.seed, epoch, image])
+            owner = np.repeat(np.arange(len(head)), counts)
+            visible = inout[owner] == IN_FRAME
+            view = sample_view(rng, self.preprocess, width, height, head, points[visible])
+            head, points = apply_view(view, head, points)
+            crop, flip = view.crop, view.flip
+            width, height = view.size
+        picture = None
+        if self.sees_images:
+            array = self.dataset.picture(records, image, self.preprocess.size, crop, flip)
+            picture = torch.from_numpy(array).permute(2, 0, 1)
+        columns = {name: column[people] for name, column in records.columns.items()}
+        subset = columns.pop("subset", np.full(len(head), ""))
+        return Sample(
+            image_id=str(records.images[image]),
+            group=str(records.groups[image]),
+            size=(width, height),
+            picture=picture,
+            head=head,
+            person_ids=[str(person) for person in records.person_id[people]],
+            inout=inout,
+            points=points,
+            counts=counts,
+            subset=[str(name) for name in subset],
+            extra=columns,
+        )
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Samples to an image-major batch; unreadable images stay out and are named in ``skipped``."""
+    read = [sample for sample in samples if not sample.skipped]
+    people = [len(sample.head) for sample in read]
+    counts = np.concatenate([np.zeros(0, int), *(sample.counts for sample in read)])
+    start = ragged_starts(counts)
+    points = torch.from_numpy(np.concatenate([np.zeros((0, 2)), *(sample.points for sample in read)]))
+    inout = torch.from_numpy(np.concatenate([np.zeros(0, int), *(sample.inout for sample in read)]))
+    point = torch.full((len(counts), 2), torch.nan)
+    has = torch.from_numpy(counts > 0) & (inout == IN_FRAME)
+    point[has] = points[torch.from_numpy(start[:-1])[has]].float()
+    pictures = [sample.picture for sample in read if sample.picture is not None]
+    names = sorted({name for sample in read for name in sample.extra})
+    return Batch(
+        images=torch.stack(pictures) if pictures else None,
+        image_index=torch.repeat_interleave(torch.arange(len(read)), torch.tensor(people, dtype=torch.int64)),
+        head=torch.from_numpy(np.concatenate([np.zeros((0, 4)), *(sample.head for sample in read)])).float(),
+        person_ids=[person for sample in read for person in sample.person_ids],
+        image_ids=[sample.image_id for sample in read],
+        groups=[sample.group for sample in read],
+        sizes=torch.tensor([sample.size for sample in read], dtype=torch.int64).reshape(-1, 2),
+        targets=Targets(
+            point=point,
+            inout=inout,
+            points=points,
+            point_person=torch.from_numpy(np.repeat(np.arange(len(counts)), counts)),
+            subset=[name for sample in read for name in sample.subset],
+            extra={name: np.concatenate([sample.extra[name] for sample in read]) for name in names},
+        ),
+        skipped=[sample.skipped for sample in samples if sample.skipped],
+    )
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """(epoch, image) pairs; the order depends on seed and epoch only.
+
+    Under DDP a training epoch drops the remainder so that every rank takes the same number of steps; evaluation is
+    split without padding, so that no image is seen twice.
+    """
+
+    def __init__(self, length: int, *, shuffle: bool, seed: int, rank: int = 0, world: int = 1) -> None:
+        self.length, self.shuffle, self.seed, self.rank, self.world = length, shuffle, seed, rank, world
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this before each epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.arange(self.length)
+        if self.shuffle:
+            np.random.default_rng([self.seed, self.epoch, 1]).shuffle(order)
+            order = order[: self.length // self.world * self.world]
+        return ((self.epoch, int(image)) for image in order[self.rank :: self.world])
+
+    def __len__(self) -> int:
+        if self.shuffle:
+            return self.length // self.world
+        return len(range(self.rank, self.length, self.world))
+
+
+class GazeDataModule(LightningDataModule):
+    """Loaders over one dataset.
+
+    Args:
+        dataset: any ``GazeDataset``.
+        preprocess: the method's.
+        batch_size: people in a training batch on average; images are never split, so a batch holds
+            ``batch_size / (people per image)`` images.
+        eval_batch_size: the same at evaluation.
+        workers: loader processes; -1 is one less than the cores, at most 8.
+        people: who is trained on: those with a target ``in_frame``, or all ``labelled`` (in or out) ones.
+        selection: ``last`` trains on ``trainval`` and keeps the last epoch, as the papers do; ``val`` holds out the
+            validation sources and keeps the best epoch on them.
+        augment: training augmentation.
+        bad_images: ``error`` stops at a picture that cannot be read, ``skip`` leaves it out and names it.
+        train_stride: every n-th image of each source in training (VAT: every 6th frame).
+        limit_train: at most so many training images (0: all), evenly spaced.
+        limit_test: at most so many images of test and validation (0: all); the result is then marked incomplete.
+        seed: of order and augmentation.
+        sees_images: False spares methods without pictures the decoding.
+    """
+
+    def __init__(
+        self,
+        dataset: GazeDataset,
+        preprocess: Preprocess,
+        *,
+        batch_size: int = 60,
+        eval_batch_size: int = 60,
+        workers: int = -1,
+        people: People = "labelled",
+        selection: Literal["last", "val"] = "last",
+        augment: bool = True,
+        bad_images: Policy = "error",
+        train_stride: int = 1,
+        limit_train: int = 0,
+        limit_test: int = 0,
+        seed: int = 0,
+        sees_images: bool = True,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1 or eval_batch_size < 1 or train_stride < 1:
+            raise ValueError("batch_size, eval_batch_size and train_stride must be at least 1")
+        self.dataset, self.preprocess = dataset, preprocess
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.workers = max(0, min(8, (os.cpu_count() or 1) - 1)) if workers < 0 else workers
+        self.people, self.selection, self.augment, self.bad_images = people, selection, augment, bad_images
+        self.train_stride, self.limit_train, self.limit_test = train_stride, limit_train, limit_test
+        self.seed, self.sees_images = seed, sees_images
+
+    def train_records(self) -> Records:
+        """The people trained on.
+
+        Raises:
+            DataError: nobody is left to train on.
+        """
+        records = self.dataset.records("trainval" if self.selection == "last" else "train")
+        keep = records.inout == IN_FRAME if self.people == "in_frame" else records.inout != UNKNOWN
+        if self.train_stride > 1:
+            keep &= _strided(records, self.train_stride)[records.person_image]
+        records = _limited(records.select(keep), self.limit_train)
+        if not records.people:
+            raise DataError(f"{self.dataset.card.title} has nobody to train on in {records.split!r} under this root")
+        return records
+
+    def annotations(self) -> Iterator[Batch]:
+        """The people trained on, in order, without pictures or augmentation; read only when iterated."""
+        records = self.train_records()
+        samples = ImageSamples(
+            self.dataset, records, self.preprocess, augment=False, sees_images=False, bad_images=self.bad_images,
+            seed=self.seed,
+        )  # fmt: skip
+        for start in range(0, len(samples), 256):
+            yield collate([samples[image] for image in range(start, min(start + 256, len(samples)))])
+
+    def eval_records(self, split: str) -> Records:
+        """The people of ``val`` or ``test``, whole unless limited."""
+        return _limited(self.dataset.records(split), self.limit_test)
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        """Shuffled, augmented."""
+        return self._loader(self.train_records(), self.batch_size, train=True)
+
+    def val_dataloader(self) -> DataLoader[Sample] | list[Any]:
+        """The held-out sources; nothing when the last epoch is taken."""
+        if self.selection == "last":
+            return []
+        return self._loader(self.eval_records("val"), self.eval_batch_size, train=False)
+
+    def test_dataloader(self) -> DataLoader[Sample]:
+        """The test split, in order."""
+        return self._loader(self.eval_records("test"), self.eval_batch_size, train=False)
+
+    def _loader(self, records: Records, batch_size: int, *, train: bool) -> DataLoader[Sample]:
+        samples = ImageSamples(
+            self.dataset, records, self.preprocess, augment=train and self.augment, sees_images=self.sees_images,
+            bad_images=self.bad_images, seed=self.seed,
+        )  # fmt: skip
+        trainer = self.trainer
+        rank, world = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+        per_image = max(1.0, records.people / max(1, len(records)))
+        return DataLoader(
+            samples,
+            batch_size=max(1, round(batch_size / per_image)),
+            sampler=EpochSampler(len(records), shuffle=train, seed=self.seed, rank=rank, world=world),
+            num_workers=self.workers,
+            collate_fn=collate,
+            persistent_workers=self.workers > 0 and train,
+            pin_memory=False,
+        )
+
+
+def _strided(records: Records, stride: int) -> np.ndarray:
+    """(I,) bool; every ``stride``-th image of each group, counted in the group's order."""
+    position = np.zeros(len(records), dtype=np.int64)
+    order = np.argsort(records.groups, kind="stable")
+    groups = records.groups[order]
+    first = np.flatnonzero(np.concatenate([[True], groups[1:] != groups[:-1]])) if len(groups) else np.zeros(0, int)
+    position[order] = np.arange(len(groups)) - np.repeat(first, np.diff(np.concatenate([first, [len(groups)]])))
+    return position % stride == 0
+
+
+def _limited(records: Records, limit: int) -> Records:
+    if not limit or limit >= len(records):
+        return records
+    chosen = np.zeros(len(records), dtype=bool)
+    chosen[np.linspace(0, len(records) - 1, limit).round().astype(int)] = True
+    return records.select(chosen[records.person_image])

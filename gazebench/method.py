@@ -1,0 +1,241 @@
+"""What a method is to the suite: one LightningModule base owns every step; a method supplies the nouns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+
+from gazebench.evaluation import Evaluator, Score, ScoredBatch
+from gazebench.protocol import Protocol
+from gazebench.transforms import Preprocess
+from gazebench.types import Batch, Prediction
+
+Origin = Literal["paper", "official code", "ours"]
+Capability = Literal["point", "heatmap", "inout", "semantic", "social", "text"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One value of a recipe and where it comes from.
+
+    Attributes:
+        value: what the command line would be given.
+        origin: ``paper``, ``official code`` or ``ours``.
+        why: the place in the paper or code, or the reason for our choice.
+    """
+
+    value: Any
+    origin: Origin
+    why: str = ""
+
+
+Recipe = Mapping[str, Setting]
+"""Settings by dotted name (``model.lr``, ``loader.batch_size``, ``trainer.max_epochs`` ...); all can be overridden."""
+
+
+@dataclass(frozen=True)
+class MethodCard:
+    """What everybody who reads a table should know of a method."""
+
+    title: str
+    family: str
+    paper: str = ""
+    citation: str = ""
+    licence: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Published:
+    """Weights the authors of a method released: their address and the constructor arguments they belong to."""
+
+    url: str
+    model: Mapping[str, Any]
+
+
+class Method(LightningModule):
+    """Base of all methods: ``forward`` and ``loss`` are theirs, the steps, logging and metrics are here.
+
+    A method's constructor is its schema on the command line. At evaluation ``forward`` sees no targets: the base takes
+    them out of the batch, so that nothing can leak (``reads_annotations`` declares the human baselines' exception).
+    """
+
+    card: ClassVar[MethodCard]
+    capabilities: ClassVar[frozenset[Capability]] = frozenset({"point"})
+    recipes: ClassVar[Mapping[str, Recipe]] = {}
+    published: ClassVar[Mapping[str, Published]] = {}
+    offline: ClassVar[tuple[str, ...]] = ()
+    """Options of a small configuration that needs no download: what the contract test builds."""
+    trains: ClassVar[bool] = True
+    sees_images: ClassVar[bool] = True
+    reads_annotations: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.evaluator: Evaluator | None = None
+        self.history: list[dict[str, float]] = []
+        self.skipped: set[str] = set()
+
+    # What a method supplies ------------------------------------------------------------------------------------
+
+    def preprocess(self) -> Preprocess:
+        """How pictures and targets reach this method (its recipe's augmentation is used in training only)."""
+        raise NotImplementedError
+
+    def forward(self, batch: Batch) -> Prediction:
+        """Predicts for all P people of a batch."""
+        raise NotImplementedError
+
+    def loss(self, prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
+        """Scalar losses by name; ``total`` is what is minimised (the sum where it is not given)."""
+        raise NotImplementedError
+
+    def optimizer(self) -> tuple[torch.optim.Optimizer, Any]:
+        """The optimizer and a scheduler stepped once an epoch (or None)."""
+        raise NotImplementedError
+
+    def observe(self, train: Iterable[Batch]) -> None:
+        """May go through the training annotations once, before training (e.g. to take their mean); no pictures."""
+
+    def load_initial(self, path: Path) -> None:
+        """Starts from the weights of an earlier stage (``INIT=``)."""
+        raise ValueError(f"{self.card.title} does not start from another model's weights; leave INIT out")
+
+    def export(self) -> dict[str, Tensor]:
+        """The weights to publish: what was trained, in the method's public form."""
+        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        buffers = {name for name, _ in self.named_buffers() if not name.startswith("evaluator.")}
+        return {name: value for name, value in self.state_dict().items() if name in trained | buffers}
+
+    def load_export(self, weights: Mapping[str, Tensor]) -> None:
+        """Loads what ``export`` wrote, strictly."""
+        expected = set(self.export())
+        _same_keys(expected, set(weights), type(self).__name__)
+        self.load_state_dict(dict(weights), strict=False)
+
+    def weights_identity(self) -> dict[str, Any]:
+        """Where the pretrained parts come from: ``official`` is True only for published pretrained weights."""
+        return {"official": True, "parts": {}}
+
+    @classmethod
+    def recipe(cls, dataset: str, model: Mapping[str, Any]) -> Recipe:
+        """The settings for a dataset; ``"*"`` serves those without one of their own.
+
+        Args:
+            dataset: name of the dataset.
+            model: constructor arguments the user gave (a recipe may depend on e.g. the backbone).
+        """
+        return cls.recipes.get(dataset, cls.recipes.get("*", {}))
+
+    # What the base owns ----------------------------------------------------------------------------------------
+
+    def score_by(self, protocol: Protocol) -> None:
+        """Fixes the protocol of validation and test."""
+        self.evaluator = Evaluator(protocol)
+
+    def training_step(self, batch: Batch, index: int) -> Tensor | None:
+        """One step; an empty batch (all its pictures unreadable) is passed over."""
+        self.skipped.update(batch.skipped)
+        if not batch.people:
+            return None
+        losses = self.loss(self(batch), batch)
+        total = losses.get("total")
+        if total is None:
+            total = torch.stack(list(losses.values())).sum()
+        if not torch.isfinite(total):
+            raise ValueError(
+                f"the loss is {float(total)} at epoch {self.current_epoch}, batch {index} "
+                f"(people {batch.person_ids[:3]} ...): lower the learning rate or use --trainer.precision 32-true"
+            )
+        self.log("loss", total.detach(), prog_bar=True, batch_size=batch.people, on_step=True, on_epoch=True)
+        for name, value in losses.items():
+            if name != "total":
+                self.log(f"loss/{name}", value.detach(), batch_size=batch.people, on_step=False, on_epoch=True)
+        return total
+
+    def predict_batch(self, batch: Batch) -> Prediction:
+        """``forward`` as evaluation calls it: without gradients and without the targets."""
+        with torch.no_grad():
+            return self(batch if self.reads_annotations else replace(batch, targets=None))
+
+    def _scored(self, batch: Batch) -> ScoredBatch | None:
+        assert self.evaluator is not None, "score_by(protocol) comes before evaluation"
+        self.skipped.update(batch.skipped)
+        return self.evaluator.update(self.predict_batch(batch), batch) if batch.people else None
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        """Scores a batch of the validation split."""
+        self._scored(batch)
+
+    def test_step(self, batch: Batch, index: int) -> Any:
+        """Scores a batch of the test split; callbacks may store what it returns."""
+        return self._scored(batch)
+
+    def predict_step(self, batch: Batch, index: int) -> Prediction:
+        """Predicts without scoring."""
+        return self.predict_batch(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the validation scores under ``val/<metric>``."""
+        for name, subsets in self._finish().items():
+            self.log(f"val/{name}", subsets["all"].value, prog_bar=name == self._headline, sync_dist=False)
+
+    def on_test_epoch_end(self) -> None:
+        """Keeps the scores in ``self.scores``."""
+        self.scores = self._finish()
+
+    def _finish(self) -> dict[str, dict[str, Score]]:
+        assert self.evaluator is not None
+        scores = self.evaluator.compute()
+        self.evaluator.reset()
+        return scores
+
+    @property
+    def _headline(self) -> str:
+        assert self.evaluator is not None
+        return self.evaluator.protocol.headline
+
+    def configure_optimizers(self) -> Any:
+        """Lightning's form of ``optimizer``."""
+        optimizer, scheduler = self.optimizer()
+        if scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leaves frozen weights out: they are named in the record and rebuilt from their source."""
+        checkpoint["state_dict"] = self.export()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Fills the frozen weights back in, so that Lightning's strict loading holds."""
+        self.load_export(checkpoint["state_dict"])
+        checkpoint["state_dict"] = self.state_dict()
+
+
+def adam_cosine(
+    groups: Iterable[nn.Parameter] | list[dict[str, Any]], lr: float, epochs: int, final_lr: float = 1e-7
+) -> tuple[torch.optim.Optimizer, Any]:
+    """Adam with the learning rate annealed by a cosine from ``lr`` to ``final_lr`` over the epochs (Gaze-LLE)."""
+    optimizer = torch.optim.Adam(groups, lr=lr)
+    return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=max(1, epochs), eta_min=final_lr)
+
+
+def trainable(module: nn.Module, where: Callable[[str], bool] = lambda _: True) -> list[nn.Parameter]:
+    """The parameters that learn, of those whose name passes ``where``."""
+    return [parameter for name, parameter in module.named_parameters() if parameter.requires_grad and where(name)]
+
+
+def _same_keys(expected: set[str], given: set[str], what: str) -> None:
+    if expected != given:
+        missing, unexpected = sorted(expected - given), sorted(given - expected)
+        raise ValueError(
+            f"these weights are not those of {what}: "
+            f"missing {missing[:4] or 'nothing'}{' ...' if len(missing) > 4 else ''}, "
+            f"unexpected {unexpected[:4] or 'nothing'}{' ...' if len(unexpected) > 4 else ''}"
+        )

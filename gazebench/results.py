@@ -1,0 +1,313 @@
+"""Results: one immutable, schema-checked JSON record a run, and the tables made from them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pandas as pd
+
+import gazebench
+from gazebench.evaluation import Score
+from gazebench.protocol import SUBSETS, Protocol
+from gazebench.types import DataError
+
+SCHEMA_VERSION = 1
+PACKAGE = Path(gazebench.__file__).resolve().parent
+CHECKOUT = PACKAGE.parent if (PACKAGE.parent / "pyproject.toml").is_file() else None
+CODE_FOLDERS = ("gazebench", "methods", "datasets", "splits")
+
+_TEXT = {"type": "string"}
+_COUNT = {"type": "integer", "minimum": 0}
+_NUMBER = {"type": "number"}
+_OBJECT = {"type": "object"}
+SCHEMA: dict[str, Any] = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "title": "gazebench result",
+    "type": "object",
+    "additionalProperties": False,
+    "required": [
+        "schema", "run", "method", "dataset", "status", "metrics", "samples", "protocol", "data", "weights",
+        "config", "seed", "selection", "code", "parameters", "wall_seconds", "peak_memory_bytes", "hardware",
+        "finished",
+    ],
+    "properties": {
+        "schema": {"const": SCHEMA_VERSION},
+        "run": {"type": "string", "pattern": "^[a-z0-9_.-]+$"},
+        "kind": {"enum": ["bench", "eval", "score"]},
+        "method": {
+            "type": "object",
+            "required": ["name", "title", "family"],
+            "properties": {"name": _TEXT, "title": _TEXT, "family": _TEXT, "origin": _TEXT},
+        },
+        "dataset": _TEXT,
+        "status": {
+            "type": "object",
+            "required": ["class", "reasons"],
+            "properties": {
+                "class": {"enum": ["official", "synthetic", "smoke"]},
+                "reasons": {"type": "array", "items": _TEXT},
+            },
+        },
+        "metrics": {
+            "type": "object",
+            "minProperties": 1,
+            "additionalProperties": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["all"],
+                "properties": {
+                    subset: {
+                        "type": "object",
+                        "additionalProperties": False,
+                        "required": ["value", "count"],
+                        "properties": {"value": _NUMBER, "count": {"type": "integer", "minimum": 1}},
+                    }
+                    for subset in SUBSETS
+                },
+            },
+        },
+        "samples": {
+            "type": "object",
+            "required": ["people", "images", "skipped_images"],
+            "properties": {"people": _COUNT, "images": _COUNT, "skipped_images": {"type": "array", "items": _TEXT},
+                           "predictions_sha256": {"type": ["string", "null"]}},
+        },
+        "protocol": {"type": "object", "required": ["id", "decoder", "headline", "metrics"]},
+        "data": {"type": "object", "required": ["name", "split", "fingerprint", "complete", "label_version",
+                                                "head_boxes"]},
+        "weights": _OBJECT,
+        "config": _OBJECT,
+        "seed": {"type": ["integer", "null"]},
+        "selection": _TEXT,
+        "code": {"type": "object", "required": ["version", "commit", "dirty", "digest"]},
+        "parameters": {"type": "object", "required": ["total", "trained"],
+                       "properties": {"total": _COUNT, "trained": _COUNT}},
+        "wall_seconds": {"type": "object", "additionalProperties": _NUMBER},
+        "peak_memory_bytes": {"type": "object", "additionalProperties": _COUNT},
+        "hardware": _OBJECT,
+        "finished": _TEXT,
+    },
+}  # fmt: skip
+
+
+class RecordError(DataError):
+    """A record that breaks the schema, or would overwrite another."""
+
+
+def validate(record: Mapping[str, Any], where: str = "record") -> None:
+    """Checks a record against ``SCHEMA``.
+
+    Raises:
+        RecordError: names the file, the place in it and what is wrong.
+    """
+    try:
+        jsonschema.validate(record, SCHEMA)
+    except jsonschema.ValidationError as error:
+        place = "/".join(map(str, error.absolute_path)) or "top level"
+        raise RecordError(f"{where}: {place}: {error.message}") from error
+
+
+def metrics_block(scores: Mapping[str, Mapping[str, Score]]) -> dict[str, Any]:
+    """The ``metrics`` part of a record."""
+    return {
+        name: {subset: {"value": score.value, "count": score.count} for subset, score in subsets.items()}
+        for name, subsets in scores.items()
+    }
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a whole file or nothing, whatever happens in between."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_record(record: Mapping[str, Any], folder: Path) -> Path:
+    """Stores a record below ``folder/<dataset>/``; its name is ``<method>-<run>.json`` and it is never changed.
+
+    Raises:
+        RecordError: the record breaks the schema, or another one of that name says something else.
+    """
+    validate(record)
+    path = folder / str(record["dataset"]) / f"{record['method']['name']}-{record['run']}.json"
+    text = json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    if path.exists():
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if stored["metrics"] != record["metrics"]:
+            raise RecordError(f"{path}: records are immutable, and this run's metrics differ from the stored ones")
+        return path
+    write_atomically(path, text)
+    return path
+
+
+def read_records(folder: Path, dataset: str) -> list[dict[str, Any]]:
+    """All records of a dataset, checked, in file order.
+
+    Raises:
+        RecordError: a file is no JSON or breaks the schema.
+    """
+    records = []
+    for path in sorted((folder / dataset).glob("*.json")):
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise RecordError(f"{path}: not JSON ({error}); delete it and run `gazebench leaderboard`") from error
+        validate(record, str(path))
+        records.append(record)
+    return records
+
+
+# Tables --------------------------------------------------------------------------------------------------------
+
+_SECTIONS = {
+    "official": "Complete official test set",
+    "synthetic": "Complete runs (synthetic data: no published benchmark)",
+    "smoke": "Smoke runs (incomplete data, tiny or random weights, or limits: not benchmark results)",
+}
+
+
+def table(records: Iterable[Mapping[str, Any]], protocol: Protocol) -> pd.DataFrame:
+    """One row a record, sorted by the protocol's headline metric; subsets are further columns where there are any."""
+    rows = []
+    for record in records:
+        if record["protocol"]["id"] != protocol.id:
+            continue
+        row: dict[str, Any] = {
+            "class": record["status"]["class"],
+            "method": record["method"]["title"],
+            "backbone": record["weights"].get("name", ""),
+            "seed": record["seed"],
+            "people": record["samples"]["people"],
+        }
+        for use in protocol.metrics:
+            scores = record["metrics"].get(use.name, {})
+            for subset in SUBSETS:
+                label = use.name if subset == "all" else f"{use.name} ({subset})"
+                row[label] = scores[subset]["value"] if subset in scores else None
+        row |= {"trained": record["parameters"]["trained"], "run": record["run"]}
+        rows.append(row)
+    if not rows:
+        return pd.DataFrame()
+    frame = pd.DataFrame(rows).dropna(axis=1, how="all")
+    ascending = not protocol.higher_is_better(protocol.headline)
+    frame["class"] = pd.Categorical(frame["class"], list(_SECTIONS))
+    return frame.sort_values(
+        ["class", protocol.headline, "method", "run"], ascending=[True, ascending, True, True], na_position="last"
+    ).reset_index(drop=True)
+
+
+def render(frame: pd.DataFrame, protocol: Protocol, title: str) -> str:
+    """The Markdown table of a dataset: official, synthetic and smoke runs apart."""
+    digits = {use.name: use.digits for use in protocol.metrics}
+    arrows = {use.name: " ↑" if protocol.higher_is_better(use.name) else " ↓" for use in protocol.metrics}
+    lines = [
+        f"# {title}",
+        "",
+        "<!-- generated by `gazebench leaderboard`; do not edit -->",
+        "",
+        f"Protocol `{protocol.id}`: one sample is {protocol.unit}; points by `{protocol.decoder}`; "
+        f"sorted by `{protocol.headline}`.",
+    ]
+    for section, heading in _SECTIONS.items():
+        rows = frame[frame["class"] == section] if len(frame) else frame
+        if not len(rows):
+            continue
+        shown = rows.drop(columns="class").dropna(axis=1, how="all").copy()
+        for column in shown.columns:
+            base = str(column).split(" (")[0]
+            if base in digits:
+                shown[column] = [format_value(value, digits[base]) for value in shown[column]]
+        shown["trained"] = [f"{count:,}" for count in shown["trained"]]
+        shown["people"] = [f"{count:,}" for count in shown["people"]]
+        shown.columns = [str(c) + arrows.get(str(c).split(" (")[0], "") for c in shown.columns]
+        lines += ["", f"## {heading}", "", shown.to_markdown(index=False, disable_numparse=True)]
+    return "\n".join(lines) + "\n"
+
+
+def format_value(value: Any, digits: int = 4) -> str:
+    """A metric's value as tables show it; an absent one is a dash."""
+    return "-" if value is None or pd.isna(value) else f"{value:.{digits}f}"
+
+
+# Where a number comes from -----------------------------------------------------------------------------------
+
+
+@cache
+def code_identity() -> dict[str, Any]:
+    """Version, commit, whether code files differ from it, and a digest of the code itself."""
+    digest = hashlib.sha256()
+    roots = [PACKAGE] if CHECKOUT is None else [CHECKOUT / folder for folder in CODE_FOLDERS]
+    for root in roots:
+        for path in sorted(root.rglob("*")):
+            if path.is_file() and path.suffix in (".py", ".json", ".pt", ".tsv"):
+                digest.update(path.relative_to(root.parent).as_posix().encode())
+                digest.update(path.read_bytes())
+    commit = _git("rev-parse", "HEAD")
+    dirty = bool(_git("status", "--porcelain", "--", *CODE_FOLDERS)) if commit else None
+    return {
+        "version": gazebench.__version__,
+        "commit": commit,
+        "dirty": dirty,
+        "digest": digest.hexdigest()[:16],
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    if CHECKOUT is None or not (CHECKOUT / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(["git", *arguments], cwd=CHECKOUT, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+@cache
+def hardware_identity() -> dict[str, Any]:
+    """Processor, accelerators and the versions of the packages results depend on."""
+    import torch
+
+    packages = {}
+    for name in ("torch", "torchvision", "lightning", "timm", "torchmetrics", "transformers", "numpy", "pillow"):
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "accelerators": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "packages": packages,
+    }
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,55 @@
+"""Weights from a file or an address."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from urllib.parse import urlparse
+
+import torch
+
+from gazebench.types import DataError
+
+
+class WeightsFileError(DataError):
+    """A file of weights that is missing or is none."""
+
+
+def local_file(place: str | Path) -> Path:
+    """A path as it is; an http(s) address downloaded once into torch.hub's checkpoint folder.
+
+    Raises:
+        WeightsFileError: nothing is there, or the address cannot be reached.
+    """
+    text = str(place)
+    if not text.startswith(("http://", "https://")):
+        path = Path(text)
+        if not path.is_file():
+            raise WeightsFileError(f"{path}: no such weights file")
+        return path
+    target = Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(urlparse(text).path)  # noqa: PTH119
+    if not target.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(text, str(target))
+        except OSError as error:
+            raise WeightsFileError(
+                f"{text} cannot be downloaded ({error}); fetch it where there is a network and give the file's path"
+            ) from error
+    return target
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """A state dict from our ``weights.pt``, a Lightning checkpoint, or an official ``.pt``.
+
+    Raises:
+        WeightsFileError: no torch file, or it holds no state dict.
+    """
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise WeightsFileError(f"{path}: not a file of weights ({type(error).__name__}: {error})") from error
+    state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise WeightsFileError(f"{path}: holds no state dict of tensors")
+    return state
