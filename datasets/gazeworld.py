@@ -1,0 +1,152 @@
+"""GazeWorld: scenes drawn by us from a seed, with the truth no real dataset has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from gazebench.annotation_cache import cached
+from gazebench.dataset import Card, Crop, GazeDataset
+from gazebench.images import resized
+from gazebench.metrics.classes import (
+    AngleToMean,
+    AUCPoints,
+    InOutAP,
+    L2ToMean,
+    MeanAngle,
+    MeanL2,
+    MinAngle,
+    MinL2,
+)
+from gazebench.protocol import Protocol, Use
+from gazebench.types import DataError, Records, ragged_starts
+from gazebench.world import WORLD_VERSION, Scene, annotate, compose, draw
+
+ANNOTATORS = 10
+HEIGHT = 224
+"""Of a picture in pixels; the width follows the scene's aspect."""
+
+COUNTS = {"train": 3000, "val": 300, "test": 500}
+"""Scenes of the standard sets; results on other sizes are marked as such."""
+
+
+@dataclass(eq=False)
+class GazeWorld(GazeDataset):
+    """Scenes are composed and drawn when asked for; nothing is on disk.
+
+    Args:
+        root: not used; the world has no files.
+        bad_rows: not used; there are none.
+        subsets: a split file to use instead of the exact subsets.
+        train: training scenes; other numbers than the defaults make another set, and the record says so.
+        val: validation scenes.
+        test: test scenes.
+        world_seed: another world of the same kind.
+    """
+
+    train: int = COUNTS["train"]
+    val: int = COUNTS["val"]
+    test: int = COUNTS["test"]
+    world_seed: int = 0
+
+    card: ClassVar[Card] = Card(
+        name="gazeworld",
+        title="GazeWorld",
+        licence="Apache-2.0 (drawn by this package)",
+        source="this package",
+        citation="gazebench",
+        layout="no files: scenes are drawn from a seed",
+        official={split: {"images": count} for split, count in COUNTS.items()}
+        | {"trainval": {"images": COUNTS["train"] + COUNTS["val"]}},
+        label_version=f"world {WORLD_VERSION}",
+        head_boxes="exact",
+        synthetic=True,
+    )
+    protocol: ClassVar[Protocol] = Protocol(
+        name="gazeworld",
+        version=1,
+        unit="person of a scene (ten annotators at test)",
+        metrics=(
+            Use("auc", AUCPoints),
+            Use("avg_l2", L2ToMean),
+            Use("min_l2", MinL2),
+            Use("mean_l2", MeanL2),
+            Use("avg_angle", AngleToMean, digits=2),
+            Use("min_angle", MinAngle, digits=2),
+            Use("mean_angle", MeanAngle, digits=2),
+            Use("ap", InOutAP, subsets=False),
+        ),
+        headline="avg_l2",
+        origin="ours",
+        notes="synthetic scenes: comparable with nothing but themselves",
+    )
+
+    def parse(self, split: str) -> Records:
+        """The people of all scenes of a split; the train scenes first in ``trainval``."""
+        wanted = {name: getattr(self, name) for name in COUNTS}
+        if any(count < 0 for count in wanted.values()):
+            raise DataError(f"numbers of scenes must not be negative: {wanted}")
+        parts = ("train", "val") if split == "trainval" else (split,)
+        key = ["gazeworld", WORLD_VERSION, ANNOTATORS, HEIGHT, self.world_seed, split, *(wanted[p] for p in parts)]
+        return cached(
+            key, [], lambda: _records(split, [(p, i) for p in parts for i in range(wanted[p])], self.world_seed)
+        )
+
+    def scene(self, key: str) -> Scene:
+        """The scene an image key such as ``test/12`` stands for."""
+        split, _, index = key.partition("/")
+        return compose(self.world_seed, int(index), split)
+
+    def picture(
+        self,
+        records: Records,
+        image: int,
+        size: tuple[int, int] | None = None,
+        crop: Crop | None = None,
+        flip: bool = False,
+    ) -> npt.NDArray[np.uint8]:
+        """Draws the scene, then treats the picture as if it came from a file."""
+        width, height = self.size(records, image)
+        return resized(draw(self.scene(str(records.images[image])), width, height), size, crop, flip)
+
+    @classmethod
+    def fake(cls, root: Path, *, people: int = 12, seed: int = 0) -> GazeWorld:
+        """A few scenes; ``root`` stays empty."""
+        return cls(train=people, val=max(2, people // 4), test=people, world_seed=seed)
+
+
+def _records(split: str, keys: list[tuple[str, int]], seed: int) -> Records:
+    scenes = [compose(seed, index, part) for part, index in keys]
+    people = [(image, person) for image, scene in enumerate(scenes) for person in scene.people]
+    columns: dict[str, list[Any]] = {
+        "subset": [person.subset for _, person in people],
+        "label": [person.target_category for _, person in people],
+        "target_kind": [person.target_kind for _, person in people],
+    }
+    points = [_points(split, scenes[image], person) for image, person in people]
+    return Records(
+        dataset="gazeworld",
+        split=split,
+        images=np.array([f"{part}/{index}" for part, index in keys], dtype=str),
+        groups=np.array([f"{part}/{index}" for part, index in keys], dtype=str),
+        person_id=np.array([f"{'/'.join(map(str, keys[image]))}#{person.id}" for image, person in people], dtype=str),
+        person_image=np.array([image for image, _ in people], dtype=np.int64),
+        head=np.array([person.head for _, person in people], dtype=np.float64).reshape(-1, 4),
+        points=np.concatenate([np.zeros((0, 2)), *points]),
+        point_start=ragged_starts([len(some) for some in points]),
+        inout=np.array([person.inout for _, person in people], dtype=np.int8),
+        head_unit="normalised",
+        point_unit="normalised",
+        columns={name: np.array(values, dtype=str) for name, values in columns.items()},
+        sizes=np.array([(round(HEIGHT * scene.aspect), HEIGHT) for scene in scenes], dtype=np.int64).reshape(-1, 2),
+    )
+
+
+def _points(split: str, scene: Scene, person: Any) -> npt.NDArray[np.float64]:
+    if not person.inout:
+        return np.zeros((0, 2))
+    return annotate(scene, person, ANNOTATORS) if split == "test" else np.array([person.gaze], dtype=np.float64)
