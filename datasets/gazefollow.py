@@ -16,10 +16,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from gazebench.annotation_cache import cached, on_disk, read_rows, settle, without_area
-from gazebench.dataset import Card, GazeDataset, Policy
+from gazebench.dataset import Card, GazeDataset
 from gazebench.metrics.classes import AngleToMean, AUCPoints, L2ToMean, MeanAngle, MeanL2, MinAngle, MinL2
 from gazebench.protocol import Protocol, Use
-from gazebench.types import IN_FRAME, OUT_OF_FRAME, UNKNOWN, Records, ragged_starts
+from gazebench.types import IN_FRAME, OUT_OF_FRAME, UNKNOWN, Policy, Records, ragged_starts
 from gazebench.world import Scene, annotate, compose, draw
 
 PARSER = 1

@@ -12,10 +12,10 @@ import numpy as np
 from PIL import Image
 
 from gazebench.annotation_cache import cached, on_disk, read_rows, settle, without_area
-from gazebench.dataset import Card, GazeDataset, Policy
+from gazebench.dataset import Card, GazeDataset
 from gazebench.metrics.classes import AngleToMean, AUCRectangle, InOutAP, L2ToMean
 from gazebench.protocol import Protocol, Use
-from gazebench.types import IN_FRAME, OUT_OF_FRAME, DataError, FloatArray, IntArray, Records, ragged_starts
+from gazebench.types import IN_FRAME, OUT_OF_FRAME, DataError, FloatArray, IntArray, Policy, Records, ragged_starts
 from gazebench.world import Scene, clip, draw
 
 PARSER = 1

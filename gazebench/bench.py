@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from lightning import Trainer, seed_everything
+from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
 
@@ -177,11 +177,24 @@ def _start(method: Method, source: Path | None, *, evaluate: bool) -> dict[str, 
     """Loads the weights to evaluate, or those to start from; returns their identity."""
     if source is None:
         return None
-    if evaluate:
-        method.load_export(read_weights(source))
-    else:
-        method.load_initial(source)
+    try:
+        if evaluate:
+            method.load_export(read_weights(source))
+        else:
+            method.load_initial(source)
+    except (ValueError, RuntimeError) as error:
+        raise DataError(f"{source}: {error}") from error
     return {"file": source.name, "sha256": file_digest(source)}
+
+
+class _EpochSeed(Callback):
+    """Seeds every epoch anew, so that a resumed training goes on exactly as an uninterrupted one."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        torch.manual_seed((self.seed * 1_000_003 + trainer.current_epoch) * 1_009 + trainer.global_rank)
 
 
 class _Clock(TQDMProgressBar):
@@ -240,7 +253,8 @@ def _fit(config: Config, method: Method, module: GazeDataModule, dataset: GazeDa
         )
     mode = "max" if protocol.higher_is_better(protocol.headline) else "min"
     keeper = _Seconds(folder / "checkpoints", f"val/{protocol.headline}" if selects else None, mode)
-    trainer = _trainer(config, folder, [keeper], CSVLogger(folder, name="", version="log"))
+    callbacks = [keeper, _EpochSeed(config.values["seed"])]
+    trainer = _trainer(config, folder, callbacks, CSVLogger(folder, name="", version="log"))
     last = folder / "checkpoints" / "last.ckpt"
     trainer.fit(method, module, ckpt_path=_resumable(last))
     seconds = keeper.earlier + time.monotonic() - keeper.begun

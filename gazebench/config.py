@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from argparse import ArgumentError
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,17 +110,24 @@ def resolve(
     model_given = {**given.get("model", {}), **_model_options(options)}
     recipe = method.recipe(name_of("datasets", given["data"]), model_given)
     parser = _parser(prog, method, dataset)
-    try:
+    with clear_errors(prog):
         parser.set_defaults(_defaults(recipe) | _flat(given))
         config = parser.parse_args(options)
-    except (TypeError, ValueError, KeyError) as error:
-        raise DataError(f"{prog}: {str(error).strip()}") from error
-    values = yaml.safe_load(parser.dump(config, skip_none=False, skip_validation=True))
+    values = yaml.safe_load(parser.dump(config, skip_unset=False, skip_validation=True))
     values = {"model": {}, "dataset": {}} | values
     for name in ("root", "subsets"):  # the file re-runs from any folder
         if values["dataset"].get(name):
             values["dataset"][name] = str(Path(values["dataset"][name]).resolve())
     return Config(values)
+
+
+@contextmanager
+def clear_errors(prog: str) -> Iterator[None]:
+    """Turns the parser's complaints about options into one readable error."""
+    try:
+        yield
+    except (ArgumentError, TypeError, ValueError, KeyError) as error:
+        raise DataError(f"{prog}: {str(error).strip()}; --help lists the options") from error
 
 
 def help_text(method: str, dataset: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from jsonargparse import ArgumentParser
 
+from gazebench.config import clear_errors
 from gazebench.dataset import GazeDataset
 from gazebench.registry import load_dataset
 from gazebench.types import IN_FRAME, DataError, clean_boxes, normalise
@@ -99,10 +100,8 @@ def built(name: str, options: Sequence[str]) -> GazeDataset:
     dataset = load_dataset(name)
     parser = ArgumentParser(prog="gazebench data", exit_on_error=False)
     parser.add_class_arguments(dataset, "dataset", fail_untyped=False)
-    try:
+    with clear_errors("gazebench"):
         return dataset(**vars(parser.parse_args(list(options)).dataset))
-    except (TypeError, ValueError, KeyError) as error:
-        raise DataError(f"gazebench data: {str(error).strip()}") from error
 
 
 def _csv(value: object) -> str:

@@ -160,7 +160,7 @@ class GazeLLE(Method):
         recipe = dict(super().recipe(dataset, model))
         chosen = recipe.get("model.backbone")
         backbone = model.get("backbone", chosen.value if chosen else "dinov2_vitb14")
-        return recipe | TINY if backbone == "tiny" else recipe
+        return {**recipe, **TINY} if backbone == "tiny" else recipe
 
     def preprocess(self) -> Preprocess:
         """448 x 448, aspect not kept; targets are 64 x 64 with sigma 3 (official code)."""

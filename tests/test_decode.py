@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from gazebench.decode import DECODERS, argmax_plus_one, argmax_point, dark
 
 

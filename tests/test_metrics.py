@@ -6,11 +6,21 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from gazebench.metrics import classes, functional
-from gazebench.metrics.classes import AngleToMean, AUCPoints, AUCRectangle, InOutAP, L2ToMean, MeanAngle, MeanL2
-from gazebench.metrics.classes import MinAngle, MinL2
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torchmetrics import MetricCollection
+
+from gazebench.metrics import classes, functional
+from gazebench.metrics.classes import (
+    AngleToMean,
+    AUCPoints,
+    AUCRectangle,
+    InOutAP,
+    L2ToMean,
+    MeanAngle,
+    MeanL2,
+    MinAngle,
+    MinL2,
+)
 
 
 def maps(rng, kind, height=64, width=64):

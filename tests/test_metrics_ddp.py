@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+
 from gazebench.metrics.classes import AUCRectangle, InOutAP, L2ToMean
 
 PEOPLE = 33

@@ -1,0 +1,79 @@
+"""Checkout, editable and wheel installs find the same methods, and never shadow Hugging Face's ``datasets``."""
+
+import os
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PROBE = (
+    "import importlib.util as u, gazebench, gazebench.registry as r, json, sys;"
+    "spec = u.find_spec('datasets');"
+    "print(json.dumps({'methods': sorted(r.entries('methods')), 'datasets': sorted(r.entries('datasets')),"
+    " 'where': gazebench.__file__,"
+    " 'shadow': None if spec is None else str(list(spec.submodule_search_locations or []))}))"
+)
+EXPECTED = {kind: sorted(path.stem for path in (ROOT / kind).glob("*.py")) for kind in ("methods", "datasets")}
+
+
+def probe(python: Path | str, cwd: Path) -> dict:
+    import json
+
+    environment = {**os.environ, "PYTHONSAFEPATH": "1"}
+    environment.pop("PYTHONPATH", None)
+    done = subprocess.run(
+        [str(python), "-c", PROBE], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def check(found: dict) -> None:
+    assert {kind: [n for n in found[kind] if n in EXPECTED[kind]] for kind in EXPECTED} == EXPECTED
+    assert found["shadow"] is None or str(ROOT) not in found["shadow"], "our folder answers to `import datasets`"
+
+
+def test_installed_here():
+    for cwd in (ROOT, ROOT.parent):
+        check(probe(sys.executable, cwd))
+
+
+def test_pytest_does_not_put_the_root_on_the_path():
+    assert str(ROOT) not in sys.path
+    assert "" not in sys.path
+
+
+@pytest.mark.slow
+def test_wheel(tmp_path):
+    """The wheel, unpacked into an environment that borrows this one's packages, serves everything from inside it."""
+    source = tmp_path / "source"
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    wanted = {"gazebench", "methods", "datasets", "splits", "pyproject.toml", "setup.py", "README.md", "LICENSE"}
+    for name in listed.stdout.splitlines():
+        if name.split("/")[0] in wanted and (ROOT / name).is_file():
+            target = source / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes((ROOT / name).read_bytes())
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", tmp_path, source]
+    built = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert built.returncode == 0, built.stderr
+    wheel = next(tmp_path.glob("*.whl"))
+    environment = tmp_path / "env"
+    venv.create(environment, with_pip=False)
+    python = environment / "bin" / "python"
+    packages = next(environment.glob("lib/python*/site-packages"))
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(packages)
+        top = {name.split("/")[0] for name in archive.namelist()}
+    borrowed = [path for path in sys.path if path.endswith("site-packages")]
+    (packages / "borrowed.pth").write_text("\n".join(borrowed) + "\n")  # its own .pth files do not run
+    found = probe(python, tmp_path)
+    assert str(packages) in found["where"]
+    check(found)
+    assert {name for name in top if not name.endswith(".dist-info")} == {"gazebench"}
