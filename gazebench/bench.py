@@ -30,7 +30,7 @@ from gazebench.dataset import GazeDataset, file_digest
 from gazebench.method import Method
 from gazebench.predictions import PredictionWriter, merge_parts
 from gazebench.results import CHECKOUT, write_atomically
-from gazebench.types import DataError
+from gazebench.types import DataError, sample_key
 from gazebench.weights import local_file, read_weights
 
 RUNS = (CHECKOUT or Path.cwd()) / "runs"
@@ -187,14 +187,15 @@ def _start(method: Method, source: Path | None, *, evaluate: bool) -> dict[str, 
     return {"file": source.name, "sha256": file_digest(source)}
 
 
-class _EpochSeed(Callback):
-    """Seeds every epoch anew, so that a resumed training goes on exactly as an uninterrupted one."""
+class _StepSeed(Callback):
+    """Seeds every step anew, so that a resumed training goes on exactly as an uninterrupted one."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
-        torch.manual_seed((self.seed * 1_000_003 + trainer.current_epoch) * 1_009 + trainer.global_rank)
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        text = f"{self.seed} {trainer.current_epoch} {batch_idx} {trainer.global_rank}"
+        torch.manual_seed(sample_key(text) % 2**63)
 
 
 class _Clock(TQDMProgressBar):
@@ -253,7 +254,7 @@ def _fit(config: Config, method: Method, module: GazeDataModule, dataset: GazeDa
         )
     mode = "max" if protocol.higher_is_better(protocol.headline) else "min"
     keeper = _Seconds(folder / "checkpoints", f"val/{protocol.headline}" if selects else None, mode)
-    callbacks = [keeper, _EpochSeed(config.values["seed"])]
+    callbacks = [keeper, _StepSeed(config.values["seed"])]
     trainer = _trainer(config, folder, callbacks, CSVLogger(folder, name="", version="log"))
     last = folder / "checkpoints" / "last.ckpt"
     trainer.fit(method, module, ckpt_path=_resumable(last))

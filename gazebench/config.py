@@ -162,7 +162,8 @@ def _parser(prog: str, method: type[Method], dataset: type[GazeDataset]) -> Argu
         GazeDataModule, "loader", skip={"dataset", "preprocess", "seed", "sees_images"}, fail_untyped=False
     )
     parser.add_class_arguments(Trainer, "trainer", skip=_TRAINER_FIXED, fail_untyped=False)
-    parser.set_defaults({"trainer.max_epochs": 1, "trainer.precision": "32-true"})
+    # Deterministic: on two threads even a scattered sum in a backward pass comes out in another order every time.
+    parser.set_defaults({"trainer.max_epochs": 1, "trainer.precision": "32-true", "trainer.deterministic": "warn"})
     return parser
 
 
