@@ -14,9 +14,10 @@ import tracemalloc
 import numpy as np
 import torch
 import torch.nn.functional as F
-from gazebench.metrics.functional import auc_points, auc_rectangle
 from sklearn.metrics import roc_auc_score
 from tabulate import tabulate
+
+from gazebench.metrics.functional import auc_points, auc_rectangle
 
 
 def median_ms(work, repeats):

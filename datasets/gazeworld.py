@@ -69,7 +69,7 @@ class GazeWorld(GazeDataset):
     protocol: ClassVar[Protocol] = Protocol(
         name="gazeworld",
         version=1,
-        unit="person of a scene (ten annotators at test)",
+        unit="person of a scene, with ten annotators",
         metrics=(
             Use("auc", AUCPoints),
             Use("avg_l2", L2ToMean),

@@ -51,6 +51,7 @@ class Outcome:
 
     record: dict[str, Any]
     folder: Path
+    board: Path
     repeated: bool = False
 
 
@@ -88,12 +89,13 @@ def bench(config: Config, places: Places | None = None, *, kind: str = "bench", 
     run = config.digest(*inputs)
     folder = places.runs / config.dataset_name / config.method_name / run
     folder.mkdir(parents=True, exist_ok=True)
+    board = places.boards / config.dataset_name / "README.md"
     with _only_one(folder):
         stored = folder / "record.json"
         if stored.is_file():
             record = json.loads(stored.read_text(encoding="utf-8"))
             _publish(record, config.dataset, places)
-            return Outcome(record, folder, repeated=True)
+            return Outcome(record, folder, board, repeated=True)
         write_atomically(folder / "config.yaml", config.yaml())
         timing: dict[str, float] = {}
         initial = _start(method, source, evaluate=weights is not None)
@@ -110,7 +112,7 @@ def bench(config: Config, places: Places | None = None, *, kind: str = "bench", 
             _publish(record, config.dataset, places)
         else:
             record = {}
-    return Outcome(record, folder)
+    return Outcome(record, folder, board)
 
 
 def initial_weights(config: Config, places: Places) -> Path | None:

@@ -32,8 +32,14 @@ _TRAINER_FIXED = {
 """Arguments of Lightning's Trainer that the harness sets itself, or that would change what a result means."""
 
 _NO_EFFECT = {
-    "dataset.root", "loader.workers", "trainer.enable_progress_bar", "trainer.devices", "trainer.num_nodes"
-}  # fmt: skip
+    "dataset.root",
+    "model.feature_cache",
+    "model.feature_cache_gib",
+    "loader.workers",
+    "trainer.enable_progress_bar",
+    "trainer.devices",
+    "trainer.num_nodes",
+}
 """Settings that are no part of a run's identity; the data's own fingerprint is, wherever they lie."""
 
 

@@ -276,10 +276,16 @@ class GazeDataModule(LightningDataModule):
         """The test split, in order."""
         return self._loader(self.eval_records("test"), self.eval_batch_size, train=False)
 
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Stops at unreadable pictures unless they are to be skipped; here, where a worker's traceback is not in it."""
+        if batch.skipped and self.bad_images == "error":
+            raise DataError(batch.skipped[0])
+        return batch
+
     def _loader(self, records: Records, batch_size: int, *, train: bool) -> DataLoader[Sample]:
         samples = ImageSamples(
             self.dataset, records, self.preprocess, augment=train and self.augment, sees_images=self.sees_images,
-            bad_images=self.bad_images, seed=self.seed,
+            bad_images="skip", seed=self.seed,
         )  # fmt: skip
         trainer = self.trainer
         rank, world = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)

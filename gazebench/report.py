@@ -77,7 +77,7 @@ def show(outcome: Outcome, config: Config) -> None:
     print_scores(record)
     seconds = sum(record["wall_seconds"].values())
     print(f"\ntook      {seconds:.0f} s, peak memory {max(record['peak_memory_bytes'].values()) / 2**30:.1f} GiB")
-    print(f"board     {_short(outcome.folder.parents[3] / 'leaderboards' / record['dataset'] / 'README.md')}")
+    print(f"board     {_short(outcome.board)}")
     print(f"report    {_short(report)}")
     picture = outcome.folder / "predictions.png"
     if picture.is_file():

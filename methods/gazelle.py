@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gazebench.method import Method, MethodCard, Published, Recipe, Setting, adam_cosine, trainable
 from gazebench.nn.backbones import ComputeDtype, build_backbone
-from gazebench.nn.feature_cache import CachedEncoder
+from gazebench.nn.feature_cache import CachedEncoder, default_folder
 from gazebench.nn.gaze_decoder import GazeDecoder, load_official, official_state
 from gazebench.transforms import Preprocess, gaussian_heatmap
 from gazebench.types import IN_FRAME, OUT_OF_FRAME, Batch, Prediction
@@ -95,7 +95,9 @@ class GazeLLE(Method):
         lr: learning rate.
         lr_inout: that of the in/out parts; the same as ``lr`` when not given.
         schedule: ``cosine`` anneals to 1e-7 over the epochs, ``constant`` does not.
-        feature_cache: folder that remembers the frozen features at evaluation; not given, nothing is kept.
+        feature_cache: folder that remembers the frozen features at evaluation; ``default`` is the user's cache
+            folder, ``off`` keeps nothing.
+        feature_cache_gib: how far that folder may grow (an image takes 3 MiB with ViT-B at 448).
     """
 
     card = MethodCard(
@@ -143,7 +145,8 @@ class GazeLLE(Method):
         lr: float = 1e-3,
         lr_inout: float | None = None,
         schedule: Literal["cosine", "constant"] = "cosine",
-        feature_cache: str | None = None,
+        feature_cache: str = "default",
+        feature_cache_gib: float = 8.0,
     ) -> None:
         super().__init__()
         self.backbone = build_backbone(backbone, backbone_weights, backbone_source, compute_dtype)
@@ -152,7 +155,8 @@ class GazeLLE(Method):
         grid = self.backbone.grid(self.size)
         self.decoder = GazeDecoder(self.backbone.embed_dim, grid, dim, layers, heads, inout, drop_path=drop_path)
         self.inout_weight, self.lr, self.lr_inout, self.schedule = inout_weight, lr, lr_inout or lr, schedule
-        self.encoder = CachedEncoder(self.backbone, feature_cache)
+        folder = {"default": default_folder(), "off": None}.get(feature_cache, feature_cache)
+        self.encoder = CachedEncoder(self.backbone, folder, int(feature_cache_gib * 2**30))
 
     @classmethod
     def recipe(cls, dataset: str, model: Mapping[str, Any]) -> Recipe:

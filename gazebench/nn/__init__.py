@@ -1,0 +1,1 @@
+"""Networks shared by methods: frozen backbones, the Gaze-LLE decoder, a cache of features."""

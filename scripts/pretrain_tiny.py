@@ -1,0 +1,363 @@
+"""Pre-trains the backbone `tiny` on GazeWorld: ``python scripts/pretrain_tiny.py --minutes 15``.
+
+It stands in for a foundation model: it gets to know things, people and places, and is taught nothing about gaze.
+Every patch tells what can be seen in it, the box, depth, colour word and eye-catchingness of the instance it shows, and
+its own pixels; the class token tells which categories the picture holds. No label depends on where a head or an eye
+points. Before a scene is drawn, moreover, its people swap poses (head, eyes, lean) with those of other scenes, so
+that no gaze in the pictures has anything to do with what is around it.
+
+Writes the weights (float16, names as in timm) and, beside them, a card that tells how they were made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import average_precision_score
+from torch import Tensor, nn
+
+from gazebench.nn.backbones import TINY_WEIGHTS, ViTBackbone, build_backbone
+from gazebench.world import CATEGORIES, COLOURS, WORLD_VERSION, Person, Scene, compose, draw
+
+SCRIPT_VERSION = 1
+SIZE, PATCH = 224, 14
+GRID = SIZE // PATCH
+PLACES = ("beach", "park", "room", "table")
+CLASSES = (*CATEGORIES, "head", "body", *PLACES)
+HEAD, BODY = CLASSES.index("head"), CLASSES.index("body")
+COLOUR_WORDS = tuple(COLOURS)
+POSE = ("lean", "head_yaw", "head_pitch", "gaze_yaw", "gaze_pitch")
+CHUNK = 64
+MIN_SHARE = 0.06
+"""The least share of a patch that something must fill to count as seen there."""
+
+
+@dataclass
+class Pictures:
+    """N pictures and what is true of their 16 x 16 patches, row by row.
+
+    Attributes:
+        images: (N, 3, 224, 224) uint8.
+        seen: (N, 256, K) bool, the ``CLASSES`` in each patch.
+        place: (N, 256, 5) float16, of the patch's instance: the box's left, top, right, bottom minus the patch's
+            centre, in picture sizes, and the depth; NaN where the patch shows no instance.
+        colour: (N, 256) int8 index into ``COLOUR_WORDS`` of the thing or the clothes, -1 for none.
+        salient: (N, 256) int8, 1 on the eye-catching thing, 0 on other things, -1 elsewhere.
+    """
+
+    images: Tensor
+    seen: Tensor
+    place: Tensor
+    colour: Tensor
+    salient: Tensor
+
+    def pick(self, index: Tensor, mirrored: bool) -> Pictures:
+        """The pictures of some indices, turned left to right if so wished."""
+        some = Pictures(*(getattr(self, field.name)[index] for field in fields(self)))
+        if not mirrored:
+            return some
+        images, *patches = (getattr(some, field.name) for field in fields(some))
+        flipped = Pictures(images.flip(3), *(p.unflatten(1, (GRID, GRID)).flip(2).flatten(1, 2) for p in patches))
+        left, top, right, bottom, depth = flipped.place.unbind(2)
+        return replace(flipped, place=torch.stack([-right, top, -left, bottom, depth], 2))
+
+
+def swap_poses(scenes: list[Scene], rng: np.random.Generator) -> list[Scene]:
+    """Gives every person the pose of somebody else at random, across scenes."""
+    people = [person for scene in scenes for person in scene.people]
+    donors = iter([people[i] for i in rng.permutation(len(people))])
+
+    def posed(person: Person, donor: Person) -> Person:
+        return replace(person, **{name: getattr(donor, name) for name in POSE})
+
+    return [replace(scene, people=tuple(posed(person, next(donors)) for person in scene.people)) for scene in scenes]
+
+
+def paint(start: int, seed: int, split: str) -> list[tuple[np.ndarray, ...]]:
+    """``CHUNK`` pictures from an index on, each as the five arrays of ``Pictures``."""
+    scenes = [compose(seed, index, split) for index in range(start, start + CHUNK)]
+    return [label(scene) for scene in swap_poses(scenes, np.random.default_rng([seed, start]))]
+
+
+def label(scene: Scene) -> tuple[np.ndarray, ...]:
+    """One picture and its labels."""
+    image, ids = draw(scene, SIZE, SIZE, mask=True)
+    # A person counts as two instances, a head and a body; the head takes the number id + 256.
+    parts = ids.astype(np.int64)
+    classes = np.full(512, CLASSES.index(scene.backdrop.kind))
+    boxes = np.zeros((512, 4))
+    depths = np.zeros(512)
+    colours = np.full(512, -1)
+    salient = np.full(512, -1)
+    for thing in scene.things:
+        classes[thing.id] = CLASSES.index(thing.category)
+        boxes[thing.id], depths[thing.id] = thing.box, thing.depth
+        colours[thing.id] = COLOUR_WORDS.index(thing.colour)
+        salient[thing.id] = thing.id == scene.salient
+    for person in scene.people:
+        left, top, right, bottom = (round(edge * SIZE) for edge in person.head)
+        window = parts[top:bottom, left:right]
+        window[window == person.id] += 256
+        for part, box, kind in ((person.id, person.body, BODY), (person.id + 256, person.head, HEAD)):
+            classes[part], boxes[part], depths[part] = kind, box, person.depth
+        colours[person.id] = COLOUR_WORDS.index(person.clothes)
+
+    patches = parts.reshape(GRID, PATCH, GRID, PATCH).swapaxes(1, 2).reshape(GRID * GRID, PATCH * PATCH)
+    row = np.arange(GRID * GRID)[:, None]
+    area = np.bincount((row * 512 + patches).ravel(), minlength=GRID * GRID * 512).reshape(-1, 512)
+    seen = np.zeros((GRID * GRID, len(CLASSES)), dtype=bool)
+    patch, visible = np.nonzero(area >= MIN_SHARE * PATCH**2)
+    seen[patch, classes[visible]] = True
+
+    area[:, 0] = 0
+    top_part = area.argmax(1)
+    shown = area.max(1) >= MIN_SHARE * PATCH**2
+    centre = (np.stack([np.arange(GRID * GRID) % GRID, np.arange(GRID * GRID) // GRID], 1) + 0.5) / GRID
+    place = np.concatenate([boxes[top_part] - np.tile(centre, 2), depths[top_part, None]], 1)
+    place[~shown] = np.nan
+    return (
+        image.transpose(2, 0, 1),
+        seen,
+        place.astype(np.float16),
+        np.where(shown, colours[top_part], -1).astype(np.int8),
+        np.where(shown, salient[top_part], -1).astype(np.int8),
+    )
+
+
+def gather(count: int, seed: int, split: str, workers: int) -> Pictures:
+    """Draws ``count`` pictures (rounded up to whole chunks) with all workers."""
+    starts = range(0, count, CHUNK)
+    total = len(starts) * CHUNK
+    arrays: list[np.ndarray] = []
+    with ProcessPoolExecutor(workers) as pool:
+        chunks = pool.map(partial(paint, seed=seed, split=split), starts)
+        for start, chunk in zip(starts, chunks, strict=True):
+            if not arrays:
+                arrays = [np.empty((total, *array.shape), array.dtype) for array in chunk[0]]
+            for offset, picture in enumerate(chunk):
+                for array, values in zip(arrays, picture, strict=True):
+                    array[start + offset] = values
+    return Pictures(*map(torch.from_numpy, arrays))
+
+
+class Teacher(nn.Module):
+    """The backbone with a linear answer to every question."""
+
+    def __init__(self, backbone: ViTBackbone) -> None:
+        super().__init__()
+        self.backbone = backbone
+        dim = backbone.embed_dim
+        seen = nn.Linear(dim, len(CLASSES))
+        # The share of patches that show a class is small: start from there, not from one half.
+        nn.init.constant_(seen.bias, -4.0)
+        self.questions = nn.ModuleDict(
+            {
+                "seen": seen,
+                "place": nn.Linear(dim, 5),
+                "colour": nn.Linear(dim, len(COLOUR_WORDS)),
+                "salient": nn.Linear(dim, 1),
+                "pixels": nn.Linear(dim, 3 * PATCH**2),
+            }
+        )
+        self.whole = nn.Linear(dim, len(CLASSES))
+        # On a CPU the fused kernel's backward pass makes a whole step 1.6 times slower than the plain one.
+        for block in backbone.blocks:
+            block.attn.fused_attn = False  # type: ignore[union-attr]
+
+    def forward(self, images: Tensor, keep: Tensor) -> dict[str, Tensor]:
+        """(B, 3, 224, 224) uint8 and the (B, n) patches to look at -> answers (B, n, ...) and ``whole`` (B, K)."""
+        tokens = self.backbone.embed(images)
+        chosen = torch.cat([torch.zeros_like(keep[:, :1]), keep + 1], 1)
+        tokens = tokens.gather(1, chosen[:, :, None].expand(-1, -1, tokens.shape[2]))
+        for block in self.backbone.blocks:
+            tokens = block(tokens)
+        tokens = self.backbone.model.norm(tokens)
+        answers = {name: head(tokens[:, 1:]).float() for name, head in self.questions.items()}
+        return {**answers, "whole": self.whole(tokens[:, 0]).float()}
+
+
+def true_pixels(backbone: ViTBackbone, images: Tensor) -> Tensor:
+    """(B, 256, 588): the normalised pixels of every patch."""
+    normalised = (images / 255 - backbone.image_mean) / backbone.image_std
+    return F.unfold(normalised, PATCH, stride=PATCH).mT
+
+
+def losses(answers: dict[str, Tensor], truth: Pictures, pixels: Tensor, keep: Tensor) -> dict[str, Tensor]:
+    """The mean loss of every question over the patches it applies to."""
+
+    def kept(values: Tensor) -> Tensor:
+        index = keep if values.dim() == 2 else keep[:, :, None].expand(-1, -1, values.shape[2])
+        return values.gather(1, index)
+
+    seen, place, colour, salient = map(kept, (truth.seen, truth.place, truth.colour.long(), truth.salient))
+    shown, coloured, thing = ~place[..., 0].isnan(), colour >= 0, salient >= 0
+    # Backgrounds are most of the picture and easily drawn; the detail is in what stands before them.
+    weight = 0.25 + shown.float()
+    error = (answers["pixels"] - kept(pixels)).square().mean(2)
+    return {
+        "seen": 8 * F.binary_cross_entropy_with_logits(answers["seen"], seen.float()),
+        "whole": 2 * F.binary_cross_entropy_with_logits(answers["whole"], truth.seen.any(1).float()),
+        "place": 3 * F.smooth_l1_loss(answers["place"][shown], place[shown].float(), beta=0.05),
+        "colour": 0.2 * F.cross_entropy(answers["colour"][coloured], colour[coloured]),
+        "salient": 0.3 * F.binary_cross_entropy_with_logits(answers["salient"][..., 0][thing], salient[thing].float()),
+        "pixels": (weight * error).sum() / weight.sum(),
+    }
+
+
+def batches(pictures: Pictures, size: int, generator: torch.Generator) -> Iterator[Pictures]:
+    """Endless shuffled batches, half of them mirrored."""
+    while True:
+        order = torch.randperm(len(pictures.images), generator=generator)
+        for index in order[: len(order) // size * size].split(size):
+            yield pictures.pick(index, mirrored=bool(torch.rand(1, generator=generator) < 0.5))
+
+
+@torch.no_grad()
+def score(teacher: Teacher, pictures: Pictures) -> dict[str, float]:
+    """What a held-out picture gets right: mean AP of the classes per patch and per picture, and so on."""
+    teacher.eval()
+    parts: list[dict[str, Tensor]] = []
+    pixel_error = pixel_spread = 0.0
+    for index in torch.arange(len(pictures.images)).split(32):
+        batch = pictures.pick(index, mirrored=False)
+        with torch.autocast("cpu", torch.bfloat16):
+            answers = teacher(batch.images, torch.arange(GRID**2).expand(len(index), -1))
+        pixels = true_pixels(teacher.backbone, batch.images)
+        shown = ~batch.place[..., 0].isnan()
+        pixel_error += float((answers.pop("pixels") - pixels)[shown].square().sum())
+        pixel_spread += float((pixels - pixels.mean(2, keepdim=True))[shown].square().sum())
+        parts.append(answers)
+    teacher.train()
+    answers = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def mean_ap(truth: Tensor, logits: Tensor) -> float:
+        columns = [c for c in range(truth.shape[1]) if truth[:, c].any()]
+        return float(np.mean([average_precision_score(truth[:, c], logits[:, c]) for c in columns]))
+
+    shown, coloured, thing = ~pictures.place[..., 0].isnan(), pictures.colour >= 0, pictures.salient >= 0
+    return {
+        "seen_map": mean_ap(pictures.seen.flatten(0, 1), answers["seen"].flatten(0, 1)),
+        "whole_map": mean_ap(pictures.seen.any(1), answers["whole"]),
+        "head_ap": average_precision_score(pictures.seen[..., HEAD].flatten(), answers["seen"][..., HEAD].flatten()),
+        "box_error": float((answers["place"][shown] - pictures.place[shown])[:, :4].abs().mean()),
+        "depth_error": float((answers["place"][shown] - pictures.place[shown])[:, 4].abs().mean()),
+        "colour_accuracy": float((answers["colour"].argmax(2)[coloured] == pictures.colour[coloured]).float().mean()),
+        "salient_ap": average_precision_score(pictures.salient[thing], answers["salient"][..., 0][thing]),
+        "pixels_explained": 1 - pixel_error / pixel_spread,
+    }
+
+
+def save(path: Path, value: Any) -> None:
+    """Writes a file that is whole or not there."""
+    partial_file = path.with_suffix(".partial")
+    torch.save(value, partial_file)
+    partial_file.replace(path)
+
+
+def main() -> None:
+    """Draws, trains, scores, writes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=15, help="of training; drawing and scoring come on top")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--scenes", type=int, default=6400)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--keep", type=float, default=0.5, help="share of patches looked at in the first 80 %%")
+    parser.add_argument("--muon", type=float, default=0.02, help="peak rate of the blocks' matrices")
+    parser.add_argument("--adamw", type=float, default=2e-3, help="peak rate of everything else")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--out", type=Path, default=TINY_WEIGHTS)
+    parser.add_argument("--state", type=Path, default=Path("runs/pretrain_tiny.state"), help="to resume from, if there")
+    options = parser.parse_args()
+
+    begun = time.monotonic()
+    train = gather(options.scenes, options.seed, "train", options.workers)
+    held_out = gather(256, options.seed, "val", options.workers)
+    print(f"drew {len(train.images)} + {len(held_out.images)} scenes in {time.monotonic() - begun:.0f} s", flush=True)
+
+    torch.manual_seed(options.seed)
+    backbone = build_backbone("tiny", weights="random").requires_grad_(True)
+    teacher = Teacher(backbone).train()
+    matrices = [p for p in backbone.blocks.parameters() if p.dim() == 2]
+    rest = [p for p in teacher.parameters() if not any(p is m for m in matrices)]
+    optimisers = {
+        "muon": (torch.optim.Muon(matrices, lr=options.muon, weight_decay=0.01), options.muon),
+        "adamw": (torch.optim.AdamW(rest, lr=options.adamw, weight_decay=0.01), options.adamw),
+    }
+    step, spent = 0, 0.0
+    if options.state.is_file():
+        state = torch.load(options.state, weights_only=True)
+        teacher.load_state_dict(state["teacher"])
+        for name, (optimiser, _) in optimisers.items():
+            optimiser.load_state_dict(state[name])
+        step, spent = state["step"], state["spent"]
+        print(f"resumed after {step} steps, {spent / 60:.1f} minutes", flush=True)
+
+    budget = options.minutes * 60
+    generator = torch.Generator().manual_seed(options.seed + 1000 * step)
+    stream = batches(train, options.batch, generator)
+    running: dict[str, float] = {}
+    last_saved = spent
+    while spent < budget:
+        began = time.monotonic()
+        share = spent / budget
+        rate = min(1.0, (step + 1) / 50) * (0.02 + 0.98 * (1 + math.cos(math.pi * share)) / 2)
+        batch = next(stream)
+        count = round(GRID**2 * (options.keep if share < 0.8 else 1.0))
+        keep = torch.rand(len(batch.images), GRID**2, generator=generator).argsort(1)[:, :count]
+        with torch.autocast("cpu", torch.bfloat16):
+            answers = teacher(batch.images, keep)
+        parts = losses(answers, batch, true_pixels(backbone, batch.images), keep)
+        torch.stack(list(parts.values())).sum().backward()
+        nn.utils.clip_grad_norm_(rest, 1.0)
+        for optimiser, peak in optimisers.values():
+            for group in optimiser.param_groups:
+                group["lr"] = peak * rate
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        step += 1
+        spent += time.monotonic() - began
+        for name, value in parts.items():
+            running[name] = 0.95 * running.get(name, value.item()) + 0.05 * value.item()
+        if step % 50 == 0:
+            print(f"{spent:6.0f} s step {step:5}  " + "  ".join(f"{k} {v:.3f}" for k, v in running.items()), flush=True)
+        if spent - last_saved > 120:
+            last_saved = spent
+            options.state.parent.mkdir(parents=True, exist_ok=True)
+            optimiser_states = {name: optimiser.state_dict() for name, (optimiser, _) in optimisers.items()}
+            save(options.state, {"teacher": teacher.state_dict(), "step": step, "spent": spent, **optimiser_states})
+
+    figures = {name: round(float(value), 4) for name, value in score(teacher, held_out).items()}
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    save(options.out, {name: tensor.half() for name, tensor in backbone.model.state_dict().items()})
+    card = {
+        "script": SCRIPT_VERSION,
+        "world": WORLD_VERSION,
+        "seed": options.seed,
+        "scenes": len(train.images),
+        "batch": options.batch,
+        "steps": step,
+        "minutes": round(spent / 60, 1),
+        "val": figures,
+        "sha256": hashlib.sha256(options.out.read_bytes()).hexdigest(),
+    }
+    options.out.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
+    options.state.unlink(missing_ok=True)
+    print(json.dumps(card, indent=2))
+
+
+if __name__ == "__main__":
+    main()
