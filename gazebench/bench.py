@@ -368,6 +368,13 @@ def _selection(method: Method, module: GazeDataModule, trained_here: bool) -> st
     return "last epoch of trainval" if module.selection == "last" else "best epoch on the held-out val sources"
 
 
+_GRADES = {
+    "embedded": "the small weights of this package, made for its own world",
+    "file": "weights of a file nobody can vouch for",
+    "random": "random weights",
+}
+
+
 def smoke_reasons(
     data: Mapping[str, Any],
     weights: Mapping[str, Any],
@@ -384,8 +391,9 @@ def smoke_reasons(
             reasons.append(f"{split} data: {', '.join(short) or 'no official counts to hold it against'}")
     if module.limit_test or module.limit_train:
         reasons.append("a limit on the number of images was set")
-    if not weights["official"] and not data["test"]["synthetic"]:
-        reasons.append(f"weights: {weights.get('name', '')} {weights.get('note', 'not published pretrained weights')}")
+    fit = {"none", "published"} | ({"embedded"} if data["test"]["synthetic"] else set())
+    if weights["grade"] not in fit:
+        reasons.append(f"backbone {weights['name']}: {_GRADES[weights['grade']]}")
     if skipped:
         reasons.append(f"{len(skipped)} unreadable images were skipped")
     if code["dirty"]:

@@ -37,8 +37,6 @@ _NO_EFFECT = {
     "model.feature_cache_gib",
     "loader.workers",
     "trainer.enable_progress_bar",
-    "trainer.devices",
-    "trainer.num_nodes",
 }
 """Settings that are no part of a run's identity; the data's own fingerprint is, wherever they lie."""
 

@@ -61,12 +61,16 @@ DECODERS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
 
 
 def _first_maximum(heatmap: Tensor) -> Tensor:
-    """(P, 2) column and row of the first maximum in reading order; torch's argmax promises no order on ties."""
+    """(P, 2) column and row of the first maximum in reading order, NaN for a map with NaN.
+
+    Not torch's argmax, which promises no order on ties.
+    """
     flat = heatmap.flatten(1)
     cell = torch.arange(flat.shape[1], device=flat.device)
-    first = torch.where(flat == flat.amax(1, keepdim=True), cell, flat.shape[1] - 1).amin(1)
+    top = flat.amax(1, keepdim=True)
+    first = torch.where(flat == top, cell, flat.shape[1] - 1).amin(1)
     width = heatmap.shape[2]
-    return torch.stack([first % width, first // width], dim=1).to(torch.float32)
+    return torch.stack([first % width, first // width], dim=1).float().masked_fill(top.isnan(), torch.nan)
 
 
 def _size(heatmap: Tensor) -> Tensor:

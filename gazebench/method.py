@@ -120,8 +120,12 @@ class Method(LightningModule):
         self.load_state_dict(dict(weights), strict=False)
 
     def weights_identity(self) -> dict[str, Any]:
-        """Where the pretrained parts come from: ``official`` is True only for published pretrained weights."""
-        return {"official": True, "parts": {}}
+        """What was not trained in this run: ``name`` of the backbone and the ``grade`` of its weights.
+
+        The grade is ``published``, ``embedded`` (small ones of this package, good for its own world only), ``file``
+        (nobody can vouch for them), ``random``, or ``none`` where nothing is pretrained.
+        """
+        return {"grade": "none", "name": ""}
 
     @classmethod
     def recipe(cls, dataset: str, model: Mapping[str, Any]) -> Recipe:

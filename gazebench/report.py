@@ -130,7 +130,7 @@ def _facts(record: Mapping[str, Any]) -> list[str]:
         f"{'complete' if data['complete'] else 'not the official set'}, fingerprint `{data['fingerprint'][:16]}`",
         f"- head boxes: {data['head_boxes']}",
         f"- selection: {record['selection']}",
-        f"- weights: {record['weights'].get('name') or 'none'} {record['weights'].get('note', '')}",
+        f"- weights: {record['weights']['name']} {record['weights']['grade']}",
         f"- parameters: {record['parameters']['trained']:,} trained of {record['parameters']['total']:,}",
         f"- code: {code['version']}, commit {code['commit'] or 'unknown'}{' (changed)' if code['dirty'] else ''}, "
         f"digest `{code['digest']}`",

@@ -87,7 +87,8 @@ SCHEMA: dict[str, Any] = {
         "protocol": {"type": "object", "required": ["id", "decoder", "headline", "metrics"]},
         "data": {"type": "object", "required": ["name", "split", "fingerprint", "complete", "label_version",
                                                 "head_boxes"]},
-        "weights": _OBJECT,
+        "weights": {"type": "object", "required": ["grade", "name"], "properties": {
+            "grade": {"enum": ["none", "published", "embedded", "file", "random"]}, "name": _TEXT}},
         "config": _OBJECT,
         "seed": {"type": ["integer", "null"]},
         "selection": _TEXT,

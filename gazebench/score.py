@@ -77,7 +77,7 @@ def score(path: Path, data: str, options: Sequence[str], places: Places) -> tupl
         },
         "protocol": dataset.protocol.describe(),
         "data": identity | {"train": None},
-        "weights": {"official": False, "name": "", "note": "unknown"},
+        "weights": {"grade": "file", "name": ""},
         "config": config,
         "seed": None,
         "selection": "nothing was trained",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,7 +55,3 @@ class MeanTarget(Method):
             point=self.mean.expand(people, -1),
             inout=self.share.expand(people),
         )
-
-    def weights_identity(self) -> dict[str, Any]:
-        """Nothing pretrained."""
-        return {"official": True, "name": ""}

@@ -42,8 +42,17 @@ def test_dark_stays_at_the_border_and_on_flat_maps():
 
 
 @pytest.mark.parametrize("name", DECODERS)
-def test_every_decoder_stays_near_the_maximum(name):
+def test_every_decoder_gives_a_point_for_everybody(name):
     heatmap = torch.rand(20, 32, 48, generator=torch.Generator().manual_seed(0))
     point = DECODERS[name](heatmap)
     assert point.shape == (20, 2)
     assert torch.isfinite(point).all()
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_a_map_of_nan_has_no_point(name):
+    heatmap = torch.rand(2, 16, 16)
+    heatmap[1, 3, 4] = torch.nan
+    point = DECODERS[name](heatmap)
+    assert point[0].isfinite().all()
+    assert point[1].isnan().all()

@@ -290,3 +290,64 @@ def test_torchmetrics_manners(name, crowd):
     assert float(collection.compute()["a"]) == once
     whole.reset()
     assert whole.compute().numel() == 0
+
+
+def one_batch(people, annotators, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        "point": torch.rand(people, 2, generator=generator),
+        "points": torch.rand(people * annotators, 2, generator=generator),
+        "point_person": torch.arange(people).repeat_interleave(annotators),
+        "inout": torch.ones(people, dtype=torch.int64),
+    }
+
+
+def test_a_collection_never_takes_one_metric_for_another():
+    """With one annotation each, mean and minimum agree on the first batch; later ones tell them apart."""
+    together, alone = MetricCollection([L2ToMean(), MeanL2(), MinL2()]), [L2ToMean(), MeanL2(), MinL2()]
+    for index, annotators in enumerate((1, 5)):
+        keys, fields = torch.arange(4) + 4 * index, one_batch(4, annotators, index)
+        together.update(keys, **fields)
+        for metric in alone:
+            metric.update(keys, **fields)
+    assert together.compute() == {type(metric).__name__: metric.compute() for metric in alone}
+
+
+def test_the_order_of_arrival_does_not_change_a_bit():
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        keys, values = (
+            torch.randperm(4781, generator=generator),
+            torch.rand(4781, 1, generator=generator, dtype=torch.float64),
+        )
+        results = set()
+        for world in (1, 2, 3):
+            order = torch.cat([torch.arange(rank, 4781, world) for rank in range(world)])
+            metric = L2ToMean()
+            metric.add(keys[order], values[order])
+            results.add(float(metric.compute()))
+        assert len(results) == 1
+
+
+def test_a_prediction_that_is_not_a_number_is_not_left_out():
+    fields = one_batch(2, 3, 0)
+    fields["point"][0] = torch.nan
+    head, sizes = torch.tensor([[0.1, 0.1, 0.2, 0.2]] * 2), torch.ones(2, 2)
+    for metric in (L2ToMean(), MeanL2(), MinL2(), AngleToMean(), MeanAngle(), MinAngle()):
+        given = {**fields, "head": head, "sizes": sizes}
+        metric.update(torch.arange(2), **{name: given[name] for name in metric.fields})
+        assert metric.compute().isnan(), metric
+
+
+def test_rectangle_without_people():
+    values, people = functional.auc_rectangle(torch.rand(0, 64, 64), torch.zeros(0, 2))
+    assert len(values) == len(people) == 0
+
+
+def test_count_after_reset():
+    metric = L2ToMean()
+    metric.update(torch.arange(3), **one_batch(3, 2, 0))
+    metric.compute()
+    assert metric.count == 3
+    metric.reset()
+    assert metric.count == 0

@@ -32,7 +32,7 @@ def record(run="a1", method="gazelle", value=0.1, klass="synthetic", seed=0, pro
         "protocol": protocol.describe(),
         "data": {"name": "gazeworld", "split": "test", "fingerprint": "f", "complete": True, "label_version": "1",
                  "head_boxes": "exact"},
-        "weights": {"official": False, "name": "tiny"},
+        "weights": {"grade": "embedded", "name": "tiny"},
         "config": {},
         "seed": seed,
         "selection": "last",

@@ -32,12 +32,19 @@ class GazeMetric(Metric, ABC):
     is_differentiable: bool = False
     full_state_update: bool = False
     keys: Any
-    stored: Any
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, variant: str = "", **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        # A MetricCollection merges metrics whose states look alike after one batch, as those of mean and minimum do
+        # where everybody has one annotation; a name of its own keeps each apart.
+        self._stored = f"stored_{type(self).__name__}{variant}"
         self.add_state("keys", default=[], dist_reduce_fx="cat")
-        self.add_state("stored", default=[], dist_reduce_fx="cat")
+        self.add_state(self._stored, default=[], dist_reduce_fx="cat")
+
+    @property
+    def stored(self) -> Any:
+        """The values, one tensor a batch."""
+        return getattr(self, self._stored)
 
     @abstractmethod
     def values(self, **fields: Tensor) -> Values:
@@ -76,6 +83,11 @@ class GazeMetric(Metric, ABC):
 
     _count: int = 0
 
+    def reset(self) -> None:
+        """Forgets everybody."""
+        super().reset()
+        self._count = 0
+
     def _once(self) -> Tensor:
         if not len(self.keys):
             self._count = 0
@@ -86,7 +98,7 @@ class GazeMetric(Metric, ABC):
         first = first.scatter_reduce_(0, group, torch.arange(len(keys), device=keys.device), "amin")
         once = first[: int(group.max()) + 1] if len(keys) else first
         self._count = len(once)
-        return stored[once.sort().values]
+        return stored[once]  # in the order of the keys, so that no sum depends on who saw whom
 
 
 class _InFrame(GazeMetric):
@@ -164,7 +176,7 @@ class _Angle(_InFrame):
     fields = ("point", "points", "point_person", "head", "sizes", "inout")
 
     def __init__(self, plane: Plane = "normalised", **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(variant=plane, **kwargs)
         self.plane: Plane = plane
 
     def _arguments(self, fields: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:

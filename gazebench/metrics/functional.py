@@ -44,7 +44,7 @@ def auc_points(heatmap: Tensor, points: npt.ArrayLike | Tensor, width: int, heig
         ValueError: the map holds values that are not finite.
     """
     _finite(heatmap)
-    resized = F.interpolate(heatmap[None, None].float(), (height, width), mode="bilinear", align_corners=False)
+    resized = F.interpolate(heatmap.detach()[None, None].float(), (height, width), mode="bilinear", align_corners=False)
     scores: npt.NDArray[np.float32] = resized[0, 0].cpu().numpy()
     return _auc(scores.ravel(), _pixels(np.asarray(points, dtype=np.float64), width, height))
 
@@ -65,7 +65,7 @@ def auc_rectangle(heatmap: Tensor, point: Tensor) -> Values:
     if heatmap.shape[1:] != (VAT_SIZE, VAT_SIZE):
         raise ValueError(f"this AUC is defined on {VAT_SIZE} x {VAT_SIZE} maps, got {tuple(heatmap.shape[1:])}")
     _finite(heatmap)
-    scores = np.ascontiguousarray(heatmap.detach().cpu().float().numpy()).reshape(len(heatmap), -1)
+    scores = np.ascontiguousarray(heatmap.detach().cpu().float().numpy()).reshape(len(heatmap), VAT_SIZE**2)
     # NumPy sorts floats by vector instructions, far faster than it ranks them; ranks follow by bisection.
     ordered = np.sort(scores, axis=1)
     target = point.detach().cpu().double().numpy()
@@ -140,7 +140,7 @@ def angle_to_mean(
     mean = _sums(points.double(), group, len(people)) / _sums(torch.ones(len(owner), 1), group, len(people))
     scale = _scale(sizes, plane)[people]
     degrees = angle(point.double()[people] * scale, mean * scale, head_center(head)[people] * scale)
-    return _defined(degrees, people)
+    return _defined(degrees, people, point)
 
 
 def mean_angle(
@@ -195,7 +195,7 @@ def _angles(
 ) -> tuple[Tensor, Tensor]:
     scale = _scale(sizes, plane)[owner]
     degrees = angle(point.double()[owner] * scale, points.double() * scale, head_center(head)[owner] * scale)
-    return _defined(degrees, owner)
+    return _defined(degrees, owner, point)
 
 
 def _scale(sizes: Tensor, plane: Plane) -> Tensor:
@@ -204,8 +204,9 @@ def _scale(sizes: Tensor, plane: Plane) -> Tensor:
     return sizes.double() if plane == "pixel" else torch.ones_like(sizes, dtype=torch.float64)
 
 
-def _defined(values: Tensor, people: Tensor) -> Values:
-    known = ~values.isnan()
+def _defined(values: Tensor, people: Tensor, point: Tensor) -> Values:
+    # A prediction that is not a number stays in and spoils the mean: left out, a diverged model would score better.
+    known = ~values.isnan() | point[people].isnan().any(1)
     return values[known], people[known]
 
 

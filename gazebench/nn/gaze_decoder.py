@@ -94,11 +94,11 @@ class GazeDecoder(nn.Module):
         return heatmap, inout
 
     def probabilities(self, heatmap: Tensor, inout: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Turns ``logits`` into what ``forward`` returns; the heatmap is resized after the sigmoid."""
-        heatmap = heatmap.sigmoid()
+        """Turns ``logits`` into what ``forward`` returns; the heatmap is resized after the sigmoid, in float32."""
+        heatmap = heatmap.float().sigmoid()
         if heatmap.shape[1:] != self.out_size:
             heatmap = F.interpolate(heatmap[:, None], self.out_size, mode="bilinear", antialias=True).squeeze(1)
-        return heatmap, None if inout is None else inout.sigmoid()
+        return heatmap, None if inout is None else inout.float().sigmoid()
 
 
 def head_map(head: Tensor, rows: int, columns: int) -> Tensor:
