@@ -7,6 +7,7 @@ declared capabilities, never names.
 from __future__ import annotations
 
 import tempfile
+import traceback
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -118,16 +119,24 @@ def check_method(name: str, method_class: type[Method]) -> Iterator[str]:
     batch = collate(several)
     method.observe(module.annotations())
     method.eval()
-    prediction = method.predict_batch(batch)
-    yield from _prediction_findings(method, prediction, batch)
-    if method.trains:
-        yield from _training_findings(method, collate(several))
-        method.eval()
+    try:
         prediction = method.predict_batch(batch)
-    yield from _batching_findings(method, prediction, several)
-    if not method.reads_annotations:
-        yield from _leakage_findings(method, prediction, batch)
-    yield from _export_findings(config, method, batch)
+        wrong = list(_prediction_findings(method, prediction, batch))
+        if wrong:  # what follows would only repeat it in harder words
+            yield from wrong
+            return
+        if method.trains:
+            yield from _training_findings(method, collate(several))
+            method.eval()
+            prediction = method.predict_batch(batch)
+        yield from _batching_findings(method, prediction, several)
+        if not method.reads_annotations:
+            yield from _leakage_findings(method, prediction, batch)
+        yield from _export_findings(config, method, batch)
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        yield f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})"
+        return
     with tempfile.TemporaryDirectory() as folder:
         places = Places(Path(folder) / "runs", Path(folder) / "leaderboards")
         try:
@@ -171,7 +180,7 @@ def _training_findings(method: Method, batch: Batch) -> Iterator[str]:
     losses = method.loss(method(batch), batch)
     total = losses.get("total", torch.stack([v for k, v in losses.items() if k != "total"]).sum())
     if not torch.isfinite(total):
-        yield f"the loss is {float(total)}"
+        yield f"the loss is {float(total.detach())}"
     total.backward()
     without = [name for name, parameter in learning.items() if parameter.grad is None]
     if without:

@@ -154,7 +154,7 @@ class Method(LightningModule):
             total = torch.stack(list(losses.values())).sum()
         if not torch.isfinite(total):
             raise ValueError(
-                f"the loss is {float(total)} at epoch {self.current_epoch}, batch {index} "
+                f"the loss is {float(total.detach())} at epoch {self.current_epoch}, batch {index} "
                 f"(people {batch.person_ids[:3]} ...): lower the learning rate or use --trainer.precision 32-true"
             )
         self.log("loss", total.detach(), prog_bar=True, batch_size=batch.people, on_step=True, on_epoch=True)

@@ -234,9 +234,13 @@ class Stored(Method):
         heatmap = torch.from_numpy(np.stack(list(rows["heatmap"]))) if self.has["heatmap"] else None
         return Prediction(
             heatmap=heatmap,
-            point=torch.from_numpy(rows[["x", "y"]].to_numpy(np.float64)) if self.has["x"] and self.has["y"] else None,
-            inout=torch.from_numpy(rows["inout"].to_numpy(np.float64)) if self.has["inout"] else None,
+            point=torch.from_numpy(rows[["x", "y"]].to_numpy(np.float64, copy=True))
+            if self.has["x"] and self.has["y"]
+            else None,
+            inout=torch.from_numpy(rows["inout"].to_numpy(np.float64, copy=True)) if self.has["inout"] else None,
             used_annotation=(
-                torch.from_numpy(rows["used_annotation"].to_numpy(np.int64)) if self.has["used_annotation"] else None
+                torch.from_numpy(rows["used_annotation"].to_numpy(np.int64, copy=True))
+                if self.has["used_annotation"]
+                else None
             ),
         )

@@ -75,7 +75,7 @@ TINY: Recipe = _ours(
     loader__batch_size=32,
     init=None,
 ) | _ours(
-    "three quarters of the time of float32 on such a CPU, the same scores to the third digit (docs/verification.md)",
+    "two thirds of float32's time on such a CPU, much the same scores (docs/verification.md)",
     model__compute_dtype="bfloat16",
     trainer__precision="bf16-mixed",
 )

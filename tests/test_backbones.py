@@ -1,6 +1,7 @@
 """Backbones against a ViT written out in plain tensor algebra, and against both sources' conventions."""
 
 import hashlib
+import json
 import textwrap
 import urllib.error
 
@@ -12,7 +13,15 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from gazebench.nn import backbones
-from gazebench.nn.backbones import ViTBackbone, WeightsError, build_backbone, load_weights, position_embedding
+from gazebench.nn.backbones import (
+    TINY_WEIGHTS,
+    ViTBackbone,
+    WeightsError,
+    build_backbone,
+    load_weights,
+    position_embedding,
+)
+from gazebench.world import WORLD_VERSION
 
 # A module with DINOv2's names, down to the unused mask_token, that shares no code with timm.
 HUBCONF = textwrap.dedent(
@@ -265,6 +274,16 @@ def test_tiny():
     assert sum(p.numel() for p in tiny.parameters()) * 2 < 6e6
     assert tiny(pictures(224, 224, 1)).shape == (1, 192, 16, 16)
     assert (tiny.embed_dim, tiny.patch_size, tiny.input_size, len(tiny.blocks)) == (192, 14, 224, 6)
+
+
+def test_shipped_weights_are_those_of_their_card():
+    card = json.loads(TINY_WEIGHTS.with_suffix(".json").read_text())
+    assert hashlib.sha256(TINY_WEIGHTS.read_bytes()).hexdigest() == card["sha256"]
+    assert TINY_WEIGHTS.stat().st_size < 6e6
+    assert card["world"] == WORLD_VERSION
+    backbone = build_backbone("tiny")
+    assert backbone.identity()["weights"] == "embedded"
+    assert backbone.digest() != build_backbone("tiny", weights="random").digest()
 
 
 def test_missing_files_and_networks_are_told(monkeypatch, tmp_path):

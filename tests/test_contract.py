@@ -42,7 +42,7 @@ class Line(Method):
 BREAKAGES = {
     "leak": ("+ self.offset)", "+ self.offset + (0 if batch.targets is None else batch.targets.inout[:, None] / 99))"),
     "neither a heatmap nor a point": ("point=(batch.head[:, :2] + batch.head[:, 2:]) / 2 + self.offset", ""),
-    "point has shape": ("/ 2 + self.offset)", "/ 2 + self.offset)[:1]"),
+    "point has shape": ("(batch.head[:, :2] + batch.head[:, 2:])", "(batch.head[:1, :2] + batch.head[:1, 2:])"),
     "depends on what else is in the batch": ("+ self.offset)", "+ self.offset + batch.people)"),
     "no gradient reaches": ("self.lr = lr", "self.lr = lr; self.idle = nn.Parameter(torch.zeros(1))"),
     "the loss is nan": (".square().sum()", ".square().sum() * float('nan')"),
