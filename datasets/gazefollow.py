@@ -17,8 +17,7 @@ from PIL import Image
 
 from gazebench.annotation_cache import cached, on_disk, read_rows, settle, without_area
 from gazebench.dataset import Card, GazeDataset
-from gazebench.metrics.classes import AngleToMean, AUCPoints, L2ToMean, MeanAngle, MeanL2, MinAngle, MinL2
-from gazebench.protocol import Protocol, Use
+from gazebench.protocol import SEVERAL_ANNOTATORS, Protocol
 from gazebench.types import IN_FRAME, OUT_OF_FRAME, UNKNOWN, Policy, Records, ragged_starts
 from gazebench.world import Scene, annotate, compose, draw
 
@@ -66,15 +65,7 @@ class GazeFollow(GazeDataset):
         name="gazefollow",
         version=1,
         unit="person: image path and eye x",
-        metrics=(
-            Use("auc", AUCPoints),
-            Use("avg_l2", L2ToMean),
-            Use("min_l2", MinL2),
-            Use("mean_l2", MeanL2),
-            Use("avg_angle", AngleToMean, digits=2),
-            Use("min_angle", MinAngle, digits=2),
-            Use("mean_angle", MeanAngle, digits=2),
-        ),
+        metrics=SEVERAL_ANNOTATORS,
         headline="avg_l2",
         notes="avg_l2 is the distance to the mean annotation; the 2015 paper's Dist is mean_l2.",
     )

@@ -12,17 +12,8 @@ import numpy.typing as npt
 from gazebench.annotation_cache import cached
 from gazebench.dataset import Card, Crop, GazeDataset
 from gazebench.images import resized
-from gazebench.metrics.classes import (
-    AngleToMean,
-    AUCPoints,
-    InOutAP,
-    L2ToMean,
-    MeanAngle,
-    MeanL2,
-    MinAngle,
-    MinL2,
-)
-from gazebench.protocol import Protocol, Use
+from gazebench.metrics.classes import InOutAP
+from gazebench.protocol import SEVERAL_ANNOTATORS, Protocol, Use
 from gazebench.types import DataError, Records, ragged_starts
 from gazebench.world import WORLD_VERSION, Scene, annotate, compose, draw
 
@@ -70,16 +61,7 @@ class GazeWorld(GazeDataset):
         name="gazeworld",
         version=1,
         unit="person of a scene, with ten annotators",
-        metrics=(
-            Use("auc", AUCPoints),
-            Use("avg_l2", L2ToMean),
-            Use("min_l2", MinL2),
-            Use("mean_l2", MeanL2),
-            Use("avg_angle", AngleToMean, digits=2),
-            Use("min_angle", MinAngle, digits=2),
-            Use("mean_angle", MeanAngle, digits=2),
-            Use("ap", InOutAP, subsets=False),
-        ),
+        metrics=(*SEVERAL_ANNOTATORS, Use("ap", InOutAP, subsets=False)),
         headline="avg_l2",
         origin="ours",
         notes="synthetic scenes: comparable with nothing but themselves",

@@ -135,8 +135,10 @@ def clear_errors(prog: str) -> Iterator[None]:
 
 
 def help_text(method: str, dataset: str) -> str:
-    """Every setting of a method on a dataset, from the signatures."""
-    return _parser("gazebench bench", load_method(method), load_dataset(dataset)).format_help()
+    """Every setting of a method on a dataset, from the signatures, with the recipe's values as defaults."""
+    parser = _parser("gazebench bench", load_method(method), load_dataset(dataset))
+    parser.set_defaults(_defaults(load_method(method).recipe(name_of("datasets", dataset), {})))
+    return parser.format_help()
 
 
 def provenance(config: Config) -> dict[str, dict[str, Any]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gazebench.decode import DECODERS
-from gazebench.metrics.classes import GazeMetric
+from gazebench.metrics.classes import AngleToMean, AUCPoints, GazeMetric, L2ToMean, MeanAngle, MeanL2, MinAngle, MinL2
 
 ALL = "all"
 SUBSETS = (ALL, "consistent", "inconsistent")
@@ -29,6 +29,18 @@ class Use:
     metric: Callable[[], GazeMetric]
     subsets: bool = True
     digits: int = 4
+
+
+SEVERAL_ANNOTATORS = (
+    Use("auc", AUCPoints),
+    Use("avg_l2", L2ToMean),
+    Use("min_l2", MinL2),
+    Use("mean_l2", MeanL2),
+    Use("avg_angle", AngleToMean, digits=2),
+    Use("min_angle", MinAngle, digits=2),
+    Use("mean_angle", MeanAngle, digits=2),
+)
+"""GazeFollow's columns: for test sets in which a person's target was marked by several people."""
 
 
 @dataclass(frozen=True)

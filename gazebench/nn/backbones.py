@@ -258,6 +258,6 @@ def _dinov2(name: str, source: str, pretrained: bool) -> nn.Module:
         raise WeightsError(
             f"could not get {name} from {source} ({type(error).__name__}: {error}). Without a network: fetch "
             f"https://dl.fbaipublicfiles.com/dinov2/{name}/{name}_pretrain.pth elsewhere and pass "
-            f"weights=FILE, source='timm', or pass a clone of github.com/{HUB} as source"
+            f"weights=FILE, source='timm' (--model.backbone_weights FILE), or a clone of github.com/{HUB} as source"
         ) from error
     raise ValueError(f"unknown source {source!r}: 'hub', 'timm' or the folder of a clone of {HUB} with its hubconf.py")
