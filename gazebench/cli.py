@@ -74,7 +74,7 @@ def bench(arguments: list[str]) -> int:
         print(help_text(*(names + ["gazelle", "gazeworld"][len(names) :])))
         return 0
     config = resolve(_with_defaults(arguments), base={})
-    print(_banner(config), file=sys.stderr)
+    print(f"{_banner(config)}: reading annotations ...", file=sys.stderr)
     show(run(config, places), config)
     return 0
 

@@ -56,6 +56,8 @@ class Evaluator(nn.Module):
         Returns:
             The decoded points (P, 2), normalised, and per metric its values with the people they belong to.
         """
+        # Scoring is small and exact in NumPy's float64: it happens on the CPU whatever made the prediction.
+        prediction, batch = prediction.to("cpu"), batch.to("cpu")
         targets = batch.targets
         if targets is None:
             raise ValueError("cannot score a batch without targets")
@@ -91,8 +93,8 @@ class Evaluator(nn.Module):
             values[use.name] = (value, sample)
             for subset in SUBSETS if use.subsets else (ALL,):
                 metric: Any = self.metrics[_key(use.name, subset)]
-                inside = in_subset[subset][sample.cpu()]
-                metric.add(keys[sample.cpu()][inside], value.cpu()[inside])
+                inside = in_subset[subset][sample]
+                metric.add(keys[sample][inside], value[inside])
         return ScoredBatch(batch, prediction, point, values)
 
     def compute(self) -> dict[str, dict[str, Score]]:

@@ -164,8 +164,12 @@ class Method(LightningModule):
         return total
 
     def predict_batch(self, batch: Batch) -> Prediction:
-        """``forward`` as evaluation calls it: without gradients and without the targets."""
-        with torch.no_grad():
+        """``forward`` as evaluation calls it: without gradients, without the targets, and in float32.
+
+        Autocast is for training: half precision rounds a heatmap to a few hundred levels, and AUC needs the raw map.
+        A method may still run its frozen encoder in what precision it likes.
+        """
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             return self(batch if self.reads_annotations else replace(batch, targets=None))
 
     def _scored(self, batch: Batch) -> ScoredBatch | None:

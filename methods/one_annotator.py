@@ -36,9 +36,9 @@ class OneAnnotator(Method):
         assert targets is not None
         counts = torch.bincount(targets.point_person, minlength=batch.people)
         start = torch.cumsum(counts, 0) - counts
-        drawn = torch.tensor([sample_key(f"{self.seed} {person}") % 2**31 for person in batch.person_ids])
+        drawn = torch.tensor([sample_key(f"{self.seed} {person}") % 2**31 for person in batch.person_ids]).to(counts)
         chosen = drawn % counts.clamp_min(1)
-        point = torch.full((batch.people, 2), 0.5, dtype=torch.float64)
+        point = torch.full((batch.people, 2), 0.5, dtype=torch.float64, device=counts.device)
         has = counts > 0
         point[has] = targets.points[(start + chosen)[has]]
         return Prediction(heatmap=gaussian_heatmap(point), point=point, used_annotation=torch.where(has, chosen, -1))

@@ -354,3 +354,50 @@ def test_bfloat16_is_near_and_returns_float32(vit):
 def test_registers_are_refused():
     with pytest.raises(ValueError, match="register"):
         ViTBackbone(VisionTransformer(28, 14, embed_dim=32, depth=1, num_heads=2, num_classes=0, reg_tokens=4))
+
+
+def test_vits14_equals_transformers_dinov2():
+    """A third, independent implementation of DINOv2, at 448 with the official position embedding handed to it."""
+    from transformers import Dinov2Config, Dinov2Model
+
+    torch.manual_seed(0)
+    ours = build_backbone("dinov2_vits14", weights="random")
+    with torch.no_grad():
+        for parameter in ours.model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.02)
+    config = Dinov2Config(hidden_size=384, num_hidden_layers=12, num_attention_heads=6, image_size=448, patch_size=14)
+    theirs = Dinov2Model(config).eval()
+    state = ours.model.state_dict()
+    renamed = {
+        "embeddings.cls_token": state["cls_token"],
+        "embeddings.mask_token": torch.zeros(1, 384),
+        "embeddings.position_embeddings": position_embedding(state["pos_embed"], 32, 32),
+        "embeddings.patch_embeddings.projection.weight": state["patch_embed.proj.weight"],
+        "embeddings.patch_embeddings.projection.bias": state["patch_embed.proj.bias"],
+        "layernorm.weight": state["norm.weight"],
+        "layernorm.bias": state["norm.bias"],
+    }
+    for i in range(12):
+        here, there = f"blocks.{i}.", f"encoder.layer.{i}."
+        for kind in ("weight", "bias"):
+            parts = state[f"{here}attn.qkv.{kind}"].chunk(3)
+            for name, part in zip("qkv", parts, strict=True):
+                renamed[f"{there}attention.{name}_proj.{kind}"] = part
+            for one, other in (
+                ("attn.proj", "attention.o_proj"), ("norm1", "norm1"), ("norm2", "norm2"),
+                ("mlp.fc1", "mlp.fc1"), ("mlp.fc2", "mlp.fc2"),
+            ):  # fmt: skip
+                renamed[f"{there}{other}.{kind}"] = state[f"{here}{one}.{kind}"]
+        for j in (1, 2):
+            renamed[f"{there}layer_scale{j}.lambda1"] = state[f"{here}ls{j}.gamma"]
+    if renamed.keys() != theirs.state_dict().keys():
+        pytest.skip("this version of transformers names DINOv2's weights differently")
+    theirs.load_state_dict(renamed)
+    images = torch.randint(0, 256, (1, 3, 448, 448), dtype=torch.uint8)
+    pixels = (images / 255 - ours.image_mean) / ours.image_std
+    with torch.no_grad():
+        expected = theirs(pixels).last_hidden_state[:, 1:].mT.unflatten(2, (32, 32))
+        difference = (ours(images) - expected).abs().max()
+    assert expected.std() > 0.1
+    assert difference < 1e-4, f"largest difference {difference}"
+    print(f"largest difference {difference:.2e}")

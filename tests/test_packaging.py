@@ -1,5 +1,6 @@
 """Checkout, editable and wheel installs find the same methods, and never shadow Hugging Face's ``datasets``."""
 
+import json
 import os
 import subprocess
 import sys
@@ -20,11 +21,10 @@ PROBE = (
 EXPECTED = {kind: sorted(path.stem for path in (ROOT / kind).glob("*.py")) for kind in ("methods", "datasets")}
 
 
-def probe(python: Path | str, cwd: Path) -> dict:
-    import json
-
-    environment = {**os.environ, "PYTHONSAFEPATH": "1"}
-    environment.pop("PYTHONPATH", None)
+def probe(python: Path | str, cwd: Path, **variables: str) -> dict:
+    environment = {**os.environ, "PYTHONSAFEPATH": "1", **variables}
+    if "PYTHONPATH" not in variables:
+        environment.pop("PYTHONPATH", None)
     done = subprocess.run(
         [str(python), "-c", PROBE], cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
     )
@@ -34,7 +34,27 @@ def probe(python: Path | str, cwd: Path) -> dict:
 
 def check(found: dict) -> None:
     assert {kind: [n for n in found[kind] if n in EXPECTED[kind]] for kind in EXPECTED} == EXPECTED
-    assert found["shadow"] is None or str(ROOT) not in found["shadow"], "our folder answers to `import datasets`"
+    assert str(ROOT / "datasets") not in (found["shadow"] or ""), "our folder answers to `import datasets`"
+
+
+def bare(folder: Path) -> tuple[Path, Path]:
+    """An environment that borrows this one's packages, but not its editable install; python and site-packages."""
+    venv.create(folder, with_pip=False)
+    packages = next(folder.glob("lib/python*/site-packages"))
+    borrowed = [path for path in sys.path if path.endswith("site-packages")]
+    (packages / "borrowed.pth").write_text("\n".join(borrowed) + "\n")  # its own .pth files do not run
+    return folder / "bin" / "python", packages
+
+
+def test_checkout_without_installing(tmp_path):
+    """The root on the path is the worst case: Hugging Face's package, a regular one, must win over our folder."""
+    python, packages = bare(tmp_path / "env")
+    (packages / "datasets").mkdir()
+    (packages / "datasets" / "__init__.py").write_text("Dataset = 1\n")
+    found = probe(python, tmp_path, PYTHONPATH=str(ROOT))
+    assert found["where"] == str(ROOT / "gazebench" / "__init__.py")
+    check(found)
+    assert str(packages) in found["shadow"]
 
 
 def test_installed_here():
@@ -64,16 +84,13 @@ def test_wheel(tmp_path):
     built = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert built.returncode == 0, built.stderr
     wheel = next(tmp_path.glob("*.whl"))
-    environment = tmp_path / "env"
-    venv.create(environment, with_pip=False)
-    python = environment / "bin" / "python"
-    packages = next(environment.glob("lib/python*/site-packages"))
+    python, packages = bare(tmp_path / "env")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(packages)
-        top = {name.split("/")[0] for name in archive.namelist()}
-    borrowed = [path for path in sys.path if path.endswith("site-packages")]
-    (packages / "borrowed.pth").write_text("\n".join(borrowed) + "\n")  # its own .pth files do not run
+        names = archive.namelist()
+    top = {name.split("/")[0] for name in names}
     found = probe(python, tmp_path)
     assert str(packages) in found["where"]
     check(found)
     assert {name for name in top if not name.endswith(".dist-info")} == {"gazebench"}
+    assert {"gazebench/splits/gazefollow/val.json", "gazebench/nn/weights/tiny.pt", "gazebench/py.typed"} <= set(names)
