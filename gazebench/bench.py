@@ -261,10 +261,9 @@ def _fit(config: Config, method: Method, module: GazeDataModule, dataset: GazeDa
     callbacks = [keeper, _StepSeed(config.values["seed"])]
     trainer = _trainer(config, folder, callbacks, CSVLogger(folder, name="", version="log"))
     last = folder / "checkpoints" / "last.ckpt"
-    trainer.fit(method, module, ckpt_path=_resumable(last))
+    with _interruptible():
+        trainer.fit(method, module, ckpt_path=_resumable(last))
     seconds = keeper.earlier + time.monotonic() - keeper.begun
-    if trainer.interrupted:
-        raise KeyboardInterrupt
     if selects and keeper.best_model_path:
         state = torch.load(keeper.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
         method.load_export(state)
@@ -273,6 +272,15 @@ def _fit(config: Config, method: Method, module: GazeDataModule, dataset: GazeDa
         torch.save(method.export(), temporary)
         temporary.replace(folder / "weights.pt")
     return seconds
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Lightning answers Ctrl-C by leaving the program; the command line has something to say first."""
+    try:
+        yield
+    except SystemExit as left:
+        raise KeyboardInterrupt from left
 
 
 def _resumable(path: Path) -> Path | None:
@@ -296,10 +304,9 @@ def _test(config: Config, method: Method, module: GazeDataModule, dataset: GazeD
     writer = PredictionWriter(parts, [use.name for use in protocol.metrics])
     trainer = _trainer(config, folder, [writer])
     begun = time.monotonic()
-    trainer.test(method, module, verbose=False)
+    with _interruptible():
+        trainer.test(method, module, verbose=False)
     seconds = time.monotonic() - begun
-    if trainer.interrupted:
-        raise KeyboardInterrupt
     trainer.strategy.barrier()
     predictions = folder / "predictions.parquet"
     people = merge_parts(parts, predictions) if not _rank() else 0
