@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import resource
 import shutil
 import sys
@@ -22,6 +21,7 @@ from filelock import FileLock, Timeout
 from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from gazebench import results
 from gazebench.config import Config, provenance
@@ -76,6 +76,7 @@ def bench(config: Config, places: Places | None = None, *, kind: str = "bench", 
     method = config.method(**values["model"])
     module = data_module(config, dataset, method)
     inputs = [results.code_identity()["digest"], test["fingerprint"], json.dumps(test["subsets"]), kind]
+    inputs += [results.source_digest(config.method), results.source_digest(config.dataset)]  # a plug-in's code too
     data: dict[str, Any] = {"test": test}
     if method.trains and weights is None:
         train = module.train_records()
@@ -118,7 +119,8 @@ def bench(config: Config, places: Places | None = None, *, kind: str = "bench", 
 def initial_weights(config: Config, places: Places) -> Path | None:
     """The file ``init`` stands for.
 
-    It is a path, an address, ``none``, or ``from:DATASET``: the newest run of this very model on that dataset.
+    It is a path, an address, ``none``, or ``from:DATASET``: the newest run of this very model on that dataset, an
+    official one if there is any.
 
     Raises:
         DataError: there is no such run; the message says what to run first.
@@ -131,12 +133,13 @@ def initial_weights(config: Config, places: Places) -> Path | None:
     stage = init.removeprefix("from:")
     shape = {key: value for key, value in config.values["model"].items() if key in ("backbone", "dim", "layers")}
     found = []
-    for record in (places.runs / stage / config.method_name).glob("*/record.json"):
-        model = json.loads(record.read_text(encoding="utf-8"))["config"]["model"]
-        if all(model.get(key) == value for key, value in shape.items()) and (record.parent / "weights.pt").is_file():
-            found.append(record.parent / "weights.pt")
+    for path in (places.runs / stage / config.method_name).glob("*/record.json"):
+        record, weights = json.loads(path.read_text(encoding="utf-8")), path.parent / "weights.pt"
+        model = record["config"]["model"]
+        if all(model.get(key) == value for key, value in shape.items()) and weights.is_file():
+            found.append((record["status"]["class"] == "official", weights.stat().st_mtime, weights))
     if found:
-        return max(found, key=lambda path: path.stat().st_mtime)
+        return max(found)[2]
     name, published = config.method_name, ", ".join(config.method.published)
     raise DataError(
         f"{config.method.card.title} on {config.dataset_name} starts from its {stage} weights "
@@ -188,7 +191,9 @@ def _start(method: Method, source: Path | None, *, evaluate: bool) -> dict[str, 
             method.load_initial(source)
     except (ValueError, RuntimeError) as error:
         raise DataError(f"{source}: {error}") from error
-    return {"file": source.name, "sha256": file_digest(source)}
+    run = source.parent / "record.json"
+    status = json.loads(run.read_text(encoding="utf-8"))["status"]["class"] if run.is_file() else None
+    return {"file": source.name, "sha256": file_digest(source), "class": status}
 
 
 class _StepSeed(Callback):
@@ -246,7 +251,7 @@ class _Seconds(ModelCheckpoint):
 def _fit(config: Config, method: Method, module: GazeDataModule, dataset: GazeDataset, folder: Path) -> float:
     method.observe(module.annotations())
     if not any(parameter.requires_grad for parameter in method.parameters()):
-        torch.save(method.export(), folder / "weights.pt")
+        _save_weights(method, folder)
         return 0.0
     protocol = dataset.protocol
     method.score_by(protocol)
@@ -267,11 +272,15 @@ def _fit(config: Config, method: Method, module: GazeDataModule, dataset: GazeDa
     if selects and keeper.best_model_path:
         state = torch.load(keeper.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
         method.load_export(state)
+    _save_weights(method, folder)
+    return seconds
+
+
+def _save_weights(method: Method, folder: Path) -> None:
     if not _rank():
         temporary = folder / ".weights.pt.tmp"
         torch.save(method.export(), temporary)
         temporary.replace(folder / "weights.pt")
-    return seconds
 
 
 @contextmanager
@@ -344,6 +353,7 @@ def make_record(
             "name": config.method_name,
             "title": method.card.title,
             "family": method.card.family,
+            "source": results.source_digest(config.method),
         },
         "dataset": config.dataset_name,
         "status": {"class": klass, "reasons": reasons},
@@ -406,6 +416,8 @@ def smoke_reasons(
     fit = {"none", "published"} | ({"embedded"} if data["test"]["synthetic"] else set())
     if weights["grade"] not in fit:
         reasons.append(f"backbone {weights['name']}: {_GRADES[weights['grade']]}")
+    if (weights["initial"] or {}).get("class") == "smoke":
+        reasons.append("it starts from the weights of a smoke run")
     if skipped:
         reasons.append(f"{len(skipped)} unreadable images were skipped")
     if code["dirty"]:
@@ -444,7 +456,7 @@ def _only_one(folder: Path) -> Iterator[None]:
 
 
 def _rank() -> int:
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
+    return int(getattr(rank_zero_only, "rank", 0) or 0)
 
 
 def _peak_memory() -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import math
 import os
@@ -49,7 +50,7 @@ SCHEMA: dict[str, Any] = {
         "method": {
             "type": "object",
             "required": ["name", "title", "family"],
-            "properties": {"name": _TEXT, "title": _TEXT, "family": _TEXT, "origin": _TEXT},
+            "properties": {"name": _TEXT, "title": _TEXT, "family": _TEXT, "source": _TEXT},
         },
         "dataset": _TEXT,
         "status": {
@@ -293,6 +294,12 @@ def code_identity() -> dict[str, Any]:
         "dirty": dirty,
         "digest": digest.hexdigest()[:16],
     }
+
+
+def source_digest(value: type) -> str:
+    """A digest of the file a class is defined in; empty where there is none."""
+    path = inspect.getsourcefile(value)
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16] if path else ""
 
 
 def _git(*arguments: str) -> str | None:

@@ -83,6 +83,19 @@ def test_repeating_returns_the_record(places):
     assert again.record == json.loads(json.dumps(first.record))
 
 
+def test_a_changed_plugin_is_another_run(places, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text((ROOT / "methods" / "center.py").read_text())
+    first = bench(small(str(path)), places).record
+    path.write_text(path.read_text().replace("(batch.people, 2), 0.5", "(batch.people, 2), 0.25"))
+    for name in [name for name in sys.modules if name.startswith("gazebench_plugin_mine")]:
+        del sys.modules[name]  # as in another process
+    second = bench(small(str(path)), places).record
+    assert first["method"]["name"] == second["method"]["name"] == "mine"
+    assert first["run"] != second["run"]
+    assert first["metrics"] != second["metrics"]
+
+
 def test_config_re_runs(places, tmp_path):
     outcome = bench(small("random"), places)
     config = resolve([f"--config={outcome.folder / 'config.yaml'}"])
@@ -230,9 +243,14 @@ def test_initial_weights(places, tmp_path):
         initial_weights(config, places)
     folder = places.runs / "gazefollow" / "gazelle" / "x"
     folder.mkdir(parents=True)
-    (folder / "record.json").write_text(json.dumps({"config": resolve(["gazelle", "gazefollow"]).values}))
+    made = {"config": resolve(["gazelle", "gazefollow"]).values, "status": {"class": "official"}}
+    (folder / "record.json").write_text(json.dumps(made))
     torch.save({}, folder / "weights.pt")
-    assert initial_weights(config, places) == folder / "weights.pt"
+    newer = folder.with_name("y")
+    newer.mkdir()
+    (newer / "record.json").write_text(json.dumps(made | {"status": {"class": "smoke"}}))
+    torch.save({}, newer / "weights.pt")
+    assert initial_weights(config, places) == folder / "weights.pt", "an official run goes before a newer smoke run"
     assert initial_weights(resolve(["gazelle", "vat", "--init=none"]), places) is None
     assert initial_weights(resolve(["gazelle", "vat", "--model.backbone=tiny"]), places) is None
 
@@ -259,6 +277,7 @@ def test_stages_start_from_weights_without_inout(places):
     weights = first.folder / "weights.pt"
     second = bench(small("gazelle", f"--init={weights}"), places).record
     assert second["weights"]["initial"]["file"] == "weights.pt"
+    assert "it starts from the weights of a smoke run" in second["status"]["reasons"]
     assert second["run"] != bench(small(), places).record["run"]
 
 
