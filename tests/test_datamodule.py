@@ -171,3 +171,11 @@ def test_split_file(tmp_path):
         path.write_text(content)
         with pytest.raises(DataError, match=message):
             WORLD(train=2, val=2, test=4, subsets=path).records("test")
+
+
+def test_only_the_standard_world_is_complete():
+    """The counts of the card are those of seed 0; another world of the same size must not pass for it."""
+    standard = WORLD()
+    assert all(standard.completeness(split).complete for split in ("val", "test"))
+    for other in (WORLD(world_seed=1), WORLD(test=499)):
+        assert not other.completeness("test").complete
