@@ -105,7 +105,7 @@ SCHEMA: dict[str, Any] = {
 
 
 class RecordError(DataError):
-    """A record that breaks the schema, or would overwrite another."""
+    """A record that breaks the schema."""
 
 
 def validate(record: Mapping[str, Any], where: str = "record") -> None:
@@ -146,21 +146,25 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def write_record(record: Mapping[str, Any], folder: Path) -> Path:
-    """Stores a record below ``folder/<dataset>/``; its name is ``<method>-<run>.json`` and it is never changed.
+    """Stores a record below ``folder/<dataset>/`` as ``<method>-<run>.json``; no stored record is ever changed.
+
+    The same run may come out differently on another processor. Then both records are kept, the later one with a
+    digest of its scores in its name.
 
     Raises:
-        RecordError: the record breaks the schema, or another one of that name says something else.
+        RecordError: the record breaks the schema.
     """
     validate(record)
-    path = folder / str(record["dataset"]) / f"{record['method']['name']}-{record['run']}.json"
     text = json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n"
-    if path.exists():
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        if not _same_scores(stored["metrics"], record["metrics"]):
-            raise RecordError(f"{path}: records are immutable, and this run's metrics differ from the stored ones")
-        return path
-    write_atomically(path, text)
-    return path
+    name = f"{record['method']['name']}-{record['run']}"
+    scores = hashlib.sha256(json.dumps(record["metrics"], sort_keys=True).encode()).hexdigest()[:6]
+    for path in (folder / str(record["dataset"]) / f"{stem}.json" for stem in (name, f"{name}-{scores}")):
+        if not path.exists():
+            write_atomically(path, text)
+            return path
+        if _same_scores(json.loads(path.read_text(encoding="utf-8"))["metrics"], record["metrics"]):
+            return path
+    raise RecordError(f"{path}: is there with other scores than its name says; move it away")
 
 
 def _same_scores(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
