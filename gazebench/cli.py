@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -239,11 +238,6 @@ def _with_defaults(arguments: list[str]) -> list[str]:
 def _banner(config: Config) -> str:
     values = config.values
     return f"{config.method.card.title} on {config.dataset.card.title}, seed {values['seed']}"
-
-
-def dump(value: object) -> str:
-    """JSON for a person to read."""
-    return json.dumps(value, indent=1, sort_keys=True)
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from gazebench.decode import DECODERS
@@ -70,7 +70,6 @@ class Protocol:
     selection_split: str = "val"
     origin: str = "official"
     notes: str = ""
-    extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = [use.name for use in self.metrics]
