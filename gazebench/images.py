@@ -98,4 +98,5 @@ def _pixels(image: Image.Image) -> Tensor:
 
 def _unreadable(path: Path | str, error: Exception) -> DataError:
     reason = "no such file" if isinstance(error, FileNotFoundError) else f"not a readable picture ({error})"
-    return DataError(f"{path}: {reason}; restore it from the release or leave such pictures out: --loader.bad_images=skip")
+    remedy = "restore it from the release or leave such pictures out: --loader.bad_images=skip"
+    return DataError(f"{path}: {reason}; {remedy}")
