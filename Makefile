@@ -1,6 +1,7 @@
 # make bench   train, test and record a method on a dataset (default: Gaze-LLE on the embedded world)
 # make test    the test suite
-# Both make the environment first, once.
+# make finding the HCLoRA paper's ablation on the embedded world, resumably [QUICK=1] [JOBS=2] [AGAIN=1]
+# All make the environment first, once.
 #
 #   make bench METHOD=gazelle DATASET=vat DATA_ROOT=/data/videoattentiontarget [BACKBONE=...] [SEED=...]
 #              [INIT=weights.pt | none] [ARGS="--trainer.max_epochs 3 --loader.workers 4"]
@@ -21,11 +22,11 @@ STAMP := $(VENV)/.gazebench-installed
 TESTS ?= tests
 WORKERS ?= 2
 
-.PHONY: bench test lint docs-check leaderboard clean help
+.PHONY: bench finding test lint docs-check leaderboard clean help
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -7
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -8
 
 $(STAMP): pyproject.toml setup.py constraints.txt
 	@echo "making the environment $(VENV) (once; torch is a large download) ..."
@@ -38,6 +39,10 @@ bench: $(STAMP)
 	@$(BIN)/gazebench bench $(METHOD) $(DATASET) --seed=$(SEED) \
 	  $(if $(DATA_ROOT),--dataset.root="$(DATA_ROOT)") $(if $(BACKBONE),--model.backbone=$(BACKBONE)) \
 	  $(if $(INIT),--init="$(INIT)") $(ARGS)
+
+finding: $(STAMP)
+	@$(BIN)/gazebench study studies/finding.yaml $(if $(QUICK),--quick) $(if $(JOBS),--jobs=$(JOBS)) \
+	  $(if $(AGAIN),--again) $(ARGS)
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q $(TESTS) $(ARGS)

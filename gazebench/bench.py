@@ -131,7 +131,7 @@ def initial_weights(config: Config, places: Places) -> Path | None:
     if not init.startswith("from:"):
         return local_file(init)
     stage = init.removeprefix("from:")
-    shape = {key: value for key, value in config.values["model"].items() if key in ("backbone", "dim", "layers")}
+    shape = {key: value for key, value in config.values["model"].items() if key in config.method.stage}
     found = []
     for path in (places.runs / stage / config.method_name).glob("*/record.json"):
         record, weights = json.loads(path.read_text(encoding="utf-8")), path.parent / "weights.pt"
@@ -351,7 +351,7 @@ def make_record(
         "kind": kind,
         "method": {
             "name": config.method_name,
-            "title": method.card.title,
+            "title": method.title or method.card.title,
             "family": method.card.family,
             "source": results.source_digest(config.method),
         },

@@ -21,10 +21,12 @@ OVERVIEW = """gazebench: gaze-following methods behind one interface, on the sam
   gazebench eval WEIGHTS [METHOD DATASET]  test a checkpoint: weights.pt of a run, or an official one
   gazebench score PREDICTIONS DATASET  score saved predictions, ours or anyone's
   gazebench predict IMAGE --box x0,y0,x1,y1 --weights FILE   where does this person look: a picture and JSON
+  gazebench study PLAN.yaml            many runs with seeds, resumably: a paper's tables and figures, with intervals
   gazebench list                       methods, datasets and protocols
   gazebench leaderboard [DATASET]      regenerate the tables from the records
   gazebench data check|fake|ids DATASET   look at a dataset; write a tiny one in the official layout; list person ids
-  gazebench check NAME                 the contract test of a method or dataset, yours too
+  gazebench check NAME [OPTIONS]       the contract test of a method or dataset, yours too
+  gazebench settings                   every setting of every method with its origin (docs/settings.md)
 
 Every constructor argument is an option: --model.lr 1e-3, --dataset.root DIR, --loader.batch_size 32,
 --trainer.max_epochs 3, --seed 1; `gazebench bench METHOD DATASET --help` lists them. --config FILE re-runs a run."""
@@ -125,6 +127,21 @@ def predict(arguments: list[str]) -> int:
     return run(arguments)
 
 
+def study(arguments: list[str]) -> int:
+    """A plan of many runs."""
+    from gazebench.study.command import main as run
+
+    return run(*_places(arguments))
+
+
+def settings(arguments: list[str]) -> int:
+    """The settings sheet as Markdown."""
+    from gazebench.settings import sheet
+
+    print(sheet(), end="")
+    return 0
+
+
 def listing(arguments: list[str]) -> int:
     """Methods, datasets, protocols."""
     from gazebench.registry import RegistryError, usable
@@ -198,10 +215,11 @@ def check(arguments: list[str]) -> int:
     from gazebench.contract import check as run
     from gazebench.registry import entries
 
-    names = arguments or [*entries("methods"), *entries("datasets")]
+    options = [word for word in arguments if word.startswith("--")]
+    names = [word for word in arguments if word not in options] or [*entries("methods"), *entries("datasets")]
     failed = 0
     for name in names:
-        findings = run(name)
+        findings = run(name, *options)
         failed += bool(findings)
         print(f"{name}: {'passes' if not findings else f'{len(findings)} finding(s)'}")
         for finding in findings:
@@ -245,6 +263,8 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "eval": evaluate,
     "score": score,
     "predict": predict,
+    "study": study,
+    "settings": settings,
     "list": listing,
     "leaderboard": leaderboard,
     "data": data,

@@ -33,8 +33,12 @@ SMALL = [
 ]
 
 
-def check(name: str) -> list[str]:
+def check(name: str, *options: str) -> list[str]:
     """Findings about a method or dataset; none when the contract is kept.
+
+    Args:
+        name: of the method or dataset, or a file's path.
+        options: settings of the method, to check another configuration than its default.
 
     Raises:
         RegistryError: it is neither.
@@ -47,7 +51,7 @@ def check(name: str) -> list[str]:
         except RegistryError as no_dataset:
             raise RegistryError(f"{no_method}\n{no_dataset}") from None
         return list(check_dataset(dataset))
-    return list(check_method(name, method))
+    return list(check_method(name, method, *options))
 
 
 def check_dataset(dataset_class: type[GazeDataset]) -> Iterator[str]:
@@ -103,10 +107,10 @@ def small_config(name: str, data: str = "gazeworld", *options: str) -> Config:
     return resolve([name, data, *given, *method.offline, *options])
 
 
-def check_method(name: str, method_class: type[Method]) -> Iterator[str]:
+def check_method(name: str, method_class: type[Method], *options: str) -> Iterator[str]:
     """Shapes, ranges, gradients, batching, leakage, checkpoints, and a whole run on a few scenes."""
     quiet()
-    config = small_config(name)
+    config = small_config(name, "gazeworld", *options)
     torch.manual_seed(0)
     method = config.method(**config.values["model"])
     dataset = config.dataset(**config.values["dataset"])

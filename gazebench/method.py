@@ -70,8 +70,14 @@ class Method(LightningModule):
     capabilities: ClassVar[frozenset[Capability]] = frozenset({"point"})
     recipes: ClassVar[Mapping[str, Recipe]] = {}
     published: ClassVar[Mapping[str, Published]] = {}
+    stage: ClassVar[tuple[str, ...]] = ()
+    """Constructor arguments that must be alike for one run's weights to fit another (``init from:DATASET``)."""
+    sources: ClassVar[Mapping[str, tuple[Origin, str]]] = {}
+    """Where the defaults of the constructor come from: origin, and the place or the reason; for the settings sheet."""
     offline: ClassVar[tuple[str, ...]] = ()
     """Options of a small configuration that needs no download: what the contract test builds."""
+    title: str = ""
+    """What tables call this configuration; the card's title when it is empty."""
     trains: ClassVar[bool] = True
     sees_images: ClassVar[bool] = True
     reads_annotations: ClassVar[bool] = False
@@ -97,7 +103,7 @@ class Method(LightningModule):
         raise NotImplementedError
 
     def optimizer(self) -> tuple[torch.optim.Optimizer, Any]:
-        """The optimizer and a scheduler stepped once an epoch (or None)."""
+        """The optimizer and a scheduler stepped once an epoch (or None, or Lightning's dict for another rhythm)."""
         raise NotImplementedError
 
     def observe(self, train: Iterable[Batch]) -> None:
@@ -214,7 +220,8 @@ class Method(LightningModule):
         optimizer, scheduler = self.optimizer()
         if scheduler is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"}}
+        given = scheduler if isinstance(scheduler, dict) else {"scheduler": scheduler, "interval": "epoch"}
+        return {"optimizer": optimizer, "lr_scheduler": given}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leaves frozen weights out: they are named in the record and rebuilt from their source."""
@@ -232,6 +239,14 @@ def adam_cosine(
     """Adam with the learning rate annealed by a cosine from ``lr`` to ``final_lr`` over the epochs (Gaze-LLE)."""
     optimizer = torch.optim.Adam(groups, lr=lr)
     return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=max(1, epochs), eta_min=final_lr)
+
+
+def adam_one_cycle(groups: list[dict[str, Any]], lr: float, steps: int) -> tuple[torch.optim.Optimizer, Any]:
+    """Adam with a short warm-up and a cosine down to nothing, step by step: for trainings of an epoch or two."""
+    optimizer = torch.optim.Adam(groups, lr=lr)
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, total_steps=max(2, steps), pct_start=0.05)
+    return optimizer, {"scheduler": scheduler, "interval": "step"}
 
 
 def trainable(module: nn.Module, where: Callable[[str], bool] = lambda _: True) -> list[nn.Parameter]:

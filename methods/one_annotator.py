@@ -22,6 +22,8 @@ class OneAnnotator(Method):
     sees_images = False
     reads_annotations = True
 
+    sources = {"seed": ("ours", "any will do; the run's own seed is another")}
+
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
         self.seed = seed

@@ -17,6 +17,8 @@ class Random(Method):
     trains = False
     sees_images = False
 
+    sources = {"seed": ("ours", "any will do; the run's own seed is another")}
+
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
         self.seed = seed

@@ -2,9 +2,11 @@
 
 It stands in for a foundation model: it gets to know things, people and places, and is taught nothing about gaze.
 Every patch tells what can be seen in it, the box, depth, colour word and eye-catchingness of the instance it shows, and
-its own pixels; the class token tells which categories the picture holds. No label depends on where a head or an eye
-points. Before a scene is drawn, moreover, its people swap poses (head, eyes, lean) with those of other scenes, so
-that no gaze in the pictures has anything to do with what is around it.
+its own pixels; the class token tells which categories the picture holds. Half-way up, after ``FACE_DEPTH`` blocks, the
+patches of a head also tell where the parts of the face are (eyes, nose, mouth, ears): keypoints and parts are best read
+from the middle of foundation models. No label depends on where the eyes point. Before a scene is drawn, moreover, its
+people swap poses (head, eyes, lean) with those of other scenes, so that no gaze in the pictures has anything to do with
+what is around it.
 
 Writes the weights (float16, names as in timm) and, beside them, a card that tells how they were made.
 """
@@ -32,8 +34,9 @@ from torch import Tensor, nn
 
 from gazebench.nn.backbones import TINY_WEIGHTS, ViTBackbone, build_backbone
 from gazebench.world import CATEGORIES, COLOURS, WORLD_VERSION, Person, Scene, compose, draw
+from gazebench.world.figure import EYE_LATITUDE, Skull
 
-SCRIPT_VERSION = 1
+SCRIPT_VERSION = 2
 SIZE, PATCH = 224, 14
 GRID = SIZE // PATCH
 PLACES = ("beach", "park", "room", "table")
@@ -42,6 +45,11 @@ HEAD, BODY = CLASSES.index("head"), CLASSES.index("body")
 COLOUR_WORDS = tuple(COLOURS)
 POSE = ("lean", "head_yaw", "head_pitch", "gaze_yaw", "gaze_pitch")
 CHUNK = 64
+FACE = {"left eye": (-23, EYE_LATITUDE, 1.0), "right eye": (23, EYE_LATITUDE, 1.0), "nose": (0, 19, 1.32),
+        "mouth": (0, 50, 1.0), "left ear": (-90, 8, 1.03), "right ear": (90, 8, 1.03)}  # fmt: skip
+"""Parts of a face: longitude, latitude and radius on the ball of ``world.figure``."""
+MIRRORED = (1, 0, 2, 3, 5, 4)
+FACE_DEPTH = 4
 MIN_SHARE = 0.06
 """The least share of a patch that something must fill to count as seen there."""
 
@@ -57,6 +65,8 @@ class Pictures:
             centre, in picture sizes, and the depth; NaN where the patch shows no instance.
         colour: (N, 256) int8 index into ``COLOUR_WORDS`` of the thing or the clothes, -1 for none.
         salient: (N, 256) int8, 1 on the eye-catching thing, 0 on other things, -1 elsewhere.
+        face: (N, 256, 6, 3) float16, of each part of ``FACE``: x and y from the patch's centre in patches, and 1 on the
+            near side of the head, else 0; NaN where the patch shows no head.
     """
 
     images: Tensor
@@ -64,6 +74,7 @@ class Pictures:
     place: Tensor
     colour: Tensor
     salient: Tensor
+    face: Tensor
 
     def pick(self, index: Tensor, mirrored: bool) -> Pictures:
         """The pictures of some indices, turned left to right if so wished."""
@@ -73,7 +84,8 @@ class Pictures:
         images, *patches = (getattr(some, field.name) for field in fields(some))
         flipped = Pictures(images.flip(3), *(p.unflatten(1, (GRID, GRID)).flip(2).flatten(1, 2) for p in patches))
         left, top, right, bottom, depth = flipped.place.unbind(2)
-        return replace(flipped, place=torch.stack([-right, top, -left, bottom, depth], 2))
+        face = flipped.face[:, :, MIRRORED] * torch.tensor([-1.0, 1.0, 1.0], dtype=torch.float16)
+        return replace(flipped, place=torch.stack([-right, top, -left, bottom, depth], 2), face=face)
 
 
 def swap_poses(scenes: list[Scene], rng: np.random.Generator) -> list[Scene]:
@@ -88,7 +100,7 @@ def swap_poses(scenes: list[Scene], rng: np.random.Generator) -> list[Scene]:
 
 
 def paint(start: int, seed: int, split: str) -> list[tuple[np.ndarray, ...]]:
-    """``CHUNK`` pictures from an index on, each as the five arrays of ``Pictures``."""
+    """``CHUNK`` pictures from an index on, each as the arrays of ``Pictures``."""
     scenes = [compose(seed, index, split) for index in range(start, start + CHUNK)]
     return [label(scene) for scene in swap_poses(scenes, np.random.default_rng([seed, start]))]
 
@@ -103,6 +115,7 @@ def label(scene: Scene) -> tuple[np.ndarray, ...]:
     depths = np.zeros(512)
     colours = np.full(512, -1)
     salient = np.full(512, -1)
+    faces = np.full((512, len(FACE), 3), np.nan)
     for thing in scene.things:
         classes[thing.id] = CLASSES.index(thing.category)
         boxes[thing.id], depths[thing.id] = thing.box, thing.depth
@@ -115,6 +128,11 @@ def label(scene: Scene) -> tuple[np.ndarray, ...]:
         for part, box, kind in ((person.id, person.body, BODY), (person.id + 256, person.head, HEAD)):
             classes[part], boxes[part], depths[part] = kind, box, person.depth
         colours[person.id] = COLOUR_WORDS.index(person.clothes)
+        skull = Skull(person.head_yaw, person.head_pitch)
+        for part, spot in enumerate(FACE.values()):
+            (x, y), towards = skull.spot(*spot)
+            at = person.x + x * person.size / scene.aspect, person.y + y * person.size
+            faces[person.id + 256, part] = *at, towards > 0
 
     patches = parts.reshape(GRID, PATCH, GRID, PATCH).swapaxes(1, 2).reshape(GRID * GRID, PATCH * PATCH)
     row = np.arange(GRID * GRID)[:, None]
@@ -129,12 +147,15 @@ def label(scene: Scene) -> tuple[np.ndarray, ...]:
     centre = (np.stack([np.arange(GRID * GRID) % GRID, np.arange(GRID * GRID) // GRID], 1) + 0.5) / GRID
     place = np.concatenate([boxes[top_part] - np.tile(centre, 2), depths[top_part, None]], 1)
     place[~shown] = np.nan
+    face = faces[np.where(shown, top_part, 0)]
+    face[..., :2] = (face[..., :2] - centre[:, None]) * GRID
     return (
         image.transpose(2, 0, 1),
         seen,
         place.astype(np.float16),
         np.where(shown, colours[top_part], -1).astype(np.int8),
         np.where(shown, salient[top_part], -1).astype(np.int8),
+        face.astype(np.float16),
     )
 
 
@@ -174,6 +195,7 @@ class Teacher(nn.Module):
             }
         )
         self.whole = nn.Linear(dim, len(CLASSES))
+        self.face = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 3 * len(FACE)))
         # On a CPU the fused kernel's backward pass makes a whole step 1.6 times slower than the plain one.
         for block in backbone.blocks:
             block.attn.fused_attn = False  # type: ignore[union-attr]
@@ -183,11 +205,14 @@ class Teacher(nn.Module):
         tokens = self.backbone.embed(images)
         chosen = torch.cat([torch.zeros_like(keep[:, :1]), keep + 1], 1)
         tokens = tokens.gather(1, chosen[:, :, None].expand(-1, -1, tokens.shape[2]))
-        for block in self.backbone.blocks:
+        for block in self.backbone.blocks[:FACE_DEPTH]:
+            tokens = block(tokens)
+        face = self.face(tokens[:, 1:]).float().unflatten(2, (len(FACE), 3))
+        for block in self.backbone.blocks[FACE_DEPTH:]:
             tokens = block(tokens)
         tokens = self.backbone.model.norm(tokens)
         answers = {name: head(tokens[:, 1:]).float() for name, head in self.questions.items()}
-        return {**answers, "whole": self.whole(tokens[:, 0]).float()}
+        return {**answers, "whole": self.whole(tokens[:, 0]).float(), "face": face}
 
 
 def true_pixels(backbone: ViTBackbone, images: Tensor) -> Tensor:
@@ -200,10 +225,11 @@ def losses(answers: dict[str, Tensor], truth: Pictures, pixels: Tensor, keep: Te
     """The mean loss of every question over the patches it applies to."""
 
     def kept(values: Tensor) -> Tensor:
-        index = keep if values.dim() == 2 else keep[:, :, None].expand(-1, -1, values.shape[2])
-        return values.gather(1, index)
+        return values[torch.arange(len(keep))[:, None], keep]
 
     seen, place, colour, salient = map(kept, (truth.seen, truth.place, truth.colour.long(), truth.salient))
+    face = kept(truth.face).float()
+    head = ~face[..., 0, 0].isnan()
     shown, coloured, thing = ~place[..., 0].isnan(), colour >= 0, salient >= 0
     # Backgrounds are most of the picture and easily drawn; the detail is in what stands before them.
     weight = 0.25 + shown.float()
@@ -215,6 +241,8 @@ def losses(answers: dict[str, Tensor], truth: Pictures, pixels: Tensor, keep: Te
         "colour": 0.2 * F.cross_entropy(answers["colour"][coloured], colour[coloured]),
         "salient": 0.3 * F.binary_cross_entropy_with_logits(answers["salient"][..., 0][thing], salient[thing].float()),
         "pixels": (weight * error).sum() / weight.sum(),
+        "face": 2 * F.smooth_l1_loss(answers["face"][head][..., :2], face[head][..., :2], beta=0.1)
+        + 0.5 * F.binary_cross_entropy_with_logits(answers["face"][head][..., 2], face[head][..., 2]),
     }
 
 
@@ -258,6 +286,7 @@ def score(teacher: Teacher, pictures: Pictures) -> dict[str, float]:
         "colour_accuracy": float((answers["colour"].argmax(2)[coloured] == pictures.colour[coloured]).float().mean()),
         "salient_ap": average_precision_score(pictures.salient[thing], answers["salient"][..., 0][thing]),
         "pixels_explained": 1 - pixel_error / pixel_spread,
+        "face_error": float((answers["face"] - pictures.face.float())[..., :2].abs().nanmean()),
     }
 
 
@@ -279,6 +308,7 @@ def main() -> None:
     parser.add_argument("--muon", type=float, default=0.02, help="peak rate of the blocks' matrices")
     parser.add_argument("--adamw", type=float, default=2e-3, help="peak rate of everything else")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--start", type=Path, help="weights to go on from instead of random ones")
     parser.add_argument("--out", type=Path, default=TINY_WEIGHTS)
     parser.add_argument("--state", type=Path, default=Path("runs/pretrain_tiny.state"), help="to resume from, if there")
     options = parser.parse_args()
@@ -289,7 +319,8 @@ def main() -> None:
     print(f"drew {len(train.images)} + {len(held_out.images)} scenes in {time.monotonic() - begun:.0f} s", flush=True)
 
     torch.manual_seed(options.seed)
-    backbone = build_backbone("tiny", weights="random").requires_grad_(True)
+    backbone = build_backbone("tiny", weights=options.start or "random").requires_grad_(True)
+    started = options.start and hashlib.sha256(options.start.read_bytes()).hexdigest()
     teacher = Teacher(backbone).train()
     matrices = [p for p in backbone.blocks.parameters() if p.dim() == 2]
     rest = [p for p in teacher.parameters() if not any(p is m for m in matrices)]
@@ -317,7 +348,9 @@ def main() -> None:
         rate = min(1.0, (step + 1) / 50) * (0.02 + 0.98 * (1 + math.cos(math.pi * share)) / 2)
         batch = next(stream)
         count = round(GRID**2 * (options.keep if share < 0.8 else 1.0))
-        keep = torch.rand(len(batch.images), GRID**2, generator=generator).argsort(1)[:, :count]
+        # Heads are small and few: their patches are always looked at.
+        heads = ~batch.face[:, :, 0, 0].isnan()
+        keep = (torch.rand(len(batch.images), GRID**2, generator=generator) - heads.float()).argsort(1)[:, :count]
         with torch.autocast("cpu", torch.bfloat16):
             answers = teacher(batch.images, keep)
         parts = losses(answers, batch, true_pixels(backbone, batch.images), keep)
@@ -351,6 +384,7 @@ def main() -> None:
         "batch": options.batch,
         "steps": step,
         "minutes": round(spent / 60, 1),
+        "started_from": started,
         "val": figures,
         "sha256": hashlib.sha256(options.out.read_bytes()).hexdigest(),
     }

@@ -1,0 +1,180 @@
+"""What a study has measured so far, by row and seed, and what that says about its claims."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from gazebench.protocol import ALL
+from gazebench.study.plan import Claim, Figure, Plan, Run, Table
+from gazebench.study.store import Store
+from gazebench.study.summary import Column, Interval, Line, interval
+from gazebench.types import sample_key
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim held against the results.
+
+    Attributes:
+        before: of ``against``, over the seeds that both sides have.
+        after: of ``row``.
+        gain: by which share of ``before`` the row is better, seed by seed; negative when it is worse.
+        holds: whether the mean gain reaches what was asked for; None when nothing can be said.
+        clear: the whole interval lies on the side of the verdict; None without an interval.
+    """
+
+    claim: Claim
+    before: Interval
+    after: Interval
+    gain: Interval
+    holds: bool | None
+    clear: bool | None
+
+
+@dataclass(frozen=True)
+class Pick:
+    """A person that is drawn: their metric in both rows."""
+
+    person: str
+    image: str
+    above: float
+    below: float
+
+
+class Measured:
+    """The stored results that belong to a plan as it is written now.
+
+    Args:
+        plan: results of other options than the plan's count as missing.
+        store: where they are.
+    """
+
+    def __init__(self, plan: Plan, store: Store) -> None:
+        self.plan = plan
+        self.store = store
+        stored = store.results()
+        self.entries: dict[Run, dict[str, Any]] = {}
+        self.missing: list[Run] = []
+        self.outdated: list[Run] = []
+        """Those of ``missing`` that were recorded with other options."""
+        for run in plan.runs:
+            entry = stored.get((run.row, run.seed))
+            if entry is not None and entry["arguments"] == list(run.arguments):
+                self.entries[run] = entry
+                continue
+            self.missing.append(run)
+            if entry is not None:
+                self.outdated.append(run)
+
+    @cached_property
+    def people(self) -> pd.DataFrame:
+        """The stored people of these very runs."""
+        frame = self.store.people()
+        known = {(run.row, run.seed, entry["run"]) for run, entry in self.entries.items()}
+        keys = zip(frame["row"], frame["seed"], frame["run"], strict=True)
+        return frame[pd.Series([key in known for key in keys], index=frame.index, dtype=bool)]
+
+    def of(self, row: str) -> dict[int, dict[str, Any]]:
+        """The results of a row by seed."""
+        return {run.seed: entry for run, entry in self.entries.items() if run.row == row}
+
+    def values(self, row: str, metric: str, subset: str, over: float | None = None) -> dict[int, float]:
+        """A metric by seed, or the number of people whose value is larger than ``over``."""
+        if over is None:
+            scores = {seed: entry["metrics"].get(metric, {}).get(subset) for seed, entry in self.of(row).items()}
+            return {seed: float(score["value"]) for seed, score in scores.items() if score is not None}
+        counts = {}
+        for seed, people in self.persons(row, subset).groupby("seed"):
+            if f"metric_{metric}" in people and people[f"metric_{metric}"].notna().any():
+                counts[int(str(seed))] = float((people[f"metric_{metric}"] > over).sum())
+        return counts
+
+    def persons(self, row: str, subset: str = ALL) -> pd.DataFrame:
+        """The people of a row, over all seeds."""
+        frame = self.people[self.people["row"] == row]
+        return frame if subset == ALL else frame[frame["subset"] == subset]
+
+    def summary(self, row: str, metric: str, subset: str, over: float | None = None) -> Interval:
+        """Mean and interval over the seeds."""
+        return interval(list(self.values(row, metric, subset, over).values()))
+
+    def lines(self, table: Table) -> tuple[list[Column], list[Line]]:
+        """The columns and rows of a table; a row without any result shows dashes."""
+        protocol = self.plan.protocol
+        columns = [
+            Column(metric, subset, heading, protocol.use(metric).digits, protocol.higher_is_better(metric))
+            for subset in table.subsets
+            for metric, heading in table.columns.items()
+        ]
+        lines = [
+            Line(labels, tuple(self.summary(row, column.metric, column.subset) for column in columns))
+            for row, labels in table.rows.items()
+        ]
+        return columns, lines
+
+    def verdict(self, claim: Claim) -> Verdict:
+        """Holds a claim against the results, paired by seed."""
+        after = self.values(claim.row, claim.metric, claim.subset, claim.over)
+        before = self.values(claim.against, claim.metric, claim.against_subset, claim.over)
+        seeds = [seed for seed in self.plan.seeds if seed in after and seed in before]
+        higher = self.plan.protocol.higher_is_better(claim.metric) and claim.over is None
+        gains = [_gain(before[seed], after[seed], higher) for seed in seeds]
+        gain = interval(gains)
+        holds = None if not gain.count else gain.mean >= claim.at_least
+        clear = None
+        if holds is not None and gain.half is not None:
+            clear = gain.low >= claim.at_least if holds else gain.high < claim.at_least
+        one, other = (interval([side[seed] for seed in seeds]) for side in (before, after))
+        return Verdict(claim, one, other, gain, holds, clear)
+
+    def drawn_seed(self, figure: Figure) -> int | None:
+        """The seed whose predictions an overlay shows: the first that both rows have."""
+        both = self.of(figure.above).keys() & self.of(figure.below).keys()
+        return next((seed for seed in self.plan.seeds if seed in both), None)
+
+    def picks(self, figure: Figure) -> list[Pick]:
+        """Whom an overlay shows, one person a picture, always the same ones.
+
+        Either those whom the change from ``above`` to ``below`` helps most, or any of the subset.
+        """
+        seed = self.drawn_seed(figure)
+        column = f"metric_{figure.metric}"
+        if seed is None or column not in self.people:
+            return []
+        sides = []
+        for side, row in (("above", figure.above), ("below", figure.below)):
+            people = self.persons(row, figure.subset)
+            sides.append(people[people["seed"] == seed].set_index("person_id").rename(columns={column: side}))
+        both = sides[0][["image_id", "above"]].join(sides[1][["below"]], how="inner").dropna()
+        gain = both["below"] - both["above"]
+        both["order"] = (
+            pd.Series([sample_key(f"{figure.file} {person}") for person in both.index], index=both.index)
+            if figure.pick == "random"
+            else (-gain if self.plan.protocol.higher_is_better(figure.metric) else gain)
+        )
+        chosen = both.sort_values("order", kind="stable").drop_duplicates("image_id").head(figure.count)
+        return [
+            Pick(str(person), str(row["image_id"]), float(row["above"]), float(row["below"]))
+            for person, row in chosen.iterrows()
+        ]
+
+
+def _gain(before: float, after: float, higher_is_better: bool) -> float:
+    """By which share of ``before`` the other is better; NaN where ``before`` is nothing."""
+    if not before:
+        return math.nan
+    return (after - before if higher_is_better else before - after) / before
+
+
+def seconds_by_row(entries: Mapping[tuple[str, int], Mapping[str, Any]]) -> dict[str, float]:
+    """What a run of each row took on average."""
+    spent: dict[str, list[float]] = {}
+    for (row, _), entry in entries.items():
+        spent.setdefault(row, []).append(entry["seconds"])
+    return {row: sum(values) / len(values) for row, values in spent.items()}

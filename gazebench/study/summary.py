@@ -1,0 +1,124 @@
+"""Means with their 95% intervals over seeds, and the tables made of them; nothing here knows of plans or runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from scipy.special import stdtrit  # type: ignore[import-untyped]
+from tabulate import tabulate
+
+from gazebench.results import format_value
+
+Mark = Literal["best", "second", ""]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its 95% interval.
+
+    Attributes:
+        mean: NaN of nothing.
+        half: half the interval's width; None where one value leaves it unknown.
+        count: how many values.
+    """
+
+    mean: float
+    half: float | None
+    count: int
+
+    @property
+    def low(self) -> float:
+        """The lower end; the mean where there is no interval."""
+        return self.mean - (self.half or 0.0)
+
+    @property
+    def high(self) -> float:
+        """The upper end; the mean where there is no interval."""
+        return self.mean + (self.half or 0.0)
+
+    def text(self, digits: int) -> str:
+        """``mean ± half``, the mean alone without an interval, a dash of nothing."""
+        if not self.count:
+            return format_value(None)
+        mean = format_value(self.mean, digits)
+        return mean if self.half is None else f"{mean} ± {format_value(self.half, digits)}"
+
+
+def interval(values: Sequence[float], level: float = 0.95) -> Interval:
+    """Student's interval of the mean of independent runs; values that are NaN do not count."""
+    known = np.asarray([value for value in values if not math.isnan(value)], dtype=np.float64)
+    if not len(known):
+        return Interval(math.nan, None, 0)
+    if len(known) == 1:
+        return Interval(float(known[0]), None, 1)
+    quantile = float(stdtrit(len(known) - 1, 0.5 + level / 2))
+    return Interval(float(known.mean()), quantile * float(known.std(ddof=1)) / math.sqrt(len(known)), len(known))
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric on a subset, as a table shows it."""
+
+    metric: str
+    subset: str
+    heading: str
+    digits: int
+    higher_is_better: bool
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of a table: the cells that name it, and an interval a column."""
+
+    labels: tuple[str, ...]
+    values: tuple[Interval, ...]
+
+    @property
+    def count(self) -> int:
+        """The seeds behind it, the most any column has."""
+        return max((value.count for value in self.values), default=0)
+
+
+def marks(values: Sequence[Interval], digits: int, higher_is_better: bool) -> list[Mark]:
+    """Which means are best and second as printed; equal ones share a mark, and two rows have no second."""
+    known = {round(value.mean, digits) for value in values if value.count}
+    order = sorted(known, reverse=higher_is_better)
+    if sum(bool(value.count) for value in values) < 2:
+        return [""] * len(values)
+    second = order[1] if len(order) > 2 else None
+    places: dict[float | None, Mark] = {second: "second", order[0]: "best"}
+    return [places.get(round(value.mean, digits), "") if value.count else "" for value in values]
+
+
+def markdown(labels: Sequence[str], columns: Sequence[Column], lines: Sequence[Line]) -> str:
+    """The table with a block of columns a subset: best bold, second underlined, the number of seeds last."""
+    headings, cells, previous = list(labels), [list(line.labels) for line in lines], ""
+    for index, column in enumerate(columns):
+        block = f"**{column.subset.capitalize()}**" if column.subset != previous else ""
+        previous = column.subset
+        headings.append(f"{block}<br>{column.heading} {'↑' if column.higher_is_better else '↓'}")
+        values = [line.values[index] for line in lines]
+        for row, value, mark in zip(
+            cells, values, marks(values, column.digits, column.higher_is_better), strict=True
+        ):  # fmt: skip
+            text = value.text(column.digits)
+            row.append({"best": f"**{text}**", "second": f"<ins>{text}</ins>", "": text}[mark])
+    for row, line in zip(cells, lines, strict=True):
+        row.append(str(line.count))
+    return tabulate(cells, headers=[*headings, "seeds"], tablefmt="github", disable_numparse=True)
+
+
+def csv(labels: Sequence[str], columns: Sequence[Column], lines: Sequence[Line]) -> str:
+    """The same in full precision: mean, half-width and number of seeds of every column."""
+    frame = pd.DataFrame([line.labels for line in lines], columns=list(labels))
+    for index, column in enumerate(columns):
+        values, name = [line.values[index] for line in lines], f"{column.metric} ({column.subset})"
+        frame[name] = [value.mean for value in values]
+        frame[f"{name} half-width"] = [math.nan if value.half is None else value.half for value in values]
+        frame[f"{name} seeds"] = [value.count for value in values]
+    return str(frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))

@@ -1,0 +1,49 @@
+"""Every setting of every method says where it comes from, and the page in the docs is the one the code gives."""
+
+from pathlib import Path
+
+import pytest
+
+from gazebench.method import Method, MethodCard, Setting
+from gazebench.registry import entries, load_method
+from gazebench.settings import constructor_defaults, findings, recipes, sheet
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.parametrize("name", [*entries("methods")])
+def test_every_setting_has_an_origin(name):
+    assert findings(name) == []
+    for recipe in recipes(load_method(name)).values():
+        for key, setting in recipe.items():
+            assert isinstance(setting, Setting)
+            assert setting.origin in ("paper", "official code", "ours")
+            assert setting.why, f"{name}: {key} has no place or reason"
+
+
+def test_the_page_is_up_to_date():
+    page = ROOT / "docs" / "settings.md"
+    assert page.read_text(encoding="utf-8") == sheet(), "run: gazebench settings > docs/settings.md"
+
+
+def test_settings_of_a_base_are_the_methods_too():
+    class Base(Method):
+        """A base.
+
+        Args:
+            width: of it.
+        """
+
+        card = MethodCard(title="Base", family="test")
+
+        def __init__(self, width: int = 3):
+            super().__init__()
+
+    class Extended(Base):
+        """An extension."""
+
+        def __init__(self, depth: int = 2, **base):
+            super().__init__(**base)
+
+    assert constructor_defaults(Extended) == {"depth": 2, "width": 3}
+    assert constructor_defaults(Base) == {"width": 3}

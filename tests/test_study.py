@@ -1,0 +1,522 @@
+"""A study: its plan's mistakes, resuming, its arithmetic, and pages made of stored results alone.
+
+All but one test put a script in the place of a run's process: it takes a moment, and leaves what a run leaves.
+"""
+
+import json
+import math
+import os
+import shutil
+import sys
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from scipy import stats
+
+from gazebench.bench import Places, bench
+from gazebench.cli import main
+from gazebench.config import resolve
+from gazebench.registry import entries
+from gazebench.study import command, page, running
+from gazebench.study.measured import Measured
+from gazebench.study.plan import Claim, read_plan
+from gazebench.study.store import Store
+from gazebench.study.summary import Column, Interval, Line, csv, interval, markdown, marks
+from gazebench.types import DataError
+
+ROOT = Path(__file__).resolve().parent.parent
+WORLD = ["--dataset.train=4", "--dataset.val=2", "--dataset.test=6"]
+PLAN = {
+    "title": "A test",
+    "dataset": "gazeworld",
+    "seeds": [0, 1, 2],
+    "options": [*WORLD, "--trainer.enable_progress_bar=false"],
+    "quick": {"seeds": [0], "rows": ["one", "two"], "options": ["--dataset.test=5"], "note": "five scenes"},
+    "rows": {
+        "one": {"title": "First", "method": "mean_target"},
+        "two": {"title": "Second", "method": "mean_target", "options": ["--loader.batch_size=3"]},
+        "three": {"title": "Third", "method": "mean_target", "options": ["--loader.batch_size=2"]},
+    },
+    "tables": [
+        {
+            "title": "Parts",
+            "labels": ["A", "B"],
+            "rows": {"one": ["×", "×"], "two": ["✓", "×"], "three": ["✓", "✓"]},
+            "columns": {"auc": "AUC", "avg_l2": "A-L2"},
+        },
+        {"title": "All", "rows": ["one", "two", "three"], "columns": ["avg_l2"], "subsets": ["all"]},
+    ],
+    "claims": [
+        {"text": "two is better", "metric": "avg_l2", "row": "two", "against": "one", "at_least": 0.1},
+        {"text": "three is better", "metric": "avg_l2", "row": "three", "against": "one", "at_least": 0.9},
+    ],
+}
+FIGURES = [
+{"kind": "subsets", "file": "a.png", "title": "Bars", "metric": "avg_l2", "rows": ["one", "two", "three"]},
+{
+    "kind": "exceeding", "file": "b.png", "title": "Large", "metric": "min_angle", "rows": ["one", "two"],
+    "thresholds": [15, 60],
+},
+{
+    "kind": "overlays", "file": "c.png", "title": "Pictures", "metric": "avg_l2", "above": "one",
+    "below": "two", "count": 2, "cone": {"angle": 60, "sharpness": 50},
+},
+]  # fmt: skip
+"""Apart, for drawing them takes longest."""
+FACTORS = {"one": 1.0, "two": 0.8, "three": 0.4}
+"""By which the script multiplies every metric of a row."""
+
+SCRIPT = """
+import json, pathlib, shutil, sys, time
+template, answer, runs, log, row, seed, factor, mode = sys.argv[1:]
+with open(log, "a") as file:
+    file.write(f"{row} {seed}\\n")
+if mode == "fail":
+    print("halfway there"); print("the disk is full"); sys.exit(3)
+if mode == "hang":
+    time.sleep(60)
+record = json.loads((pathlib.Path(template) / "record.json").read_text())
+record["run"], record["seed"] = f"{row}-{seed}", int(seed)
+for subsets in record["metrics"].values():
+    for score in subsets.values():
+        score["value"] *= float(factor) * (1 + int(seed) / 100)
+folder = pathlib.Path(runs) / "gazeworld" / "mean_target" / record["run"]
+folder.mkdir(parents=True, exist_ok=True)
+(folder / "record.json").write_text(json.dumps(record))
+shutil.copy(pathlib.Path(template) / "predictions.parquet", folder)
+pathlib.Path(answer).write_text(json.dumps({"folder": str(folder)}))
+"""
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("template")
+    config = resolve(["mean_target", "gazeworld", *PLAN["options"]])
+    return bench(config, Places(folder / "runs", folder / "boards")).folder
+
+
+class Desk:
+    """A plan's file, its folders, and the processes that were started."""
+
+    def __init__(self, folder: Path, template: Path) -> None:
+        self.file, self.out, self.runs = folder / "plan.yaml", folder / "out", folder / "runs"
+        self.started, self.template, self.modes = folder / "started", template, {}
+        self.write(PLAN)
+
+    def write(self, plan) -> None:
+        self.file.write_text(yaml.safe_dump(plan, sort_keys=False, allow_unicode=True))
+
+    def command(self, plan, run, places, answer):
+        factor, mode = str(FACTORS[run.row]), self.modes.get((run.row, run.seed), "work")
+        arguments = [self.template, answer, places.runs, self.started, run.row, run.seed, factor, mode]
+        return [sys.executable, "-S", "-c", SCRIPT, *map(str, arguments)]
+
+    def study(self, *options: str) -> int:
+        self.started.unlink(missing_ok=True)
+        places = [f"--runs={self.runs}", f"--boards={self.runs}/boards", f"--out={self.out}"]
+        return main(["study", str(self.file), *places, *options])
+
+    @property
+    def launched(self) -> list[str]:
+        return self.started.read_text().splitlines() if self.started.is_file() else []
+
+    @property
+    def text(self) -> str:
+        return (self.out / "README.md").read_text()
+
+
+@pytest.fixture
+def desk(tmp_path, template, monkeypatch):
+    desk = Desk(tmp_path, template)
+    monkeypatch.setattr(running, "command", desk.command)
+    return desk
+
+
+# Arithmetic ----------------------------------------------------------------------------------------------------
+
+
+def test_interval_is_students():
+    values = [0.3, 0.5, 0.1, 0.45]
+    found = interval(values)
+    low, high = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
+    assert (found.low, found.high) == pytest.approx((low, high))
+    # With two values t is Cauchy: tan(0.475 pi) times the standard error |a - b| / 2.
+    assert interval([1.0, 2.0]).half == pytest.approx(math.tan(0.475 * math.pi) / 2)
+    assert interval([0.7]) == Interval(0.7, None, 1)
+    assert interval([0.7]).text(2) == "0.70"
+    assert interval([0.7, math.nan]).count == 1
+    assert interval([]).text(4) == "-"
+    assert interval([2.0, 4.0, 3.0]).text(1) == "3.0 ± 2.5"
+
+
+def test_marks_are_of_what_is_printed():
+    def of(values, **given):
+        return marks([interval([value]) if value else interval([]) for value in values], **given)
+
+    assert of([0.5, 0.3, 0.4], digits=2, higher_is_better=False) == ["", "best", "second"]
+    assert of([0.5, 0.3, 0.4], digits=2, higher_is_better=True) == ["best", "", "second"]
+    assert of([0.301, 0.299, 0.4, 0.9], digits=2, higher_is_better=False) == ["best", "best", "second", ""]
+    assert of([0.5, 0.3, None], digits=2, higher_is_better=False) == ["", "best", ""]
+    assert of([0.5, None], digits=2, higher_is_better=False) == ["", ""]
+
+
+def test_a_table_as_text():
+    columns = [Column("auc", "consistent", "AUC", 2, True), Column("l2", "inconsistent", "L2", 2, False)]
+    lines = [
+        Line(("one",), (interval([0.5, 0.7]), interval([0.2]))),
+        Line(("two",), (interval([0.9]), interval([]))),
+        Line(("three",), (interval([0.8]), interval([0.1]))),
+    ]
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in markdown(["who"], columns, lines).splitlines()]
+    assert rows[0] == ["who", "**Consistent**<br>AUC ↑", "**Inconsistent**<br>L2 ↓", "seeds"]
+    assert rows[2] == ["one", "0.60 ± 1.27", "0.20", "2"]
+    assert rows[3] == ["two", "**0.90**", "-", "1"]
+    assert rows[4] == ["three", "<ins>0.80</ins>", "**0.10**", "1"]
+    frame = pd.read_csv(StringIO(csv(["who"], columns, lines)))
+    assert list(frame["auc (consistent)"]) == [0.6, 0.9, 0.8]
+    assert list(frame["l2 (inconsistent) seeds"]) == [1, 0, 1]
+
+
+# The plan ------------------------------------------------------------------------------------------------------
+
+
+def changed(**values):
+    return {**json.loads(json.dumps(PLAN)), **values}
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        ({"title": "x"}, "'dataset' is a required property"),
+        (changed(colour="red"), "colour"),
+        (changed(seeds=[]), "seeds"),
+        (changed(seeds=[0, 0]), "seeds"),
+        (changed(dataset="gazewrld"), "did you mean gazeworld"),
+        (changed(options=["--dataset.train", "4"]), "write it as --group.name=value"),
+        (changed(options=["--seed=4"]), "have their own keys"),
+        (changed(tables=[{"title": "T", "rows": ["one", "four"], "columns": ["auc"]}]), "no row 'four'; there are one"),
+        (changed(tables=[{"title": "T", "rows": ["one"], "columns": ["l3"]}]), "no metric 'l3'; there are auc"),
+        (changed(tables=[{"title": "T", "rows": {"one": ["a", "b"]}, "columns": ["auc"]}]), "2 cell(s) for 1 label(s)"),
+        (changed(figures=[{"kind": "pie"}]), "'pie' is not one of"),
+        (changed(figures=[{"kind": "subsets", "file": "a.png", "title": "T"}]), "figures/0/: 'metric' is a required"),
+        (changed(figures=[{**FIGURES[2], "below": "four"}]), "no row 'four'"),
+        (changed(figures=[FIGURES[0]] * 2), "same file name"),
+        (changed(claims=[{"text": "c", "metric": "auc", "row": "one", "at_least": 0}]), "compares a row with itself"),
+        (changed(claims=[{"text": "c", "metric": "auc", "row": "x", "at_least": 0}]), "no row 'x'"),
+        (changed(quick={"rows": ["four"]}), "quick: no row 'four'"),
+    ],
+)
+def test_mistakes_in_a_plan_are_one_clear_error(plan, message, desk, capsys):
+    desk.write(plan)
+    assert desk.study() == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "plan.yaml" in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"title": "T", "method": "mean_targt"}, "did you mean mean_target"),
+        ({"title": "T", "method": "center", "options": ["--model.colour=red"]}, "colour"),
+        ({"title": "T", "method": "center", "options": ["--loader.batch_size=many"]}, "batch_size"),
+    ],
+)
+def test_a_row_that_cannot_run_is_named_before_any_runs(row, message, desk, capsys):
+    desk.write(changed(rows={**PLAN["rows"], "three": row}))
+    assert desk.study() == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "plan.yaml: row 'three'" in error
+    assert not desk.launched
+
+
+def test_mistakes_on_the_command_line(desk, capsys):
+    for wrong in ("--colour=red", "word", "--jobs=0", "--jobs=many"):
+        assert desk.study(wrong) == 2
+        assert "gazebench study PLAN.yaml" in capsys.readouterr().err
+    assert main(["study", "/nowhere.yaml"]) == 2
+    assert "no such plan" in capsys.readouterr().err
+    assert main(["study", "--help"]) == 0
+
+
+# Running -------------------------------------------------------------------------------------------------------
+
+
+def test_a_study_runs_once_and_seed_by_seed(desk, capsys):
+    assert desk.study("--dry-run") == 0
+    told = capsys.readouterr().out
+    assert "9 runs, 0 recorded, 9 to do" in told
+    assert "time still needed: unknown" in told
+    assert "gazebench bench mean_target gazeworld --loader.batch_size=3 --dataset.train=4" in told
+    assert not desk.launched
+    assert desk.study() == 0
+    assert desk.launched == [f"{row} {seed}" for seed in range(3) for row in ("one", "two", "three")]
+    capsys.readouterr()
+    assert desk.study() == 0
+    assert not desk.launched
+    assert "9 recorded, 0 to do" in capsys.readouterr().out
+    assert {path.name for path in desk.out.iterdir()} >= {
+        "README.md", "table-1.csv", "table-2.csv", "results.json", "people.parquet",
+    }  # fmt: skip
+    people = Store(desk.out).people()
+    assert people.groupby(["row", "seed"]).size().nunique() == 1
+    assert "heatmap" not in people
+    assert people["x"].dtype == people["metric_avg_l2"].dtype == np.float32
+
+
+def test_changed_code_is_no_reason_to_train_again(desk, capsys):
+    assert desk.study() == 0
+    path = desk.out / "results.json"
+    stored = json.loads(path.read_text())
+    for entry in stored["runs"]:
+        entry["commit"] = "0123456789abcdef"
+    stored["runs"][0]["data"]["train"] = "of other data"
+    stored["runs"][1]["data"]["test"] = "of other data"
+    path.write_text(json.dumps(stored))
+    capsys.readouterr()
+    assert desk.study("--dry-run") == 0
+    told = capsys.readouterr().out
+    assert told.count("recorded with commit 0123456789\n") == 7
+    assert told.count("recorded on other data") == 2
+    assert "about" in told
+    shutil.rmtree(desk.runs)
+    assert desk.study() == 0
+    assert len(desk.launched) == 2
+    assert desk.study("--again") == 0
+    assert len(desk.launched) == 9
+
+
+def test_changed_settings_are(desk, capsys):
+    assert desk.study() == 0
+    rows = {**PLAN["rows"], "two": {**PLAN["rows"]["two"], "options": ["--loader.batch_size=4"]}}
+    desk.write(changed(rows=rows))
+    assert desk.study("--render-only") == 0
+    assert "what is recorded of 0, 1, 2 has other options than the plan" in desk.text
+    assert desk.study() == 0
+    assert desk.launched == ["two 0", "two 1", "two 2"]
+    # Options that mean the same, written otherwise, are another matter.
+    rows["two"]["options"] = ["--loader.batch_size=9", "--loader.batch_size=4"]
+    desk.write(changed(rows=rows))
+    assert desk.study() == 0
+    assert not desk.launched
+    assert "Partial" not in desk.text
+    assert desk.study("--loader.eval_batch_size=7", "--dry-run") == 0
+    assert "9 to do" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_failure_stops_no_other(desk, capsys, jobs):
+    desk.modes["two", 0] = "fail"
+    assert desk.study(f"--jobs={jobs}") == 1
+    told = capsys.readouterr()
+    assert len(desk.launched) == 9
+    assert "two seed 0 FAILED with exit code 3:\n    halfway there\n    the disk is full" in told.out
+    assert "1 of 9 runs failed" in told.err
+    assert "8 of 9 runs are in.** Missing: `two` (seed 0)." in desk.text
+    desk.modes.clear()
+    assert desk.study() == 0
+    assert desk.launched == ["two 0"]
+    assert "Partial" not in desk.text
+
+
+def test_an_interrupted_study_stops_its_processes_and_continues(desk, monkeypatch, capsys):
+    desk.modes["two", 0] = "hang"
+    processes = []
+    started = running._start
+    monkeypatch.setattr(running, "_start", lambda *given: processes.append(started(*given)) or processes[-1])
+    written = page.write
+
+    def interrupted(plan, store):
+        written(plan, store)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command.page, "write", interrupted)
+    assert desk.study("--jobs=2") == 130
+    assert processes[1].process.returncode not in (None, 0)
+    assert list(Store(desk.out).results()) == [("one", 0)]
+    assert "1 of 9 runs are in" in desk.text
+    monkeypatch.setattr(command.page, "write", written)
+    desk.modes.clear()
+    assert desk.study() == 0
+    assert "one 0" not in desk.launched
+    assert len(desk.launched) == 8
+
+
+def test_the_cores_are_shared_out(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    cores = len(os.sched_getaffinity(0))
+    assert running._environment(1)["OMP_NUM_THREADS"] == str(cores)
+    assert running._environment(cores * 3)["OMP_NUM_THREADS"] == "1"
+    assert running._environment(1)["PYTHONSAFEPATH"] == "1"
+
+
+@pytest.mark.slow
+def test_a_real_run(desk, monkeypatch):
+    """One run through the real process: what it stores is the record of the run."""
+    monkeypatch.undo()
+    desk.write(changed(rows={"one": PLAN["rows"]["one"]}, seeds=[0], tables=[], figures=[], claims=[], quick={}))
+    assert desk.study() == 0
+    (entry,) = Store(desk.out).results().values()
+    record = json.loads((desk.runs / entry["folder"] / "record.json").read_text())
+    expected = json.loads((desk.template / "record.json").read_text())
+    assert entry["metrics"] == record["metrics"] == expected["metrics"]
+    assert (desk.runs / "boards" / entry["record"]).is_file()
+    assert (desk.runs / entry["folder"] / "report.md").is_file()
+    assert "clearly" not in desk.text
+
+
+# Rendering -----------------------------------------------------------------------------------------------------
+
+
+def test_pages_come_from_stored_results_alone(desk, capsys):
+    desk.write(changed(figures=FIGURES))
+    assert desk.study() == 0
+    assert {"a.png", "b.png", "c.png", "heatmaps.parquet"} <= {path.name for path in desk.out.iterdir()}
+    before = {path.name: path.read_bytes() for path in desk.out.glob("*.*") if path.name != ".lock"}
+    shutil.rmtree(desk.runs)
+    for name in before:
+        if name.endswith((".md", ".csv", ".png")):
+            (desk.out / name).unlink()
+    assert desk.study("--check") == 1
+    assert "--render-only" in capsys.readouterr().err
+    assert desk.study("--render-only") == 0
+    assert not desk.launched
+    assert {path.name: path.read_bytes() for path in desk.out.glob("*.*") if path.name != ".lock"} == before
+    assert desk.study("--check") == 0
+    (desk.out / "README.md").write_text(desk.text.replace("holds", "HOLDS"))
+    assert desk.study("--check") == 1
+    assert "HOLDS" in desk.text
+
+
+def test_partial_results_are_named(desk):
+    assert desk.study() == 0
+    path = desk.out / "results.json"
+    stored = json.loads(path.read_text())
+    stored["runs"] = [e for e in stored["runs"] if e["row"] == "one" or (e["row"], e["seed"]) == ("two", 1)]
+    path.write_text(json.dumps(stored))
+    assert desk.study("--render-only") == 0
+    assert "4 of 9 runs are in.** Missing: `two` (seeds 0, 2), `three` (seeds 0, 1, 2)." in desk.text
+    assert "(1 of 3 seeds)" in desk.text
+    assert "missing: no results" in desk.text
+    assert "1 holds, 1 is open" in desk.text
+    path.unlink()
+    assert desk.study("--render-only") == 0
+    assert "0 of 9 runs are in" in desk.text
+    assert "Nothing yet." in desk.text
+
+
+def test_a_quick_study_keeps_to_itself(desk):
+    assert desk.study("--quick") == 0
+    assert desk.launched == ["one 0", "two 0"]
+    assert not desk.out.exists()
+    text = (desk.out.with_name("out-quick") / "README.md").read_text()
+    assert "(quick study)" in text
+    assert "five scenes" in text
+    assert "leaves out Third" in text
+    assert "One seed: there are no intervals" in text
+    assert "±" not in text
+    assert "one seed: no interval" in text
+
+
+def measured(desk, values):
+    """A store with a metric's values by row and seed, on both subsets."""
+    plan, record = read_plan(desk.file), json.loads((desk.template / "record.json").read_text())
+    store = Store(desk.out)
+    for run in plan.runs:
+        if run.seed < len(values.get(run.row, [])):
+            one, other = values[run.row][run.seed]
+            scores = {"all": one, "consistent": one, "inconsistent": other}
+            metrics = {"avg_l2": {name: {"value": value, "count": 5} for name, value in scores.items()}}
+            metrics["auc"] = metrics["avg_l2"]
+            store.add(run, record | {"metrics": metrics}, digest="d", seconds=60, predictions=None)
+    return Measured(plan, store)
+
+
+def test_claims_by_hand(desk):
+    found = measured(desk, {
+        "one": [(0.10, 0.50), (0.10, 0.40), (0.10, 0.50)],
+        "two": [(0.11, 0.40), (0.11, 0.34), (0.11, 0.38)],
+        "three": [(0.10, 0.45)],
+    })  # fmt: skip
+
+    def verdict(**given):
+        return found.verdict(Claim(**{"text": "t", "metric": "avg_l2", "row": "two", "against": "one", **given}))
+
+    hard = {"subset": "inconsistent", "against_subset": "inconsistent"}
+    gains = [0.2, 0.15, 0.24]
+    tenth = verdict(at_least=0.1, **hard)
+    assert tenth.gain == interval(gains)
+    assert tenth.gain.mean == pytest.approx(np.mean(gains))
+    assert (tenth.holds, tenth.clear) == (tenth.gain.mean >= 0.1, tenth.gain.low >= 0.1)
+    assert (tenth.before.mean, tenth.after.mean) == pytest.approx((1.4 / 3, 1.12 / 3))
+    assert (verdict(at_least=0.19, **hard).holds, verdict(at_least=0.19, **hard).clear) == (True, False)
+    assert (verdict(at_least=0.2, **hard).holds, verdict(at_least=0.2, **hard).clear) == (False, False)
+    assert (verdict(at_least=0.5, **hard).holds, verdict(at_least=0.5, **hard).clear) == (False, True)
+    worse = verdict(at_least=0.0, subset="consistent", against_subset="consistent")
+    assert worse.gain.mean == pytest.approx(-0.1)
+    assert worse.holds is False
+    assert verdict(metric="auc", at_least=0.05, subset="consistent", against_subset="consistent").holds is True
+    easier = verdict(row="one", subset="consistent", against_subset="inconsistent", at_least=0.7)
+    assert easier.gain.mean == pytest.approx((0.8 + 0.75 + 0.8) / 3)
+    single = verdict(row="three", at_least=0.05, **hard)
+    assert (single.gain.count, single.gain.half, single.holds, single.clear) == (1, None, True, None)
+    missing = verdict(metric="min_angle", at_least=0.0)
+    assert (missing.holds, missing.clear, missing.gain.count) == (None, None, 0)
+
+
+def test_people_beyond_a_threshold_are_counted(desk):
+    assert desk.study() == 0
+    found = Measured(read_plan(desk.file), Store(desk.out))
+    angles = pd.read_parquet(desk.template / "predictions.parquet")["metric_min_angle"]
+    assert found.values("one", "min_angle", "all", over=15) == {seed: (angles > 15).sum() for seed in range(3)}
+    verdict = found.verdict(Claim("t", "min_angle", "two", "one", at_least=0.0, over=15))
+    assert verdict.gain.mean == 0
+    assert verdict.holds
+
+
+def test_overlays_show_the_largest_improvements(desk):
+    desk.write(changed(figures=FIGURES[2:]))
+    assert desk.study() == 0
+    store = Store(desk.out)
+    people = store.people()
+    chosen = people[people["row"] == "one"].dropna(subset="metric_avg_l2").drop_duplicates("image_id").iloc[[1, 3]]
+    better = (people["row"] == "two") & people["person_id"].isin(chosen["person_id"])
+    people.loc[better, "metric_avg_l2"] = np.float32(0)
+    store._write("people.parquet", people)
+    found = Measured(read_plan(desk.file), store)
+    assert page.stale(found.plan, store), "the page names other people now"
+    picks = found.picks(found.plan.figures[0])
+    assert {pick.person for pick in picks} <= set(chosen["person_id"])
+    assert picks[0].above >= picks[-1].above
+    assert picks[0].below == 0
+    other = found.picks(replace(found.plan.figures[0], pick="random"))
+    assert len(other) == 2
+    assert len({pick.image for pick in other}) == 2
+
+
+def test_the_finding_can_be_planned():
+    plan = read_plan(ROOT / "studies" / "finding.yaml")
+    quick = read_plan(ROOT / "studies" / "finding.yaml", quick=True)
+    assert len(plan.runs) == 27
+    assert plan.shown == "studies/finding.yaml"
+    resolved = set()
+    for run in [*plan.runs, *quick.runs]:
+        if run.arguments[0] in entries("methods"):
+            config = (quick if run in quick.runs else plan).config(run)
+            assert config.values["seed"] == run.seed
+            resolved.add((run.row, run.seed, config.digest()))
+    assert resolved
+
+
+def test_a_store_that_is_none_is_an_error(desk):
+    desk.out.mkdir()
+    (desk.out / "results.json").write_text("[]")
+    with pytest.raises(DataError, match=r"results\.json"):
+        Store(desk.out).results()
