@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from gazebench.bench import Places, bench
 from gazebench.config import resolve
 from gazebench.contract import check, small_config
+from gazebench.method import adam_one_cycle
 from gazebench.methods.gazelle import GazeLLE
 from gazebench.methods.hclora import HCLoRA
 from gazebench.nn.backbones import build_backbone
@@ -99,7 +100,7 @@ def test_objective_is_equation_8():
                 evidence[person, v, u] * (1 - cone[person, v, u]) for v, u in itertools.product(range(8), range(8))
             )
             expected += outside / evidence[person].sum() / 2 / 2  # people, layers
-    assert losses["auxiliary"].item() == pytest.approx(0.7 * float(expected), rel=1e-5)
+    assert losses["auxiliary"].item() == pytest.approx(0.7 * float(expected.detach()), rel=1e-5)
     inout = F.binary_cross_entropy(prediction.inout[:3], torch.tensor([1.0, 1.0, 0.0]))
     assert losses["inout"].item() == pytest.approx(0.5 * inout.item(), rel=1e-5)
     assert set(losses) == {"heatmap", "inout", "auxiliary"}
@@ -250,3 +251,58 @@ def test_identity_is_of_the_backbone_before_it_was_adapted():
         assert model.weights_identity() == expected
     torch.manual_seed(0)
     assert expected["backbone"]["sha256"] == build_backbone("tiny", "random").digest()
+
+
+def test_one_cycle_keeps_every_groups_own_peak():
+    parameters = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    groups = [{"params": [parameters[0]]}, {"params": [parameters[1]], "lr": 4e-3}]
+    optimizer, schedule = adam_one_cycle(groups, 1e-3, 200)
+    assert schedule["interval"] == "step"
+    rates = []
+    for _ in range(199):
+        optimizer.step()
+        schedule["scheduler"].step()
+        rates.append([group["lr"] for group in optimizer.param_groups])
+    assert max(rate[0] for rate in rates) == pytest.approx(1e-3, rel=1e-3)
+    assert max(rate[1] for rate in rates) == pytest.approx(4e-3, rel=1e-3)
+    assert rates[-1][1] < 1e-6
+
+
+def test_augmentation_can_be_left_out():
+    assert method().preprocess().crop == 0.5
+    plain = method(augment=False).preprocess()
+    assert (plain.crop, plain.flip, plain.box_jitter, plain.size) == (0, 0, 0, (112, 112))
+
+
+def test_attention_kernels_agree():
+    fused, plain = method().eval(), method(fused_attention=False).eval()
+    plain.load_export(fused.export())
+    assert torch.allclose(fused(batch()).heatmap, plain(batch()).heatmap, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["dinov2_vitb14", "dinov2_vitl14"])
+def test_official_sizes_take_hub_weights_and_a_training_step_at_448(name, tmp_path):
+    """Weights with torch.hub's names, made here; one person, in bfloat16, recomputing what it can."""
+    from gazebench.nn.backbones import build_backbone
+
+    torch.manual_seed(0)
+    source = build_backbone(name, "random", "timm")
+    state = dict(source.model.state_dict()) | {"mask_token": torch.zeros(1, source.embed_dim)}
+    torch.save(state, tmp_path / "hub.pth")
+    digest = source.digest()
+    del source, state
+    model = HCLoRA(backbone=name, backbone_weights=str(tmp_path / "hub.pth"), compute_dtype="bfloat16", inout=True,
+                   adapted_blocks=4, checkpointing=True)  # fmt: skip
+    assert model.backbone.digest() == digest
+    assert model.size == (448, 448)
+    some = batch()
+    targets = Targets(some.targets.point[:1], torch.tensor([1]), some.targets.points[:1], torch.tensor([0]), [""])
+    images = torch.randint(0, 256, (1, 3, 448, 448), dtype=torch.uint8)
+    one = Batch(images, torch.tensor([0]), some.head[:1], ["a"], ["x"], ["x"], torch.full((1, 2), 448), targets)
+    losses = model.train().loss(model(one), one)
+    torch.stack(list(losses.values())).sum().backward()
+    learning = [p for p in model.parameters() if p.requires_grad]
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in learning)
+    before = model.adaptation.residuals[f"{model.adaptation.blocks[-1]}_qkv"].up.weight.clone()
+    torch.optim.Adam(learning, lr=1e-3).step()
+    assert not torch.equal(model.adaptation.residuals[f"{model.adaptation.blocks[-1]}_qkv"].up.weight, before)
