@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import urlparse
 
 import torch
+from torch import Tensor
 
 from gazebench.types import DataError
 
 
 class WeightsFileError(DataError):
     """A file of weights that is missing or is none."""
+
+
+def misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor], may_lack: Iterable[str] = ()) -> str:
+    """What is wrong with weights for a model, in words; empty when names and shapes agree."""
+    shapes = [
+        f"{key} {tuple(given[key].shape)}, here {tuple(own[key].shape)}"
+        for key in sorted(own.keys() & given.keys())
+        if own[key].shape != given[key].shape
+    ]
+    problems = {
+        "missing": sorted(own.keys() - given.keys() - set(may_lack)),
+        "unknown": sorted(given.keys() - own.keys()),
+        "of another shape": shapes,
+    }
+    return "; ".join(
+        f"{what}: {', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}"
+        for what, names in problems.items()
+        if names
+    )
 
 
 def local_file(place: str | Path) -> Path:

@@ -167,6 +167,8 @@ class GazeLLE(Method):
                 "trainer.max_epochs": 2, "loader.people": "labelled", "model.inout": True, "model.backbone": "tiny"}),
             **_ours("two epochs over drawn scenes need none, and crops make heads harder to read", **{
                 "model.augment": False}),
+            **_ours("the in/out loss is ten times the heatmap's; with weight 1 it led what they share "
+                    "(docs/verification.md)", **{"model.inout_weight": 0.03}),
         },
     }  # fmt: skip
 

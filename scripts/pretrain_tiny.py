@@ -241,7 +241,7 @@ def losses(answers: dict[str, Tensor], truth: Pictures, pixels: Tensor, keep: Te
         "colour": 0.2 * F.cross_entropy(answers["colour"][coloured], colour[coloured]),
         "salient": 0.3 * F.binary_cross_entropy_with_logits(answers["salient"][..., 0][thing], salient[thing].float()),
         "pixels": (weight * error).sum() / weight.sum(),
-        "face": 2 * F.smooth_l1_loss(answers["face"][head][..., :2], face[head][..., :2], beta=0.1)
+        "face": 4 * F.smooth_l1_loss(answers["face"][head][..., :2], face[head][..., :2], beta=0.1)
         + 0.5 * F.binary_cross_entropy_with_logits(answers["face"][head][..., 2], face[head][..., 2]),
     }
 

@@ -20,6 +20,8 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from gazebench.weights import misfits
+
 IMAGE_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGE_STD: Final = (0.229, 0.224, 0.225)
 HUB: Final = "facebookresearch/dinov2"
@@ -179,13 +181,9 @@ def load_weights(backbone: ViTBackbone, state: Mapping[str, Tensor]) -> None:
             state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
             break
     own = backbone.model.state_dict()
-    problems = {
-        "missing": sorted(own.keys() - state.keys() - {"mask_token"}),
-        "unknown": sorted(state.keys() - own.keys() - {"mask_token"}),
-        "of another shape": sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape),
-    }
-    if any(problems.values()):
-        found = "; ".join(f"{what}: {', '.join(keys[:5])} ({len(keys)})" for what, keys in problems.items() if keys)
+    # Only the hub's module has a mask token, and inference never reads it.
+    found = misfits(own, {key: value for key, value in state.items() if key != "mask_token"}, may_lack=["mask_token"])
+    if found:
         raise WeightsError(f"the weights do not fit {backbone.name}: {found}")
     backbone.model.load_state_dict({key: state.get(key, value) for key, value in own.items()})
 

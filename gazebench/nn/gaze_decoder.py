@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from gazebench.weights import misfits
+
 
 class GazeDecoder(nn.Module):
     """Scene features and head boxes -> one gaze heatmap, and optionally one in-frame probability, per person.
@@ -152,22 +154,11 @@ def load_official(decoder: GazeDecoder, state: Mapping[str, Tensor], allow_missi
     """
     own = decoder.state_dict()
     given = {key: value for key, value in state.items() if not key.startswith("backbone.")}
-    missing = own.keys() - given.keys()
-    if allow_missing_inout and not any(key.startswith("inout") for key in given):
-        missing = {key for key in missing if not key.startswith("inout")}
-    problems = {
-        "missing": sorted(missing),
-        "unknown": sorted(given.keys() - own.keys()),
-        "of another shape": sorted(
-            f"{key} {tuple(given[key].shape)}, here {tuple(own[key].shape)}"
-            for key in own.keys() & given.keys()
-            if own[key].shape != given[key].shape
-        ),
-    }
-    if any(problems.values()):
-        found = "; ".join(f"{what}: {', '.join(keys)}" for what, keys in problems.items() if keys)
-        hint = ""
-        if missing and all(key.startswith("inout") for key in missing):
-            hint = "; weights without in/out load into it with allow_missing_inout=True"
-        raise ValueError(f"the weights do not fit the decoder: {found}{hint}")
+    inout = {key for key in own if key.startswith("inout")}
+    without = bool(inout) and not inout & given.keys()
+    found = misfits(own, given, may_lack=inout if without and allow_missing_inout else ())
+    if found:
+        hint = "; weights without in/out load into it with allow_missing_inout=True"
+        only = without and not misfits(own, given, may_lack=inout)
+        raise ValueError(f"the weights do not fit the decoder: {found}{hint if only else ''}")
     decoder.load_state_dict({**own, **given})
