@@ -245,7 +245,9 @@ def adam_one_cycle(groups: list[dict[str, Any]], lr: float, steps: int) -> tuple
     """Adam with a short warm-up and a cosine down to nothing, step by step: for trainings of an epoch or two."""
     optimizer = torch.optim.Adam(groups, lr=lr)
     peaks = [group["lr"] for group in optimizer.param_groups]
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, total_steps=max(2, steps), pct_start=0.05)
+    steps = max(steps, 8)
+    warm = max(0.05, 2.5 / steps)  # torch divides by the length of the warm-up less one step
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, total_steps=steps, pct_start=warm)
     return optimizer, {"scheduler": scheduler, "interval": "step"}
 
 

@@ -156,7 +156,7 @@ def test_evidence_is_asked_by_the_head():
     offset = cell_centres((8, 8))[5, 2] - head[1]
     question = evidence.question(pooled[1])
     answer = evidence.place(torch.cat([offset, offset / (offset.norm() + 1e-6)]))
-    assert logits[1, 5 * 8 + 2].item() == pytest.approx(float(question @ answer) / 32**0.5, abs=1e-4)
+    assert logits[1, 5 * 8 + 2].item() == pytest.approx(float((question @ answer).detach()) / 32**0.5, abs=1e-4)
     assert GazeVector(4)(low, prior, head, (8, 8)).shape == (2, 2)
 
 
@@ -266,6 +266,15 @@ def test_one_cycle_keeps_every_groups_own_peak():
     assert max(rate[0] for rate in rates) == pytest.approx(1e-3, rel=1e-3)
     assert max(rate[1] for rate in rates) == pytest.approx(4e-3, rel=1e-3)
     assert rates[-1][1] < 1e-6
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 8, 20, 21, 40])
+def test_one_cycle_of_few_steps(steps):
+    optimizer, schedule = adam_one_cycle([{"params": [torch.nn.Parameter(torch.zeros(1))]}], 1e-3, steps)
+    for _ in range(steps):
+        assert 0 <= optimizer.param_groups[0]["lr"] <= 1e-3
+        optimizer.step()
+        schedule["scheduler"].step()
 
 
 def test_augmentation_can_be_left_out():
