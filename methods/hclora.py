@@ -104,7 +104,10 @@ class HCLoRA(GazeLLE):
         ),
         "prompts": ("ours", "the paper does not give the prompts of its VPT row; 10 is the smallest that is customary"),
         "supervised_layers": ("ours", _UNSAID + "the last three adapted blocks"),
-        "aux_weight": ("ours", _UNSAID + "on GazeWorld 0.1 was better than 0.3 and 1 (docs/verification.md)"),
+        "aux_weight": (
+            "ours",
+            _UNSAID + "on GazeWorld less was better, 1, 0.3, 0.1, the last with another in/out weight",
+        ),
         "cone_angle": ("ours", _UNSAID + "60 degrees is a customary opening of gaze cones"),
         "cone_sharpness": ("ours", _UNSAID + "with 50 the border is some 0.1 of the picture wide"),
         "lr_adaptation": ("ours", _UNSAID + "the decoder's own rate"),
