@@ -162,9 +162,9 @@ class EpochSampler(Sampler[tuple[int, int]]):
     split without padding, so that no image is seen twice.
     """
 
-    def __init__(self, length: int, *, shuffle: bool, seed: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(self, length: int, *, shuffle: bool, seed: int, rank: int = 0, world: int = 1, epoch: int = 0) -> None:
         self.length, self.shuffle, self.seed, self.rank, self.world = length, shuffle, seed, rank, world
-        self.epoch = 0
+        self.epoch = epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this before each epoch."""
@@ -232,6 +232,16 @@ class GazeDataModule(LightningDataModule):
         self.people, self.selection, self.augment, self.bad_images = people, selection, augment, bad_images
         self.train_stride, self.limit_train, self.limit_test = train_stride, limit_train, limit_test
         self.seed, self.sees_images = seed, sees_images
+        self.first_epoch = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Which epoch comes next: on resuming, workers draw their first batches before Lightning says so."""
+        assert self.trainer is not None
+        return {"epoch": self.trainer.current_epoch + self.trainer.is_last_batch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """See ``state_dict``."""
+        self.first_epoch = int(state_dict["epoch"])
 
     def train_records(self) -> Records:
         """The people trained on.
@@ -293,7 +303,9 @@ class GazeDataModule(LightningDataModule):
         return DataLoader(
             samples,
             batch_size=max(1, round(batch_size / per_image)),
-            sampler=EpochSampler(len(records), shuffle=train, seed=self.seed, rank=rank, world=world),
+            sampler=EpochSampler(
+                len(records), shuffle=train, seed=self.seed, rank=rank, world=world, epoch=self.first_epoch
+            ),
             num_workers=self.workers,
             collate_fn=collate,
             persistent_workers=self.workers > 0 and train,

@@ -115,8 +115,13 @@ class Stop(Callback):
             raise RuntimeError("the power is gone")
 
 
-def test_resuming_gives_the_uninterrupted_result(places, tmp_path, monkeypatch):
-    config = small("gazelle", "--trainer.max_epochs=3")
+@pytest.mark.parametrize(
+    "arguments",
+    [["gazelle"], ["gazelle", "--loader.workers=1"], ["hclora", "--loader.workers=1", "--loader.selection=val"]],
+    ids=" ".join,
+)
+def test_resuming_gives_the_uninterrupted_result(places, tmp_path, monkeypatch, arguments):
+    config = small(*arguments, "--trainer.max_epochs=3")
     whole = bench(config, Places(tmp_path / "w", tmp_path / "wb")).record
     import gazebench.bench as module
 
