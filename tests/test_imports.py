@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
     {"_version", "types"},
-    {"decode", "metrics", "transforms", "images", "annotation_cache", "weights", "world"},
+    {"decode", "metrics", "transforms", "images", "annotation_cache", "weights", "world", "vlm"},
     {"nn", "protocol"},
     {"evaluation", "dataset"},
     {"method", "results"},
@@ -16,7 +16,7 @@ LAYERS = [
     {"config", "predictions", "settings"},
     {"bench", "dataset_tools"},
     {"report", "score"},
-    {"predict", "contract", "study"},
+    {"predict", "contract", "study", "probe"},
     {"cli"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
