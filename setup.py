@@ -10,9 +10,15 @@ MAPPED = {f"gazebench.{folder}": folder for folder in ("methods", "datasets", "s
 packages = find_namespace_packages(include=["gazebench", "gazebench.*"])
 for package, folder in MAPPED.items():
     packages += [package, *(f"{package}.{sub}" for sub in find_namespace_packages(folder))]
+MAPPED["gazebench.leaderboards.published"] = "leaderboards/published"
+packages.append("gazebench.leaderboards.published")
 
 setup(
     packages=sorted(set(packages)),
     package_dir=MAPPED,
-    package_data={"gazebench": ["**/*.pt", "**/*.json", "py.typed"], "gazebench.splits": ["**/*"]},
+    package_data={
+        "gazebench": ["**/*.pt", "**/*.json", "**/*.yaml", "py.typed"],
+        "gazebench.splits": ["**/*"],
+        "gazebench.leaderboards.published": ["*.yaml"],
+    },
 )

@@ -9,9 +9,9 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
     {"_version", "types"},
     {"decode", "metrics", "transforms", "images", "annotation_cache", "weights", "world", "vlm"},
-    {"nn", "protocol"},
+    {"nn", "protocol", "subsets"},
     {"evaluation", "dataset"},
-    {"method", "results"},
+    {"method", "results", "published"},
     {"registry", "datamodule"},
     {"config", "predictions", "settings"},
     {"bench", "dataset_tools"},

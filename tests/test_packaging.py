@@ -74,7 +74,17 @@ def test_wheel(tmp_path):
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    wanted = {"gazebench", "methods", "datasets", "splits", "pyproject.toml", "setup.py", "README.md", "LICENSE"}
+    wanted = {
+        "gazebench",
+        "methods",
+        "datasets",
+        "splits",
+        "leaderboards",
+        "pyproject.toml",
+        "setup.py",
+        "README.md",
+        "LICENSE",
+    }
     for name in listed.stdout.splitlines():
         if name.split("/")[0] in wanted and (ROOT / name).is_file():
             target = source / name
