@@ -14,7 +14,7 @@ from gazebench.dataset import Card, Crop, GazeDataset
 from gazebench.images import resized
 from gazebench.metrics.classes import InOutAP
 from gazebench.protocol import SEVERAL_ANNOTATORS, Protocol, Use
-from gazebench.types import DataError, Records, ragged_starts
+from gazebench.types import DataError, FloatArray, Records, ragged_starts
 from gazebench.world import WORLD_VERSION, Scene, annotate, compose, draw
 
 ANNOTATORS = 10
@@ -99,6 +99,10 @@ class GazeWorld(GazeDataset):
         """Draws the scene, then treats the picture as if it came from a file."""
         width, height = self.size(records, image)
         return resized(draw(self.scene(str(records.images[image])), width, height), size, crop, flip)
+
+    def salient_regions(self, records: Records, image: int) -> FloatArray | None:
+        """The salient box of the scene."""
+        return np.array([self.scene(str(records.images[image])).salient_box], dtype=np.float64)
 
     @classmethod
     def fake(cls, root: Path, *, people: int = 12, seed: int = 0) -> GazeWorld:

@@ -23,7 +23,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from gazebench import results
+from gazebench import results, subsets
 from gazebench.config import Config, provenance
 from gazebench.datamodule import GazeDataModule
 from gazebench.dataset import GazeDataset, file_digest
@@ -420,6 +420,7 @@ def smoke_reasons(
         reasons.append("it starts from the weights of a smoke run")
     if skipped:
         reasons.append(f"{len(skipped)} unreadable images were skipped")
+    reasons += subsets.defects(data["test"]["subsets"])
     if code["dirty"]:
         reasons.append("the code had uncommitted changes")
     return reasons

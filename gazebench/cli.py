@@ -22,6 +22,7 @@ OVERVIEW = """gazebench: gaze-following methods behind one interface, on the sam
   gazebench score PREDICTIONS DATASET  score saved predictions, ours or anyone's
   gazebench predict IMAGE --box x0,y0,x1,y1 --weights FILE   where does this person look: a picture and JSON
   gazebench study PLAN.yaml            many runs with seeds, resumably: a paper's tables and figures, with intervals
+  gazebench probe DATASET              ask a vision-language model what is salient: consistent / inconsistent people
   gazebench list                       methods, datasets and protocols
   gazebench leaderboard [DATASET]      regenerate the tables from the records
   gazebench data check|fake|ids DATASET   look at a dataset; write a tiny one in the official layout; list person ids
@@ -132,6 +133,13 @@ def study(arguments: list[str]) -> int:
     from gazebench.study.command import main as run
 
     return run(*_places(arguments))
+
+
+def probe(arguments: list[str]) -> int:
+    """Who is consistent with what is salient."""
+    from gazebench.probe.command import main as run
+
+    return run(arguments)
 
 
 def settings(arguments: list[str]) -> int:
@@ -264,6 +272,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "score": score,
     "predict": predict,
     "study": study,
+    "probe": probe,
     "settings": settings,
     "list": listing,
     "leaderboard": leaderboard,

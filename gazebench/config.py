@@ -120,7 +120,7 @@ def resolve(
     values = yaml.safe_load(parser.dump(config, skip_unset=False, skip_validation=True))
     values = {"model": {}, "dataset": {}} | values
     for name in ("root", "subsets"):  # the file re-runs from any folder
-        if values["dataset"].get(name):
+        if values["dataset"].get(name) and Path(values["dataset"][name]).exists():  # else the name of a shipped split
             values["dataset"][name] = str(Path(values["dataset"][name]).resolve())
     return Config(values)
 

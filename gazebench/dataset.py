@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from gazebench import subsets
 from gazebench.images import image_size, load_image
 from gazebench.protocol import Protocol
-from gazebench.types import IN_FRAME, DataError, Policy, Records
+from gazebench.types import IN_FRAME, DataError, FloatArray, Policy, Records
 
 Crop = tuple[int, int, int, int]
 SPLITS = ("train", "val", "trainval", "test")
@@ -81,7 +82,8 @@ class GazeDataset(ABC):
     Args:
         root: the folder of the official release.
         bad_rows: ``error`` stops at rows that make no sense and names them, ``skip`` leaves them out and counts them.
-        subsets: a split file (``person_id<TAB>subset``) giving consistent / inconsistent of each person.
+        subsets: who is consistent and who inconsistent: the name of a prober whose split is shipped, a folder of split
+            files, or a file (docs/splits.md).
     """
 
     root: Path | None = None
@@ -89,6 +91,7 @@ class GazeDataset(ABC):
     subsets: Path | None = None
     _memo: dict[str, Records] = field(default_factory=dict, init=False, repr=False)
     _sizes: dict[str, tuple[int, int]] = field(default_factory=dict, init=False, repr=False)
+    _subsets: dict[str, dict[str, Any]] = field(default_factory=dict, init=False, repr=False)
 
     card: ClassVar[Card]
     protocol: ClassVar[Protocol]
@@ -112,8 +115,11 @@ class GazeDataset(ABC):
             raise DataError(f"{self.card.name} has no split {split!r}; it has {', '.join(SPLITS)}")
         if split not in self._memo:
             records = self.parse(split)
-            if split == "test" and self.subsets is not None:
-                records = with_subsets(records, self.subsets)
+            place = None if self.subsets is None else subsets.locate(Path(self.subsets), self.card.name, split)
+            if place is not None:
+                used = subsets.read(place)
+                records, coverage = subsets.attach(records, used)
+                self._subsets[split] = subsets.identity(used, coverage)
             self._memo[split] = records
         return self._memo[split]
 
@@ -137,6 +143,10 @@ class GazeDataset(ABC):
     ) -> npt.NDArray[np.uint8]:
         """(H, W, 3) uint8 RGB; ``crop`` in pixels of the original, then resized to ``size`` (H, W), then flipped."""
         return load_image(self.path(records, image), size=size, crop=crop, flip=flip)
+
+    def salient_regions(self, records: Records, image: int) -> FloatArray | None:
+        """(K, 4) normalised xyxy: what a gaze-blind observer would bet on; None where nobody knows the truth."""
+        return None
 
     def path(self, records: Records, image: int) -> Path:
         """The file of an image."""
@@ -191,38 +201,8 @@ class GazeDataset(ABC):
             "official": dict(completeness.official),
             "skipped_rows": completeness.issues,
             "complete": completeness.complete,
-            "subsets": None if self.subsets is None else file_digest(self.subsets),
+            "subsets": self._subsets.get(split),
         }
-
-
-def with_subsets(records: Records, path: Path) -> Records:
-    """Adds the column ``subset`` from a split file; people the file does not name have none.
-
-    The file has a header ``person_id<TAB>subset`` and one line a person.
-
-    Raises:
-        DataError: the file is missing, has another header, an unknown subset, or names nobody of these records.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: no such split file; give one with --dataset.subsets or leave the option out")
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
-    if not lines or lines[0].split("\t") != ["person_id", "subset"]:
-        raise DataError(f"{path}:1: the first line must be 'person_id<TAB>subset'")
-    subset_of: dict[str, str] = {}
-    for row, line in enumerate(lines[1:], start=2):
-        person, _, subset = line.rpartition("\t")
-        if subset not in ("consistent", "inconsistent", ""):
-            raise DataError(f"{path}:{row}: subset is {subset!r}; it must be 'consistent', 'inconsistent' or empty")
-        subset_of[person] = subset
-    unknown = set(subset_of) - set(map(str, records.person_id))
-    if len(unknown) == len(subset_of):
-        raise DataError(
-            f"{path}: none of its {len(subset_of):,} people is in {records.dataset}/{records.split} "
-            f"(the file says e.g. {next(iter(subset_of), '')!r}, the data {str(records.person_id[0])!r})"
-        )
-    column = np.array([subset_of.get(str(person), "") for person in records.person_id])
-    return replace(records, columns={**records.columns, "subset": column})
 
 
 def file_digest(path: Path) -> str:

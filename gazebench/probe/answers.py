@@ -1,0 +1,172 @@
+"""A prober's answer in words to regions: read forgivingly, judged strictly."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from gazebench.types import FloatArray
+
+Convention = Literal["0-999", "unit"]
+"""How coordinates are to be written: whole numbers from 0 to 999 (999 is the right or lower edge), or shares."""
+
+MOST_REGIONS = 20
+"""More than that is a model repeating itself."""
+
+_THOUGHTS = re.compile(r"<think>.*?(</think>|\Z)", re.DOTALL)
+_NATIVE = re.compile(r"\(\s*(-?[\d.]+)\s*,\s*(-?[\d.]+)\s*\)\s*,\s*\(\s*(-?[\d.]+)\s*,\s*(-?[\d.]+)\s*\)")
+"""Boxes as older Qwen-VL models write them: (x0,y0),(x1,y1)."""
+_CORNERS = (("x0", "y0", "x1", "y1"), ("x1", "y1", "x2", "y2"), ("xmin", "ymin", "xmax", "ymax"),
+            ("x_min", "y_min", "x_max", "y_max"), ("left", "top", "right", "bottom"))  # fmt: skip
+_NOT_A_REGION = re.compile(r"point|score|conf|prob|size|scale|colou?r|head|person|observer|subject|thought|reason")
+"""Under such names four numbers are something else, or the person who was asked about."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What an answer says.
+
+    Attributes:
+        regions: (K, 4) float64 xyxy, normalised, within the picture, with area; K = 0 when it is unusable.
+        problem: why it is unusable, "" when it can be used.
+    """
+
+    regions: FloatArray
+    problem: str = ""
+
+    @property
+    def usable(self) -> bool:
+        """Whether a verdict can rest on it."""
+        return not self.problem
+
+
+def read_answer(
+    text: str, finish_reason: str, size: tuple[int, int], convention: Convention = "0-999", may_be_none: bool = False
+) -> Answer:
+    """Reads the regions out of an answer.
+
+    Forgiven: code fences, prose and thoughts around the JSON, one box instead of a list, other names for it, corners
+    in the wrong order, boxes reaching over the edge, and coordinates in pixels of the picture shown (when one is over
+    999) or as shares (when all are at most 1 and one is no whole number). Not forgiven: an answer that was cut, that
+    names no region, or whose numbers fit no reading. Asked for at least one region, "none" is no answer either.
+
+    Args:
+        text: the answer.
+        finish_reason: as the server told it.
+        size: (width, height) in pixels of the picture as it was shown.
+        convention: of the coordinates.
+        may_be_none: whether no region is an answer too: it is where regions are computed.
+    """
+    if finish_reason == "length":
+        return _unusable("cut at the limit of tokens")
+    if finish_reason == "content_filter":
+        return _unusable("withheld by a content filter")
+    text = _THOUGHTS.sub(" ", text)
+    if not text.strip():
+        return _unusable("empty")
+    values, cut = _json_values(text)
+    if cut:
+        return _unusable("the JSON is not closed")
+    found = [(_named(value), list(_boxes(value))) for value in values]
+    if any(named and boxes for named, boxes in found):  # a bare box in the prose is then the one asked about
+        found = [(named, boxes) for named, boxes in found if named]
+    boxes = [box for _, some in found for box in some]
+    if not boxes:
+        boxes = [tuple(float(number) for number in match) for match in _NATIVE.findall(text) if _numbers(match)]
+    if not boxes and may_be_none and values:
+        return Answer(np.zeros((0, 4)))
+    if not boxes:
+        return _unusable("no box in it")
+    if len(boxes) > MOST_REGIONS:
+        return _unusable(f"{len(boxes)} boxes, more than {MOST_REGIONS}")
+    return _normalised(np.array(boxes, dtype=np.float64), size, convention)
+
+
+def _named(value: Any) -> bool:
+    """Whether a JSON value names what is in it."""
+    return isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, dict) for item in value))
+
+
+def _normalised(boxes: FloatArray, size: tuple[int, int], convention: Convention) -> Answer:
+    if not np.isfinite(boxes).all():
+        return _unusable("a coordinate that is not finite")
+    largest, whole = boxes.max(), bool((boxes == np.rint(boxes)).all())
+    if convention == "unit" or (largest <= 1 and not whole):
+        scale = np.ones(4)
+    elif largest <= 1000:  # 1000 for the edge is a slip of one
+        scale = np.full(4, 999.0)
+    else:
+        scale = np.array([*size, *size], dtype=np.float64)
+    boxes = boxes / scale
+    boxes = np.concatenate([np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])], axis=1)
+    if (boxes > 1.05).any() or (boxes < -0.05).any():
+        return _unusable("a box far outside the picture")
+    boxes = np.clip(boxes, 0.0, 1.0)
+    boxes = boxes[(boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])]
+    return Answer(np.unique(boxes, axis=0)) if len(boxes) else _unusable("no box with an area")
+
+
+def _json_values(text: str) -> tuple[list[Any], bool]:
+    """The outermost JSON values with brackets in a text, and whether one was opened and never closed."""
+    decoder, values, place = json.JSONDecoder(), [], 0
+    while (opening := _next_bracket(text, place)) >= 0:
+        try:
+            value, place = decoder.raw_decode(text, opening)
+            values.append(value)
+        except (ValueError, RecursionError):
+            if not _closes(text, opening):
+                return values, True
+            place = opening + 1
+    return values, False
+
+
+def _next_bracket(text: str, start: int) -> int:
+    found = [place for place in (text.find("{", start), text.find("[", start)) if place >= 0]
+    return min(found, default=-1)
+
+
+def _closes(text: str, opening: int) -> bool:
+    depth = 0
+    for sign in text[opening:]:
+        depth += (sign in "[{") - (sign in "]}")
+        if not depth:
+            return True
+    return False
+
+
+def _boxes(value: Any, depth: int = 0) -> Iterator[tuple[float, ...]]:
+    """Every box in a JSON value."""
+    if depth > 12:
+        return
+    if isinstance(value, list):
+        if len(value) == 4 and _numbers(value):
+            yield tuple(float(number) for number in value)
+            return
+        for item in value:
+            yield from _boxes(item, depth + 1)
+    elif isinstance(value, dict):
+        for names in _CORNERS:
+            corners = [value.get(name) for name in names]
+            if _numbers(corners):
+                yield tuple(float(corner) for corner in corners)  # type: ignore[arg-type]
+                return
+        for name, item in value.items():
+            if not _NOT_A_REGION.search(name.lower()):
+                yield from _boxes(item, depth + 1)
+
+
+def _numbers(values: Any) -> bool:
+    try:
+        return all(not isinstance(value, bool) and math.isfinite(float(value)) for value in values)
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
+def _unusable(problem: str) -> Answer:
+    return Answer(np.zeros((0, 4)), problem)

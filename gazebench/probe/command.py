@@ -1,0 +1,240 @@
+"""``gazebench probe``: asks, builds the split, audits it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gazebench import results, subsets
+from gazebench.dataset import SPLITS, GazeDataset
+from gazebench.dataset_tools import built
+from gazebench.probe import asking, audit, build
+from gazebench.probe.probers import ModelProber, Oracle, Prober, SpectralResidual, prompt
+from gazebench.types import DataError, Records
+from gazebench.vlm.messages import Backend, Decoding, VLMError
+from gazebench.vlm.pictures import Encoding
+from gazebench.vlm.store import AnswerStore
+
+SPLITS_FOLDER = results.CHECKOUT / "splits" if results.CHECKOUT else Path("splits")
+
+DESCRIPTION = """\
+Asks a prober, for every person of a split, which regions of the picture are likely to attract that person by scene
+context alone, and makes of the answers who is consistent and who inconsistent (docs/splits.md). Answers are kept as
+they arrive: repeating a command that was stopped goes on where it was."""
+
+EPILOGUE = """\
+examples:
+  gazebench probe gazeworld --prober oracle
+  gazebench probe gazefollow --dataset.root=DIR --prober openai --model Qwen/Qwen3-VL-32B-Instruct \\
+    --url http://localhost:8000/v1 --in-flight 128
+  gazebench probe vat --dataset.root=DIR ... --shard 3/16      one of sixteen processes or machines; then, once,
+  gazebench probe vat --dataset.root=DIR ... --build           with all their answers in one folder
+  gazebench probe gazeworld --prober saliency --audit --against oracle"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options; what begins with ``--dataset.`` goes to the dataset."""
+    own = argparse.ArgumentParser(
+        prog="gazebench probe", description=DESCRIPTION, epilog=EPILOGUE, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    own.add_argument("dataset")
+    own.add_argument("--split", default="test", choices=SPLITS)
+    own.add_argument("--prober", default="openai", choices=("openai", "transformers", "oracle", "saliency"))
+    own.add_argument("--name", default="", help="of the split; the model's by default")
+    own.add_argument("--out", type=Path, default=SPLITS_FOLDER, help="folder of splits (default: %(default)s)")
+    own.add_argument("--runs", type=Path, default=Path("runs"), help="raw answers are kept in RUNS/probes")
+    steps = own.add_argument_group("steps (by default: ask, then build)")
+    steps.add_argument("--build", action="store_true", help="only build the split of the answers there are")
+    steps.add_argument("--partial", action="store_true", help="build although somebody has no answer")
+    steps.add_argument("--audit", action="store_true", help="only look at the answers there are: sheets and figures")
+    steps.add_argument("--against", action="append", default=[], metavar="SPLIT", help="a split to compare with")
+    steps.add_argument("--dry-run", action="store_true", help="only say how much there is to ask")
+    who = own.add_argument_group("who is asked about")
+    who.add_argument("--shard", default="", metavar="I/N", help="only this part; each goes to a file of its own")
+    who.add_argument("--stride", type=int, default=1, help="video: every n-th appearance; neighbours take its regions")
+    who.add_argument("--limit", type=int, default=0, help="only so many people, to try it out")
+    model = own.add_argument_group("model (openai, transformers)")
+    model.add_argument("--model", default="Qwen/Qwen3-VL-32B-Instruct", help="default: %(default)s, the paper's")
+    model.add_argument("--revision", default="")
+    model.add_argument("--prompt", default="regions-1")
+    model.add_argument("--max-side", type=int, default=1280, help="pictures are shown at most this large")
+    model.add_argument("--max-tokens", type=int, default=512)
+    model.add_argument("--temperature", type=float, default=0.0)
+    model.add_argument("--attempts", type=int, default=3, help="how often an answer of no use is asked for in all")
+    server = own.add_argument_group("server (openai)")
+    server.add_argument("--url", default="http://localhost:8000/v1", help="default: %(default)s")
+    server.add_argument("--in-flight", type=int, default=64)
+    server.add_argument("--timeout", type=float, default=120.0, help="seconds a request may take")
+    local = own.add_argument_group("in this process (transformers)")
+    local.add_argument("--device", default="auto")
+    local.add_argument("--dtype", default="auto", choices=("auto", "bfloat16", "float16", "float32"))
+    local.add_argument("--batch-size", type=int, default=8)
+    return own
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command; 1 when somebody is left without an answer."""
+    given, options = parser().parse_known_args(list(arguments))
+    foreign = [word for word in options if not word.startswith("--dataset.")]
+    if foreign:
+        raise DataError(f"gazebench probe: {' '.join(foreign)} makes no sense here; --help lists the options")
+    dataset = built(given.dataset, options)
+    records = dataset.records(given.split)
+    try:
+        prober = _prober(given)
+        store = AnswerStore(given.runs / "probes" / given.dataset, prober.name, prober.identity())
+        who = asking.plan(records, given.stride)
+        code = 0
+        if given.audit:
+            return _audit(given, dataset, records, prober, store, who)
+        if not given.build:
+            _announce(given, prober, store, who)
+            if given.dry_run:
+                return 0
+            code = _ask(given, dataset, records, prober, store, who)
+    except VLMError as error:
+        raise DataError(str(error)) from error
+    if given.shard:
+        print("this was one shard; when all are answered: the same command with --build instead of --shard")
+    elif given.limit and not given.partial:
+        print("this was a trial; without --limit the others are asked about, and the split is built")
+    elif not code or given.partial:
+        path, card = build.write(
+            given.out / given.dataset / prober.name, dataset, records, prober, store, who, partial=given.partial
+        )
+        _show(path, card)
+    return code
+
+
+def _prober(given: argparse.Namespace) -> Prober:
+    if given.prober == "oracle":
+        return Oracle()
+    if given.prober == "saliency":
+        return SpectralResidual()
+    backend: Backend
+    if given.prober == "openai":
+        from gazebench.vlm.openai_server import OpenAIServer
+
+        backend = OpenAIServer(
+            given.url, given.model, revision=given.revision, in_flight=given.in_flight, timeout=given.timeout
+        )
+    else:
+        from gazebench.vlm.local import LocalModel
+
+        backend = LocalModel(
+            given.model, revision=given.revision, dtype=given.dtype, device=given.device, batch_size=given.batch_size
+        )
+    decoding = Decoding(max_tokens=given.max_tokens, temperature=given.temperature)
+    encoding = Encoding(max_side=given.max_side)
+    return ModelProber(backend, prompt(given.prompt), encoding, decoding, given.attempts, given.name)
+
+
+def _announce(given: argparse.Namespace, prober: Prober, store: AnswerStore, who: asking.Plan) -> None:
+    known = len(store.answers(given.split))
+    print(f"{given.dataset}/{given.split}: {len(who.source):,} people, {len(who.asked):,} to ask {prober.name} about; "
+          f"{known:,} have answers in {store.folder}")  # fmt: skip
+    for sibling in store.other_identities():
+        print(f"  {sibling.answers:,} answers of another identity stay in {sibling.folder.name}: {sibling.differs}")
+
+
+def _ask(
+    given: argparse.Namespace, dataset: GazeDataset, records: Records, prober: Prober, store: AnswerStore,
+    who: asking.Plan,
+) -> int:  # fmt: skip
+    if given.prober == "openai" and isinstance(prober, ModelProber):
+        _check_server(prober.backend)
+    meter = _Meter()
+    try:
+        outcome = asking.ask(
+            dataset, records, prober, store, who, shard=_shard(given.shard), limit=given.limit, progress=meter
+        )
+    finally:
+        meter.close()
+    print(f"{outcome.answered:,} answers came; {outcome.unusable:,} people have nothing but answers of no use")
+    if outcome.open:
+        key, reason = next(iter(outcome.open.items()))
+        print(f"{len(outcome.open):,} people have no answer, e.g. {key}: {reason}", file=sys.stderr)
+        print("repeat the command to ask about them", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _check_server(backend: Any) -> None:
+    served = backend.check()
+    if served and backend.model not in served:
+        raise DataError(f"{backend.base_url} serves {', '.join(served)}, not {backend.model}; give one with --model")
+
+
+def _shard(text: str) -> tuple[int, int] | None:
+    if not text:
+        return None
+    index, slash, count = text.partition("/")
+    if not (slash and index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+        raise DataError(f"--shard {text}: give it as I/N, from 1/N to N/N")
+    return int(index), int(count)
+
+
+def _audit(
+    given: argparse.Namespace, dataset: GazeDataset, records: Records, prober: Prober, store: AnswerStore,
+    who: asking.Plan,
+) -> int:  # fmt: skip
+    found = build.verdicts(dataset, records, prober, store, who)
+    if all(one.origin == build.UNANSWERED for one in found):
+        raise DataError(f"nobody of {given.dataset}/{given.split} has an answer in {store.folder}; ask first")
+    others: dict[str, dict[str, str]] = {}
+    truth = {str(p): str(s) for p, s in zip(records.person_id, records.columns.get("subset", []), strict=False)}
+    if any(truth.values()):
+        others[f"the subsets {dataset.card.title} comes with"] = truth
+    for name in given.against:
+        place = subsets.locate(Path(name), given.dataset, given.split)
+        if place is None:
+            raise DataError(f"--against {name}: it has nothing for {given.split}")
+        others[name] = {person: row[0] for person, row in subsets.read(place).rows.items()}
+    folder = given.runs / "probes" / given.dataset / f"audit-{prober.name}-{given.split}"
+    card = build.describe(dataset, records, prober, store, who, found)
+    title = f"{prober.name} on {dataset.card.title}, {given.split}"
+    path = audit.page(folder, title, dataset, records, found, card, others)
+    print(path.read_text(encoding="utf-8").split("## The rule")[0])
+    print(f"page {path}")
+    return 0
+
+
+def _show(path: Path, card: dict[str, Any]) -> None:
+    counts = card["counts"]
+    share = "-" if card["share_consistent"] is None else f"{100 * card['share_consistent']:.1f}%"
+    print(f"{counts['consistent']:,} consistent, {counts['inconsistent']:,} inconsistent ({share} consistent)")
+    print(", ".join(f"{counts[name]:,} {name}" for name in ("unparsed", "unanswered", "no_head_box", "out_of_frame")))
+    print(f"split     {path}\ncard      {path.with_suffix('.json')}")
+
+
+class _Meter:
+    """A line on the terminal, or one now and then in a log."""
+
+    def __init__(self) -> None:
+        self.begun = self.last = time.monotonic()
+        self.first: int | None = None
+        self.every = 0.5 if sys.stderr.isatty() else 30.0
+
+    def __call__(self, done: int, people: int, useless: int) -> None:
+        now = time.monotonic()
+        if self.first is None:
+            self.first = done - 1
+        if now - self.last < self.every and done < people:
+            return
+        self.last = now
+        rate = (done - self.first) / max(1e-9, now - self.begun)
+        left = (people - done) / rate if rate else np.inf
+        end = "\r" if sys.stderr.isatty() else "\n"
+        text = f"{done:,} of {people:,} people, {useless:,} without use, {rate:.1f}/s, {left / 60:.0f} min left"
+        print(text.ljust(78), end=end, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self.first is not None and sys.stderr.isatty():
+            print(file=sys.stderr)

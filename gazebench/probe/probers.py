@@ -1,0 +1,266 @@
+"""Who can be asked for regions: vision-language models, the truth of drawn scenes, and a saliency map."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from importlib.resources import files
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+from scipy import ndimage
+
+from gazebench.dataset import GazeDataset
+from gazebench.images import resized
+from gazebench.probe.answers import Convention
+from gazebench.types import DataError, FloatArray, Records
+from gazebench.vlm.messages import Backend, Decoding, Failure, Message, Picture, Reply, Request
+from gazebench.vlm.pictures import Encoding, encode, from_file
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One person to be asked about.
+
+    Attributes:
+        key: the person's id.
+        person, image: rows of the records.
+        head: (4,) xyxy, normalised.
+        attempt: how often an answer about this person was of no use before.
+    """
+
+    key: str
+    person: int
+    image: int
+    head: FloatArray
+    attempt: int = 0
+
+
+class Prober(ABC):
+    """Says which regions are likely to attract a person by scene context alone."""
+
+    name: str
+    convention: Convention
+    attempts: int = 1
+    may_name_none: bool = False
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """All that its answers depend on, as JSON values."""
+
+    @abstractmethod
+    def size(self, dataset: GazeDataset, records: Records, image: int) -> tuple[int, int]:
+        """(width, height) in pixels of a picture as it is shown."""
+
+    @abstractmethod
+    def ask(self, dataset: GazeDataset, records: Records, jobs: Iterable[Job]) -> Iterator[Reply | Failure]:
+        """Answers as they arrive, in any order; jobs are drawn from lazily."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """An entry of ``prompts.yaml``; ``user`` has the place ``{box}``."""
+
+    name: str
+    convention: Convention
+    system: str
+    user: str
+
+    def messages(self, head: FloatArray, picture: Picture) -> tuple[Message, ...]:
+        """The picture first: whoever asks about several people of it shares its part of a server's cache."""
+        box = ", ".join(str(round(999 * float(value))) for value in head)
+        return Message("system", (self.system,)), Message("user", (picture, self.user.format(box=box)))
+
+
+@cache
+def prompts() -> Mapping[str, Prompt]:
+    """The prompts there are, by name."""
+    text = (files("gazebench.probe") / "prompts.yaml").read_text(encoding="utf-8")
+    return {name: Prompt(name=name, **entry) for name, entry in yaml.safe_load(text).items()}
+
+
+def prompt(name: str) -> Prompt:
+    """A prompt by name; DataError when there is none."""
+    if name not in prompts():
+        raise DataError(f"no prompt {name!r}; gazebench/probe/prompts.yaml has {', '.join(prompts())}")
+    return prompts()[name]
+
+
+class ModelProber(Prober):
+    """A vision-language model.
+
+    Args:
+        backend: where it runs.
+        prompt: what it is asked.
+        encoding: how pictures are shown to it.
+        decoding: of the first attempt.
+        attempts: an answer of no use is asked for again so often in all, at temperature 0.7 with another seed.
+        name: of the splits it makes; by default the model's.
+    """
+
+    AGAIN: ClassVar[float] = 0.7
+    """At temperature 0 the same words would come again."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        prompt: Prompt,
+        encoding: Encoding | None = None,
+        decoding: Decoding | None = None,
+        attempts: int = 3,
+        name: str = "",
+    ) -> None:
+        if attempts < 1:
+            raise DataError(f"--attempts {attempts}: ask at least once")
+        self.backend, self.prompt, self.attempts = backend, prompt, attempts
+        self.encoding, self.decoding = encoding or Encoding(), decoding or Decoding()
+        self.convention = prompt.convention
+        model = str(backend.identity()["model"]).rstrip("/").rsplit("/", 1)[-1]
+        self.name = name or "".join(sign if sign.isalnum() or sign in "._-" else "-" for sign in model.lower())
+
+    def identity(self) -> dict[str, Any]:
+        """Model, prompt, pictures, decoding."""
+        return {
+            "kind": "vision-language model",
+            **self.backend.identity(),
+            "prompt": asdict(self.prompt),
+            "pictures": self.encoding.identity(),
+            "decoding": {**asdict(self.decoding), "attempts": self.attempts, "temperature_again": self.AGAIN},
+        }
+
+    def size(self, dataset: GazeDataset, records: Records, image: int) -> tuple[int, int]:
+        """After reduction to ``max_side``."""
+        width, height = dataset.size(records, image)
+        scale = min(1.0, self.encoding.max_side / max(width, height))
+        return max(1, round(width * scale)), max(1, round(height * scale))
+
+    def ask(self, dataset: GazeDataset, records: Records, jobs: Iterable[Job]) -> Iterator[Reply | Failure]:
+        """Asks the backend; a picture is encoded once for all its people."""
+        return self.backend.ask(self._requests(dataset, records, jobs))
+
+    def _requests(self, dataset: GazeDataset, records: Records, jobs: Iterable[Job]) -> Iterator[Request]:
+        shown, picture = -1, None
+        for job in jobs:
+            if picture is None or job.image != shown:
+                shown, picture = job.image, self._picture(dataset, records, job.image)
+            decoding = self.decoding
+            if job.attempt:
+                decoding = replace(decoding, temperature=self.AGAIN, seed=decoding.seed + job.attempt)
+            yield Request(job.key, self.prompt.messages(job.head, picture), decoding)
+
+    def _picture(self, dataset: GazeDataset, records: Records, image: int) -> Picture:
+        options = self.encoding.max_side, self.encoding.format, self.encoding.quality
+        if dataset.root is None:  # drawn, not read
+            return encode(dataset.picture(records, image), *options)
+        return from_file(dataset.path(records, image), *options)
+
+
+class LocalProber(Prober):
+    """Base of probers that compute their regions."""
+
+    convention: Convention = "unit"
+    may_name_none = True
+
+    def size(self, dataset: GazeDataset, records: Records, image: int) -> tuple[int, int]:
+        """Nothing is in pixels."""
+        return 1, 1
+
+    def ask(self, dataset: GazeDataset, records: Records, jobs: Iterable[Job]) -> Iterator[Reply | Failure]:
+        """One after another."""
+        for job in jobs:
+            regions = [{"bbox_2d": [round(float(v), 6) for v in box]} for box in self.regions(dataset, records, job)]
+            yield Reply(job.key, json.dumps({"regions": regions}), "stop")
+
+    @abstractmethod
+    def regions(self, dataset: GazeDataset, records: Records, job: Job) -> FloatArray:
+        """(K, 4) xyxy, normalised."""
+
+
+class Oracle(LocalProber):
+    """What the scene's maker knows; only drawn datasets have it."""
+
+    name = "oracle"
+
+    def identity(self) -> dict[str, Any]:
+        """The truth has no settings."""
+        return {"kind": "the dataset's own truth", "model": "oracle", "version": 1}
+
+    def regions(self, dataset: GazeDataset, records: Records, job: Job) -> FloatArray:
+        """The dataset's.
+
+        Raises:
+            DataError: it knows of none.
+        """
+        found = dataset.salient_regions(records, job.image)
+        if found is None:
+            raise DataError(
+                f"{dataset.card.title} has no truth about what is salient, so it has no oracle; use --prober saliency, "
+                "openai or transformers"
+            )
+        return found
+
+
+class SpectralResidual(LocalProber):
+    """A saliency map without a model: Hou and Zhang, Saliency Detection: A Spectral Residual Approach, 2007.
+
+    The map's largest regions above its mean plus two deviations, of those that are not mostly the asked person's own
+    head. It sees contrast, not meaning: a stand-in to try the pipeline with, no substitute for the paper's prober.
+    """
+
+    name = "spectral-residual"
+    WIDTH, SMOOTHING, DEVIATIONS, MOST, LEAST_AREA = 64, 2.5, 2.0, 3, 0.002
+
+    def __init__(self) -> None:
+        self._last: tuple[str, FloatArray] = "", np.zeros((0, 4))
+
+    def identity(self) -> dict[str, Any]:
+        """Its constants."""
+        return {
+            "kind": "saliency map without a model",
+            "model": self.name,
+            "version": 1,
+            "width": self.WIDTH,
+            "smoothing": self.SMOOTHING,
+            "deviations": self.DEVIATIONS,
+            "regions": self.MOST,
+            "least_area": self.LEAST_AREA,
+        }
+
+    def regions(self, dataset: GazeDataset, records: Records, job: Job) -> FloatArray:
+        """Those of the picture, computed once, but the person's own head."""
+        key = str(records.images[job.image])
+        if self._last[0] != key:
+            self._last = key, self._of_picture(dataset.picture(records, job.image))
+        boxes = self._last[1]
+        low, high = np.maximum(boxes[:, :2], job.head[:2]), np.minimum(boxes[:, 2:], job.head[2:])
+        shared = np.clip(high - low, 0, None).prod(1) / (boxes[:, 2:] - boxes[:, :2]).prod(1)
+        return boxes[shared <= 0.5][: self.MOST]
+
+    def _of_picture(self, picture: npt.NDArray[np.uint8]) -> FloatArray:
+        height, width = picture.shape[:2]
+        grid = max(1, round(self.WIDTH * height / width)), self.WIDTH
+        grey = resized(picture, grid).astype(np.float64).mean(2)
+        salient = saliency(grey, self.SMOOTHING)
+        labels, _ = ndimage.label(salient > salient.mean() + self.DEVIATIONS * salient.std())
+        found = []
+        for label, place in enumerate(ndimage.find_objects(labels), start=1):
+            rows, columns = place
+            box = columns.start / grid[1], rows.start / grid[0], columns.stop / grid[1], rows.stop / grid[0]
+            if (box[2] - box[0]) * (box[3] - box[1]) >= self.LEAST_AREA:
+                found.append((float(salient[labels == label].sum()), box))
+        found.sort(reverse=True)
+        return np.array([box for _, box in found], dtype=np.float64).reshape(-1, 4)
+
+
+def saliency(grey: FloatArray, smoothing: float) -> FloatArray:
+    """(h, w) luminance -> (h, w) spectral-residual saliency, >= 0."""
+    spectrum = np.fft.fft2(grey)
+    magnitude = np.log(np.abs(spectrum) + 1e-9)
+    residual = magnitude - ndimage.uniform_filter(magnitude, 3, mode="wrap")
+    back = np.fft.ifft2(np.exp(residual + 1j * np.angle(spectrum)))
+    return ndimage.gaussian_filter(np.abs(back) ** 2, smoothing)

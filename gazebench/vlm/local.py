@@ -1,0 +1,325 @@
+"""A vision-language model in this process, by transformers: for one GPU, or a small model on the CPU."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from io import BytesIO
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+
+import torch
+from huggingface_hub import HfApi, try_to_load_from_cache
+from PIL import Image, ImageOps
+from torch import Tensor
+from transformers import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    GenerationConfig,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from gazebench.vlm.messages import Backend, Decoding, Failure, Message, Picture, Reply, Request, VLMError
+from gazebench.vlm.tiny import validate
+
+Dtype = Literal["auto", "bfloat16", "float16", "float32"]
+
+# What a folder's answers depend on beside the weights: configuration, processor, tokenizer and chat template.
+SETTINGS: Final = ("*.json", "*.jinja", "*.txt")
+# Tokens that stand for pictures. Weak models do write them; they are no text, and break a later pass over the answer.
+PLACEHOLDERS: Final = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+HUB_TIMEOUT: Final = 10.0
+
+
+class _Loaded(NamedTuple):
+    model: Any
+    processor: Any
+    ends: frozenset[int]
+
+
+class LocalModel(Backend):
+    """One of transformers' models that take pictures and text; Qwen3-VL is what it is made for.
+
+    The configuration is read at once, the weights when the first request is asked. ``batch_size`` requests are taken
+    at a time, and those of one decoding are generated together. Only what a request's decoding says is applied, not
+    the sampling defaults that a model may bring (top_k, repetition penalty ...).
+
+    A request has the same answer whoever shares its batch, up to rounding: padding and shapes change the last bits,
+    which float32 hardly ever shows, while bfloat16 now and then prefers another token. Where temperature is above 0
+    the draw depends on ``decoding.seed`` and the request's ``key``, and on the kind of device.
+
+    Args:
+        path_or_name: a folder as ``save_pretrained`` writes it, or a model's id on the hub.
+        revision: branch, tag or commit on the hub, by default its main branch; for a folder only a note of its origin.
+        dtype: of the weights; ``auto`` is bfloat16 on CUDA and float32 elsewhere.
+        device: such as ``cuda:1``; ``auto`` takes CUDA where there is one.
+        batch_size: requests at once.
+        min_pixels: that pictures are enlarged to; by default what the model's processor says.
+        max_pixels: that pictures are reduced to, likewise.
+
+    Raises:
+        VLMError: no such model, or one that takes no pictures.
+    """
+
+    def __init__(
+        self,
+        path_or_name: str | Path,
+        revision: str = "",
+        dtype: Dtype = "auto",
+        device: str = "auto",
+        batch_size: int = 8,
+        min_pixels: int | None = None,
+        max_pixels: int | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}: must be at least 1")
+        self.name, self.revision, self.batch_size = str(path_or_name), revision, batch_size
+        cuda = torch.cuda.is_available()
+        self.device = torch.device(("cuda" if cuda else "cpu") if device == "auto" else device)
+        if self.device.type == "cuda" and not cuda:
+            raise VLMError(f"device={device!r}, but there is no CUDA device: pass device='cpu'")
+        self.dtype = ("bfloat16" if self.device.type == "cuda" else "float32") if dtype == "auto" else dtype
+        self._pixels = {
+            key: value for key, value in (("shortest_edge", min_pixels), ("longest_edge", max_pixels)) if value
+        }
+        self._folder = Path(path_or_name) if Path(path_or_name).is_dir() else None
+        self._refusal = "" if self._folder else _refusal(self.name, revision)
+        self._source = {"local_files_only": bool(self._folder or self._refusal), "revision": revision or "main"}
+        self._config = self._fetched(AutoConfig)
+        self._commit = "" if self._folder else _commit(self.name, revision)
+        if self._commit:  # for all files, should the branch move on meanwhile
+            self._source["revision"] = self._commit
+        kind = self._config.model_type
+        if type(self._config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+            raise VLMError(f"{self.name} is a {kind} model and takes no pictures: choose one that does, a Qwen3-VL say")
+        if kind in ("qwen3_vl", "qwen3_vl_moe"):
+            try:
+                validate(self._config)
+            except ValueError as error:
+                raise VLMError(f"{self.name}: {error}; correct its config.json") from error
+        if self._folder and not any(self._folder.glob("*.safetensors")):
+            raise VLMError(f"{self.name}: no *.safetensors in this folder; save_pretrained writes them")
+
+    def identity(self) -> Mapping[str, Any]:
+        """Backend, model, revision, dtype and given pixel limits; of a folder also digests of its files."""
+        return {
+            "backend": "transformers",
+            "model": self._folder.resolve().name if self._folder else self.name,
+            "revision": self._commit or self.revision,
+            **self._digests,
+            "dtype": self.dtype,
+            **self._pixels,
+        }
+
+    def ask(self, requests: Iterable[Request]) -> Iterator[Reply | Failure]:
+        """See ``Backend.ask``.
+
+        ``seconds`` of a reply are those of its batch. Requests with pictures that cannot be decoded, or that the
+        processor refuses, come back as failures.
+        """
+        waiting = iter(requests)
+        shown: dict[Picture, Image.Image] = {}
+        while batch := list(islice(waiting, self.batch_size)):
+            # The people of one picture mostly come in a row, which may reach over the end of a batch.
+            before, shown = shown, {}
+            alike: dict[Decoding, list[Request]] = {}
+            for request in batch:
+                try:
+                    for picture in _pictures(request):
+                        if picture not in shown:
+                            shown[picture] = before.get(picture) or _decoded(picture)
+                except ValueError as error:
+                    yield Failure(request.key, str(error))
+                else:
+                    alike.setdefault(request.decoding, []).append(request)
+            for decoding, group in alike.items():
+                yield from self._answers(group, decoding, shown)
+
+    def _answers(
+        self, group: Sequence[Request], decoding: Decoding, shown: Mapping[Picture, Image.Image]
+    ) -> Iterator[Reply | Failure]:
+        _, processor, ends = self._loaded
+        start = time.perf_counter()
+        try:
+            inputs = self._inputs(group, shown)
+        except ValueError as error:
+            if len(group) == 1:
+                yield Failure(group[0].key, str(error))
+            else:  # which one it is shows one by one
+                for request in group:
+                    yield from self._answers([request], decoding, shown)
+            return
+        answers = self._generate(inputs, decoding, [request.key for request in group])
+        seconds = time.perf_counter() - start
+        for request, mask, answer in zip(group, inputs["attention_mask"], answers.tolist(), strict=True):
+            end = next((place for place, token in enumerate(answer) if token in ends), None)
+            yield Reply(
+                key=request.key,
+                text=processor.tokenizer.decode(
+                    answer[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False
+                ),
+                finish_reason="length" if end is None else "stop",
+                seconds=seconds,
+                tokens=(int(mask.sum()), len(answer) if end is None else end + 1),
+            )
+
+    def _inputs(self, group: Sequence[Request], shown: Mapping[Picture, Image.Image]) -> Any:
+        processor = self._loaded.processor
+        settings: dict[str, Any] = {"padding": True, "padding_side": "left"}
+        if self._pixels:
+            own = processor.image_processor.size
+            settings["size"] = {"shortest_edge": own["shortest_edge"], "longest_edge": own["longest_edge"]}
+            settings["size"].update(self._pixels)
+        return processor.apply_chat_template(
+            [[_turn(message, shown) for message in request.messages] for request in group],
+            tokenize=True,
+            add_generation_prompt=True,
+            return_dict=True,
+            return_tensors="pt",
+            processor_kwargs=settings,
+        ).to(self.device, getattr(torch, self.dtype))
+
+    def _generate(self, inputs: Any, decoding: Decoding, keys: Sequence[str]) -> Tensor:
+        """(B, up to max_tokens): the answers, each up to its end and padded from there."""
+        count, length = inputs["input_ids"].shape
+        draw = [_Draw(decoding, keys, self.device)] if decoding.temperature > 0 else []
+        try:
+            tokens = self._loaded.model.generate(**inputs, max_new_tokens=decoding.max_tokens, logits_processor=draw)
+        except torch.OutOfMemoryError as error:
+            raise VLMError(
+                f"{self.name}: {count} requests of up to {length} tokens and {decoding.max_tokens} to answer do not "
+                f"fit into the GPU's memory: pass a smaller batch_size (now {self.batch_size}) or max_pixels"
+            ) from error
+        return tokens[:, length:]
+
+    @cached_property
+    def _digests(self) -> dict[str, str]:
+        if self._folder is None:  # there the commit tells
+            return {}
+        return {"weights": _digest(self._folder, "*.safetensors"), "settings": _digest(self._folder, *SETTINGS)}
+
+    @cached_property
+    def _loaded(self) -> _Loaded:
+        processor = self._fetched(AutoProcessor)
+        if not hasattr(processor, "image_processor") or not processor.chat_template:
+            raise VLMError(f"{self.name} lacks an image processor or a chat template: complete its files")
+        # Straight to the GPU: a large model need not fit into the main memory.
+        place = {} if self.device.type == "cpu" else {"device_map": self.device}
+        try:
+            model, report = self._fetched(
+                AutoModelForImageTextToText, dtype=getattr(torch, self.dtype), output_loading_info=True, **place
+            )
+        except torch.OutOfMemoryError as error:
+            raise VLMError(f"{self.name} does not fit on {self.device}: take a smaller model or dtype") from error
+        if lacking := sorted(report["missing_keys"]):
+            # transformers would go on with random numbers in their place.
+            raise VLMError(
+                f"{self.name}: no weights for {', '.join(lacking[:4])} ({len(lacking)} in all); fetch it anew"
+            )
+        own = model.generation_config.eos_token_id
+        ends = {processor.tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}
+        mute = {getattr(self._config, name, None) for name in PLACEHOLDERS} - {None, *ends}
+        padding = processor.tokenizer.pad_token_id
+        model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
+            eos_token_id=sorted(ends),
+            pad_token_id=min(ends) if padding is None else padding,
+            suppress_tokens=sorted(mute) or None,
+        )
+        return _Loaded(model.eval(), processor, frozenset(ends))
+
+    def _fetched(self, auto: Any, **settings: Any) -> Any:
+        try:
+            return auto.from_pretrained(self.name, **self._source, **settings)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # what a failed load raises differs by library and version
+            if self._folder:
+                raise VLMError(
+                    f"{self.name} cannot be loaded ({_brief(error)}): give a complete folder, "
+                    "as save_pretrained writes it"
+                ) from error
+            raise VLMError(
+                f"{self.name} cannot be loaded ({self._refusal or _brief(error)}): it is neither a folder nor to be "
+                "had from the hub. Pass a folder as save_pretrained writes it, or the id of a model that is open to "
+                f"you; without a network it must have been fetched before (hf download {self.name})"
+            ) from error
+
+
+class _Draw:
+    """Makes the likeliest token a drawn one: by Gumbel noise on the scores, from each answer's own generator."""
+
+    def __init__(self, decoding: Decoding, keys: Sequence[str], device: torch.device) -> None:
+        self._temperature = TemperatureLogitsWarper(float(decoding.temperature))
+        self._top_p = TopPLogitsWarper(float(decoding.top_p))
+        self._dice = []
+        for key in keys:
+            # With the key in it two people do not get the same luck.
+            seed = hashlib.sha256(f"{decoding.seed} {key}".encode()).digest()
+            self._dice.append(torch.Generator(device).manual_seed(int.from_bytes(seed[:7], "big")))
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        scores = self._top_p(input_ids, self._temperature(input_ids, scores))
+        noise = torch.stack(
+            [torch.empty_like(row).exponential_(generator=dice) for row, dice in zip(scores, self._dice, strict=True)]
+        )
+        return scores - noise.clamp_min(torch.finfo(noise.dtype).tiny).log()
+
+
+def _refusal(name: str, revision: str) -> str:
+    """Why the hub does not give a model; empty where it does.
+
+    Asked once, before anything is fetched: without a network transformers would try for half a minute.
+    """
+    try:
+        HfApi().model_info(name, revision=revision or None, timeout=HUB_TIMEOUT)
+    except Exception as error:  # what it raises differs by library and version
+        return _brief(error)
+    return ""
+
+
+def _commit(name: str, revision: str) -> str:
+    """The commit that a fetched model's revision stands for; empty if that is not known."""
+    config = try_to_load_from_cache(name, "config.json", revision=revision or "main")
+    return Path(config).parent.name if isinstance(config, str) else ""
+
+
+def _brief(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _digest(folder: Path, *patterns: str) -> str:
+    """16 hex digits of the names and contents of the files of these patterns."""
+    digest = hashlib.sha256()
+    for file in sorted({file for pattern in patterns for file in folder.glob(pattern)}):
+        with file.open("rb") as stream:
+            digest.update(f"{file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _pictures(request: Request) -> list[Picture]:
+    return [part for message in request.messages for part in message.parts if isinstance(part, Picture)]
+
+
+def _decoded(picture: Picture) -> Image.Image:
+    try:
+        with Image.open(BytesIO(picture.data)) as image:
+            # Upright, as servers show it.
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except Exception as error:  # Pillow's plugins raise almost anything on rubbish
+        raise ValueError(f"a picture cannot be decoded ({type(error).__name__}: {error})") from error
+
+
+def _turn(message: Message, shown: Mapping[Picture, Image.Image]) -> dict[str, Any]:
+    """A turn as chat templates take it."""
+    content = [
+        {"type": "image", "image": shown[part]} if isinstance(part, Picture) else {"type": "text", "text": part}
+        for part in message.parts
+    ]
+    return {"role": message.role, "content": content}

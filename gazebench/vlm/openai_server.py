@@ -1,0 +1,289 @@
+"""Asking a model behind an OpenAI-compatible server, many requests in flight, through the official client."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import PurePosixPath
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, cast
+
+import httpx2
+import openai
+
+from gazebench.vlm.messages import Backend, Failure, Message, Picture, Reply, Request, VLMError
+
+_LENGTH = 300
+"""Characters of a server's message that are shown."""
+
+
+class OpenAIServer(Backend):
+    """A model behind an OpenAI-compatible server: vLLM, SGLang, ``transformers serve`` and the like.
+
+    Args:
+        base_url: address of the interface, such as ``http://localhost:8000/v1``.
+        model: as the server calls it.
+        api_key: None takes the environment variable OPENAI_API_KEY, and what local servers expect if there is none.
+        revision: of the model's weights, where it is known.
+        in_flight: requests that wait for an answer at the same time; at most twice as many are drawn ahead.
+        timeout: seconds to wait for one answer.
+        max_retries: of one request after a timeout, a lost connection, or status 408, 409, 429 or 5xx; the waits in
+            between grow, or are as long as the server asks. At least 1: some servers drop a connection after an error,
+            and the next request on it then fails for no fault of its own.
+        give_up_after: requests that fail one after another, all retries included, before the server counts as gone.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        api_key: str | None = None,
+        revision: str = "",
+        in_flight: int = 64,
+        timeout: float = 120.0,
+        max_retries: int = 6,
+        give_up_after: int = 8,
+    ) -> None:
+        if not base_url.startswith(("http://", "https://")):
+            raise VLMError(f"{base_url}: not the address of a server; give it as http://HOST:PORT/v1")
+        if min(in_flight, max_retries, give_up_after) < 1 or not timeout > 0:
+            raise ValueError("in_flight, max_retries and give_up_after are at least 1, timeout is above 0 seconds")
+        self.base_url, self.model, self.revision = base_url, model, revision
+        self.in_flight, self.timeout, self.max_retries = in_flight, timeout, max_retries
+        self.give_up_after = give_up_after
+        self._api_key = api_key if api_key is not None else os.environ.get("OPENAI_API_KEY") or "EMPTY"
+
+    def identity(self) -> dict[str, Any]:
+        """Model and revision; of a model that is served under an absolute path the last part of the path."""
+        model = PurePosixPath(self.model).name if self.model.startswith("/") else self.model
+        return {"backend": "openai", "model": model, "revision": self.revision}
+
+    def check(self) -> tuple[str, ...]:
+        """The models that the server says it serves; empty where it does not tell.
+
+        Raises:
+            VLMError: nothing answers at the address, or the key is refused.
+        """
+        options: dict[str, Any] = {"timeout": min(self.timeout, 30.0), "max_retries": 1}
+        with openai.OpenAI(base_url=self.base_url, api_key=self._api_key, **options) as client:
+            try:
+                listed = json.loads(client.models.with_raw_response.list().content)
+                return tuple(str(model["id"]) for model in listed["data"])
+            except openai.APIConnectionError as error:
+                raise VLMError(
+                    f"{self.base_url}: no server answers ({_why(error)}); start one there, such as"
+                    f" `vllm serve {self.model}`, or correct the address"
+                ) from error
+            except openai.APIStatusError as error:
+                if error.status_code in (401, 403):
+                    raise self._hopeless(error) from error
+                return ()  # a server that cannot list its models may well answer
+            except (ValueError, KeyError, TypeError):
+                return ()
+
+    def ask(self, requests: Iterable[Request]) -> Iterator[Reply | Failure]:
+        """Answers as they arrive; ``requests`` is drawn from in the caller's thread, between the answers.
+
+        An exception out of ``requests`` is raised after the answers that have arrived by then; what is still
+        waited for is dropped.
+
+        Raises:
+            VLMError: the key or the model is refused, or ``give_up_after`` requests in a row had no answer.
+        """
+        drawn, waiting, more = iter(requests), 0, True
+        broken: Exception | None = None
+        line = _Line(self)
+        try:
+            while True:
+                if line.answers.empty():
+                    if broken is not None:
+                        raise broken
+                    if more and waiting < 2 * self.in_flight:
+                        try:
+                            request = next(drawn, None)
+                        except Exception as error:
+                            broken = error
+                            continue
+                        if request is None:
+                            more = False
+                        else:
+                            line.send(request)
+                            waiting += 1
+                        continue
+                    if not waiting:
+                        return
+                answer = line.answers.get()
+                if isinstance(answer, Exception):
+                    raise answer
+                waiting -= 1
+                yield answer
+        finally:
+            line.close()
+
+    def _hopeless(self, error: openai.APIStatusError) -> VLMError:
+        """What no retry and no other request can cure."""
+        if error.status_code in (401, 403):
+            remedy = "give a valid key with the environment variable OPENAI_API_KEY"
+        elif error.status_code in (400, 404, 405):
+            remedy = (
+                f"is the address right (it usually ends in /v1), and is {self.model!r} what the server calls its model"
+                f" ({self.base_url.rstrip('/')}/models lists them)?"
+            )
+        else:
+            remedy = "see the server's terms"
+        return VLMError(f"{self.base_url}: refused, {_why(error)}; {remedy}")
+
+    def _is_hopeless(self, error: openai.APIStatusError) -> bool:
+        if error.status_code != 400:
+            return error.status_code in (401, 402, 403, 404, 405)
+        # Every server words it in its own way: a 400 that names the model is about the model, others are about the
+        # request.
+        named = re.search(rf"(?<![\w./-]){re.escape(self.model)}(?![\w/-])", _said(error))
+        return error.code == "model_not_found" or error.param == "model" or named is not None
+
+
+class _Line:
+    """The event loop of one ``ask``, in a thread of its own: requests go in, answers come out."""
+
+    def __init__(self, server: OpenAIServer) -> None:
+        self.answers: SimpleQueue[Reply | Failure | Exception] = SimpleQueue()
+        self._server = server
+        self._client = openai.AsyncOpenAI(
+            base_url=server.base_url, api_key=server._api_key, timeout=server.timeout, max_retries=server.max_retries
+        )
+        self._todo: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
+        self._end = asyncio.Event()
+        self._failed = 0
+        self._loop = asyncio.new_event_loop()
+        self._thread = Thread(target=self._run, name="gazebench-vlm", daemon=True)
+        self._thread.start()
+
+    def send(self, request: Request) -> None:
+        self._loop.call_soon_threadsafe(self._todo.put_nowait, (request.key, _body(self._server.model, request)))
+
+    def close(self) -> None:
+        """Drops what is not answered yet and waits for the thread."""
+        self._loop.call_soon_threadsafe(self._end.set)
+        self._thread.join()
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        async with self._client:
+            workers = [asyncio.create_task(self._work()) for _ in range(self._server.in_flight)]
+            await self._end.wait()
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+
+    async def _work(self) -> None:
+        while True:
+            key, body = await self._todo.get()
+            try:
+                self.answers.put(await self._answer(key, body))
+            except Exception as error:  # whatever it is, the consumer is to see it rather than wait for ever
+                self.answers.put(error)
+
+    async def _answer(self, key: str, body: bytes) -> Reply | Failure:
+        server = self._server
+        try:
+            # Not chat.completions.create, which takes 2 to 3 times as long (benchmarks/vlm_client.py): it walks through
+            # typed messages, escapes a quarter of a megabyte of base64 and makes objects of the answer.
+            response = await self._client.post("/chat/completions", content=body, cast_to=httpx2.Response)
+            reply = _reply(key, response.content, response.elapsed.total_seconds())
+        except openai.APIStatusError as error:
+            if server._is_hopeless(error):
+                raise server._hopeless(error) from error
+            reason = _why(error)
+            if error.status_code < 500 and error.status_code not in (408, 409, 429):
+                self._failed = 0  # the server is well, it will not have this request
+                return Failure(key, reason)
+        except openai.APITimeoutError:
+            reason = f"no answer within {server.timeout:g} s, asked {server.max_retries + 1} times"
+        except openai.APIConnectionError as error:
+            reason = f"connection lost, tried {server.max_retries + 1} times ({_why(error)})"
+        except _NoAnswerError as error:
+            reason = str(error)
+        else:
+            self._failed = 0
+            return reply
+        self._failed += 1
+        if self._failed >= server.give_up_after:
+            raise VLMError(
+                f"{server.base_url}: {self._failed} requests in a row failed; the last: {reason}; the server seems to"
+                " be gone: look at its log, start it again and repeat the same command, which goes on where this ended"
+            )
+        return Failure(key, reason)
+
+
+class _NoAnswerError(ValueError):
+    """Status 200 with something that is no chat completion."""
+
+
+def _body(model: str, request: Request) -> bytes:
+    """The request as JSON, written by hand as far as pictures go, for base64 needs no escaping."""
+    decoding = request.decoding
+    fields = {
+        "model": model,
+        "max_tokens": decoding.max_tokens,
+        "temperature": decoding.temperature,
+        "top_p": decoding.top_p,
+        "seed": decoding.seed,
+    }
+    messages = ",".join(map(_message, request.messages))
+    return f'{json.dumps(fields)[:-1]},"messages":[{messages}]}}'.encode()
+
+
+def _message(message: Message) -> str:
+    if len(message.parts) == 1 and isinstance(message.parts[0], str):
+        content = json.dumps(message.parts[0])  # some servers take only this for a system message
+    else:
+        content = f"[{','.join(map(_part, message.parts))}]"
+    return f'{{"role":"{message.role}","content":{content}}}'
+
+
+def _part(part: str | Picture) -> str:
+    if isinstance(part, Picture):
+        return f'{{"type":"image_url","image_url":{{"url":"{part.url}"}}}}'
+    return f'{{"type":"text","text":{json.dumps(part)}}}'
+
+
+def _reply(key: str, content: bytes, seconds: float) -> Reply:
+    try:
+        answer = json.loads(content)
+        choices = answer["choices"]
+        choice = choices[0] if choices else {}
+        text = (choice.get("message") or {}).get("content") or ""
+        if not isinstance(text, str):
+            raise TypeError("content is no text")
+        usage = answer.get("usage") or {}
+        counts = usage.get("prompt_tokens"), usage.get("completion_tokens")
+        tokens = cast("tuple[int, int]", counts) if all(isinstance(count, int) for count in counts) else None
+        return Reply(key, text, str(choice.get("finish_reason") or ""), seconds, tokens)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        said = _short(content.decode("utf-8", "replace"))
+        raise _NoAnswerError(f"what came back is no chat completion: {said!r}") from error
+
+
+def _said(error: openai.APIStatusError) -> str:
+    body = error.body
+    if isinstance(body, dict):  # OpenAI and vLLM say message, FastAPI says detail
+        return str(body.get("message") or body.get("detail") or body)
+    return str(body or error.message)
+
+
+def _why(error: openai.APIError) -> str:
+    if isinstance(error, openai.APIStatusError):
+        return f"status {error.status_code}: {_short(_said(error))}"
+    return f"{error.message} {_short(str(error.__cause__ or ''))}".strip()
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= _LENGTH else f"{text[:_LENGTH]} ..."

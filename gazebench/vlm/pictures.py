@@ -1,0 +1,103 @@
+"""From a file or an array to the JPEG or PNG bytes that a model is shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image
+
+from gazebench.types import DataError
+from gazebench.vlm.messages import Picture
+
+Format = Literal["jpeg", "png"]
+_MIME = {"JPEG": "image/jpeg", "PNG": "image/png"}
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How pictures are made small enough to be sent; part of the identity of the answers.
+
+    Attributes:
+        max_side: the longer side in pixels, at most; smaller pictures are not enlarged.
+        format: of pictures that have to be encoded; a JPEG or PNG file that fits is sent as it is.
+        quality: of JPEG, 1 to 95.
+    """
+
+    max_side: int = 1280
+    format: Format = "jpeg"
+    quality: int = 90
+
+    def __post_init__(self) -> None:
+        if self.max_side < 1:
+            raise ValueError(f"max_side={self.max_side}: give at least 1 pixel")
+        if self.format not in ("jpeg", "png"):
+            raise ValueError(f"format={self.format!r}: choose jpeg or png")
+        if not 1 <= self.quality <= 95:
+            raise ValueError(f"quality={self.quality}: choose 1 to 95")
+
+    def identity(self) -> dict[str, Any]:
+        """The setting as JSON values; without the quality where nothing depends on it."""
+        identity: dict[str, Any] = {"max_side": self.max_side, "format": self.format}
+        return identity | ({"quality": self.quality} if self.format == "jpeg" else {})
+
+
+def encode(array: npt.NDArray[np.uint8], max_side: int, fmt: Format = "jpeg", quality: int = 90) -> Picture:
+    """An (H, W, 3) uint8 RGB array as a file, reduced to ``max_side`` pixels where it is larger, aspect kept.
+
+    Raises:
+        ValueError: another shape or type.
+    """
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
+        raise ValueError(f"a picture is (H, W, 3) uint8, this is {array.shape} {array.dtype}")
+    image = Image.fromarray(np.ascontiguousarray(array))
+    scale = max_side / max(image.size)
+    if scale < 1:
+        width, height = (max(1, round(side * scale)) for side in image.size)
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
+    file = BytesIO()
+    if fmt == "jpeg":
+        image.save(file, "JPEG", quality=quality)
+    else:
+        # The higher levels take ten times as long and save a tenth of the bytes.
+        image.save(file, "PNG", compress_level=1)
+    return Picture(file.getvalue(), _MIME[fmt.upper()], image.size)
+
+
+def from_file(path: Path | str, max_side: int, fmt: Format = "jpeg", quality: int = 90) -> Picture:
+    """A picture file's own bytes if it is an RGB JPEG or PNG that fits, else what ``encode`` makes of its pixels.
+
+    Annotations are in stored pixels, and a server may turn a picture by its orientation tag; so a file with such
+    a tag is encoded anew, without it and without turning. Alpha is dropped.
+
+    Raises:
+        DataError: the file is missing, truncated or no picture.
+    """
+    try:
+        data = Path(path).read_bytes()
+        with Image.open(BytesIO(data)) as image:
+            mime, size = _MIME.get(image.format or ""), image.size
+            if mime and max(size) <= max_side and _plain(image):
+                # Read through to find broken files here and not at the server; most of a JPEG's pixels are skipped.
+                image.draft("RGB", (max(1, size[0] // 8), max(1, size[1] // 8)))
+                image.load()
+                return Picture(data, mime, size)
+            pixels = np.asarray(image.convert("RGB"))
+    except Exception as error:  # Pillow's plugins raise almost anything on rubbish
+        reason = "no such file" if isinstance(error, FileNotFoundError) else f"not a readable picture ({error})"
+        raise DataError(f"{path}: {reason}; restore it from the release") from error
+    return encode(pixels, max_side, fmt, quality)
+
+
+def _plain(image: Image.Image) -> bool:
+    """Whether every decoder shows the same opaque RGB pixels."""
+    if image.mode != "RGB" or "transparency" in image.info or getattr(image, "is_animated", False):
+        return False
+    try:
+        return bool(image.getexif().get(ExifTags.Base.Orientation, 1) == 1)
+    except Exception:
+        return False  # a broken tag block is no broken picture, but who knows what a server makes of it

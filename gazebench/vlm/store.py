@@ -1,0 +1,297 @@
+"""Raw answers, kept word for word as they arrive; everything else is made of them and can be made again.
+
+A folder belongs to one identity (model, prompt, decoding, encoding ...), told by the digest in its name: a changed
+prompt begins a folder of its own. Inside it is a file of JSON lines for every split, or for every shard of one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from gazebench.types import DataError, IntArray
+from gazebench.vlm.messages import Reply
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_SPLIT = re.compile(r"[A-Za-z0-9_-]+")
+_FILE = re.compile(r"(?P<split>[A-Za-z0-9_-]+)(?:\.shard-(?P<index>\d+)-of-(?P<count>\d+))?\.jsonl")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A stored answer: the how-manieth try for its question, from 0, and what was written."""
+
+    attempt: int
+    reply: Reply
+
+
+@dataclass(frozen=True)
+class Sibling:
+    """Answers of the same name but another identity: their folder, their number, and what is different."""
+
+    folder: Path
+    answers: int
+    differs: str
+
+
+class AnswerStore:
+    """The answers of one identity, in ``<root>/<name>-<digest of the identity>/``.
+
+    Args:
+        root: folder of all stores.
+        name: of the prober, for people to read.
+        identity: JSON values; all that the answers depend on.
+
+    Raises:
+        DataError: the folder is there and holds the answers of another identity.
+    """
+
+    def __init__(self, root: Path | str, name: str, identity: Mapping[str, Any]) -> None:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r}: the name of a store is made of letters, digits, '.', '_' and '-'")
+        text = _canonical(identity)
+        self.name = name
+        self.identity: dict[str, Any] = json.loads(text)
+        self.digest_of_identity = hashlib.sha256(text.encode()).hexdigest()
+        self.folder = Path(root) / f"{name}-{self.digest_of_identity[:12]}"
+        self._check()
+
+    @contextmanager
+    def writer(self, split: str, shard: tuple[int, int] | None = None) -> Iterator[AnswerWriter]:
+        """Opens a split, or shard ``(index, count)`` of it with index from 1 to count, for more answers.
+
+        A line that was cut by the end of an earlier process is repaired first.
+
+        Raises:
+            DataError: another process writes this very file.
+        """
+        path = self.folder / _file_name(split, shard)
+        self._describe()
+        lock = FileLock(path.with_name(f".{path.name}.lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise DataError(
+                f"{path}: another process is writing this file; wait for it, or give each process a shard of its own"
+            ) from None
+        try:
+            _repair(path)
+            with path.open("ab", buffering=0) as file:
+                yield AnswerWriter(path, file.write)
+        finally:
+            lock.release()
+
+    def answers(self, split: str) -> dict[str, list[Answer]]:
+        """All answers of a split by key, of all its shards; keys and attempts in ascending order.
+
+        Of two answers to the same attempt the first counts. A cut last line is no answer yet.
+
+        Raises:
+            DataError: a line is no answer.
+        """
+        self._check()
+        merged: dict[tuple[str, int], Reply] = {}
+        for path in self._files(split):
+            for attempt, reply in _read(path):
+                merged.setdefault((reply.key, attempt), reply)
+        answers: dict[str, list[Answer]] = {}
+        for key, attempt in sorted(merged):
+            answers.setdefault(key, []).append(Answer(attempt, merged[key, attempt]))
+        return answers
+
+    def digest(self, split: str) -> str:
+        """sha256 of the answers of a split, whatever their order, their files and the time they took."""
+        digest = hashlib.sha256()
+        for key, answers in self.answers(split).items():
+            for answer in answers:
+                digest.update(_canonical([key, answer.attempt, answer.reply.text, answer.reply.finish_reason]).encode())
+                digest.update(b"\n")
+        return digest.hexdigest()
+
+    def other_identities(self) -> list[Sibling]:
+        """What lies beside this store under the same name."""
+        pattern = re.compile(re.escape(self.name) + "-[0-9a-f]{12}")
+        folder = self.folder.parent
+        found = sorted(folder.iterdir()) if folder.is_dir() else []
+        others = [path for path in found if pattern.fullmatch(path.name) and path != self.folder and path.is_dir()]
+        return [Sibling(path, _lines(path), self._difference(path)) for path in others]
+
+    def _check(self) -> None:
+        path = self.folder / "identity.json"
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return
+        except ValueError:
+            stored = None
+        if stored != self.identity:
+            raise DataError(
+                f"{path}: does not describe the answers of this folder, whose name is made of another identity;"
+                " restore the file, or move the folder away to ask anew"
+            )
+
+    def _describe(self) -> None:
+        self._check()
+        path = self.folder / "identity.json"
+        if not path.is_file():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{path.name}.{os.getpid()}")
+            temporary.write_text(json.dumps(self.identity, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+            temporary.replace(path)
+
+    def _files(self, split: str) -> list[Path]:
+        _file_name(split, None)  # refuses what is no name
+        found = []
+        for path in self.folder.glob(f"{split}.*"):
+            match = _FILE.fullmatch(path.name)
+            if match and match["split"] == split:
+                found.append((int(match["count"] or 0), int(match["index"] or 0), path))
+        return [path for _, _, path in sorted(found)]
+
+    def _difference(self, folder: Path) -> str:
+        try:
+            theirs = json.loads((folder / "identity.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return "its identity.json cannot be read"
+        mine, theirs = _flat(self.identity), _flat(theirs)
+        names = [name for name in sorted(mine | theirs) if mine.get(name) != theirs.get(name)]
+        return ", ".join(f"{name} {_short(theirs.get(name))} (here {_short(mine.get(name))})" for name in names)
+
+
+class AnswerWriter:
+    """One open file of answers; ``AnswerStore.writer`` makes it."""
+
+    def __init__(self, path: Path, write: Callable[[bytes], int | None]) -> None:
+        self.path = path
+        self._write = write
+
+    def append(self, reply: Reply, attempt: int = 0) -> None:
+        """Stores an answer; it is kept from then on, even if the process is killed.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        record = {
+            "key": reply.key,
+            "attempt": attempt,
+            "text": reply.text,
+            "finish_reason": reply.finish_reason,
+            "seconds": round(reply.seconds, 3),
+            "tokens": reply.tokens,
+        }
+        line = json.dumps(record).encode() + b"\n"
+        # Unbuffered and in one piece: it is with the operating system, or cut at the file's end and then repaired.
+        if self._write(line) != len(line):
+            raise OSError(f"{self.path}: an answer could not be written as a whole; is the disk full?")
+
+
+def shard_of(groups: Sequence[str], index: int, count: int) -> IntArray:
+    """Positions of the people of shard ``index`` (1 to ``count``), ascending.
+
+    People of one group (an image, say) come into the same shard. Shards are runs of groups in order of appearance,
+    and differ from an equal share by less than the largest group. The same groups give the same shards.
+
+    Raises:
+        ValueError: no such shard.
+    """
+    if not 1 <= index <= count:
+        raise ValueError(f"shard {index}/{count}: the first number runs from 1 to the second")
+    if not len(groups):
+        return np.zeros(0, np.int64)
+    _, first, group, sizes = np.unique(
+        np.asarray(groups, dtype=str), return_index=True, return_inverse=True, return_counts=True
+    )
+    order = np.argsort(first)
+    ends = np.cumsum(sizes[order])
+    shard = np.empty(len(sizes), np.int64)
+    shard[order] = (2 * ends - sizes[order]) * count // (2 * len(groups))  # where the middle of a group falls
+    return np.flatnonzero(shard[group] == index - 1).astype(np.int64)
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _file_name(split: str, shard: tuple[int, int] | None) -> str:
+    if not _SPLIT.fullmatch(split):
+        raise ValueError(f"{split!r}: the name of a split is made of letters, digits, '_' and '-'")
+    if shard is None:
+        return f"{split}.jsonl"
+    index, count = shard
+    if not 1 <= index <= count:
+        raise ValueError(f"shard {index}/{count}: the first number runs from 1 to the second")
+    return f"{split}.shard-{index}-of-{count}.jsonl"
+
+
+def _repair(path: Path) -> None:
+    """Ends the last line, or cuts it off if it is not whole."""
+    if not path.is_file():
+        return
+    data = path.read_bytes()
+    if not data or data.endswith(b"\n"):
+        return
+    start = data.rfind(b"\n") + 1
+    with path.open("r+b") as file:
+        if _parsed(data[start:]) is None:
+            file.truncate(start)
+        else:
+            file.seek(0, os.SEEK_END)
+            file.write(b"\n")
+
+
+def _read(path: Path) -> Iterator[tuple[int, Reply]]:
+    *lines, last = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, 1):
+        answer = _parsed(line)
+        if answer is None:
+            raise DataError(f"{path}:{number}: not an answer; delete this line, and its question will be asked again")
+        yield answer
+    answer = _parsed(last)
+    if answer is not None:
+        yield answer
+
+
+def _parsed(line: bytes) -> tuple[int, Reply] | None:
+    try:
+        entry = json.loads(line)
+        key, attempt, text, reason = entry["key"], entry["attempt"], entry["text"], entry["finish_reason"]
+        tokens = entry["tokens"]
+        right = isinstance(key, str) and type(attempt) is int and isinstance(text, str) and isinstance(reason, str)
+        counts = None if tokens is None else (int(tokens[0]), int(tokens[1]))
+        return (attempt, Reply(key, text, reason, float(entry["seconds"]), counts)) if right else None
+    except (ValueError, KeyError, TypeError, IndexError):
+        return None
+
+
+def _lines(folder: Path) -> int:
+    files = (path for path in folder.glob("*.jsonl") if _FILE.fullmatch(path.name))
+    return sum(path.read_bytes().count(b"\n") for path in files)
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, str]:
+    """Leaves of nested objects by their dotted name, as JSON."""
+    if isinstance(value, dict):
+        flat: dict[str, str] = {}
+        for name, part in value.items():
+            flat |= _flat(part, f"{prefix}.{name}" if prefix else name)
+        return flat
+    return {prefix: _canonical(value)}
+
+
+def _short(value: str | None) -> str:
+    if value is None:
+        return "absent"
+    if len(value) <= 60:
+        return value
+    # Long texts often differ late: the digest shows that they do.
+    return f"{value[:40]}... (sha256 {hashlib.sha256(value.encode()).hexdigest()[:8]})"

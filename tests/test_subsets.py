@@ -1,0 +1,155 @@
+"""The rule on hand-made cases, split files and their cards, and what a result says of them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from gazebench import subsets
+from gazebench.bench import Places, bench
+from gazebench.contract import small_config
+from gazebench.registry import load_dataset
+from gazebench.types import DataError
+
+WORLD = load_dataset("gazeworld")
+SMALL = {"train": 2, "val": 2, "test": 4}
+
+
+@pytest.mark.parametrize(
+    ("inside", "points", "expected"),
+    [
+        (5, 10, "inconsistent"),
+        (6, 10, "consistent"),
+        (1, 1, "consistent"),
+        (0, 1, "inconsistent"),
+        (4, 7, "consistent"),
+        (3, 7, "inconsistent"),
+        (0, 0, ""),
+        (10, 10, "consistent"),
+    ],
+)
+def test_more_than_half_of_the_points(inside, points, expected):
+    assert subsets.verdict(inside, points) == expected
+
+
+def test_edges_belong_to_a_region_and_overlaps_count_once():
+    regions = np.array([[0.2, 0.2, 0.4, 0.4], [0.3, 0.3, 0.6, 0.6]])
+    points = np.array([[0.2, 0.2], [0.4, 0.3], [0.35, 0.35], [0.6, 0.6], [0.61, 0.5], [0.1, 0.3]])
+    assert subsets.inside(points, regions).tolist() == [True, True, True, True, False, False]
+    assert not subsets.inside(points, np.zeros((0, 4))).any()
+    assert subsets.inside(np.zeros((0, 2)), regions).shape == (0,)
+
+
+def people():
+    records = WORLD(**SMALL).records("test")
+    return [str(person) for person in records.person_id], np.diff(records.point_start), records.inout
+
+
+def write(path, rows, header=subsets.COLUMNS):
+    path.write_text("\n".join(["\t".join(header), *("\t".join(map(str, row)) for row in rows)]) + "\n")
+    return path
+
+
+def with_card(path, **more):
+    import hashlib
+
+    card = {"name": "mine", "prober": {"model": "m"}, "rule": {}, "complete": True, **more}
+    card["sha256"] = {"split": hashlib.sha256(path.read_bytes()).hexdigest()}
+    path.with_suffix(".json").write_text(json.dumps(card))
+
+
+def test_a_split_with_its_card(tmp_path):
+    ids, points, inout = people()
+    rows = [
+        (i, "consistent" if inside else "", n, n, "answer") for i, n, inside in zip(ids, points, inout, strict=True)
+    ]
+    path = write(tmp_path / "test.tsv", rows)
+    with_card(path)
+    for given in (path, tmp_path):
+        identity = WORLD(**SMALL, subsets=given).identity("test")["subsets"]
+        assert identity["name"] == "mine"
+        assert identity["verified"]
+        assert (identity["unnamed"], identity["unknown"], identity["undecided"]) == (0, 0, 0)
+        assert subsets.defects(identity) == []
+    assert WORLD(**SMALL, subsets=tmp_path).identity("val")["subsets"] is None, "the folder has nothing for val"
+
+
+def test_a_changed_split_is_noticed(tmp_path):
+    ids, points, _ = people()
+    path = write(tmp_path / "test.tsv", [(ids[0], "consistent", 1, points[0], "answer")])
+    with_card(path)
+    path.write_text(path.read_text().replace("\tconsistent", "\tinconsistent"))
+    with pytest.raises(DataError, match=r"changed since its card.*--build"):
+        WORLD(**SMALL, subsets=path).records("test")
+
+
+def test_a_split_of_other_annotations_is_noticed(tmp_path):
+    ids, points, _ = people()
+    path = write(tmp_path / "test.tsv", [(ids[0], "consistent", 1, points[0] + 1, "answer")])
+    with pytest.raises(DataError, match="other annotations"):
+        WORLD(**SMALL, subsets=path).records("test")
+
+
+def test_who_is_missing_where(tmp_path):
+    ids, _, inout = people()
+    inside = [person for person, seen in zip(ids, inout, strict=True) if seen]
+    path = write(tmp_path / "test.tsv", [(inside[0], ""), ("stranger", "consistent")], subsets.COLUMNS[:2])
+    identity = WORLD(**SMALL, subsets=path).identity("test")["subsets"]
+    assert identity["unnamed"] == len(inside) - 1
+    assert identity["unnamed_examples"] == inside[1:4]
+    assert identity["unknown"] == 1
+    assert identity["undecided"] == 1
+    found = subsets.defects(identity)
+    assert any("without a card" in text for text in found)
+    assert any(inside[1] in text for text in found)
+
+
+@pytest.mark.parametrize(
+    ("rows", "header", "message"),
+    [
+        ([], ("id", "subset"), "first line"),
+        ([("a", "maybe")], subsets.COLUMNS[:2], r":2: subset is 'maybe'"),
+        ([("a", "consistent", 1)], subsets.COLUMNS[:2], r":2: 3 columns, expected 2"),
+        ([("a", "consistent"), ("a", "consistent")], subsets.COLUMNS[:2], r":3: a is there twice"),
+        ([("a", "consistent", "x", 2, "")], subsets.COLUMNS, r":2: inside and points"),
+        ([("a", "consistent")], subsets.COLUMNS[:2], "none of its 1 people"),
+    ],
+)
+def test_rubbish_is_named(tmp_path, rows, header, message):
+    path = write(tmp_path / "test.tsv", rows, header)
+    with pytest.raises(DataError, match=message):
+        WORLD(**SMALL, subsets=path).records("test")
+
+
+def test_a_card_of_rubbish(tmp_path):
+    path = write(tmp_path / "test.tsv", [("a", "consistent")], subsets.COLUMNS[:2])
+    path.with_suffix(".json").write_text("[]")
+    with pytest.raises(DataError, match=r"test\.json: not the card"):
+        subsets.read(path)
+
+
+def test_unknown_names_are_listed(tmp_path):
+    with pytest.raises(DataError, match=r"oracle.*spectral-residual.*gazebench probe gazeworld"):
+        WORLD(subsets=tmp_path / "nonsense").records("test")
+
+
+def test_shipped_splits_fit_the_standard_world():
+    """Every shipped split of a dataset that is at hand covers it, and is what its card says."""
+    for name in ("oracle", "spectral-residual"):
+        identity = WORLD(subsets=name).identity("test")["subsets"]
+        assert identity["verified"]
+        assert identity["complete"]
+        assert (identity["unnamed"], identity["unknown"]) == (0, 0)
+        assert subsets.defects(identity) == []
+
+
+def test_a_result_tells_whose_subsets_it_is_reported_by(tmp_path):
+    ids, _, inout = people()
+    half = [person for person, seen in zip(ids, inout, strict=True) if seen][::2]
+    path = write(tmp_path / "mine.tsv", [(person, "consistent") for person in half], subsets.COLUMNS[:2])
+    config = small_config("center", "gazeworld", f"--dataset.subsets={path}", "--dataset.test=4")
+    record = bench(config, Places(tmp_path / "runs", tmp_path / "boards")).record
+    assert record["metrics"]["avg_l2"]["consistent"]["count"] == len(half)
+    assert "inconsistent" not in record["metrics"]["avg_l2"]
+    assert record["data"]["subsets"]["name"] == "mine.tsv"
+    assert any("a file without a card" in reason for reason in record["status"]["reasons"])
