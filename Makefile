@@ -1,6 +1,7 @@
 # make bench   train, test and record a method on a dataset (default: Gaze-LLE on the embedded world)
 # make test    the test suite
 # make finding the HCLoRA paper's ablation on the embedded world, resumably [QUICK=1] [JOBS=2] [AGAIN=1]
+# make splits  who is consistent with what is salient, by a prober [DATASET=...] [PROBER=openai|oracle|saliency]
 # All make the environment first, once.
 #
 #   make bench METHOD=gazelle DATASET=vat DATA_ROOT=/data/videoattentiontarget [BACKBONE=...] [SEED=...]
@@ -22,11 +23,11 @@ STAMP := $(VENV)/.gazebench-installed
 TESTS ?= tests
 WORKERS ?= 2
 
-.PHONY: bench finding test lint docs-check leaderboard clean help
+.PHONY: bench finding splits test lint docs-check leaderboard clean help
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -8
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -9
 
 $(STAMP): pyproject.toml setup.py constraints.txt
 	@echo "making the environment $(VENV) (once; torch is a large download) ..."
@@ -43,6 +44,10 @@ bench: $(STAMP)
 finding: $(STAMP)
 	@$(BIN)/gazebench study studies/finding.yaml $(if $(QUICK),--quick) $(if $(JOBS),--jobs=$(JOBS)) \
 	  $(if $(AGAIN),--again) $(ARGS)
+
+splits: $(STAMP)
+	@$(BIN)/gazebench probe $(DATASET) $(if $(PROBER),--prober=$(PROBER)) \
+	  $(if $(DATA_ROOT),--dataset.root="$(DATA_ROOT)") $(ARGS)
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q $(TESTS) $(ARGS)

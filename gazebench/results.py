@@ -287,7 +287,7 @@ def code_identity() -> dict[str, Any]:
     roots = [PACKAGE] if CHECKOUT is None else [CHECKOUT / folder for folder in CODE_FOLDERS]
     for root in roots:
         for path in sorted(root.rglob("*")):
-            if path.is_file() and path.suffix in (".py", ".json", ".pt", ".tsv"):
+            if path.is_file() and path.suffix in (".py", ".json", ".pt", ".tsv", ".yaml"):
                 digest.update(path.relative_to(root.parent).as_posix().encode())
                 digest.update(path.read_bytes())
     commit = _git("rev-parse", "HEAD")

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib.resources import files
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ def locate(given: Path, dataset: str, split: str) -> Path | None:
     """
     if given.is_file():
         return given if split == "test" else None
-    shipped = Path(str(files("gazebench.splits"))) / dataset
+    shipped = Path(import_module("gazebench.splits").__path__[0]) / dataset  # a namespace: it has no file of its own
     for folder in (given, shipped / given.name):
         if folder.is_dir() and any(folder.glob("*.tsv")):
             path = folder / f"{split}.tsv"
