@@ -57,6 +57,8 @@ def print_scores(record: Mapping[str, Any]) -> None:
     """The table and what kind of result it is."""
     print(f"\n{record['method']['title']} on {record['dataset']}: {record['protocol']['id']}, value (people)\n")
     print(scores_table(record))
+    if record["data"].get("subsets"):
+        print(f"\nSubsets by the prober {record['data']['subsets']['name']}.")
     status = record["status"]
     if status["class"] == "smoke":
         print("\nA smoke run, not a benchmark result:")
@@ -129,6 +131,7 @@ def _facts(record: Mapping[str, Any]) -> list[str]:
         f"- data: {data['name']} {data['split']}, labels {data['label_version']}, "
         f"{'complete' if data['complete'] else 'not the official set'}, fingerprint `{data['fingerprint'][:16]}`",
         f"- head boxes: {data['head_boxes']}",
+        f"- subsets: {_subsets(data.get('subsets'))}",
         f"- selection: {record['selection']}",
         f"- weights: {record['weights']['name']} {record['weights']['grade']}",
         f"- parameters: {record['parameters']['trained']:,} trained of {record['parameters']['total']:,}",
@@ -136,6 +139,15 @@ def _facts(record: Mapping[str, Any]) -> list[str]:
         f"digest `{code['digest']}`",
         f"- time: {', '.join(f'{name} {seconds:.0f} s' for name, seconds in record['wall_seconds'].items())}",
     ]
+
+
+def _subsets(identity: Mapping[str, Any] | None) -> str:
+    if identity is None:
+        return "the data's own, if any"
+    return (
+        f"by {identity['name']}, file `{identity['sha256'][:12]}`; of the people in frame {identity['unnamed']:,} are "
+        f"not in it, {identity['undecided']:,} are in it without a verdict"
+    )
 
 
 def gallery(dataset: GazeDataset, predictions: pd.DataFrame, count: int = 8) -> Figure:

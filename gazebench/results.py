@@ -217,6 +217,7 @@ def table(records: Iterable[Mapping[str, Any]], protocol: Protocol) -> pd.DataFr
             "backbone": record["weights"].get("name", ""),
             "seed": record["seed"],
             "people": record["samples"]["people"],
+            "subsets by": _subsets_by(record),
         }
         for use in protocol.metrics:
             scores = record["metrics"].get(use.name, {})
@@ -259,6 +260,8 @@ def render(frame: pd.DataFrame, protocol: Protocol, title: str) -> str:
             for name, use in columns.items():
                 arrow = "↑" if protocol.higher_is_better(use.name) else "↓"
                 shown[f"{use.name} {arrow}"] = [format_value(value, use.digits) for value in rows[name]]
+            if subset != ALL and "subsets by" in rows and rows["subsets by"].notna().any():
+                shown["subsets by"] = rows["subsets by"].fillna("the data")
             if subset == ALL:
                 shown["people"] = [f"{count:,}" for count in rows["people"]]
                 shown["trained"] = [f"{count:,}" for count in rows["trained"]]
@@ -266,6 +269,12 @@ def render(frame: pd.DataFrame, protocol: Protocol, title: str) -> str:
             table_text = shown.to_markdown(index=False, disable_numparse=True)
             lines += ["", f"**{'Everybody' if subset == ALL else subset.capitalize()}**", "", table_text]
     return "\n".join(lines) + "\n"
+
+
+def _subsets_by(record: Mapping[str, Any]) -> str | None:
+    """The prober whose split a record is reported by; None where the subsets are the data's own, or there are none."""
+    subsets = record["data"].get("subsets")
+    return subsets["name"] if subsets else None
 
 
 def _column(metric: str, subset: str) -> str:

@@ -9,6 +9,7 @@ from gazebench import subsets
 from gazebench.bench import Places, bench
 from gazebench.contract import small_config
 from gazebench.registry import load_dataset
+from gazebench.report import write_report
 from gazebench.types import DataError
 
 WORLD = load_dataset("gazeworld")
@@ -148,7 +149,10 @@ def test_a_result_tells_whose_subsets_it_is_reported_by(tmp_path):
     half = [person for person, seen in zip(ids, inout, strict=True) if seen][::2]
     path = write(tmp_path / "mine.tsv", [(person, "consistent") for person in half], subsets.COLUMNS[:2])
     config = small_config("center", "gazeworld", f"--dataset.subsets={path}", "--dataset.test=4")
-    record = bench(config, Places(tmp_path / "runs", tmp_path / "boards")).record
+    outcome = bench(config, Places(tmp_path / "runs", tmp_path / "boards"))
+    record = outcome.record
+    assert "| mine.tsv " in (tmp_path / "boards" / "gazeworld" / "README.md").read_text()
+    assert "by mine.tsv, file" in write_report(record, config, outcome.folder).read_text()
     assert record["metrics"]["avg_l2"]["consistent"]["count"] == len(half)
     assert "inconsistent" not in record["metrics"]["avg_l2"]
     assert record["data"]["subsets"]["name"] == "mine.tsv"
