@@ -85,19 +85,25 @@ class LocalModel(Backend):
         if self.device.type == "cuda" and not cuda:
             raise VLMError(f"device={device!r}, but there is no CUDA device: pass device='cpu'")
         self.dtype = ("bfloat16" if self.device.type == "cuda" else "float32") if dtype == "auto" else dtype
-        self._pixels = {
-            key: value for key, value in (("shortest_edge", min_pixels), ("longest_edge", max_pixels)) if value
-        }
+        limits = {"min_pixels": min_pixels, "max_pixels": max_pixels}
+        self._limits = {name: value for name, value in limits.items() if value is not None}
         self._folder = Path(path_or_name) if Path(path_or_name).is_dir() else None
         self._refusal = "" if self._folder else _refusal(self.name, revision)
+        self._place = self.name
+        if self._refusal and (snapshot := _snapshot(self.name, revision)):
+            # Told to keep to local files, transformers asks the hub all the same; of a folder it does not.
+            self._place = str(snapshot)
         self._source = {"local_files_only": bool(self._folder or self._refusal), "revision": revision or "main"}
         self._config = self._fetched(AutoConfig)
-        self._commit = "" if self._folder else _commit(self.name, revision)
+        snapshot = None if self._folder else _snapshot(self.name, revision)
+        self._commit = snapshot.name if snapshot else ""
         if self._commit:  # for all files, should the branch move on meanwhile
             self._source["revision"] = self._commit
         kind = self._config.model_type
         if type(self._config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
             raise VLMError(f"{self.name} is a {kind} model and takes no pictures: choose one that does, a Qwen3-VL say")
+        if self._limits and not kind.startswith("qwen"):
+            raise VLMError(f"{self.name} is a {kind} model: min_pixels and max_pixels are for Qwen's, leave them out")
         if kind in ("qwen3_vl", "qwen3_vl_moe"):
             try:
                 validate(self._config)
@@ -114,7 +120,7 @@ class LocalModel(Backend):
             "revision": self._commit or self.revision,
             **self._digests,
             "dtype": self.dtype,
-            **self._pixels,
+            **self._limits,
         }
 
     def ask(self, requests: Iterable[Request]) -> Iterator[Reply | Failure]:
@@ -172,10 +178,12 @@ class LocalModel(Backend):
     def _inputs(self, group: Sequence[Request], shown: Mapping[Picture, Image.Image]) -> Any:
         processor = self._loaded.processor
         settings: dict[str, Any] = {"padding": True, "padding_side": "left"}
-        if self._pixels:
+        if self._limits:
             own = processor.image_processor.size
-            settings["size"] = {"shortest_edge": own["shortest_edge"], "longest_edge": own["longest_edge"]}
-            settings["size"].update(self._pixels)
+            settings["size"] = {  # by name sides, by meaning numbers of pixels
+                "shortest_edge": self._limits.get("min_pixels", own["shortest_edge"]),
+                "longest_edge": self._limits.get("max_pixels", own["longest_edge"]),
+            }
         return processor.apply_chat_template(
             [[_turn(message, shown) for message in request.messages] for request in group],
             tokenize=True,
@@ -235,7 +243,7 @@ class LocalModel(Backend):
 
     def _fetched(self, auto: Any, **settings: Any) -> Any:
         try:
-            return auto.from_pretrained(self.name, **self._source, **settings)
+            return auto.from_pretrained(self._place, **self._source, **settings)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # what a failed load raises differs by library and version
@@ -283,10 +291,13 @@ def _refusal(name: str, revision: str) -> str:
     return ""
 
 
-def _commit(name: str, revision: str) -> str:
-    """The commit that a fetched model's revision stands for; empty if that is not known."""
-    config = try_to_load_from_cache(name, "config.json", revision=revision or "main")
-    return Path(config).parent.name if isinstance(config, str) else ""
+def _snapshot(name: str, revision: str) -> Path | None:
+    """The folder, named by its commit, with what was fetched of a model's revision; None if there is none."""
+    try:
+        config = try_to_load_from_cache(name, "config.json", revision=revision or "main")
+    except ValueError:  # no name that the hub would allow: a folder that is not there
+        return None
+    return Path(config).parent if isinstance(config, str) else None
 
 
 def _brief(error: Exception) -> str:

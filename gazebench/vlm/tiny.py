@@ -87,9 +87,9 @@ class TinySize:
     """How large a tiny model is; as it stands, about 1.4 million parameters.
 
     Attributes:
-        text_width: of the language model; ``text_layers`` deep.
+        text_width: of the language model, which has ``text_layers``.
         text_heads: of ``head_dim`` each; ``text_kv_heads`` of them for keys and values.
-        vision_width: of the image encoder; ``vision_layers`` deep.
+        vision_width: of the image encoder, which has ``vision_layers`` with ``vision_heads`` each.
         deepstack: layers of the image encoder whose features go into the first layers of the language model.
         patch: side of a patch in pixels; 2 x 2 patches become one image token.
         positions: side of the learned position grid, in patches.
