@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -14,16 +14,18 @@ from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
 from gazebench.dataset import GazeDataset
-from gazebench.transforms import Preprocess, apply_view, sample_view
+from gazebench.transforms import Preprocess, View, apply_view, sample_view
 from gazebench.types import (
     IN_FRAME,
     UNKNOWN,
     Batch,
     DataError,
+    FloatArray,
     Policy,
     Records,
     Targets,
     clean_boxes,
+    holds_boxes,
     normalise,
     ragged_starts,
 )
@@ -92,6 +94,13 @@ class ImageSamples(TorchDataset[Sample]):
         )  # fmt: skip
         head = clean_boxes(normalise(records.head[people], records.head_unit, width, height))
         inout = records.inout[people].astype(np.int64)
+        columns = {name: column[people] for name, column in records.columns.items()}
+        subset = columns.pop("subset", np.full(len(head), ""))
+        boxes = {
+            name: clean_boxes(normalise(column.reshape(-1, 4), records.head_unit, width, height))
+            for name, column in columns.items()
+            if holds_boxes(column)
+        }
         crop, flip = None, False
         if self.augment:
             rng = np.random.default_rng([self.seed, epoch, image])
@@ -99,14 +108,14 @@ class ImageSamples(TorchDataset[Sample]):
             visible = inout[owner] == IN_FRAME
             view = sample_view(rng, self.preprocess, width, height, head, points[visible])
             head, points = apply_view(view, head, points)
+            boxes = {name: _still(view, flat) for name, flat in boxes.items()}
             crop, flip = view.crop, view.flip
             width, height = view.size
         picture = None
         if self.sees_images:
             array = self.dataset.picture(records, image, self.preprocess.size, crop, flip)
             picture = torch.from_numpy(array).permute(2, 0, 1)
-        columns = {name: column[people] for name, column in records.columns.items()}
-        subset = columns.pop("subset", np.full(len(head), ""))
+        columns |= {name: flat.reshape(columns[name].shape) for name, flat in boxes.items()}
         return Sample(
             image_id=str(records.images[image]),
             group=str(records.groups[image]),
@@ -120,6 +129,11 @@ class ImageSamples(TorchDataset[Sample]):
             subset=[str(name) for name in subset],
             extra=columns,
         )
+
+
+def _still(view: View, boxes: FloatArray) -> FloatArray:
+    """(N, 4) boxes in the view: truths, so they are cropped and mirrored but never jittered."""
+    return apply_view(replace(view, jitter=np.zeros_like(boxes)), boxes, np.zeros((0, 2)))[0]
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
@@ -149,10 +163,15 @@ def collate(samples: Sequence[Sample]) -> Batch:
             points=points,
             point_person=torch.from_numpy(np.repeat(np.arange(len(counts)), counts)),
             subset=[name for sample in read for name in sample.subset],
-            extra={name: np.concatenate([sample.extra[name] for sample in read]) for name in names},
+            extra={name: _joined([sample.extra[name] for sample in read]) for name in names},
         ),
         skipped=[sample.skipped for sample in samples if sample.skipped],
     )
+
+
+def _joined(columns: Sequence[np.ndarray]) -> np.ndarray | torch.Tensor:
+    joined = np.concatenate(columns)
+    return joined if joined.dtype.kind == "U" else torch.from_numpy(joined)
 
 
 class EpochSampler(Sampler[tuple[int, int]]):

@@ -183,6 +183,7 @@ class GazeDataset(ABC):
             "images": len(records),
             "people": records.people,
             "in_frame": int((records.inout == IN_FRAME).sum()),
+            **records.counts,
         }
         official = self.card.official.get(split, {})
         return Completeness(split, found, official, len(records.issues))

@@ -68,7 +68,7 @@ class Evaluator(nn.Module):
         points, owner = targets.points, targets.point_person
         if prediction.used_annotation is not None:
             points, owner = _without(points, owner, prediction.used_annotation)
-        fields: dict[str, Tensor | None] = {
+        fields: dict[str, Any] = {
             "heatmap": heatmap,
             "point": point,
             "points": points,
@@ -77,6 +77,9 @@ class Evaluator(nn.Module):
             "sizes": batch.sizes[batch.image_index],
             "inout_score": prediction.inout,
             "inout": targets.inout,
+            # A free text would become the nearest class of a vocabulary here, before it is compared.
+            "predicted_label": prediction.extra.get("label"),
+            **{name: targets.extra.get(name) for name in ("label", "target_box", "heads")},
         }
         keys = torch.tensor([sample_key(person) for person in batch.person_ids], dtype=torch.int64)
         in_subset = {

@@ -23,6 +23,7 @@ FORMAT = """One row a person. CSV, Parquet or JSON lines, with the columns
   person_id            as `gazebench data ids DATASET` lists them
   x, y                 the predicted point, normalised to [0, 1]; leave them out to have the protocol decode the heatmap
   inout                optional; larger means more surely in frame
+  label                optional; the name of the category looked at, empty for no answer (which is wrong)
   heatmap              optional; the raw map, row by row (a list, or little-endian float32 bytes in Parquet)
   heatmap_h, heatmap_w its height and width
 Metrics a file has no column for are absent from its result (AUC needs the raw heatmap)."""
@@ -44,6 +45,7 @@ def rows_of(scored: ScoredBatch) -> dict[str, list[Any]]:
     x, y = scored.point.double().cpu().T.tolist() if scored.point is not None else ([None] * people,) * 2
     columns |= {"x": x, "y": y}
     columns["inout"] = [None] * people if prediction.inout is None else prediction.inout.double().cpu().tolist()
+    columns["label"] = list(prediction.extra.get("label", [None] * people))
     for name, (values, sample) in scored.values.items():
         if values.ndim == 1:
             column: list[float | None] = [None] * people
@@ -66,7 +68,7 @@ class PredictionWriter(Callback):
 
     _TYPES: ClassVar[dict[str, pa.DataType]] = {
         "target_inout": pa.int8(), "heatmap": pa.binary(), "heatmap_h": pa.int32(), "heatmap_w": pa.int32(),
-        "used_annotation": pa.int64(),
+        "used_annotation": pa.int64(), "label": pa.string(),
     }  # fmt: skip
 
     def __init__(self, folder: Path, metrics: list[str], *, heatmaps: bool = True) -> None:
@@ -148,13 +150,15 @@ def read_predictions(path: Path) -> pd.DataFrame:
             frame = pd.read_json(path, lines=True, dtype={"person_id": str})
         elif path.suffix == ".csv":
             frame = pd.read_csv(path, dtype={"person_id": str})
+            if "label" in frame:  # pandas would take a category such as "None" for a missing one
+                frame["label"] = pd.read_csv(path, usecols=["label"], dtype=str, keep_default_na=False, na_values=[""])
         else:
             raise DataError(f"{path}: unknown ending {path.suffix!r}. Predictions are\n{FORMAT}")
     except (ValueError, OSError, pa.ArrowException) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path}: cannot be read ({error}). Predictions are\n{FORMAT}") from error
-    if "person_id" not in frame or not ({"x", "y"} <= set(frame.columns) or "heatmap" in frame):
+    if "person_id" not in frame or not ({"x", "y"} <= set(frame.columns) or {"heatmap", "label"} & set(frame.columns)):
         raise DataError(f"{path}: columns are {', '.join(map(str, frame.columns))}. Predictions are\n{FORMAT}")
     frame["person_id"] = frame["person_id"].astype(str)
     repeated = frame["person_id"].duplicated()
@@ -169,6 +173,15 @@ def read_predictions(path: Path) -> pd.DataFrame:
                 row = int(np.flatnonzero(wrong.to_numpy())[0])
                 raise DataError(f"{path}:{row + 1}: {name} is {frame[name].iloc[row]!r}, not a finite number")
             frame[name] = numbers.astype(float)
+    if "label" in frame:
+        texts = frame["label"].map(lambda value: isinstance(value, str)) | frame["label"].isna()
+        if not texts.all():
+            row = int(np.flatnonzero(~texts.to_numpy(dtype=bool))[0])
+            raise DataError(f"{path}:{row + 1}: label is {frame['label'].tolist()[row]!r}, not the name of a category")
+        if frame["label"].isna().all():
+            frame = frame.drop(columns="label")
+        else:
+            frame["label"] = frame["label"].fillna("")
     if "heatmap" in frame:
         maps = [_map(path, row, record) for row, record in enumerate(frame.to_dict("records"), start=1)]
         frame["heatmap"] = pd.Series(maps, index=frame.index, dtype=object)
@@ -203,7 +216,7 @@ class Stored(Method):
         self.title = title
         self.has = {
             name: name in frame and bool(frame[name].notna().all())
-            for name in ("x", "y", "inout", "heatmap", "used_annotation")
+            for name in ("x", "y", "inout", "heatmap", "used_annotation", "label")
         }
         self.shapes = {heatmap.shape for heatmap in frame["heatmap"]} if self.has["heatmap"] else set()
         if len(self.shapes) > 1:
@@ -243,4 +256,5 @@ class Stored(Method):
                 if self.has["used_annotation"]
                 else None
             ),
+            extra={"label": rows["label"].tolist()} if self.has["label"] else {},
         )

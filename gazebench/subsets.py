@@ -31,8 +31,8 @@ COLUMNS = ("person_id", "subset", "inside", "points", "origin")
 def inside(points: FloatArray, regions: FloatArray) -> npt.NDArray[np.bool_]:
     """Which of the points (A, 2) lie in at least one of the regions (K, 4) xyxy; edges belong to a region."""
     points, regions = points.reshape(-1, 1, 2), regions.reshape(1, -1, 4)
-    in_each: npt.NDArray[np.bool_] = ((points >= regions[..., :2]) & (points <= regions[..., 2:])).all(-1)
-    return np.asarray(in_each.any(-1))
+    in_each = (points >= regions[..., :2]) & (points <= regions[..., 2:])
+    return np.asarray(in_each.all(-1).any(-1), dtype=np.bool_)
 
 
 def verdict(inside: int, points: int, threshold: float = 0.5) -> str:

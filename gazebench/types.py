@@ -56,7 +56,11 @@ class Records:
         points: (G, 2) float64 x, y in ``point_unit``; the annotated targets of all people, one after another.
         point_start: (P + 1,) int64; person p owns ``points[point_start[p]:point_start[p + 1]]``.
         inout: (P,) int8, 1 in frame, 0 out of frame, -1 unknown.
-        columns: further columns over people (``subset``, ``label``, ``track`` ...), each of length P.
+        columns: further columns over people (``subset``, ``label``, ``track`` ...), each of length P. A float column of
+            shape (P, 4) or (P, K, 4) holds boxes xyxy in ``head_unit``, a row of NaN is none (``holds_boxes``): it
+            reaches the batch normalised and in the training view, as the head boxes do, but without their jitter.
+        scored: the columns a score depends on besides what every score does; they count in the fingerprint.
+        counts: further numbers of the release by name, e.g. rows that the protocol leaves out.
         sizes: (I, 2) int64 width, height in pixels where the annotations tell; else None (read from the image).
         issues: rows that were skipped, with their reason.
     """
@@ -74,6 +78,8 @@ class Records:
     head_unit: Unit = "pixel"
     point_unit: Unit = "normalised"
     columns: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    scored: Sequence[str] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
     sizes: IntArray | None = None
     issues: tuple[Issue, ...] = ()
 
@@ -139,7 +145,16 @@ class Records:
             digest.update("\n".join(map(str, text)).encode())
         for array in (self.person_image, self.head, self.points, self.point_start, self.inout):
             digest.update(np.ascontiguousarray(array).tobytes())
+        for name in self.scored:
+            column = self.columns[name]
+            texts = column.dtype.kind == "U"  # whose bytes depend on the longest of them
+            digest.update("\n".join(column).encode() if texts else np.ascontiguousarray(column).tobytes())
         return digest.hexdigest()
+
+
+def holds_boxes(column: npt.NDArray[Any]) -> bool:
+    """Whether a column of ``Records`` holds boxes: float, (P, 4) or (P, K, 4)."""
+    return column.dtype.kind == "f" and column.ndim > 1 and column.shape[-1] == 4
 
 
 def normalise(values: FloatArray, unit: Unit, width: int, height: int) -> FloatArray:
@@ -173,7 +188,10 @@ class Targets:
         points: (G, 2) float64 normalised; every annotation.
         point_person: (G,) int64 ascending; the person of each annotation.
         subset: P names (``consistent``, ``inconsistent`` or "" where the person has none).
-        extra: further targets by name, each of length P (labels) or of a shape its task documents.
+        extra: the further columns of the records by name, each of length P: texts as arrays, numbers as tensors. Those
+            metrics know are ``label`` (P texts, the category looked at, "" for none), ``target_box`` (P, 4), the box
+            of the thing looked at, and ``heads`` (P, K, 4), all head boxes of the person's picture, both float64
+            normalised xyxy, a row of NaN is none.
     """
 
     point: Tensor
@@ -242,7 +260,9 @@ class Prediction:
         inout: (P,) float, larger means more surely in frame.
         used_annotation: (P,) int64, the annotation a human baseline used as its answer, which is therefore left out
             of the truth; -1 for none.
-        extra: named outputs of further tasks (semantic, social, text) and of a method's own auxiliary losses.
+        extra: named outputs of further tasks (semantic, social, text) and of a method's own auxiliary losses. ``label``
+            is a list of P texts, the category each person looks at, "" where the method has no answer: a name and not
+            an index, so that a method needs to know no dataset's numbering.
     """
 
     heatmap: Tensor | None = None

@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import accuracy_score, average_precision_score, precision_score, roc_auc_score
 from torchmetrics import MetricCollection
 
 from gazebench.metrics import classes, functional
 from gazebench.metrics.classes import (
     AngleToMean,
-    AUCPoints,
-    AUCRectangle,
+    GazeAccuracy,
+    HeadPrecision,
     InOutAP,
     L2ToMean,
+    LabelAccuracy,
     MeanAngle,
     MeanL2,
     MinAngle,
@@ -247,6 +248,95 @@ def test_ap():
             assert value.numel() == 0, "precision over one class says nothing"
 
 
+def crowded_heads(rng, people, most):
+    """(P, K, 4) boxes on a coarse grid, so that points hit their bounds; a random number of each row is NaN."""
+    low = rng.integers(0, 12, (people, most, 2)) / 16
+    heads = np.concatenate([low, low + rng.integers(1, 5, (people, most, 2)) / 16], axis=2)
+    heads[np.arange(most) >= rng.integers(0, most + 1, (people, 1))] = np.nan
+    return heads
+
+
+def lies_in(point, boxes):
+    """Whether a point lies in one of some boxes, bounds inclusive, in plain Python."""
+    return any(x0 <= point[0] <= x1 and y0 <= point[1] <= y1 for x0, y0, x1, y1 in boxes.tolist())
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_head_precision(seed):
+    rng = np.random.default_rng(seed)
+    people = 300
+    heads, point, target = crowded_heads(rng, people, 1 + seed), *(rng.integers(0, 17, (2, people, 2)) / 16)
+    inout = rng.integers(-1, 2, people)
+    seen = np.flatnonzero(inout == 1)
+    metric = HeadPrecision()
+    # Two annotations each: the first one counts.
+    points = np.stack([target, rng.random((people, 2))], axis=1).reshape(-1, 2)
+    metric.update(torch.arange(people), point=torch.tensor(point), points=torch.tensor(points),
+                  point_person=torch.arange(people).repeat_interleave(2), inout=torch.tensor(inout),
+                  heads=torch.tensor(heads))  # fmt: skip
+    predicted = [lies_in(point[p], heads[p]) for p in seen]
+    truth = [lies_in(target[p], heads[p]) for p in seen]
+    assert 0 < sum(truth) < len(truth)
+    assert float(metric.compute()) == pytest.approx(precision_score(truth, predicted), abs=1e-12)
+    assert metric.count == sum(predicted)
+
+
+def test_head_precision_needs_a_prediction_in_a_head():
+    fields = {
+        "point": torch.tensor([[0.9, 0.9]]), "points": torch.tensor([[0.1, 0.1]]), "point_person": torch.tensor([0]),
+        "inout": torch.tensor([1]), "heads": torch.tensor([[[0.0, 0.0, 0.2, 0.2]]]),
+    }  # fmt: skip
+    metric = HeadPrecision()
+    metric.update(torch.arange(1), **fields)
+    assert metric.compute().numel() == 0
+    metric.update(torch.arange(1), **(fields | {"point": torch.tensor([[torch.nan, 0.1]])}))
+    assert metric.compute().isnan(), "left out, a diverged model would score better"
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_gaze_accuracy(seed):
+    rng = np.random.default_rng(seed)
+    boxes, point = crowded_heads(rng, 300, 1)[:, 0], rng.integers(0, 17, (300, 2)) / 16
+    metric = GazeAccuracy()
+    metric.update(torch.arange(300), point=torch.tensor(point), target_box=torch.tensor(boxes))
+    right = [lies_in(point[p], boxes[p : p + 1]) for p in range(300) if not np.isnan(boxes[p, 0])]
+    assert 0 < sum(right) < len(right) < 300
+    assert float(metric.compute()) == pytest.approx(np.mean(right), abs=1e-12)
+    assert metric.count == len(right)
+
+
+@pytest.mark.parametrize("point", [(0.25, 0.5), (0.75, 0.875), (0.25, 0.875), (0.5, 0.5)])
+def test_the_bounds_belong_to_the_box(point):
+    box = torch.tensor([[0.25, 0.5, 0.75, 0.875]], dtype=torch.float64)
+    assert functional.gaze_accuracy(torch.tensor([point]), box)[0].tolist() == [1]
+    for away in ((-1e-6, 0), (0, -1e-6), (0.51, 0), (0, 0.38)):
+        moved = torch.tensor([[0.25, 0.5]], dtype=torch.float64) + torch.tensor([away])
+        assert functional.gaze_accuracy(moved, box)[0].tolist() == [0]
+
+
+def test_a_point_that_is_not_a_number_is_in_no_box():
+    values, people = functional.gaze_accuracy(torch.tensor([[torch.nan, 0.5]]), torch.tensor([[0.0, 0.0, 1.0, 1.0]]))
+    assert (values.tolist(), people.tolist()) == ([0], [0])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_label_accuracy(seed):
+    rng = np.random.default_rng(seed)
+    words = np.array(["", "cup", "Cup", "cup ", "book", "fish bowl"])
+    predicted, truth = (rng.choice(words, 200).tolist() for _ in range(2))
+    metric = LabelAccuracy()
+    metric.update(torch.arange(200), predicted_label=predicted, label=np.array(truth))
+    known = [person for person in range(200) if truth[person]]
+    expected = accuracy_score([truth[p] for p in known], [predicted[p] for p in known])
+    assert float(metric.compute()) == pytest.approx(expected, abs=1e-12)
+    assert metric.count == len(known) < 200
+
+
+def test_a_label_for_everybody_or_an_error():
+    with pytest.raises(ValueError, match="3 predicted labels for 2 people"):
+        functional.label_accuracy(["cup"] * 3, ["cup", ""])
+
+
 def test_everybody_counts_once():
     metric = L2ToMean()
     fields = {"point": torch.zeros(3, 2), "points": torch.tensor([[0.3, 0.4], [0.6, 0.8], [0.0, 1.0]]),
@@ -260,7 +350,7 @@ def test_everybody_counts_once():
 
 
 def test_nobody_is_no_value():
-    for metric in (L2ToMean(), InOutAP(), AUCPoints(), AUCRectangle()):
+    for metric in (metric() for metric in all_metrics().values()):
         assert metric.compute().numel() == 0
         assert metric.count == 0
         metric.reset()
@@ -275,8 +365,12 @@ def all_metrics():
 @pytest.mark.parametrize("name", all_metrics())
 def test_torchmetrics_manners(name, crowd):
     metric = all_metrics()[name]()
-    assert metric.higher_is_better is (name in {"AUCPoints", "AUCRectangle", "InOutAP"})
+    upwards = {"AUCPoints", "AUCRectangle", "InOutAP", "HeadPrecision", "GazeAccuracy", "LabelAccuracy"}
+    assert metric.higher_is_better is (name in upwards)
     fields = {**crowd, "heatmap": torch.rand(500, 64, 64), "inout_score": torch.rand(500)}
+    fields["heads"] = torch.tensor(crowded_heads(np.random.default_rng(4), 500, 6))
+    fields["target_box"] = fields["head"]
+    fields |= {"label": ["cup", "book"] * 250, "predicted_label": ["cup"] * 500}
     fields["sizes"] = fields["sizes"] // 20 + 2
     given = {field: fields[field] for field in metric.fields}
     keys = torch.arange(500)

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from gazebench.metrics.classes import AUCRectangle, InOutAP, L2ToMean
+from gazebench.metrics.classes import AUCRectangle, GazeAccuracy, HeadPrecision, InOutAP, L2ToMean, LabelAccuracy
 
 PEOPLE = 33
 
@@ -24,6 +24,10 @@ def fields():
         "inout": torch.arange(PEOPLE) % 3 // 1 % 2,
         "inout_score": torch.rand(PEOPLE, generator=generator),
         "heatmap": torch.rand(PEOPLE, 64, 64, generator=generator),
+        "heads": torch.rand(PEOPLE, 3, 4, generator=generator).sort(dim=2).values,
+        "target_box": torch.tensor([[0.1, 0.1, 0.8, 0.8]]).repeat(PEOPLE, 1),
+        "label": [["cup", "book", ""][person % 3] for person in range(PEOPLE)],
+        "predicted_label": [["cup", "book"][person % 2] for person in range(PEOPLE)],
     }
 
 
@@ -31,15 +35,20 @@ def score(people: list[int]) -> dict[str, list[float]]:
     """What a process that saw these people computes."""
     everything, chosen = fields(), torch.tensor(people, dtype=torch.int64)
     result = {}
-    for metric in (L2ToMean(), AUCRectangle(), InOutAP()):
+    for metric in (L2ToMean(), AUCRectangle(), InOutAP(), HeadPrecision(), GazeAccuracy(), LabelAccuracy()):
         for start in range(0, len(people), 4):
             part = chosen[start : start + 4]
-            given = {name: everything[name][part] for name in metric.fields if name != "point_person"}
+            given = {name: picked(everything[name], part) for name in metric.fields if name != "point_person"}
             if "point_person" in metric.fields:
                 given["point_person"] = torch.arange(len(part))
             metric.update(part * 1000 - 7, **given)
         result[type(metric).__name__] = [float(metric.compute()), metric.count]
     return result
+
+
+def picked(values, people: torch.Tensor):
+    """The values of some people; texts stand in a list."""
+    return values[people] if isinstance(values, torch.Tensor) else [values[person] for person in people.tolist()]
 
 
 def run(rank: int, folder: str, shares: list[list[int]]) -> None:
@@ -59,6 +68,7 @@ def run(rank: int, folder: str, shares: list[list[int]]) -> None:
 )
 def test_two_processes_give_what_one_gives(tmp_path, shares):
     alone = score(list(range(PEOPLE)))
+    assert all(0 < value < 1 for value, _ in alone.values()), "a value at its limit would hide a loss"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"}
     ranks = [
         subprocess.Popen([sys.executable, __file__, str(rank), str(tmp_path), json.dumps(shares)], env=environment)

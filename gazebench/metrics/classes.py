@@ -23,7 +23,8 @@ class GazeMetric(Metric, ABC):
 
     ``update(keys, **fields)`` takes the (P,) int64 keys of the people (``types.sample_key``) and the fields by name:
     ``heatmap`` (P, h, w), ``point`` (P, 2), ``points`` (G, 2) with ``point_person`` (G,), ``head`` (P, 4), ``sizes``
-    (P, 2) in pixels, ``inout_score`` (P,), ``inout`` (P,); coordinates normalised.
+    (P, 2) in pixels, ``inout_score`` (P,), ``inout`` (P,), ``heads`` (P, K, 4), ``target_box`` (P, 4), ``label`` and
+    ``predicted_label`` (P texts); coordinates normalised.
     """
 
     fields: ClassVar[tuple[str, ...]]
@@ -108,6 +109,13 @@ class _InFrame(GazeMetric):
         keep = (inout == IN_FRAME)[owner]
         return points[keep], owner[keep]
 
+    def _target(self, people: int, fields: dict[str, Tensor]) -> Tensor:
+        """(P, 2) the first annotation of each person in frame, NaN for the others."""
+        points, owner = self._seen(fields["points"], fields["point_person"], fields["inout"])
+        target = torch.full((people, 2), torch.nan, dtype=torch.float64, device=points.device)
+        target[owner.flip(0)] = points.double().flip(0)
+        return target
+
 
 class AUCPoints(_InFrame):
     """GazeFollow's AUC at the picture's own size (``functional.auc_points``)."""
@@ -136,10 +144,7 @@ class AUCRectangle(_InFrame):
 
     def values(self, **fields: Tensor) -> Values:
         """One area a person in frame."""
-        points, owner = self._seen(fields["points"], fields["point_person"], fields["inout"])
-        target = torch.full((len(fields["heatmap"]), 2), torch.nan, dtype=torch.float64, device=points.device)
-        target[owner.flip(0)] = points.double().flip(0)
-        return F.auc_rectangle(fields["heatmap"], target)
+        return F.auc_rectangle(fields["heatmap"], self._target(len(fields["heatmap"]), fields))
 
 
 class L2ToMean(_InFrame):
@@ -206,6 +211,42 @@ class MinAngle(_Angle):
     def values(self, **fields: Tensor) -> Values:
         """One angle a person in frame with a head box."""
         return F.min_angle(*self._arguments(fields), plane=self.plane)
+
+
+class HeadPrecision(_InFrame):
+    """P.Head (``functional.head_precision``); of several annotations the first one counts.
+
+    The count is that of the predictions in a head: of none there is no precision.
+    """
+
+    fields = ("point", "points", "point_person", "inout", "heads")
+    higher_is_better = True
+
+    def values(self, **fields: Tensor) -> Values:
+        """Right or wrong, for people in frame whose predicted point lies in a head."""
+        return F.head_precision(fields["point"], self._target(len(fields["point"]), fields), fields["heads"])
+
+
+class GazeAccuracy(GazeMetric):
+    """GazeAcc (``functional.gaze_accuracy``)."""
+
+    fields = ("point", "target_box")
+    higher_is_better = True
+
+    def values(self, **fields: Tensor) -> Values:
+        """Right or wrong, for people whose target has a box."""
+        return F.gaze_accuracy(fields["point"], fields["target_box"])
+
+
+class LabelAccuracy(GazeMetric):
+    """Acc@1 of the named category (``functional.label_accuracy``)."""
+
+    fields = ("predicted_label", "label")
+    higher_is_better = True
+
+    def values(self, **fields: Any) -> Values:
+        """Right or wrong, for people whose target has a category."""
+        return F.label_accuracy(fields["predicted_label"], fields["label"])
 
 
 class InOutAP(GazeMetric):

@@ -6,6 +6,7 @@ belong to. There are no sentinel values.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -155,6 +156,61 @@ def min_angle(
 ) -> Values:
     """Smallest angle to a person's annotations, degrees; arguments of ``angle_to_mean``."""
     return _per_person(*_angles(point, points, owner, head, sizes, plane), "amin")
+
+
+def in_boxes(point: Tensor, boxes: Tensor) -> Tensor:
+    """(P, K) bool: whether each person's point (P, 2) lies in each of that person's boxes (P, K, 4) xyxy.
+
+    The bounds belong to the box; nothing lies in a box of NaN.
+    """
+    low, high = boxes[..., :2], boxes[..., 2:]
+    return ((point[:, None].double() >= low) & (point[:, None].double() <= high)).all(-1)
+
+
+def gaze_accuracy(point: Tensor, box: Tensor) -> Values:
+    """GazeAcc: 1 where the point lies in the box of the thing looked at, bounds inclusive, else 0.
+
+    Args:
+        point: (P, 2) normalised predictions; one that is NaN lies nowhere.
+        box: (P, 4) normalised xyxy; people whose box is NaN have no value.
+    """
+    people = torch.nonzero(~box.isnan().any(1))[:, 0]
+    return in_boxes(point[people], box[people, None])[:, 0].double(), people
+
+
+def head_precision(point: Tensor, target: Tensor, heads: Tensor) -> Values:
+    """P.Head: of the predictions that lie in some head, the share whose true target does too, bounds inclusive.
+
+    A precision: only people whose *predicted* point lies in some head have a value, 1 where the true point lies in
+    some head as well (whichever), else 0. A prediction of NaN has the value NaN: left out, a diverged model would score
+    better.
+
+    Args:
+        point: (P, 2) normalised predictions.
+        target: (P, 2) normalised; NaN where there is none.
+        heads: (P, K, 4) normalised xyxy, the heads of each person's picture; NaN where there are fewer than K.
+    """
+    unknown = point.isnan().any(1)
+    people = torch.nonzero((in_boxes(point, heads).any(1) | unknown) & ~target.isnan().any(1))[:, 0]
+    right = in_boxes(target[people], heads[people]).any(1).double()
+    return right.masked_fill(unknown[people], torch.nan), people
+
+
+def label_accuracy(predicted: Sequence[str], truth: Sequence[str]) -> Values:
+    """Acc@1: 1 where the predicted category is the true one, letter by letter, else 0.
+
+    Args:
+        predicted: P categories; "" is no answer, which is wrong.
+        truth: P categories; people whose category is "" have no value.
+
+    Raises:
+        ValueError: not one prediction a person.
+    """
+    if len(predicted) != len(truth):
+        raise ValueError(f"{len(predicted)} predicted labels for {len(truth)} people")
+    people = [person for person, label in enumerate(truth) if label]
+    right = [float(predicted[person] == truth[person]) for person in people]
+    return torch.tensor(right, dtype=torch.float64), torch.tensor(people, dtype=torch.int64)
 
 
 def average_precision(scores: Tensor, positive: Tensor) -> float | None:

@@ -1,0 +1,236 @@
+"""GazeHOI: people looking at the thing they use, with its box and its category (from five human-object data sets)."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from PIL import Image
+
+from gazebench.annotation_cache import Rows, cached, on_disk, settle, without_area
+from gazebench.dataset import Card, GazeDataset
+from gazebench.metrics.classes import GazeAccuracy, LabelAccuracy
+from gazebench.protocol import Protocol, Use
+from gazebench.types import IN_FRAME, DataError, Issue, Policy, Records, ragged_starts
+from gazebench.world import CATEGORIES, Scene, compose, draw
+
+PARSER = 1
+"""A change of what ``_read`` makes of the same files is a new number."""
+
+VOCABULARY = "vocab2id.json"
+FILES = {name: f"{name}-annotations.csv" for name in ("train", "val", "test")}
+SPLITS = {"train": ("train",), "val": ("val",), "trainval": ("train", "val"), "test": ("test",)}
+
+TEXT = ("file_name", "pair_id", "object")
+NUMERIC = ("o_xmin", "o_ymin", "o_xmax", "o_ymax", "oc_x", "oc_y", "h_xmin", "h_ymin", "h_xmax", "h_ymax")
+THING, POINT, HEAD = slice(0, 4), slice(4, 6), slice(6, 10)
+"""Places among the numeric columns."""
+NAME, PAIR, OBJECT = range(3)
+"""Places among the text columns."""
+
+NO_HEAD = -1
+"""``h_xmin`` of people whose head is not visible."""
+
+FAKE_HEIGHT = 96
+"""Pixels of the drawn pictures of ``fake``."""
+
+
+@dataclass(eq=False)
+class GazeHOI(GazeDataset):
+    """GazeHOI; a sample is a person and the thing they look at, always in frame.
+
+    Column ``label`` is the thing's category, one of the vocabulary's, and ``target_box`` (P, 4) its box.
+
+    Args:
+        root: the folder that holds the three annotation files, the vocabulary and ``images``.
+        bad_rows: what to do with rows that make no sense.
+        subsets: consistent / inconsistent of each test person.
+        missing_images: what to do with annotated images that are not there.
+    """
+
+    missing_images: Policy = "error"
+
+    card: ClassVar[Card] = Card(
+        name="gazehoi",
+        title="GazeHOI",
+        licence="research use; the pictures belong to the five data sets they come from",
+        source="https://zenodo.org/records/17107341",
+        citation="Tafasca, Gupta, Bros, Odobez: Toward semantic gaze target detection. NeurIPS 2024",
+        layout="train-annotations.csv\nval-annotations.csv\ntest-annotations.csv\nvocab2id.json\nimages/FILE_NAME ...",
+        # What is published (55,995 instances, 463 categories) is not said of a split.
+        official={},
+        label_version="release of 2024",
+        head_boxes="as released, not widened",
+    )
+    protocol: ClassVar[Protocol] = Protocol(
+        name="gazehoi",
+        version=1,
+        unit="person and the thing they look at",
+        metrics=(Use("gaze_acc", GazeAccuracy), Use("acc_1", LabelAccuracy)),
+        headline="gaze_acc",
+        notes="acc_1 asks for a category of the vocabulary, letter by letter: free text is not brought to its nearest "
+        "category.",
+    )
+
+    def parse(self, split: str) -> Records:
+        """The official file of that name; both training files for ``trainval``."""
+        names = [FILES[name] for name in SPLITS[split]]
+        root = self.existing_root(*names, VOCABULARY, "images")
+        records = cached(
+            ["gazehoi", PARSER, str(root.resolve()), split],
+            [root / name for name in (*names, VOCABULARY)],
+            lambda: _read(root, split, names),
+        )
+        return settle(records, on_disk(root, records.images.tolist()), self.bad_rows, self.missing_images)
+
+    @classmethod
+    def fake(cls, root: Path, *, people: int = 12, seed: int = 0) -> GazeHOI:
+        """A tiny set of drawn scenes, with ``people`` rows or a few more in each of train, val and test."""
+        (root / "images").mkdir(parents=True, exist_ok=True)
+        vocabulary = {category: number for number, category in enumerate(sorted(CATEGORIES))}
+        (root / VOCABULARY).write_text(json.dumps(vocabulary), encoding="utf-8")
+        for split, file in FILES.items():
+            written, index = 0, 0
+            with (root / file).open("w", encoding="utf-8", newline="") as lines:
+                table = csv.DictWriter(lines, _FAKE_COLUMNS, lineterminator="\n")
+                table.writeheader()
+                while written < people:
+                    rows = _fake_rows(compose(seed, index, split), f"{split}_{index:06d}.jpg", root)
+                    table.writerows(rows)
+                    written, index = written + len(rows), index + 1
+        return cls(root)
+
+
+_FAKE_COLUMNS = (*TEXT[:2], *NUMERIC[:6], "object", "aux_object", *NUMERIC[6:])
+
+
+def _fake_rows(scene: Scene, name: str, root: Path) -> list[dict[str, object]]:
+    """Draws a scene if somebody looks at a thing in it; a row for each who does."""
+    size = np.array([round(FAKE_HEIGHT * scene.aspect), FAKE_HEIGHT])
+    rows: list[dict[str, object]] = []
+    for person in scene.people:
+        if person.target_kind == "thing":
+            box = np.multiply(scene.find(person.target_id).box, np.tile(size, 2))
+            head = np.multiply(person.head, np.tile(size, 2))
+            numbers = np.concatenate([box, (box[:2] + box[2:]) / 2, head]).round(3).tolist()
+            rows.append(
+                {
+                    "file_name": name,
+                    "pair_id": person.id,
+                    "object": person.target_category,
+                    "aux_object": str([person.target_category, "thing"]),
+                    **dict(zip(NUMERIC, numbers, strict=True)),
+                }
+            )
+    if rows:
+        Image.fromarray(draw(scene, *size.tolist())).save(root / "images" / name, quality=95)
+    return rows
+
+
+def _read(root: Path, split: str, names: list[str]) -> Records:
+    """The rows of the files, those of a picture together."""
+    vocabulary = _vocabulary(root / VOCABULARY)
+    rows = _table(root, names)
+    rows = rows.without(np.array([not cells[NAME] for cells in rows.cells], dtype=bool), "no file_name")
+    unknown = np.array([cells[OBJECT] not in vocabulary for cells in rows.cells], dtype=bool)
+    rows = rows.without(unknown, lambda row: f"object {rows.cells[row][OBJECT]!r} is not in {VOCABULARY}")
+    hidden = rows.numbers[:, HEAD.start] == NO_HEAD
+    rows = rows.without(~hidden & without_area(rows.numbers[:, HEAD]), "head box of no area")
+    rows = rows.without(without_area(rows.numbers[:, THING]), "object box of no area")
+    seen: dict[tuple[str, str], int] = {}
+    first = [seen.setdefault((cells[NAME], cells[PAIR]), row) for row, cells in enumerate(rows.cells)]
+    rows = rows.without(
+        np.array(first, dtype=np.int64) != np.arange(len(rows)),
+        lambda row: f"pair {rows.cells[row][PAIR]} of {rows.cells[row][NAME]} is there twice",
+    )
+
+    visible = np.flatnonzero(rows.numbers[:, HEAD.start] != NO_HEAD)
+    places: dict[str, int] = {}
+    image = np.array([places.setdefault(rows.cells[row][NAME], len(places)) for row in visible], dtype=np.int64)
+    order = visible[np.argsort(image, kind="stable")]
+    numbers = rows.numbers[order]
+    images = np.array([f"images/{name}" for name in places], dtype=str)
+    return Records(
+        dataset="gazehoi",
+        split=split,
+        images=images,
+        groups=images,
+        person_id=np.array([f"{rows.cells[row][NAME]}#{rows.cells[row][PAIR]}" for row in order], dtype=str),
+        person_image=np.sort(image),
+        head=numbers[:, HEAD],
+        points=numbers[:, POINT],
+        point_start=ragged_starts(np.ones(len(order), dtype=int)),
+        inout=np.full(len(order), IN_FRAME, dtype=np.int8),
+        point_unit="pixel",
+        columns={
+            "label": np.array([rows.cells[row][OBJECT] for row in order], dtype=str),
+            "target_box": numbers[:, THING],
+        },
+        scored=("label", "target_box"),
+        counts={"categories": len(vocabulary), "left_out_without_head": len(rows) - len(order)},
+        issues=rows.issues,
+    )
+
+
+def _table(root: Path, names: list[str]) -> Rows:
+    """The rows of files with a header, lists in quotation marks; cells as in ``TEXT``, numbers as in ``NUMERIC``.
+
+    Raises:
+        DataError: a file has no such columns.
+    """
+    places, cells, numbers, issues = [], [], [], []
+    for file, name in enumerate(names):
+        lines = (root / name).read_text(encoding="utf-8-sig", errors="replace").split("\n")
+        header = next(csv.reader(lines[:1]), [])
+        missing = [column for column in (*TEXT, *NUMERIC) if column not in header]
+        if missing:
+            raise DataError(f"{root / name}:1: the header lacks {', '.join(missing)}; take the file of the release")
+        texts, figures = [header.index(column) for column in TEXT], [header.index(column) for column in NUMERIC]
+        for row, line in enumerate(lines[1:], start=2):
+            if not line.strip():
+                continue
+            try:
+                # Line by line: an odd quotation mark spoils its own row only.
+                values = [value.strip() for value in next(csv.reader([line], strict=True))]
+                if len(values) != len(header):
+                    raise ValueError(f"{len(values)} columns, expected {len(header)}")
+                found = [_number(values[column], header[column]) for column in figures]
+            except (csv.Error, ValueError) as error:
+                issues.append(Issue(name, row, str(error)))
+                continue
+            places.append((file, row))
+            cells.append([values[column] for column in texts])
+            numbers.append(found)
+    place = np.array(places, dtype=np.int64).reshape(-1, 2)
+    figures_of = np.array(numbers, dtype=np.float64).reshape(len(cells), len(NUMERIC))
+    return Rows(names, place[:, 0], place[:, 1], cells, figures_of, tuple(issues))
+
+
+def _number(text: str, column: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = float("nan")
+    if not np.isfinite(number):
+        raise ValueError(f"{column} is {text!r}, expected a number")
+    return number
+
+
+def _vocabulary(path: Path) -> Mapping[str, int]:
+    """Categories and their numbers.
+
+    Raises:
+        DataError: the file is not a JSON object of names and whole numbers.
+    """
+    try:
+        vocabulary = json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({error}); take the file of the release") from error
+    if not isinstance(vocabulary, dict) or not all(isinstance(number, int) for number in vocabulary.values()):
+        raise DataError(f"{path}: expected an object of categories and their numbers; take the file of the release")
+    return vocabulary
