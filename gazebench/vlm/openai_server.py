@@ -205,7 +205,10 @@ class _Line:
                 self._failed = 0  # the server is well, it will not have this request
                 return Failure(key, reason)
         except openai.APITimeoutError:
-            reason = f"no answer within {server.timeout:g} s, asked {server.max_retries + 1} times"
+            reason = (
+                f"no answer within {server.timeout:g} s, asked {server.max_retries + 1} times"
+                " (a longer timeout or fewer requests in flight may help)"
+            )
         except openai.APIConnectionError as error:
             reason = f"connection lost, tried {server.max_retries + 1} times ({_why(error)})"
         except _NoAnswerError as error:

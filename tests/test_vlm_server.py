@@ -1,0 +1,619 @@
+"""The client of OpenAI-compatible servers, against a server in a thread here that answers as badly as it is told."""
+
+import asyncio
+import contextlib
+import gc
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from base64 import b64decode
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gazebench.types import DataError
+from gazebench.vlm.messages import Decoding, Failure, Message, Picture, Reply, Request, VLMError
+from gazebench.vlm.openai_server import OpenAIServer
+from gazebench.vlm.pictures import Encoding, encode, from_file
+from gazebench.vlm.store import AnswerStore
+
+ROOT = Path(__file__).resolve().parent.parent
+SOON = {"retry-after-ms": "20"}
+"""Spares the tests the client's own waits, which begin at half a second."""
+
+
+def completion(text: str | None, reason: str = "stop", **fields) -> bytes:
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": reason}
+    usage = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+    return json.dumps({"object": "chat.completion", "choices": [choice], "usage": usage} | fields).encode()
+
+
+def refusal(message: str, **fields) -> bytes:
+    return json.dumps({"error": {"message": message, "type": "error"} | fields}).encode()
+
+
+@dataclass
+class Act:
+    """What the server does with a request: waits, then sends so many bytes of its response (all of it: None)."""
+
+    body: bytes = b""
+    status: int = 200
+    delay: float = 0.0
+    sent: int | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    mime: str = "application/json"
+
+    def response(self) -> bytes:
+        lines = [f"HTTP/1.1 {self.status} X", f"content-type: {self.mime}", f"content-length: {len(self.body)}"]
+        lines += [f"{name}: {value}" for name, value in self.headers.items()]
+        return ("\r\n".join([*lines, "", ""])).encode() + self.body
+
+
+class FaultyServer:
+    """Acts by a script, which gets the key (the last text of a request) and how often it was asked, from 1."""
+
+    def __init__(self, script: Callable[[str, int], Act]) -> None:
+        self.script = script
+        self.models = Act(b'{"object": "list", "data": [{"id": "tiny", "object": "model"}]}')
+        self.asked: list[str] = []
+        self.answered: list[str] = []
+        self.bodies: list[dict] = []
+        self.heads: list[str] = []
+        self.busy = self.most = 0
+        self._tasks: set[asyncio.Task] = set()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="faulty", daemon=True)
+        self._thread.start()
+        self._server = asyncio.run_coroutine_threadsafe(
+            asyncio.start_server(self._talk, "127.0.0.1", 0), self._loop
+        ).result()
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._tasks.add(asyncio.current_task())
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+                length = int(head.partition("content-length:")[2].partition("\r\n")[0] or 0)
+                act, key = self._act(head, await reader.readexactly(length))
+                self.busy += 1
+                self.most = max(self.most, self.busy)
+                try:
+                    await asyncio.sleep(act.delay)
+                finally:
+                    self.busy -= 1
+                self.answered.append(key)
+                writer.write(act.response()[: act.sent])
+                await writer.drain()
+                if act.sent is not None:
+                    break
+        self._tasks.discard(asyncio.current_task())
+        writer.close()
+
+    def _act(self, head: str, body: bytes) -> tuple[Act, str]:
+        self.heads.append(head)
+        if head.startswith("get"):
+            return self.models, ""
+        request = json.loads(body)
+        content = request["messages"][-1]["content"]
+        key = content if isinstance(content, str) else content[-1]["text"]
+        self.asked.append(key)
+        self.bodies.append(request)
+        return self.script(key, self.asked.count(key)), key
+
+    def stop(self) -> None:
+        """Dies: no connection is left, and none is taken any more."""
+        if self._loop.is_closed():
+            return
+
+        async def end() -> None:
+            self._server.close()
+            for task in list(self._tasks):
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+        asyncio.run_coroutine_threadsafe(end(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+@pytest.fixture
+def serve():
+    servers = []
+
+    def start(script=lambda key, nth: Act(completion(f"answer to {key}"))) -> FaultyServer:
+        servers.append(FaultyServer(script))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture(autouse=True)
+def _leaves_nothing(caplog):
+    """No thread, no task that was not waited for, no complaint of the event loop."""
+    yield
+    gc.collect()
+    assert not [thread for thread in threading.enumerate() if thread.name == "gazebench-vlm"]
+    assert not [record for record in caplog.records if record.name == "asyncio"]
+
+
+def questions(count: int) -> list[Request]:
+    return [Request(f"k{number}", (Message("user", (f"k{number}",)),)) for number in range(count)]
+
+
+def client(server: FaultyServer, **options) -> OpenAIServer:
+    return OpenAIServer(server.url, "tiny", **{"api_key": "the-secret", "in_flight": 4, "max_retries": 2} | options)
+
+
+def ask(server: FaultyServer, count: int, **options) -> dict[str, Reply | Failure]:
+    answers = list(client(server, **options).ask(questions(count)))
+    assert len({answer.key for answer in answers}) == len(answers) == count
+    return {answer.key: answer for answer in answers}
+
+
+def collected(answers: Iterator[Reply | Failure]) -> tuple[list[Reply | Failure], Exception | None]:
+    """The answers that came, and the error that ended them."""
+    seen: list[Reply | Failure] = []
+    try:
+        for answer in answers:
+            seen.append(answer)
+    except Exception as error:
+        return seen, error
+    return seen, None
+
+
+# What is asked and answered
+
+
+def test_every_request_is_answered_once(serve):
+    server = serve(lambda key, nth: Act(completion(f"answer to {key}"), delay=int(key[1:]) % 7 * 0.003))
+    answers = ask(server, 60, in_flight=16)
+    assert {key: answer.text for key, answer in answers.items()} == {f"k{n}": f"answer to k{n}" for n in range(60)}
+    assert sorted(server.asked) == sorted(answers)
+    first = answers["k0"]
+    assert (first.finish_reason, first.tokens, first.seconds > 0) == ("stop", (7, 3), True)
+
+
+def test_what_is_sent(serve):
+    server = serve()
+    shown = encode(np.full((20, 30, 3), 90, np.uint8), 1280)
+    messages = (Message("system", ("Be “brief”.",)), Message("user", ("left\n", shown, 'k"0')))
+    [answer] = client(server).ask([Request("a", messages, Decoding(17, 0.5, 0.9, 3))])
+    assert answer.text == 'answer to k"0'
+    [body] = server.bodies
+    url = {"url": f"data:image/jpeg;base64,{shown.url.partition(',')[2]}"}
+    assert body == {
+        "model": "tiny",
+        "max_tokens": 17,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "seed": 3,
+        "messages": [
+            {"role": "system", "content": "Be “brief”."},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "left\n"},
+                    {"type": "image_url", "image_url": url},
+                    {"type": "text", "text": 'k"0'},
+                ],
+            },
+        ],
+    }
+    assert b64decode(url["url"].partition(",")[2]) == shown.data
+    assert "post /v1/chat/completions" in server.heads[0]
+    assert "content-type: application/json" in server.heads[0]
+    assert "authorization: bearer the-secret" in server.heads[0]
+
+
+def test_the_key_comes_from_the_environment(serve, monkeypatch):
+    server = serve()
+    monkeypatch.setenv("OPENAI_API_KEY", "from-outside")
+    ask(server, 1, api_key=None)
+    monkeypatch.delenv("OPENAI_API_KEY")
+    ask(server, 1, api_key=None)
+    assert ["from-outside" in head for head in server.heads] == [True, False]
+
+
+def test_nothing_is_asked_of_nobody(serve):
+    server = serve()
+    assert list(client(server).ask([])) == []
+    assert not server.asked
+
+
+def test_no_more_in_flight_than_allowed(serve):
+    server = serve(lambda key, nth: Act(completion(key), delay=0.02))
+    ask(server, 40, in_flight=5)
+    assert server.most == 5
+
+
+def test_identity_has_no_place(serve):
+    server = OpenAIServer("http://10.0.0.7:8000/v1", "Qwen/Qwen3-VL-32B-Instruct", revision="abc")
+    assert server.identity() == {"backend": "openai", "model": "Qwen/Qwen3-VL-32B-Instruct", "revision": "abc"}
+    assert OpenAIServer("http://x/v1", "/data/me/tiny").identity()["model"] == "tiny"
+
+
+@pytest.mark.parametrize("options", [{"in_flight": 0}, {"max_retries": 0}, {"give_up_after": 0}, {"timeout": 0.0}])
+def test_impossible_settings(options):
+    with pytest.raises(ValueError, match="at least 1"):
+        OpenAIServer("http://x/v1", "tiny", **options)
+
+
+def test_an_address_is_needed():
+    with pytest.raises(VLMError, match="localhost:8000: not the address of a server; give it as http://"):
+        OpenAIServer("localhost:8000", "tiny")
+
+
+# Drawing ahead, ending early
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.02])
+def test_requests_are_drawn_a_bounded_number_ahead(serve, delay):
+    server = serve(lambda key, nth: Act(completion(key), delay=delay))
+    drawn = []
+
+    def endless():
+        for number in range(10**9):
+            drawn.append(number)
+            yield Request(f"k{number}", (Message("user", (f"k{number}",)),))
+
+    answers = client(server, in_flight=3).ask(endless())
+    for seen, _ in zip(range(30), answers, strict=False):
+        time.sleep(0.001)  # a slow consumer must not be run over
+        assert len(drawn) <= seen + 1 + 2 * 3
+    answers.close()
+    assert len(drawn) <= 31 + 2 * 3
+
+
+def test_closing_early_drops_what_is_in_flight(serve):
+    server = serve(lambda key, nth: Act(completion(key), delay=0 if key == "k0" else 600))
+    answers = client(server).ask(questions(50))
+    assert next(answers).key == "k0"
+    answers.close()
+    assert len(server.asked) <= 5
+
+
+def test_an_exception_of_the_consumer_ends_the_asking(serve):
+    server = serve(lambda key, nth: Act(completion(key), delay=0 if key == "k0" else 600))
+
+    def consume():
+        for _ in client(server).ask(questions(50)):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        consume()
+
+
+def test_an_exception_of_the_requests_comes_after_the_answers(serve):
+    server = serve()
+
+    def broken():
+        yield from questions(10)
+        time.sleep(0.3)  # long enough for all to be answered
+        raise DataError("frame 10 is no picture")
+
+    seen, error = collected(client(server, in_flight=20).ask(broken()))
+    assert isinstance(error, DataError)
+    assert str(error).startswith("frame 10")
+    assert sorted(answer.key for answer in seen) == sorted(server.answered)
+
+
+# Faults that pass
+
+
+def test_errors_that_pass_are_asked_again(serve):
+    def script(key, nth):
+        if nth < 3:
+            return Act(refusal("overloaded"), 500 if key == "k0" else 503, headers=SOON)
+        return Act(completion(key))
+
+    server = serve(script)
+    assert all(isinstance(answer, Reply) for answer in ask(server, 5).values())
+    assert set(Counter(server.asked).values()) == {3}
+
+
+def test_a_rate_limit_is_waited_for(serve):
+    limited = Act(refusal("slow down"), 429, headers={"retry-after": "1"})
+    server = serve(lambda key, nth: limited if nth == 1 else Act(completion(key)))
+    assert all(isinstance(answer, Reply) for answer in ask(server, 3).values())
+    assert set(Counter(server.asked).values()) == {2}
+
+
+def test_lost_connections_are_tried_again(serve):
+    """Closed without a word, in the head, and in the middle of the body."""
+    cuts = {"k0": 0, "k1": 10, "k2": 150}
+    server = serve(lambda key, nth: Act(completion(key), sent=cuts.get(key) if nth == 1 else None))
+    assert {answer.text for answer in ask(server, 4).values()} == {"k0", "k1", "k2", "k3"}
+    assert Counter(server.asked) == {"k0": 2, "k1": 2, "k2": 2, "k3": 1}
+
+
+def test_slow_answers_are_waited_for_and_too_slow_ones_given_up(serve):
+    server = serve(lambda key, nth: Act(completion(key), delay=600 if key == "k1" else 0.3))
+    answers = ask(server, 3, timeout=1.0, max_retries=1)
+    assert {answers["k0"].text, answers["k2"].text} == {"k0", "k2"}
+    assert isinstance(answers["k1"], Failure)
+    assert answers["k1"].reason.startswith("no answer within 1 s, asked 2 times (a longer timeout")
+
+
+# Answers that are none, and odd ones
+
+
+def test_rubbish_is_no_answer(serve):
+    rubbish = [
+        Act(b"<html>the proxy is tired</html>", mime="text/html"),
+        Act(completion("cut")[:60]),
+        Act(b"\xff\xfe\x00"),
+        Act(b"[]"),
+        Act(b""),
+        Act(refusal("no capacity")),
+        Act(b'{"choices": [7]}'),
+        Act(completion(["a", "list"])),
+    ]
+    server = serve(lambda key, nth: rubbish[int(key[1:])] if key != "k8" else Act(completion(key)))
+    answers = ask(server, 9, in_flight=1, give_up_after=99)
+    assert isinstance(answers.pop("k8"), Reply)
+    for answer in answers.values():
+        assert isinstance(answer, Failure)
+        assert "no chat completion" in answer.reason
+    assert "the proxy is tired" in answers["k0"].reason
+    assert "no capacity" in answers["k5"].reason
+
+
+def test_empty_and_cut_answers_are_answers(serve):
+    acts = [
+        Act(completion(None)),
+        Act(completion("x", choices=[])),
+        Act(completion("cut he", "length")),
+        Act(completion("\ud83d lone", usage=None)),
+    ]
+    server = serve(lambda key, nth: acts[int(key[1:])])
+    answers = ask(server, 4)
+    assert [answers[f"k{n}"].text for n in range(4)] == ["", "", "cut he", "\ud83d lone"]
+    assert [answers[f"k{n}"].finish_reason for n in range(4)] == ["stop", "", "length", "stop"]
+    assert answers["k3"].tokens is None
+
+
+# What cannot be cured
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (401, refusal("Incorrect API key"), "status 401: Incorrect API key; give a valid key.*OPENAI_API_KEY"),
+        (403, b"forbidden", "status 403: forbidden; give a valid key"),
+        (404, refusal("The model `tiny` does not exist."), "does not exist.*is 'tiny' what the server calls its model"),
+        (404, b'{"detail": "Not Found"}', "status 404: Not Found; is the address right.*ends in /v1"),
+        (400, b"{\"detail\": \"Server is pinned to 'x'; requested 'tiny'.\"}", "pinned to 'x'.*is 'tiny' what"),
+        (400, refusal("no such model", code="model_not_found"), "no such model.*is 'tiny' what the server calls"),
+    ],
+)
+def test_refusals_of_everything(serve, status, body, said):
+    server = serve(lambda key, nth: Act(body, status))
+    with pytest.raises(VLMError, match=said) as caught:
+        list(client(server).ask(questions(30)))
+    assert "the-secret" not in str(caught.value)
+    assert len(server.asked) <= 8
+
+
+def test_refusals_of_one_request(serve):
+    acts = {
+        "k1": Act(refusal("This model's maximum context length is 4096 tokens, not tiny-ish."), 400),
+        "k3": Act(b"too large", 413),
+        "k4": Act(b'{"detail": [{"msg": "bad picture"}]}', 422),
+    }
+    server = serve(lambda key, nth: acts.get(key, Act(completion(key))))
+    answers = ask(server, 30, give_up_after=1)
+    failed = {key: answer.reason for key, answer in answers.items() if isinstance(answer, Failure)}
+    assert set(failed) == set(acts)
+    assert failed["k1"].startswith("status 400: This model's maximum context length")
+    assert "bad picture" in failed["k4"]
+    assert set(Counter(server.asked).values()) == {1}
+
+
+def test_a_server_that_dies(serve):
+    server = serve()
+
+    def dying():
+        for number, request in enumerate(questions(100)):
+            if number == 40:
+                server.stop()
+            yield request
+
+    seen, error = collected(client(server, max_retries=1, give_up_after=3).ask(dying()))
+    assert isinstance(error, VLMError)
+    for said in (server.url, "3 requests in a row failed", "connection lost", "repeat the same command"):
+        assert said in str(error)
+    replies = [answer.key for answer in seen if isinstance(answer, Reply)]
+    assert 30 <= len(replies) <= 40
+    assert len(seen) - len(replies) < 3 + 4
+
+
+def test_failures_between_answers_do_not_end_it(serve):
+    server = serve(lambda key, nth: Act(b"", 500, headers=SOON) if int(key[1:]) % 3 else Act(completion(key)))
+    answers = ask(server, 24, in_flight=1, max_retries=1, give_up_after=3)
+    assert sum(isinstance(answer, Reply) for answer in answers.values()) == 8
+    with pytest.raises(VLMError, match="2 requests in a row failed; the last: status 500"):
+        list(client(server, in_flight=1, max_retries=1, give_up_after=2).ask(questions(24)))
+
+
+# Looking before a long run
+
+
+def test_check(serve):
+    server = serve()
+    assert client(server).check() == ("tiny",)
+    for odd in (Act(b"rubbish"), Act(b"[]"), Act(b"{}", 404), Act(b"", 500, headers=SOON)):
+        server.models = odd
+        assert client(server).check() == ()
+    server.models = Act(refusal("who are you?"), 401)
+    with pytest.raises(VLMError, match=r"status 401: who are you\?; give a valid key"):
+        client(server).check()
+    server.stop()
+    with pytest.raises(VLMError, match=r"no server answers .*; start one there, such as `vllm serve tiny`"):
+        client(server).check()
+
+
+# Killed and begun again
+
+DRIVER = """
+import sys
+from gazebench.vlm.messages import Message, Reply, Request
+from gazebench.vlm.openai_server import OpenAIServer
+from gazebench.vlm.store import AnswerStore
+
+url, root, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+store = AnswerStore(root, "tiny", {"model": "tiny"})
+done = store.answers("test")
+keys = [f"k{number}" for number in range(count) if f"k{number}" not in done]
+requests = (Request(key, (Message("user", (key,)),)) for key in keys)
+with store.writer("test") as writer:
+    for answer in OpenAIServer(url, "tiny", api_key="x", in_flight=16).ask(requests):
+        assert isinstance(answer, Reply), answer
+        writer.append(answer)
+"""
+
+
+def test_killed_and_resumed(serve, tmp_path):
+    """kill -9 within 500 requests, Ctrl-C within the rest: none is lost, none asked again once its answer is stored."""
+    held_from = 150  # what is asked later is not answered before the process ends
+
+    def script(key, nth):
+        return Act(completion(f"answer to {key}"), delay=0.02 if len(server.asked) <= held_from else 600)
+
+    server = serve(script)
+    command = [sys.executable, "-c", DRIVER, server.url, str(tmp_path), "500"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    stored: set[str] = set()
+    for sent in (signal.SIGKILL, signal.SIGINT, None):
+        before = len(server.asked)
+        held_from = before + 150 if sent else 10**9
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        if sent is not None:
+            while len(server.asked) <= held_from and process.poll() is None:
+                time.sleep(0.001)
+            process.send_signal(sent)
+        errors = process.communicate()[1]
+        assert process.returncode == (0 if sent is None else -sent), errors
+        assert "Task was destroyed" not in errors
+        assert ("KeyboardInterrupt" in errors) == (sent == signal.SIGINT)
+        assert not stored & set(server.asked[before:])
+        assert Counter(server.asked[before:]).most_common(1)[0][1] == 1
+        stored = set(AnswerStore(tmp_path, "tiny", {"model": "tiny"}).answers("test"))
+        assert len(stored) < 500 if sent else len(stored) == 500
+    again = [key for key, count in Counter(server.asked).items() if count > 1]
+    assert len(again) <= 2 * 2 * 16
+    assert stored == {f"k{number}" for number in range(500)}
+    for key, [answer] in AnswerStore(tmp_path, "tiny", {"model": "tiny"}).answers("test").items():
+        assert answer.reply.text == f"answer to {key}"
+
+
+# Pictures
+
+
+def textured(width: int, height: int) -> np.ndarray:
+    coarse = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def decoded(picture: Picture) -> Image.Image:
+    image = Image.open(BytesIO(picture.data))
+    image.load()
+    assert (image.format, image.mode, image.size) == (picture.mime.partition("/")[2].upper(), "RGB", picture.size)
+    assert image.getexif().get(0x0112) is None
+    return image
+
+
+@pytest.mark.parametrize("size", [(640, 360), (360, 640), (99, 33), (2000, 3)])
+@pytest.mark.parametrize("fmt", ["jpeg", "png"])
+def test_encoding_an_array(size, fmt):
+    array = textured(*size)
+    picture = encode(array, 300, fmt)
+    image = decoded(picture)
+    assert max(image.size) == min(300, max(size))
+    assert abs(image.width / image.height - size[0] / size[1]) <= size[0] / size[1] / min(image.size)
+    small = Image.fromarray(array).resize(image.size, Image.Resampling.LANCZOS)
+    if fmt == "png":
+        assert np.array_equal(np.asarray(image), np.asarray(small))
+    else:  # colours are stored at half the resolution
+        assert np.abs(np.asarray(image.convert("L")).astype(int) - np.asarray(small.convert("L"))).mean() < 4
+
+
+def test_what_is_no_picture():
+    for array in (np.zeros((3, 4), np.uint8), np.zeros((3, 4, 4), np.uint8), np.zeros((3, 4, 3))):
+        with pytest.raises(ValueError, match=r"\(H, W, 3\) uint8"):
+            encode(array, 100)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+def test_files_that_fit_are_sent_as_they_are(tmp_path, name):
+    Image.fromarray(textured(64, 48)).save(tmp_path / name)
+    picture = from_file(tmp_path / name, 64)
+    assert picture.data == (tmp_path / name).read_bytes()
+    assert decoded(picture).size == (64, 48)
+    assert decoded(from_file(tmp_path / name, 63)).size == (63, 47)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        *(("a.bmp", "RGB"), ("a.webp", "RGB"), ("a.tif", "RGB"), ("a.jpg", "CMYK"), ("a.jpg", "L"), ("a.png", "P")),
+        *(("a.png", "RGBA"), ("a.png", "LA"), ("a.png", "1"), ("a.gif", "P")),
+    ],
+)
+def test_other_files_become_rgb(tmp_path, name, mode):
+    original = Image.fromarray(textured(64, 48)).convert(mode)
+    original.save(tmp_path / name)
+    picture = from_file(tmp_path / name, 64, "png")
+    assert picture.data != (tmp_path / name).read_bytes()
+    with Image.open(tmp_path / name) as stored:
+        assert np.array_equal(np.asarray(decoded(picture)), np.asarray(stored.convert("RGB")))
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_the_orientation_tag_is_not_passed_on(tmp_path, name, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(textured(64, 48)).save(tmp_path / name, exif=exif)
+    picture = from_file(tmp_path / name, 64, "png")
+    assert picture.size == (64, 48)
+    if orientation == 1:
+        assert picture.data == (tmp_path / name).read_bytes()
+    else:
+        with Image.open(tmp_path / name) as stored:
+            assert np.array_equal(np.asarray(decoded(picture)), np.asarray(stored))
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+@pytest.mark.parametrize("max_side", [64, 500])
+def test_broken_files(tmp_path, name, max_side):
+    path = tmp_path / name
+    with pytest.raises(DataError, match=rf"{name}: no such file; restore"):
+        from_file(path, max_side)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)).save(path)
+    whole = path.read_bytes()
+    for data in (whole[:-2000], whole[:40], b"", b"rubbish"):
+        path.write_bytes(data)
+        with pytest.raises(DataError, match=rf"{name}: not a readable picture .*restore it"):
+            from_file(path, max_side)
+
+
+def test_the_setting():
+    assert Encoding().identity() == {"max_side": 1280, "format": "jpeg", "quality": 90}
+    assert Encoding(640, "png").identity() == {"max_side": 640, "format": "png"}
+    for wrong in ({"max_side": 0}, {"format": "webp"}, {"quality": 0}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            Encoding(**wrong)
