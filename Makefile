@@ -2,6 +2,7 @@
 # make test    the test suite
 # make finding the HCLoRA paper's ablation on the embedded world, resumably [QUICK=1] [JOBS=2] [AGAIN=1]
 # make splits  who is consistent with what is salient, by a prober [DATASET=...] [PROBER=openai|oracle|saliency]
+# make tables  the papers' tables; make table PAPER=hclora TABLE=3 DATASET=... [SEEDS=0,1,2] [JOBS=1] runs what is missing
 # All make the environment first, once.
 #
 #   make bench METHOD=gazelle DATASET=vat DATA_ROOT=/data/videoattentiontarget [BACKBONE=...] [SEED=...]
@@ -23,11 +24,11 @@ STAMP := $(VENV)/.gazebench-installed
 TESTS ?= tests
 WORKERS ?= 2
 
-.PHONY: bench finding splits test lint docs-check leaderboard clean help
+.PHONY: bench finding splits tables table test lint docs-check leaderboard clean help
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -9
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -10
 
 $(STAMP): pyproject.toml setup.py constraints.txt
 	@echo "making the environment $(VENV) (once; torch is a large download) ..."
@@ -47,6 +48,14 @@ finding: $(STAMP)
 
 splits: $(STAMP)
 	@$(BIN)/gazebench probe $(DATASET) $(if $(PROBER),--prober=$(PROBER)) \
+	  $(if $(DATA_ROOT),--dataset.root="$(DATA_ROOT)") $(ARGS)
+
+tables: $(STAMP)
+	@$(BIN)/gazebench tables $(ARGS)
+
+table: $(STAMP)
+	@$(BIN)/gazebench tables $(PAPER)-$(TABLE) --run --dataset=$(DATASET) \
+	  $(if $(SEEDS),--seeds=$(SEEDS)) $(if $(JOBS),--jobs=$(JOBS)) \
 	  $(if $(DATA_ROOT),--dataset.root="$(DATA_ROOT)") $(ARGS)
 
 test: $(STAMP)

@@ -23,6 +23,7 @@ OVERVIEW = """gazebench: gaze-following methods behind one interface, on the sam
   gazebench predict IMAGE --box x0,y0,x1,y1 --weights FILE   where does this person look: a picture and JSON
   gazebench study PLAN.yaml            many runs with seeds, resumably: a paper's tables and figures, with intervals
   gazebench probe DATASET              ask a vision-language model what is salient: consistent / inconsistent people
+  gazebench tables [ID ...]            the papers' tables, published numbers beside ours; --run makes what is missing
   gazebench list                       methods, datasets and protocols
   gazebench leaderboard [DATASET]      regenerate the tables from the records
   gazebench data check|fake|ids DATASET   look at a dataset; write a tiny one in the official layout; list person ids
@@ -140,6 +141,13 @@ def probe(arguments: list[str]) -> int:
     from gazebench.probe.command import main as run
 
     return run(arguments)
+
+
+def tables(arguments: list[str]) -> int:
+    """The papers' tables."""
+    from gazebench.tables import main as run
+
+    return run(*_places(arguments))
 
 
 def settings(arguments: list[str]) -> int:
@@ -273,6 +281,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "predict": predict,
     "study": study,
     "probe": probe,
+    "tables": tables,
     "settings": settings,
     "list": listing,
     "leaderboard": leaderboard,

@@ -62,7 +62,14 @@ _CONVENTIONS_SCHEMA = _closed(
             tolerance={"type": "string", "pattern": rf"^({_PRINTED.pattern})$"},
         ),
     },
-    datasets=_NAMES, methods=_NAMES,
+    datasets=_NAMES, methods=_NAMES, backbones={"type": "object", "additionalProperties": _TEXT},
+    stand_ins={"type": "object", "additionalProperties": _TEXTS},
+    runs={
+        "type": "object", "propertyNames": _KEY,
+        "additionalProperties": _closed(
+            ["method"], method=_TEXT, options={"type": "object", "additionalProperties": _TEXT}
+        ),
+    },
 )  # fmt: skip
 _SOURCE_SCHEMA = _closed(
     ["source", "tables"],
@@ -229,17 +236,31 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """A method of the registry, and the options that make it a row's."""
+
+    method: str
+    options: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Vocabulary:
     """What ``conventions.yaml`` defines.
 
     Attributes:
         datasets: titles by name; names as in the registry where it has them.
         methods: titles by key.
+        runs: how a row of a method is made here, by the method's key; the others are only published.
+        backbones: our names of the printed ones.
+        stand_ins: ids of the tables that runs on a drawn dataset can fill, by its name.
     """
 
     conventions: Mapping[str, Convention]
     datasets: Mapping[str, str]
     methods: Mapping[str, str]
+    runs: Mapping[str, Recipe]
+    backbones: Mapping[str, str]
+    stand_ins: Mapping[str, Sequence[str]]
 
 
 # Looking up ----------------------------------------------------------------------------------------------------
@@ -340,7 +361,12 @@ def vocabulary(folder: Traversable | None = None) -> Vocabulary:
                 f"{path}: convention {convention.key!r}: by {first.key!r}, {convention.metric} is in {first.unit} and "
                 f"{first.better} is better; a metric has one unit and one direction, so give this one another name"
             )
-    return Vocabulary(conventions, given["datasets"], given["methods"])
+    runs = {key: Recipe(entry["method"], entry.get("options", {})) for key, entry in given.get("runs", {}).items()}
+    for key in runs:
+        _known(f"{path}: runs", key, given["methods"])
+    return Vocabulary(
+        conventions, given["datasets"], given["methods"], runs, given.get("backbones", {}), given.get("stand_ins", {})
+    )
 
 
 def _shipped() -> Traversable:

@@ -17,6 +17,7 @@ LAYERS = [
     {"bench", "dataset_tools"},
     {"report", "score"},
     {"predict", "contract", "study", "probe"},
+    {"tables"},
     {"cli"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

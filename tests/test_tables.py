@@ -1,0 +1,179 @@
+"""The papers' tables with our runs beside them: which record fills which cell, and how it is written."""
+
+import copy
+import json
+import re
+from decimal import Decimal
+
+import pytest
+
+from gazebench import published, tables
+from gazebench.cli import main
+from gazebench.registry import load_dataset
+from gazebench.study.plan import read_plan
+
+WORDS = published.vocabulary()
+TABLES = published.load()
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory):
+    """A real record, to be varied."""
+    from gazebench.bench import Places, bench
+    from gazebench.contract import small_config
+
+    folder = tmp_path_factory.mktemp("run")
+    outcome = bench(small_config("center", "gazeworld"), Places(folder / "runs", folder / "boards"))
+    return json.loads((outcome.folder / "record.json").read_text())
+
+
+def put(boards, record, *, dataset="gazefollow", klass="official", seed=0, run="r", finished="2026-01-01", value=0.1,
+        method="gazelle", model=None):  # fmt: skip
+    new = copy.deepcopy(record)
+    protocol = load_dataset(dataset).protocol
+    new |= {"dataset": dataset, "seed": seed, "run": f"{run}-{seed}", "finished": finished}
+    new["protocol"] = json.loads(json.dumps(protocol.describe()))
+    new["status"] = {"class": klass, "reasons": []}
+    new["method"]["name"] = method
+    new["config"]["model"] = model or {"backbone": "dinov2_vitb14"}
+    new["metrics"] = {
+        use.name: {subset: {"value": value, "count": 9} for subset in ("all", "consistent", "inconsistent")}
+        for use in protocol.metrics
+    }
+    path = boards / dataset / f"{method}-{new['run']}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(new))
+
+
+def cell(filled, method, metric, subset="all", backbone=""):
+    for line in filled.lines:
+        if line.row.method == method and line.row.backbone == backbone:
+            for column, ours in zip(filled.table.columns, line.ours, strict=True):
+                if (column.convention.metric, column.subset) == (metric, subset):
+                    return ours
+    raise AssertionError(f"no {method} {metric} {subset}")
+
+
+def test_every_recipe_is_a_method_of_the_suite_with_these_options():
+    from gazebench.config import resolve
+
+    for key, recipe in WORDS.runs.items():
+        options = [f"--{name}={value}" for name, value in recipe.options.items()]
+        config = resolve([recipe.method, "gazeworld", *options])
+        for name, value in recipe.options.items():
+            assert config.values["model"][name.removeprefix("model.")] == value, key
+    titles = {load_dataset(name).card.synthetic for name in WORDS.stand_ins}
+    assert titles == {True}
+
+
+def test_seeds_are_averaged_and_compared_with_the_published_value(tmp_path, record):
+    for seed, value in enumerate((0.100, 0.104, 0.108)):
+        put(tmp_path, record, seed=seed, value=value)
+    filled = tables.fill(published.table_of(TABLES, "field-main"), WORDS, tmp_path)
+    ours = cell(filled, "gazelle", "avg_l2", backbone="ViT-B")
+    assert ours.value.mean == pytest.approx(0.104)
+    assert ours.value.half == pytest.approx(4.302653 * 0.004 / 3**0.5, rel=1e-5)  # Student's t with two degrees
+    assert ours.published == Decimal(".104")
+    assert ours.difference == pytest.approx(0.0)
+    assert ours.reproduced is True
+    far = cell(filled, "gazelle", "min_l2", backbone="ViT-B")
+    assert far.reproduced is False
+    assert far.difference == pytest.approx(0.104 - 0.045)
+    assert cell(filled, "gazelle", "avg_l2", backbone="ViT-L").value.count == 0, "another backbone"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"klass": "smoke"},
+        {"method": "hclora", "model": {"adaptation": "lora", "supervision": "none", "backbone": "dinov2_vitb14"}},
+        {"model": {"backbone": "dinov2_vitl14"}},
+        {"dataset": "vat"},
+    ],
+    ids=str,
+)
+def test_what_is_not_the_row_does_not_fill_it(tmp_path, record, other):
+    put(tmp_path, record, **other)
+    filled = tables.fill(published.table_of(TABLES, "hclora-3"), WORDS, tmp_path)
+    assert all(line.seeds == 0 for line in filled.lines)
+
+
+def test_the_newest_record_of_a_seed_counts(tmp_path, record):
+    put(tmp_path, record, run="old", finished="2026-01-01", value=0.5)
+    put(tmp_path, record, run="new", finished="2026-02-01", value=0.25)
+    filled = tables.fill(published.table_of(TABLES, "hclora-3"), WORDS, tmp_path)
+    ours = cell(filled, "gazelle", "avg_l2", "inconsistent")
+    assert (ours.value.mean, ours.value.count) == (0.25, 1)
+
+
+def test_missing_cells_name_the_command_that_fills_them(tmp_path, record):
+    filled = tables.fill(published.table_of(TABLES, "hclora-4"), WORDS, tmp_path)
+    commands = [text for line in filled.missing for text in line.commands]
+    assert (
+        'make bench METHOD=hclora DATASET=gazefollow DATA_ROOT=... BACKBONE=dinov2_vitb14 '
+        'ARGS="--model.adaptation=hclora --model.supervision=cone"'
+    ) in commands  # fmt: skip
+    put(tmp_path, record, method="hclora",
+        model={"adaptation": "hclora", "supervision": "cone", "backbone": "dinov2_vitb14"})  # fmt: skip
+    left = tables.fill(published.table_of(TABLES, "hclora-4"), WORDS, tmp_path)
+    assert len(left.missing) == len(filled.missing) - 1
+
+
+def test_a_drawn_dataset_fills_the_layout_and_is_compared_with_nothing(tmp_path, record):
+    put(tmp_path, record, dataset="gazeworld", klass="synthetic", model={"backbone": "tiny"})
+    filled = tables.fill(published.table_of(TABLES, "hclora-1"), WORDS, tmp_path, "gazeworld")
+    ours = cell(filled, "gazelle", "auc", "consistent")
+    assert ours.value.count == 1
+    assert ours.published is None
+    assert ours.difference is None
+    text = tables.markdown(filled)
+    assert "published |" not in text
+    assert "no number here can be compared" in text
+    assert not any(line.ours for line in filled.lines if line.row.backbone == "ViT-L"), "one backbone, one row"
+
+
+def test_every_table_in_every_format(tmp_path, record):
+    put(tmp_path, record, value=0.1049)
+    for table in TABLES:
+        filled = tables.fill(table, WORDS, tmp_path)
+        printed = [value for row in table.rows for value in row.values if value is not None]
+        for kind, writer in tables.WRITERS.items():
+            text = writer(filled)
+            assert all(value in text for value in printed), f"{table.id}: {kind} lost a digit"
+    filled = tables.fill(published.table_of(TABLES, "hclora-3"), WORDS, tmp_path)
+    tex = tables.latex(filled)
+    assert all(rule in tex for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\multicolumn{5}{c}{Consistent}"))
+    assert "0.1049" in tex
+    assert tex.count("{") == tex.count("}")
+    assert not re.search(r"(?<!\\)[&%_#](?=[^ ])", tex.split("\n", 1)[1].replace("% ", "")), "an unescaped sign"
+
+
+def test_a_plan_of_a_table_is_a_study(tmp_path):
+    filled = tables.fill(published.table_of(TABLES, "hclora-4"), WORDS, tmp_path, "gazeworld")
+    path = tmp_path / "plan.yaml"
+    path.write_text(tables.yaml.safe_dump(tables.plan(filled, WORDS, "gazeworld", [0, 1]), sort_keys=False))
+    plan = read_plan(path)
+    assert len(plan.runs) == 2 * sum(line.ours is not None for line in filled.lines)
+    assert {row.title for row in plan.rows.values()} == {line.row.title for line in filled.lines if line.ours}
+
+
+def test_the_command(tmp_path, capsys):
+    boards = f"--boards={tmp_path}"
+    assert main(["tables", boards]) == 0
+    assert main(["tables", boards, "--check"]) == 0
+    (tmp_path / "tables" / "README.md").write_text("old")
+    assert main(["tables", boards, "--check"]) == 1
+    assert main(["tables", "hclora-3", boards, "--format=tex"]) == 0
+    assert (tmp_path / "tables" / "hclora-3.tex").is_file()
+    run = ["tables", "hclora-3", "--run", "--dataset=gazeworld", "--seeds=0,1", "--dry-run", boards]
+    assert main([*run, f"--runs={tmp_path / 'runs'}"]) == 0
+    assert "6 runs, 0 recorded" in capsys.readouterr().out
+    for arguments, message in (
+        (["nonsense"], "no published table 'nonsense'; there are"),
+        (["--run"], "give one table"),
+        (["hclora-3", "--run", "--seeds=a"], "--seeds a"),
+        (["field-gazeseg", "--run", "--dataset=gazeworld"], "no row of this table is a method"),
+        (["--dataset.root=x"], "makes no sense without --run"),
+    ):
+        assert main(["tables", *arguments, boards]) == 2
+        assert message in capsys.readouterr().err
