@@ -23,10 +23,12 @@ OVERVIEW = """gazebench: gaze-following methods behind one interface, on the sam
   gazebench predict IMAGE --box x0,y0,x1,y1 --weights FILE   where does this person look: a picture and JSON
   gazebench study PLAN.yaml            many runs with seeds, resumably: a paper's tables and figures, with intervals
   gazebench probe DATASET              ask a vision-language model what is salient: consistent / inconsistent people
+  gazebench compare RUN_A RUN_B        who is better where: paired intervals by subset, head size, distance, company
   gazebench tables [ID ...]            the papers' tables, published numbers beside ours; --run makes what is missing
   gazebench list                       methods, datasets and protocols
   gazebench leaderboard [DATASET]      regenerate the tables from the records
   gazebench data check|fake|ids DATASET   look at a dataset; write a tiny one in the official layout; list person ids
+  gazebench new method|dataset NAME    write a small installable package with one of your own (docs/plugins.md)
   gazebench check NAME [OPTIONS]       the contract test of a method or dataset, yours too
   gazebench settings                   every setting of every method with its origin (docs/settings.md)
 
@@ -105,6 +107,7 @@ def evaluate(arguments: list[str]) -> int:
 
 def score(arguments: list[str]) -> int:
     """Scores a file of predictions."""
+    from gazebench.registry import load_dataset
     from gazebench.report import print_scores
     from gazebench.score import score as run
 
@@ -117,7 +120,7 @@ def score(arguments: list[str]) -> int:
         usage = "gazebench score PREDICTIONS DATASET [--dataset.root=DIR] [--title=NAME] [--split=test] [--partial]"
         raise DataError(f"{usage}\n{FORMAT}")
     record, path = run(Path(names[0]), names[1], options, places)
-    print_scores(record)
+    print_scores(record, load_dataset(names[1]).protocol)
     print(f"record: {path}")
     return 0
 
@@ -141,6 +144,13 @@ def probe(arguments: list[str]) -> int:
     from gazebench.probe.command import main as run
 
     return run(arguments)
+
+
+def compare(arguments: list[str]) -> int:
+    """Two runs on the same people."""
+    from gazebench.compare import main as run
+
+    return run(*_places(arguments))
 
 
 def tables(arguments: list[str]) -> int:
@@ -185,31 +195,35 @@ def listing(arguments: list[str]) -> int:
 def leaderboard(arguments: list[str]) -> int:
     """Regenerates the tables; ``--check`` only says whether they are up to date."""
     from gazebench.bench import refresh
-    from gazebench.registry import load_dataset
+    from gazebench.registry import RegistryError, load_dataset
 
     arguments, places = _places(arguments)
     check = "--check" in arguments
     names = [word for word in arguments if not word.startswith("--")]
     names = names or sorted(folder.name for folder in places.boards.glob("*/") if any(folder.glob("*.json")))
-    stale = []
+    stale, unknown = [], 0
     for name in names:
         readme = places.boards / name / "README.md"
+        try:
+            dataset = load_dataset(name)
+        except RegistryError as error:  # a plug-in that is broken or gone: the other boards are none of its business
+            unknown += 1
+            print(f"{readme.parent} is left as it is: {error}", file=sys.stderr)
+            continue
         before = readme.read_text(encoding="utf-8") if readme.is_file() else ""
         if check:
             from gazebench import results
 
-            dataset = load_dataset(name)
             frame = results.table(results.read_records(places.boards, name), dataset.protocol)
             text = results.render(frame, dataset.protocol, dataset.card.title)
         else:
-            text = refresh(places.boards, name, load_dataset(name))
+            text = refresh(places.boards, name, dataset)
             print(text)
         if check and text != before:
             stale.append(str(readme))
     if stale:
         print(f"out of date: {', '.join(stale)}; run `gazebench leaderboard`", file=sys.stderr)
-        return 1
-    return 0
+    return 1 if stale or unknown else 0
 
 
 def data(arguments: list[str]) -> int:
@@ -226,16 +240,28 @@ def data(arguments: list[str]) -> int:
     return tools[arguments[0]](arguments[1:])
 
 
+def new(arguments: list[str]) -> int:
+    """A package with a method or a dataset to go on from."""
+    from gazebench.scaffold import main as run
+
+    return run(arguments)
+
+
 def check(arguments: list[str]) -> int:
     """The contract test of one name, or of everything."""
     from gazebench.contract import check as run
-    from gazebench.registry import entries
+    from gazebench.registry import KINDS, RegistryError, entries
 
     options = [word for word in arguments if word.startswith("--")]
-    names = [word for word in arguments if word not in options] or [*entries("methods"), *entries("datasets")]
+    names = [word for word in arguments if word not in options] or [name for kind in KINDS for name in entries(kind)]
     failed = 0
     for name in names:
-        findings = run(name, *options)
+        try:
+            findings = run(name, *options)
+        except RegistryError as error:
+            if len(names) == 1:
+                raise
+            findings = [str(error)]
         failed += bool(findings)
         print(f"{name}: {'passes' if not findings else f'{len(findings)} finding(s)'}")
         for finding in findings:
@@ -281,11 +307,13 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "predict": predict,
     "study": study,
     "probe": probe,
+    "compare": compare,
     "tables": tables,
     "settings": settings,
     "list": listing,
     "leaderboard": leaderboard,
     "data": data,
+    "new": new,
     "check": check,
 }
 

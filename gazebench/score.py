@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from gazebench import results
+from gazebench import results, subsets
 from gazebench.bench import Places, refresh
 from gazebench.datamodule import ImageSamples, collate
 from gazebench.dataset import file_digest
@@ -59,6 +59,7 @@ def score(path: Path, data: str, options: Sequence[str], places: Places) -> tupl
         reasons.append(f"{len(left_out):,} people have no prediction")
     if not identity["complete"]:
         reasons.append("the data are not the official set")
+    reasons += subsets.defects(identity["subsets"])
     digest = file_digest(path)
     config = {"data": name_of("datasets", data), "split": known.split, "predictions": path.name}
     record = {

@@ -1,0 +1,350 @@
+"""``gazebench compare A B``: two runs on the same people, in words, numbers and pictures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from matplotlib.figure import Figure
+from scipy import stats
+from tabulate import tabulate
+
+from gazebench.bench import Places
+from gazebench.config import Config
+from gazebench.dataset import GazeDataset
+from gazebench.metrics.classes import GazeMetric
+from gazebench.protocol import Protocol, Use
+from gazebench.registry import load_dataset
+from gazebench.report import draw
+from gazebench.results import format_value, write_atomically
+from gazebench.types import IN_FRAME, DataError, FloatArray, Records, clean_boxes, normalise
+
+DRAWS = 9_999
+USAGE = "gazebench compare A B [--metric NAME] [--out DIR] [--runs DIR] [--seed N]   (A, B: run folders or run ids)"
+HEADS = ((0.1, "small heads (a tenth of the height)"), (0.2, "middling heads"), (math.inf, "large heads"))
+DISTANCES = ((0.2, "near targets (under .2)"), (0.4, "targets at .2 to .4"), (math.inf, "far targets (over .4)"))
+CROWDS = ((1, "one person annotated"), (3, "two or three people"), (math.inf, "four people or more"))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A metric of two runs over the same people.
+
+    Attributes:
+        what: which people.
+        people, clusters: how many, and from how many sources (clips, pictures), which are drawn as a whole.
+        a, b: the two means.
+        low, high: 95% percentile interval of b - a, bootstrapped over sources.
+        p: of a sign-flip permutation test over sources, two-sided.
+    """
+
+    what: str
+    people: int
+    clusters: int
+    a: float
+    b: float
+    low: float
+    high: float
+    p: float
+
+    @property
+    def mean(self) -> float:
+        """The second less the first."""
+        return self.b - self.a
+
+    @property
+    def clear(self) -> bool:
+        """Whether the interval leaves out nothing."""
+        return self.low > 0 or self.high < 0
+
+
+def difference(what: str, a: FloatArray, b: FloatArray, clusters: Sequence[str], seed: int = 0) -> Difference:
+    """The paired difference of values (N,), with sources as the units of chance.
+
+    People of one clip, or of one picture, are no independent witnesses; so whole sources are drawn and flipped.
+    """
+    names, owner = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
+    gap = np.bincount(owner, weights=b - a, minlength=len(names)).astype(np.float64)
+    count = np.bincount(owner, minlength=len(names)).astype(float)
+    low = high = p = math.nan
+    if len(names) > 1:
+        found = stats.bootstrap(
+            (gap, count), _ratio, paired=True, vectorized=True, method="percentile", n_resamples=DRAWS, batch=500,
+            rng=np.random.default_rng(seed),
+        )  # fmt: skip
+        low, high = map(float, found.confidence_interval)
+        p = _sign_flips(gap, np.random.default_rng(seed))
+    return Difference(what, len(a), len(names), float(a.mean()), float(b.mean()), low, high, p)
+
+
+def _ratio(gap: FloatArray, count: FloatArray, axis: int = -1) -> FloatArray:
+    return np.asarray(gap.sum(axis) / count.sum(axis))
+
+
+def _sign_flips(gap: FloatArray, rng: np.random.Generator) -> float:
+    """Were the two runs interchangeable, each source's difference could as well have the other sign."""
+    found = stats.permutation_test(
+        (gap, np.zeros_like(gap)), lambda one, other, axis: one.sum(axis) - other.sum(axis), vectorized=True,
+        permutation_type="samples", n_resamples=DRAWS, batch=500, rng=rng,
+    )  # fmt: skip
+    return float(found.pvalue)
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One run."""
+
+    name: str
+    folder: Path
+    record: Mapping[str, Any]
+    people: pd.DataFrame
+
+    @property
+    def title(self) -> str:
+        """Method, and the seed where it has one."""
+        seed = self.record["seed"]
+        return f"{self.record['method']['title']}" + (f", seed {seed}" if seed is not None else "")
+
+
+def read_side(name: str, places: Places) -> Side:
+    """A run by its folder or its id below ``runs``.
+
+    Raises:
+        DataError: there is none, or several, or it kept no predictions.
+    """
+    folders = [Path(name)] if Path(name).is_dir() else sorted(places.runs.glob(f"*/*/{name}*"))
+    folders = [folder for folder in folders if (folder / "record.json").is_file()]
+    if len(folders) != 1:
+        known = ", ".join(sorted(str(path.parent) for path in places.runs.glob("*/*/*/record.json"))[:8]) or "none"
+        raise DataError(f"{name}: {len(folders)} finished runs are called so; give a folder or an id ({known})")
+    folder = folders[0]
+    predictions = folder / "predictions.parquet"
+    if not predictions.is_file():
+        raise DataError(f"{folder}: kept no predictions.parquet; repeat the run, or `gazebench eval` its weights")
+    record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+    return Side(name, folder, record, pd.read_parquet(predictions).set_index("person_id"))
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Two runs joined on the people both have a value of."""
+
+    a: Side
+    b: Side
+    use: Use
+    higher: bool
+    joined: pd.DataFrame
+
+    @property
+    def gain(self) -> pd.Series[float]:
+        """By person, how much better b is; positive is better."""
+        gap = self.joined["b"] - self.joined["a"]
+        return gap if self.higher else -gap
+
+
+def join(a: Side, b: Side, protocol: Protocol, metric: str) -> Pair:
+    """The two runs' values of a metric.
+
+    Raises:
+        DataError: another dataset, other annotations, or a metric that is no mean over people.
+    """
+    for key, what in (("name", "datasets"), ("fingerprint", "annotations")):
+        if a.record["data"][key] != b.record["data"][key]:
+            raise DataError(f"{a.name} and {b.name} were measured on different {what}; nothing can be compared")
+    names = [use.name for use in protocol.metrics if _is_mean(use)]
+    if metric not in names:
+        raise DataError(f"{metric}: compared are means over people: {', '.join(names)}")
+    column = f"metric_{metric}"
+    for side in (a, b):
+        if column not in side.people or side.people[column].isna().all():
+            raise DataError(f"{side.name} has no {metric}")
+    joined = a.people[["image_id", "group", "subset", column]].rename(columns={column: "a"})
+    joined = joined.join(b.people[[column]].rename(columns={column: "b"}), how="inner").dropna(subset=["a", "b"])
+    use = next(use for use in protocol.metrics if use.name == metric)
+    return Pair(a, b, use, protocol.higher_is_better(metric), joined)
+
+
+def _is_mean(use: Use) -> bool:
+    return type(use.metric()).reduce is GazeMetric.reduce
+
+
+def slices(pair: Pair, dataset: GazeDataset, records: Records, seed: int = 0) -> list[Difference]:
+    """Everybody, and groups of people by subset, head size, distance and company."""
+    facts = traits(dataset, records).reindex(pair.joined.index)
+    groups: list[tuple[str, Any]] = [("everybody", np.ones(len(pair.joined), dtype=bool))]
+    groups += [(name, (pair.joined["subset"] == name).to_numpy()) for name in ("consistent", "inconsistent")]
+    for column, bounds in (("head", HEADS), ("distance", DISTANCES), ("crowd", CROWDS)):
+        values, low = facts[column].to_numpy(dtype=float), -math.inf
+        for bound, name in bounds:
+            groups.append((name, (values > low) & (values <= bound)))
+            low = bound
+    found = []
+    for name, mask in groups:
+        chosen = pair.joined[mask]
+        if len(chosen):
+            found.append(difference(name, chosen["a"].to_numpy(), chosen["b"].to_numpy(), list(chosen["group"]), seed))
+    return found
+
+
+def traits(dataset: GazeDataset, records: Records) -> pd.DataFrame:
+    """By person id: height of the head, distance from its centre to the mean annotation, and people in the picture."""
+    rows = []
+    company = np.diff(records.person_start)
+    for person in range(records.people):
+        image = int(records.person_image[person])
+        size = dataset.size(records, image)
+        head = clean_boxes(normalise(records.head[[person]], records.head_unit, *size))[0]
+        points = normalise(records.points_of(person), records.point_unit, *size)
+        centre = (head[:2] + head[2:]) / 2
+        seen = records.inout[person] == IN_FRAME and len(points)
+        distance = float(np.linalg.norm(points.mean(0) - centre)) if seen else math.nan
+        rows.append((str(records.person_id[person]), head[3] - head[1], distance, int(company[image])))
+    return pd.DataFrame(rows, columns=["person_id", "head", "distance", "crowd"]).set_index("person_id")
+
+
+def words(pair: Pair, found: Sequence[Difference]) -> list[str]:
+    """What the numbers say, a sentence a group."""
+    digits, lines = pair.use.digits, []
+    for one in found:
+        better = (one.mean > 0) == pair.higher
+        share = f" ({100 * abs(one.mean) / abs(one.a):.0f}%)" if one.a else ""
+        span = f"95% interval {one.low:+.{digits}f} to {one.high:+.{digits}f}, p = {one.p:.4f}"
+        who = f"{one.what}: {one.people:,} people of {one.clusters:,} sources"
+        change = f"{pair.use.name} {one.a:.{digits}f} → {one.b:.{digits}f}"
+        if math.isnan(one.low):
+            lines.append(f"{who}: {change}; one source says nothing about chance.")
+        elif one.clear:
+            lines.append(f"{who}: {pair.b.title} is {'better' if better else 'worse'}, {change}{share}; {span}.")
+        else:
+            lines.append(f"{who}: no clear difference, {change}; {span}.")
+    return lines
+
+
+def table(pair: Pair, found: Sequence[Difference]) -> str:
+    """The same as a Markdown table."""
+    digits = pair.use.digits
+    rows = [
+        [one.what, f"{one.people:,}", f"{one.clusters:,}", format_value(one.a, digits), format_value(one.b, digits),
+         f"{one.mean:+.{digits}f}", f"{one.low:+.{digits}f} to {one.high:+.{digits}f}", f"{one.p:.4f}"]
+        for one in found
+    ]  # fmt: skip
+    headers = ["people", "n", "sources", "A", "B", "B - A", "95% interval", "p"]
+    return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+
+
+def plot(pair: Pair, found: Sequence[Difference]) -> Figure:
+    """The differences with their intervals, best side right."""
+    figure = Figure(figsize=(8, 0.42 * len(found) + 1.4), layout="constrained")
+    axis = figure.subplots()
+    sign = 1 if pair.higher else -1
+    for row, one in enumerate(found):
+        ends = sorted((sign * one.low, sign * one.high))
+        colour = "#666666" if not one.clear else ("#1b7837" if sign * one.mean > 0 else "#b2182b")
+        axis.plot(ends, [row, row], color=colour, linewidth=2)
+        axis.plot([sign * one.mean], [row], "o", color=colour)
+    axis.axvline(0, color="#999999", linewidth=1)
+    axis.set_yticks(range(len(found)), [f"{one.what} ({one.people:,})" for one in found])
+    axis.invert_yaxis()
+    axis.set_xlabel(f"worse  ←  {pair.use.name}: {pair.b.title} against {pair.a.title}  →  better")
+    return figure
+
+
+def samples(pair: Pair, dataset: GazeDataset, records: Records, best: bool, count: int = 4) -> Figure | None:
+    """Pictures in which b gains most, or loses most: a above, b below."""
+    gain = pair.gain.sort_values(ascending=not best, kind="stable")
+    gain = gain[gain > 0] if best else gain[gain < 0]
+    chosen = pair.joined.loc[gain.index].drop_duplicates("image_id").head(count)
+    if not len(chosen):
+        return None
+    row_of = {str(person): row for row, person in enumerate(records.person_id)}
+    figure = Figure(figsize=(3.6 * len(chosen), 6), layout="constrained")
+    axes = figure.subplots(2, len(chosen), squeeze=False)
+    for column, (key, values) in enumerate(chosen.iterrows()):
+        person = row_of[str(key)]
+        image = int(records.person_image[person])
+        size, picture = dataset.size(records, image), dataset.picture(records, image)
+        head = clean_boxes(normalise(records.head[[person]], records.head_unit, *size))[0]
+        points = normalise(records.points_of(person), records.point_unit, *size)
+        for row, (side, name) in enumerate(((pair.a, "a"), (pair.b, "b"))):
+            said: Any = side.people.loc[str(key)]
+            heatmap = None
+            if isinstance(said.get("heatmap"), bytes):
+                heatmap = np.frombuffer(said["heatmap"], "<f4").reshape(int(said["heatmap_h"]), int(said["heatmap_w"]))
+            axis = axes[row][column]
+            axis.set_axis_off()
+            draw(axis, picture, head, points, (said["x"], said["y"]), heatmap)
+            axis.set_title(f"{side.title}\n{pair.use.name} {values[name]:.{pair.use.digits}f}", fontsize=9)
+    return figure
+
+
+def main(arguments: Sequence[str], places: Places) -> int:
+    """Compares, prints, writes a page.
+
+    Raises:
+        DataError: runs that cannot be compared.
+    """
+    parser = argparse.ArgumentParser(prog="gazebench compare", usage=USAGE, allow_abbrev=False)
+    parser.add_argument("a")
+    parser.add_argument("b")
+    parser.add_argument("--metric", default="", help="default: the protocol's headline")
+    parser.add_argument("--out", type=Path, default=Path("comparison"))
+    parser.add_argument("--seed", type=int, default=0, help="of the resampling")
+    given = parser.parse_args(list(arguments))
+    a, b = read_side(given.a, places), read_side(given.b, places)
+    kind = load_dataset(a.record["dataset"])
+    pair = join(a, b, kind.protocol, given.metric or kind.protocol.headline)
+    settings = yaml.safe_load((a.folder / "config.yaml").read_text(encoding="utf-8"))
+    dataset = Config(settings).dataset(**settings["dataset"])
+    records = dataset.records("test")
+    found = slices(pair, dataset, records, given.seed)
+    page(given.out, pair, dataset, records, found)
+    print(f"A: {a.title} ({a.folder.name})\nB: {b.title} ({b.folder.name})\n")
+    print("\n".join(words(pair, found)))
+    print(f"\npage {given.out / 'README.md'}")
+    return 0
+
+
+def page(folder: Path, pair: Pair, dataset: GazeDataset, records: Records, found: Sequence[Difference]) -> None:
+    """``README.md`` with its pictures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    drawings: dict[str, Callable[[], Figure | None]] = {
+        "difference.png": lambda: plot(pair, found),
+        "best.png": lambda: samples(pair, dataset, records, best=True),
+        "worst.png": lambda: samples(pair, dataset, records, best=False),
+    }
+    drawn = {}
+    for name, make in drawings.items():
+        figure = make()
+        (folder / name).unlink(missing_ok=True)
+        if figure is not None:
+            figure.savefig(folder / name, dpi=90)
+            drawn[name] = f"![]({name})"
+    left_out = len(pair.a.people) - len(pair.joined)
+    lines = [
+        f"# {pair.b.title} against {pair.a.title}: {pair.use.name} on {dataset.card.title}", "",
+        "<!-- generated by `gazebench compare`; do not edit -->", "",
+        f"A: {pair.a.title}, run `{pair.a.record['run']}`, class {pair.a.record['status']['class']}. "
+        f"B: {pair.b.title}, run `{pair.b.record['run']}`, class {pair.b.record['status']['class']}. "
+        f"{len(pair.joined):,} people have a value in both, {left_out:,} of A's have not.", "",
+        *(f"- {line}" for line in words(pair, found)), "", table(pair, found), "",
+        f"Intervals: percentile bootstrap over sources (clips, pictures), {DRAWS:,} draws; p: sign flips of whole "
+        "sources, two-sided, not corrected for the number of groups looked at. Chance of training is not in it; "
+        "several seeds are for that.", "",
+        *(line for name, text in drawn.items() for line in (f"## {_HEADINGS[name]}", "", text, "")),
+    ]  # fmt: skip
+    write_atomically(folder / "README.md", "\n".join(lines).rstrip("\n") + "\n")
+
+
+_HEADINGS = {
+    "difference.png": "Where B is better",
+    "best.png": "Where B gains most (A above, B below)",
+    "worst.png": "Where B loses most (A above, B below)",
+}
