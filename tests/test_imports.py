@@ -17,7 +17,7 @@ LAYERS = [
     {"config", "predictions", "settings"},
     {"bench", "dataset_tools"},
     {"report", "score"},
-    {"predict", "contract", "study", "probe", "scaffold"},
+    {"predict", "contract", "study", "probe", "scaffold", "compare"},
     {"tables"},
     {"cli"},
 ]
