@@ -3,6 +3,7 @@
 # make finding the HCLoRA paper's ablation on the embedded world, resumably [QUICK=1] [JOBS=2] [AGAIN=1]
 # make splits  who is consistent with what is salient, by a prober [DATASET=...] [PROBER=openai|oracle|saliency]
 # make tables  the papers' tables; make table PAPER=hclora TABLE=3 DATASET=... [SEEDS=0,1,2] [JOBS=1] runs what is missing
+# make docs    the documentation site, into build/site
 # All make the environment first, once.
 #
 #   make bench METHOD=gazelle DATASET=vat DATA_ROOT=/data/videoattentiontarget [BACKBONE=...] [SEED=...]
@@ -24,11 +25,11 @@ STAMP := $(VENV)/.gazebench-installed
 TESTS ?= tests
 WORKERS ?= 2
 
-.PHONY: bench finding splits tables table test lint docs-check leaderboard clean help
+.PHONY: bench finding splits tables table test lint docs leaderboard clean help
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -10
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -11
 
 $(STAMP): pyproject.toml setup.py constraints.txt
 	@echo "making the environment $(VENV) (once; torch is a large download) ..."
@@ -65,6 +66,10 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy gazebench methods datasets
+
+docs: $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off -c constraints.txt -e '.[docs]'
+	$(BIN)/python -m mkdocs build --strict --quiet
 
 leaderboard: $(STAMP)
 	@$(BIN)/gazebench leaderboard

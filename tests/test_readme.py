@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from gazebench.cli import COMMANDS
 from gazebench.contract import check
 from gazebench.registry import entries
@@ -23,11 +25,40 @@ def test_every_name_in_it_exists():
         assert command in COMMANDS
     for kind, pattern in (("methods", r"METHOD=(\w+)"), ("datasets", r"DATASET=(\w+)")):
         assert {name for name in re.findall(pattern + r"\b(?!/)", TEXT) if name != "path"} <= entries(kind).keys()
-    for listed in (*entries("methods"), *entries("datasets")):
-        assert f"`{listed}`" in TEXT, f"the README does not mention {listed}"
+    for entry in (*entries("methods").values(), *entries("datasets").values()):
+        assert f"`{entry.name}`" in TEXT or not entry.ours, f"the README does not mention {entry.name}"
 
 
 def test_every_link_leads_somewhere():
     for target in re.findall(r"\]\(([^)#]+)\)", TEXT):
         if not target.startswith("http"):
             assert (ROOT / target).exists(), target
+
+
+def pages():
+    return sorted((ROOT / "docs").glob("*.md"))
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_the_documentation_names_what_exists(page):
+    """Commands, methods, datasets and make's targets in code blocks; links between pages."""
+    text = page.read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    made = {"path", *re.findall(r"gazebench new (?:method|dataset) (\w+)", text)}
+    known = {kind: made | entries(kind).keys() for kind in ("methods", "datasets")}
+    for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL):
+        for command, rest in re.findall(r"^(?:\S*/)?gazebench ([a-z]+)(.*)", block, re.MULTILINE):
+            assert command in COMMANDS, f"{page.name}: no command {command}"
+            if command in ("bench", "probe"):
+                words = [word for word in rest.split() if re.fullmatch("[a-z_]+", word)]
+                first = words[: 2 if command == "bench" else 1]
+                kinds = ("methods", "datasets") if command == "bench" else ("datasets",)
+                for kind, word in zip(kinds, first, strict=False):
+                    assert word in known[kind], f"{page.name}: no {word} among {kind}"
+        for target in re.findall(r"^make ([a-z-]+)", block, re.MULTILINE):
+            assert target in targets, f"{page.name}: make has no {target}"
+        for kind, pattern in (("methods", r"METHOD=(\w+)"), ("datasets", r"DATASET=(\w+)")):
+            for name in re.findall(pattern + r"\b(?!/)", block):
+                assert name in known[kind], f"{page.name}: no {name}"
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+        assert (page.parent / target).exists(), f"{page.name}: {target}"
