@@ -17,7 +17,7 @@ setup(
     packages=sorted(set(packages)),
     package_dir=MAPPED,
     package_data={
-        "gazebench": ["**/*.pt", "**/*.json", "**/*.yaml", "py.typed"],
+        "gazebench": ["**/*.pt", "**/*.json", "**/*.yaml", "**/*.tmpl", "py.typed"],
         "gazebench.splits": ["**/*"],
         "gazebench.leaderboards.published": ["*.yaml"],
     },

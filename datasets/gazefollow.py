@@ -21,7 +21,7 @@ from gazebench.protocol import SEVERAL_ANNOTATORS, Protocol
 from gazebench.types import IN_FRAME, OUT_OF_FRAME, UNKNOWN, Policy, Records, ragged_starts
 from gazebench.world import Scene, annotate, compose, draw
 
-PARSER = 1
+PARSER = 2
 """A change of what ``_read`` makes of the same file is a new number."""
 
 FILES = {"trainval": "train_annotations_release.txt", "test": "test_annotations_release.txt"}
@@ -38,6 +38,8 @@ FAKE_HEIGHT = 96
 @dataclass(eq=False)
 class GazeFollow(GazeDataset):
     """GazeFollow (PROTOCOLS: one person is an image path and an eye x; about ten annotators each on test).
+
+    Column ``rows`` holds the ids of a person's rows (the second column of the files), joined by blanks.
 
     Args:
         root: the folder that holds the two annotation files, ``train`` and ``test2``.
@@ -72,17 +74,25 @@ class GazeFollow(GazeDataset):
 
     def parse(self, split: str) -> Records:
         """The official test file, or the official training file divided by ``held_out``."""
-        edition = "test" if split == "test" else "trainval"
+        records = self.annotations("test" if split == "test" else "trainval")
+        if split in ("train", "val"):
+            val = held_out(records.images)
+            records = records.select((val if split == "val" else ~val)[records.person_image], split)
+        return self.settled(records)
+
+    def annotations(self, edition: str) -> Records:
+        """What stands in one of the two files, ``trainval`` or ``test``, whatever is wrong with it."""
         root = self.existing_root(FILES[edition])
-        records = cached(
+        return cached(
             ["gazefollow", PARSER, str(root.resolve()), edition],
             [root / FILES[edition]],
             lambda: _read(root, edition),
         )
-        if split in ("train", "val"):
-            val = held_out(records.images)
-            records = records.select((val if split == "val" else ~val)[records.person_image], split)
-        return settle(records, on_disk(root, records.images.tolist()), self.bad_rows, self.missing_images)
+
+    def settled(self, records: Records) -> Records:
+        """The records without what is wrong with them, or an error that names it."""
+        found = on_disk(self.existing_root(), records.images.tolist())
+        return settle(records, found, self.bad_rows, self.missing_images)
 
     @classmethod
     def fake(cls, root: Path, *, people: int = 12, seed: int = 0) -> GazeFollow:
@@ -90,7 +100,7 @@ class GazeFollow(GazeDataset):
         rows: dict[str, list[str]] = {edition: [] for edition in FILES}
         for split in ("train", "val", "test"):
             written = 0
-            for index, name in enumerate(_fake_names(split)):
+            for index, name in enumerate(fake_names(split)):
                 scene = compose(seed, index, split)
                 rows["test" if split == "test" else "trainval"] += _fake_rows(scene, name, root)
                 written += sum(person.inout or split != "test" for person in scene.people)
@@ -101,8 +111,8 @@ class GazeFollow(GazeDataset):
         return cls(root)
 
 
-def _fake_names(split: str) -> Iterator[str]:
-    """Image paths that fall into the split."""
+def fake_names(split: str) -> Iterator[str]:
+    """Image paths that fall into the split; ``fake`` draws the scene of an index under the name of that index."""
     names = (f"{'test2' if split == 'test' else 'train'}/{n // 1000:08d}/{n:08d}.jpg" for n in count())
     return names if split == "test" else (name for name in names if held_out([name])[0] == (split == "val"))
 
@@ -161,6 +171,9 @@ def _read(root: Path, edition: str) -> Records:
     order = np.argsort(image[first], kind="stable")
     place = np.argsort(order)[person]
     first = first[order]
+    ids: list[list[str]] = [[] for _ in people]
+    for row, owner in zip(known, place, strict=True):
+        ids[owner].append(rows.cells[row][1])
     visible = np.flatnonzero(inout == IN_FRAME)
     counts = np.bincount(place[visible], minlength=len(people))
     names = np.array(list(images), dtype=str)
@@ -175,5 +188,6 @@ def _read(root: Path, edition: str) -> Records:
         points=numbers[visible[np.argsort(place[visible], kind="stable")], GAZE],
         point_start=ragged_starts(counts),
         inout=np.where(counts > 0, IN_FRAME, OUT_OF_FRAME).astype(np.int8),
+        columns={"rows": np.array([" ".join(some) for some in ids], dtype=str)},
         issues=rows.issues,
     )

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 from PIL import Image
 
-from gazebench.annotation_cache import Rows, cached, on_disk, settle, without_area
+from gazebench.annotation_cache import cached, on_disk, read_table, settle, without_area
 from gazebench.dataset import Card, GazeDataset
-from gazebench.metrics.classes import GazeAccuracy, LabelAccuracy
+from gazebench.metrics.classes import ClassAccuracy, GazeAccuracy, LabelAccuracy
 from gazebench.protocol import Protocol, Use
-from gazebench.types import IN_FRAME, DataError, Issue, Policy, Records, ragged_starts
+from gazebench.types import IN_FRAME, Policy, Records, ragged_starts
+from gazebench.vocabulary import Vocabulary, read_classes
 from gazebench.world import CATEGORIES, Scene, compose, draw
 
 PARSER = 1
@@ -51,9 +51,13 @@ class GazeHOI(GazeDataset):
         bad_rows: what to do with rows that make no sense.
         subsets: consistent / inconsistent of each test person.
         missing_images: what to do with annotated images that are not there.
+        clip_weights: brings free text to the nearest category; without them it has to be the category's own name.
+        clip_model: the architecture of those weights, by its name in open_clip.
     """
 
     missing_images: Policy = "error"
+    clip_weights: Path | None = None
+    clip_model: str = "ViT-B-32-quickgelu"
 
     card: ClassVar[Card] = Card(
         name="gazehoi",
@@ -71,11 +75,20 @@ class GazeHOI(GazeDataset):
         name="gazehoi",
         version=1,
         unit="person and the thing they look at",
-        metrics=(Use("gaze_acc", GazeAccuracy), Use("acc_1", LabelAccuracy)),
+        metrics=(
+            Use("gaze_acc", GazeAccuracy),
+            Use("acc_1", ClassAccuracy),
+            Use("acc_1_exact", LabelAccuracy),
+        ),
         headline="gaze_acc",
-        notes="acc_1 asks for a category of the vocabulary, letter by letter: free text is not brought to its nearest "
-        "category.",
+        notes="acc_1 brings free text to its nearest category by CLIP and needs CLIP weights; acc_1_exact asks for the "
+        "category letter by letter.",
     )
+
+    def __post_init__(self) -> None:
+        if self.clip_weights is not None:
+            words = Vocabulary(Path(self.root or ".") / VOCABULARY, self.clip_model, Path(self.clip_weights))
+            self.__dict__["protocol"] = replace(self.protocol, vocabulary=words)
 
     def parse(self, split: str) -> Records:
         """The official file of that name; both training files for ``trainval``."""
@@ -134,8 +147,8 @@ def _fake_rows(scene: Scene, name: str, root: Path) -> list[dict[str, object]]:
 
 def _read(root: Path, split: str, names: list[str]) -> Records:
     """The rows of the files, those of a picture together."""
-    vocabulary = _vocabulary(root / VOCABULARY)
-    rows = _table(root, names)
+    vocabulary = read_classes(root / VOCABULARY)
+    rows = read_table(root, names, TEXT, NUMERIC)
     rows = rows.without(np.array([not cells[NAME] for cells in rows.cells], dtype=bool), "no file_name")
     unknown = np.array([cells[OBJECT] not in vocabulary for cells in rows.cells], dtype=bool)
     rows = rows.without(unknown, lambda row: f"object {rows.cells[row][OBJECT]!r} is not in {VOCABULARY}")
@@ -175,62 +188,3 @@ def _read(root: Path, split: str, names: list[str]) -> Records:
         counts={"categories": len(vocabulary), "left_out_without_head": len(rows) - len(order)},
         issues=rows.issues,
     )
-
-
-def _table(root: Path, names: list[str]) -> Rows:
-    """The rows of files with a header, lists in quotation marks; cells as in ``TEXT``, numbers as in ``NUMERIC``.
-
-    Raises:
-        DataError: a file has no such columns.
-    """
-    places, cells, numbers, issues = [], [], [], []
-    for file, name in enumerate(names):
-        lines = (root / name).read_text(encoding="utf-8-sig", errors="replace").split("\n")
-        header = next(csv.reader(lines[:1]), [])
-        missing = [column for column in (*TEXT, *NUMERIC) if column not in header]
-        if missing:
-            raise DataError(f"{root / name}:1: the header lacks {', '.join(missing)}; take the file of the release")
-        texts, figures = [header.index(column) for column in TEXT], [header.index(column) for column in NUMERIC]
-        for row, line in enumerate(lines[1:], start=2):
-            if not line.strip():
-                continue
-            try:
-                # Line by line: an odd quotation mark spoils its own row only.
-                values = [value.strip() for value in next(csv.reader([line], strict=True))]
-                if len(values) != len(header):
-                    raise ValueError(f"{len(values)} columns, expected {len(header)}")
-                found = [_number(values[column], header[column]) for column in figures]
-            except (csv.Error, ValueError) as error:
-                issues.append(Issue(name, row, str(error)))
-                continue
-            places.append((file, row))
-            cells.append([values[column] for column in texts])
-            numbers.append(found)
-    place = np.array(places, dtype=np.int64).reshape(-1, 2)
-    figures_of = np.array(numbers, dtype=np.float64).reshape(len(cells), len(NUMERIC))
-    return Rows(names, place[:, 0], place[:, 1], cells, figures_of, tuple(issues))
-
-
-def _number(text: str, column: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = float("nan")
-    if not np.isfinite(number):
-        raise ValueError(f"{column} is {text!r}, expected a number")
-    return number
-
-
-def _vocabulary(path: Path) -> Mapping[str, int]:
-    """Categories and their numbers.
-
-    Raises:
-        DataError: the file is not a JSON object of names and whole numbers.
-    """
-    try:
-        vocabulary = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error}); take the file of the release") from error
-    if not isinstance(vocabulary, dict) or not all(isinstance(number, int) for number in vocabulary.values()):
-        raise DataError(f"{path}: expected an object of categories and their numbers; take the file of the release")
-    return vocabulary

@@ -12,10 +12,13 @@ import numpy.typing as npt
 from gazebench.annotation_cache import cached
 from gazebench.dataset import Card, Crop, GazeDataset
 from gazebench.images import resized
-from gazebench.metrics.classes import InOutAP
-from gazebench.protocol import SEVERAL_ANNOTATORS, Protocol, Use
-from gazebench.types import DataError, FloatArray, Records, ragged_starts
-from gazebench.world import WORLD_VERSION, Scene, annotate, compose, draw
+from gazebench.metrics.classes import InOutAP, LabelAccuracy
+from gazebench.protocol import SEVERAL_ANNOTATORS, SOCIAL_GAZE, Protocol, Use
+from gazebench.types import SOCIAL, DataError, FloatArray, Records, ragged_starts
+from gazebench.world import WORLD_VERSION, Scene, annotate, compose, draw, social
+
+PARSER = 2
+"""A change of what ``_records`` makes of the same scenes is a new number."""
 
 ANNOTATORS = 10
 HEIGHT = 224
@@ -28,6 +31,9 @@ COUNTS = {"train": 3000, "val": 300, "test": 500}
 @dataclass(eq=False)
 class GazeWorld(GazeDataset):
     """Scenes are composed and drawn when asked for; nothing is on disk.
+
+    Column ``label`` is the category of the thing looked at, ``person`` for a head, "" for an empty spot or a target
+    outside; ``target_kind`` tells these apart. Who looks at whom is known of every pair, exactly.
 
     Args:
         root: not used; the world has no files.
@@ -66,7 +72,12 @@ class GazeWorld(GazeDataset):
         name="gazeworld",
         version=1,
         unit="person of a scene, with ten annotators",
-        metrics=(*SEVERAL_ANNOTATORS, Use("ap", InOutAP, subsets=False)),
+        metrics=(
+            *SEVERAL_ANNOTATORS,
+            Use("ap", InOutAP, subsets=False),
+            Use("acc_1_exact", LabelAccuracy),
+            *SOCIAL_GAZE,
+        ),
         headline="avg_l2",
         origin="ours",
         notes="synthetic scenes: comparable with nothing but themselves",
@@ -78,7 +89,8 @@ class GazeWorld(GazeDataset):
         if any(count < 0 for count in wanted.values()):
             raise DataError(f"numbers of scenes must not be negative: {wanted}")
         parts = ("train", "val") if split == "trainval" else (split,)
-        key = ["gazeworld", WORLD_VERSION, ANNOTATORS, HEIGHT, self.world_seed, split, *(wanted[p] for p in parts)]
+        world = [WORLD_VERSION, PARSER, ANNOTATORS, HEIGHT, self.world_seed]
+        key = ["gazeworld", *world, split, *(wanted[p] for p in parts)]
         return cached(
             key, [], lambda: _records(split, [(p, i) for p in parts for i in range(wanted[p])], self.world_seed)
         )
@@ -119,6 +131,7 @@ def _records(split: str, keys: list[tuple[str, int]], seed: int) -> Records:
         "target_kind": [person.target_kind for _, person in people],
     }
     points = [_points(split, scenes[image], person) for image, person in people]
+    pairs = [social(scene) for scene in scenes]
     return Records(
         dataset="gazeworld",
         split=split,
@@ -133,6 +146,8 @@ def _records(split: str, keys: list[tuple[str, int]], seed: int) -> Records:
         head_unit="normalised",
         point_unit="normalised",
         columns={name: np.array(values, dtype=str) for name, values in columns.items()},
+        # The scenes the fingerprint covers decide them, so they are not in it themselves.
+        pairs={name: np.concatenate([np.zeros(0, np.int8), *(labels[name] for labels in pairs)]) for name in SOCIAL},
         sizes=np.array([(round(HEIGHT * scene.aspect), HEIGHT) for scene in scenes], dtype=np.int64).reshape(-1, 2),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import logging
@@ -56,6 +57,10 @@ class Rows:
         ]
         return Rows(self.names, *self._kept(~bad), (*self.issues, *found))
 
+    def only(self, wanted: npt.NDArray[np.bool_]) -> Rows:
+        """The rows marked; there is nothing wrong with the others."""
+        return Rows(self.names, *self._kept(wanted), self.issues)
+
     def _kept(self, keep: npt.NDArray[np.bool_]) -> tuple[IntArray, IntArray, list[list[str]], FloatArray]:
         cells = [cells for cells, kept in zip(self.cells, keep, strict=True) if kept]
         return self.file[keep], self.row[keep], cells, self.numbers[keep]
@@ -98,6 +103,49 @@ def read_rows(root: Path, names: Sequence[str], widths: Collection[int], numeric
         return f"column {column + 1} is {cells[row][column]!r}, expected a number"
 
     return rows.without(np.any(bad, axis=1), first_bad)
+
+
+def read_table(root: Path, names: Sequence[str], text: Sequence[str], numeric: Sequence[str]) -> Rows:
+    """The rows of CSV files with a header; lists and commas stand in quotation marks.
+
+    Args:
+        root: the dataset's folder.
+        names: files relative to it.
+        text: the columns that become ``cells``, in this order wherever they stand in a file.
+        numeric: those that become ``numbers`` and must be finite.
+
+    Raises:
+        DataError: a file has no such columns.
+    """
+    places, cells, numbers, issues = [], [], [], []
+    for file, name in enumerate(names):
+        lines = (root / name).read_text(encoding="utf-8-sig", errors="replace").split("\n")
+        header = [column.strip() for column in next(csv.reader(lines[:1]), [])]
+        missing = [column for column in (*text, *numeric) if column not in header]
+        if missing:
+            raise DataError(f"{root / name}:1: the header lacks {', '.join(missing)}; take the file of the release")
+        texts, figures = [header.index(column) for column in text], [header.index(column) for column in numeric]
+        for row, line in enumerate(lines[1:], start=2):
+            if not line.strip():
+                continue
+            try:
+                # Line by line: an odd quotation mark spoils its own row only.
+                values = [value.strip() for value in next(csv.reader([line], strict=True))]
+                if len(values) != len(header):
+                    raise ValueError(f"{len(values)} columns, expected {len(header)}")
+                found = [_number(values[column]) for column in figures]
+                wrong = [place for place, number in enumerate(found) if not np.isfinite(number)]
+                if wrong:
+                    raise ValueError(f"{numeric[wrong[0]]} is {values[figures[wrong[0]]]!r}, expected a number")
+            except (csv.Error, ValueError) as error:
+                issues.append(Issue(name, row, str(error)))
+                continue
+            places.append((file, row))
+            cells.append([values[column] for column in texts])
+            numbers.append(found)
+    place = np.array(places, dtype=np.int64).reshape(-1, 2)
+    table = np.array(numbers, dtype=np.float64).reshape(len(cells), len(numeric))
+    return Rows(names, place[:, 0], place[:, 1], cells, table, tuple(issues))
 
 
 def _number(text: str) -> float:
@@ -186,12 +234,12 @@ def cached(key: Sequence[Any], files: Iterable[Path], build: Callable[[], Record
         if not isinstance(error, FileNotFoundError):
             logging.getLogger(__name__).warning("%s: parsed again (%s)", path, error)
     records = build()
-    _write(path, {"content": np.array(content), **_pack(records)})
+    write_arrays(path, {"content": np.array(content), **_pack(records)})
     return records
 
 
-def _write(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
-    """Atomically, so that a reader of another process never sees half a file."""
+def write_arrays(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
+    """Keeps arrays in the cache folder; atomically, so that a reader of another process never sees half a file."""
     partial = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -200,7 +248,7 @@ def _write(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
             np.savez(file, allow_pickle=False, **arrays)
         partial.replace(path)
     except OSError as error:
-        logging.getLogger(__name__).warning("parsed annotations are not kept: %s (GAZEBENCH_CACHE=...)", error)
+        logging.getLogger(__name__).warning("%s is not kept: %s (GAZEBENCH_CACHE=...)", path.name, error)
         if partial is not None:
             partial.unlink(missing_ok=True)
 
@@ -208,9 +256,10 @@ def _write(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
 def _pack(records: Records) -> dict[str, npt.NDArray[Any]]:
     """Arrays as they are, texts as one UTF-8 blob (numpy would spend four bytes on each letter of the longest)."""
     arrays: dict[str, npt.NDArray[Any]] = {}
-    columns = {f"columns.{name}": column for name, column in records.columns.items()}
+    mappings = {"columns": records.columns, "pairs": records.pairs}
+    named = {f"{mapping}.{name}": column for mapping, of in mappings.items() for name, column in of.items()}
     plain = {}
-    for name, value in {**vars(records), **columns}.items():
+    for name, value in {**vars(records), **named}.items():
         if isinstance(value, np.ndarray):
             if value.dtype.kind == "U":
                 blob = "".join(f"{text}\0" for text in value.tolist())
@@ -219,7 +268,7 @@ def _pack(records: Records) -> dict[str, npt.NDArray[Any]]:
                 arrays[name] = value
         elif name == "issues":
             plain[name] = [list(vars(issue).values()) for issue in value]
-        elif name != "columns":
+        elif name not in mappings:
             plain[name] = value
     return {**arrays, "plain": np.array(json.dumps(plain))}
 
@@ -227,12 +276,13 @@ def _pack(records: Records) -> dict[str, npt.NDArray[Any]]:
 def _unpack(arrays: dict[str, npt.NDArray[Any]]) -> Records:
     fields: dict[str, Any] = json.loads(str(arrays.pop("plain")))
     fields["issues"] = tuple(Issue(*issue) for issue in fields["issues"])
-    fields["columns"] = {}
+    fields |= {"columns": {}, "pairs": {}}
     for name, value in arrays.items():
         if name.startswith("text."):
             name, value = name.removeprefix("text."), np.array(value.tobytes().decode().split("\0")[:-1], dtype=str)
-        if name.startswith("columns."):
-            fields["columns"][name.removeprefix("columns.")] = value
+        mapping, dot, inner = name.partition(".")
+        if dot:
+            fields[mapping][inner] = value
         else:
             fields[name] = value
     return Records(**fields)

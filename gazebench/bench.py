@@ -29,6 +29,7 @@ from gazebench.datamodule import GazeDataModule
 from gazebench.dataset import GazeDataset, file_digest
 from gazebench.method import Method
 from gazebench.predictions import PredictionWriter, merge_parts
+from gazebench.registry import origin_of
 from gazebench.results import CHECKOUT, write_atomically
 from gazebench.types import DataError, sample_key
 from gazebench.weights import local_file, read_weights
@@ -107,7 +108,7 @@ def bench(config: Config, places: Places | None = None, *, kind: str = "bench", 
         if not _rank():
             record = make_record(
                 run=run, kind=kind, config=config, dataset=dataset, method=method, module=module, data=data,
-                initial=initial, timing=timing, scored=scored, trained_here=weights is None,
+                initial=initial, timing=timing, scored=scored, trained=_trained(folder, weights),
             )  # fmt: skip
             write_atomically(stored, json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n")
             _publish(record, config.dataset, places)
@@ -335,25 +336,30 @@ def make_record(
     initial: dict[str, Any] | None,
     timing: Mapping[str, float],
     scored: Scored,
-    trained_here: bool,
+    trained: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """The result record; see ``results.SCHEMA``."""
     code = results.code_identity()
-    weights = method.weights_identity() | {"initial": initial}
+    weights = method.weights_identity() | {"initial": initial, "trained": trained}
     reasons = smoke_reasons(data, weights, code, module, sorted(method.skipped))
     klass = "smoke" if reasons else ("synthetic" if dataset.card.synthetic else "official")
     if not scored.metrics:
         raise DataError(f"{dataset.card.title}: not one person could be scored, so there is no result to record")
-    trained = sum(p.numel() for p in method.parameters() if p.requires_grad)
+    learning = sum(p.numel() for p in method.parameters() if p.requires_grad)
+    card, data_card = method.card, dataset.card
     record = {
         "schema": results.SCHEMA_VERSION,
         "run": run,
         "kind": kind,
         "method": {
             "name": config.method_name,
-            "title": method.title or method.card.title,
-            "family": method.card.family,
+            "title": method.title or card.title,
+            "family": card.family,
             "source": results.source_digest(config.method),
+            "origin": origin_of("methods", config.values["method"]),
+            "paper": card.paper,
+            "citation": card.citation,
+            "licence": card.licence,
         },
         "dataset": config.dataset_name,
         "status": {"class": klass, "reasons": reasons},
@@ -365,13 +371,20 @@ def make_record(
             "predictions_sha256": file_digest(scored.predictions) if scored.predictions else None,
         },
         "protocol": dataset.protocol.describe(),
-        "data": dict(data["test"]) | {"train": data.get("train")},
+        "data": {
+            **data["test"],
+            "train": data.get("train"),
+            "origin": origin_of("datasets", config.values["data"]),
+            "source": data_card.source,
+            "citation": data_card.citation,
+            "licence": data_card.licence,
+        },
         "weights": weights,
         "config": config.public() | {"provenance": provenance(config)},
         "seed": config.values["seed"],
-        "selection": _selection(method, module, trained_here),
+        "selection": _selection(module, trained),
         "code": code,
-        "parameters": {"total": sum(p.numel() for p in method.parameters()), "trained": trained},
+        "parameters": {"total": sum(p.numel() for p in method.parameters()), "trained": learning},
         "wall_seconds": {name: round(seconds, 3) for name, seconds in timing.items()},
         "peak_memory_bytes": _peak_memory(),
         "hardware": results.hardware_identity(),
@@ -381,8 +394,14 @@ def make_record(
     return record
 
 
-def _selection(method: Method, module: GazeDataModule, trained_here: bool) -> str:
-    if not method.trains or not trained_here:
+def _trained(folder: Path, given: Path | None) -> dict[str, Any] | None:
+    """The weights a run made; none where they were given or there was nothing to learn."""
+    made = folder / "weights.pt"
+    return {"file": made.name, "sha256": file_digest(made)} if given is None and made.is_file() else None
+
+
+def _selection(module: GazeDataModule, trained: dict[str, Any] | None) -> str:
+    if trained is None:
         return "nothing was trained"
     return "last epoch of trainval" if module.selection == "last" else "best epoch on the held-out val sources"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +17,7 @@ from gazebench.dataset import GazeDataset
 from gazebench.transforms import Preprocess, View, apply_view, sample_view
 from gazebench.types import (
     IN_FRAME,
+    OUT_OF_FRAME,
     UNKNOWN,
     Batch,
     DataError,
@@ -27,10 +28,11 @@ from gazebench.types import (
     clean_boxes,
     holds_boxes,
     normalise,
+    pair_starts,
     ragged_starts,
 )
 
-People = Literal["in_frame", "labelled"]
+People = Literal["in_frame", "labelled", "all"]
 
 
 @dataclass
@@ -48,6 +50,7 @@ class Sample:
     counts: np.ndarray
     subset: list[str]
     extra: dict[str, np.ndarray]
+    pairs: dict[str, np.ndarray] = field(default_factory=dict)
     skipped: str = ""
 
 
@@ -68,6 +71,7 @@ class ImageSamples(TorchDataset[Sample]):
         self.dataset, self.records, self.preprocess = dataset, records, preprocess
         self.augment, self.sees_images, self.bad_images, self.seed = augment, sees_images, bad_images, seed
         self.start = records.person_start
+        self.pair_start = pair_starts(records.person_image, len(records))
 
     def __len__(self) -> int:
         return len(self.records)
@@ -128,6 +132,10 @@ class ImageSamples(TorchDataset[Sample]):
             counts=counts,
             subset=[str(name) for name in subset],
             extra=columns,
+            pairs={
+                name: labels[self.pair_start[image] : self.pair_start[image + 1]]
+                for name, labels in records.pairs.items()
+            },
         )
 
 
@@ -149,6 +157,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     point[has] = points[torch.from_numpy(start[:-1])[has]].float()
     pictures = [sample.picture for sample in read if sample.picture is not None]
     names = sorted({name for sample in read for name in sample.extra})
+    paired = sorted({name for sample in read for name in sample.pairs})
     return Batch(
         images=torch.stack(pictures) if pictures else None,
         image_index=torch.repeat_interleave(torch.arange(len(read)), torch.tensor(people, dtype=torch.int64)),
@@ -163,7 +172,8 @@ def collate(samples: Sequence[Sample]) -> Batch:
             points=points,
             point_person=torch.from_numpy(np.repeat(np.arange(len(counts)), counts)),
             subset=[name for sample in read for name in sample.subset],
-            extra={name: _joined([sample.extra[name] for sample in read]) for name in names},
+            extra={name: _joined([sample.extra[name] for sample in read]) for name in names}
+            | {name: _joined([sample.pairs[name].astype(np.int64) for sample in read]) for name in paired},
         ),
         skipped=[sample.skipped for sample in samples if sample.skipped],
     )
@@ -212,7 +222,8 @@ class GazeDataModule(LightningDataModule):
             ``batch_size / (people per image)`` images.
         eval_batch_size: the same at evaluation.
         workers: loader processes; -1 is one less than the cores, at most 8.
-        people: who is trained on: those with a target ``in_frame``, or all ``labelled`` (in or out) ones.
+        people: who is trained on: those with a target ``in_frame``, all ``labelled`` (in or out) ones, or ``all``, with
+            those whose target nobody told.
         selection: ``last`` trains on ``trainval`` and keeps the last epoch, as the papers do; ``val`` holds out the
             validation sources and keeps the best epoch on them.
         augment: training augmentation.
@@ -269,7 +280,9 @@ class GazeDataModule(LightningDataModule):
             DataError: nobody is left to train on.
         """
         records = self.dataset.records("trainval" if self.selection == "last" else "train")
-        keep = records.inout == IN_FRAME if self.people == "in_frame" else records.inout != UNKNOWN
+        known = (IN_FRAME, OUT_OF_FRAME)
+        wanted = {"in_frame": (IN_FRAME,), "labelled": known, "all": (*known, UNKNOWN)}
+        keep = np.isin(records.inout, wanted[self.people])
         if self.train_stride > 1:
             keep &= _strided(records, self.train_stride)[records.person_image]
         records = _limited(records.select(keep), self.limit_train)

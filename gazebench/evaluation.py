@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +12,12 @@ from torch import Tensor, nn
 
 from gazebench.decode import DECODERS
 from gazebench.protocol import ALL, SUBSETS, Protocol
-from gazebench.types import Batch, Prediction, sample_key
+from gazebench.types import SOCIAL, Batch, Prediction, sample_key
 
 
 @dataclass(frozen=True)
 class Score:
-    """A metric's value and the number of people (or annotated scores) it was taken over."""
+    """A metric's value and the number of people (or pairs, or annotated scores) it was taken over."""
 
     value: float
     count: int
@@ -24,7 +25,7 @@ class Score:
 
 @dataclass(frozen=True)
 class ScoredBatch:
-    """What the evaluator made of one batch: the decoded points and each person's values by metric."""
+    """What the evaluator made of one batch: the decoded points and each person's (or pair's) values by metric."""
 
     batch: Batch
     prediction: Prediction
@@ -36,7 +37,7 @@ class Evaluator(nn.Module):
     """Scores predictions by a protocol, for all people and per subset.
 
     A metric without a single sample is absent from ``compute``; there are no sentinel values. Values are exact under
-    DDP: states are gathered with each person's key and a person counts once.
+    DDP: states are gathered with each person's (or pair's) key and a person (or pair) counts once.
     """
 
     def __init__(self, protocol: Protocol) -> None:
@@ -55,6 +56,9 @@ class Evaluator(nn.Module):
 
         Returns:
             The decoded points (P, 2), normalised, and per metric its values with the people they belong to.
+
+        Raises:
+            ValueError: there are no targets, or scores of pairs are not as ``types.Prediction`` says.
         """
         # Scoring is small and exact in NumPy's float64: it happens on the CPU whatever made the prediction.
         prediction, batch = prediction.to("cpu"), batch.to("cpu")
@@ -77,14 +81,19 @@ class Evaluator(nn.Module):
             "sizes": batch.sizes[batch.image_index],
             "inout_score": prediction.inout,
             "inout": targets.inout,
-            # A free text would become the nearest class of a vocabulary here, before it is compared.
             "predicted_label": prediction.extra.get("label"),
-            **{name: targets.extra.get(name) for name in ("label", "target_box", "heads")},
+            "predicted_class": self._classes(prediction.extra.get("label")),
+            **{name: targets.extra.get(name) for name in ("label", "labels", "target_box", "heads", *SOCIAL)},
+            "pairs": batch.pairs,
         }
-        keys = torch.tensor([sample_key(person) for person in batch.person_ids], dtype=torch.int64)
+        fields |= {f"{name}_score": _probabilities(name, prediction, len(fields["pairs"])) for name in SOCIAL}
+        keys = {"person": _keys(batch.person_ids)}
+        if any(targets.extra.get(name) is not None for name in SOCIAL):
+            ids = batch.person_ids
+            keys["pair"] = _keys(f"{ids[i]}\n{ids[j]}" for i, j in fields["pairs"].tolist())
         in_subset = {
-            subset: torch.tensor([subset in (ALL, mine) for mine in targets.subset], dtype=torch.bool)
-            for subset in SUBSETS
+            subset: torch.tensor([subset == mine for mine in targets.subset], dtype=torch.bool)
+            for subset in SUBSETS[1:]
         }
         values: dict[str, tuple[Tensor, Tensor]] = {}
         for use in self.protocol.metrics:
@@ -93,11 +102,17 @@ class Evaluator(nn.Module):
             if any(value is None for value in given.values()):
                 continue
             value, sample = first.values(**given)
+            if use.where is not None:
+                column, counted = use.where
+                counts = torch.tensor([name in counted for name in targets.extra[column]], dtype=torch.bool)[sample]
+                value, sample = value[counts], sample[counts]
             values[use.name] = (value, sample)
-            for subset in SUBSETS if use.subsets else (ALL,):
+            key = keys[first.unit][sample]
+            first.add(key, value)
+            for subset in SUBSETS[1:] if use.subsets else ():
                 metric: Any = self.metrics[_key(use.name, subset)]
                 inside = in_subset[subset][sample]
-                metric.add(keys[sample][inside], value[inside])
+                metric.add(key[inside], value[inside])
         return ScoredBatch(batch, prediction, point, values)
 
     def compute(self) -> dict[str, dict[str, Score]]:
@@ -116,10 +131,34 @@ class Evaluator(nn.Module):
         for metric in self.metrics.values():
             metric.reset()  # type: ignore[operator]
 
+    def _classes(self, labels: Sequence[str] | None) -> list[str] | None:
+        """The vocabulary's nearest classes, where there is a vocabulary."""
+        vocabulary = self.protocol.vocabulary
+        return None if labels is None or vocabulary is None else vocabulary.nearest(labels)
+
     def _resized(self, heatmap: Tensor) -> Tensor:
         if tuple(heatmap.shape[-2:]) == self.protocol.heatmap_size:
             return heatmap
         return F.interpolate(heatmap[:, None], self.protocol.heatmap_size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def _probabilities(name: str, prediction: Prediction, pairs: int) -> Tensor | None:
+    """A method's scores of the pairs."""
+    scores: Tensor | None = prediction.extra.get(name)
+    if scores is None:
+        return None
+    if scores.shape != (pairs,):
+        raise ValueError(f"{name} has shape {tuple(scores.shape)} for {pairs} pairs: one score a row of Batch.pairs")
+    if (scores < 0).any() or (scores > 1).any():
+        raise ValueError(
+            f"{name} leaves [0, 1] ({float(scores.min()):.3g} to {float(scores.max()):.3g}): give probabilities, not "
+            "logits"
+        )
+    return scores
+
+
+def _keys(names: Iterable[str]) -> Tensor:
+    return torch.tensor([sample_key(name) for name in names], dtype=torch.int64)
 
 
 def _key(metric: str, subset: str) -> str:

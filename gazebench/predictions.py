@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,13 +18,15 @@ from lightning import Callback
 from gazebench.evaluation import ScoredBatch
 from gazebench.method import Method, MethodCard
 from gazebench.transforms import Preprocess
-from gazebench.types import Batch, DataError, Prediction, Records
+from gazebench.types import SOCIAL, Batch, DataError, Prediction, Records
 
 FORMAT = """One row a person. CSV, Parquet or JSON lines, with the columns
   person_id            as `gazebench data ids DATASET` lists them
   x, y                 the predicted point, normalised to [0, 1]; leave them out to have the protocol decode the heatmap
   inout                optional; larger means more surely in frame
   label                optional; the name of the category looked at, empty for no answer (which is wrong)
+  lah, laeo, sa        optional; a JSON object with a probability for everybody else of the picture, by person_id: that
+                       this person looks at the other one's head, that they look at each other, at the same thing
   heatmap              optional; the raw map, row by row (a list, or little-endian float32 bytes in Parquet)
   heatmap_h, heatmap_w its height and width
 Metrics a file has no column for are absent from its result (AUC needs the raw heatmap)."""
@@ -46,6 +49,9 @@ def rows_of(scored: ScoredBatch) -> dict[str, list[Any]]:
     columns |= {"x": x, "y": y}
     columns["inout"] = [None] * people if prediction.inout is None else prediction.inout.double().cpu().tolist()
     columns["label"] = list(prediction.extra.get("label", [None] * people))
+    for name in SOCIAL:
+        scores = prediction.extra.get(name)
+        columns[name] = [None] * people if scores is None else _by_looker(batch, scores.double().tolist())
     for name, (values, sample) in scored.values.items():
         if values.ndim == 1:
             column: list[float | None] = [None] * people
@@ -63,12 +69,20 @@ def rows_of(scored: ScoredBatch) -> dict[str, list[Any]]:
     return columns
 
 
+def _by_looker(batch: Batch, scores: list[float]) -> list[str]:
+    """P JSON objects: of each person j the scores of the pairs (i, j), by the id of i."""
+    said: list[dict[str, float]] = [{} for _ in batch.person_ids]
+    for (i, j), score in zip(batch.pairs.tolist(), scores, strict=True):
+        said[j][batch.person_ids[i]] = score
+    return [json.dumps(others, separators=(",", ":")) for others in said]
+
+
 class PredictionWriter(Callback):
     """Streams the scored test batches of this process to a parquet part, in constant memory."""
 
     _TYPES: ClassVar[dict[str, pa.DataType]] = {
         "target_inout": pa.int8(), "heatmap": pa.binary(), "heatmap_h": pa.int32(), "heatmap_w": pa.int32(),
-        "used_annotation": pa.int64(), "label": pa.string(),
+        "used_annotation": pa.int64(), "label": pa.string(), **dict.fromkeys(SOCIAL, pa.string()),
     }  # fmt: skip
 
     def __init__(self, folder: Path, metrics: list[str], *, heatmaps: bool = True) -> None:
@@ -135,7 +149,7 @@ def _groups(path: Path) -> Iterator[pa.Table]:
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
-    """A predictions file as a table indexed by ``person_id`` with float ``x, y, inout`` and a ``heatmap`` of arrays.
+    """A predictions file as a table by ``person_id``: float ``x, y, inout``, ``heatmap`` arrays, scores of pairs.
 
     Raises:
         DataError: the file is missing or unreadable, a column is missing, a row makes no sense; names file and row.
@@ -158,7 +172,8 @@ def read_predictions(path: Path) -> pd.DataFrame:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path}: cannot be read ({error}). Predictions are\n{FORMAT}") from error
-    if "person_id" not in frame or not ({"x", "y"} <= set(frame.columns) or {"heatmap", "label"} & set(frame.columns)):
+    alone = {"heatmap", "label", *SOCIAL}
+    if "person_id" not in frame or not ({"x", "y"} <= set(frame.columns) or alone & set(frame.columns)):
         raise DataError(f"{path}: columns are {', '.join(map(str, frame.columns))}. Predictions are\n{FORMAT}")
     frame["person_id"] = frame["person_id"].astype(str)
     repeated = frame["person_id"].duplicated()
@@ -185,7 +200,28 @@ def read_predictions(path: Path) -> pd.DataFrame:
     if "heatmap" in frame:
         maps = [_map(path, row, record) for row, record in enumerate(frame.to_dict("records"), start=1)]
         frame["heatmap"] = pd.Series(maps, index=frame.index, dtype=object)
+    for name in SOCIAL:
+        if name in frame:
+            said = [_others(path, row, name, cell) for row, cell in enumerate(frame[name].tolist(), start=1)]
+            frame[name] = pd.Series(said, index=frame.index, dtype=object)
     return frame.set_index("person_id")
+
+
+def _others(path: Path, row: int, name: str, cell: Any) -> dict[str, float] | None:
+    """The scores of one person's pairs by the other one's id; None where there are none."""
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+        return None
+    try:
+        said = json.loads(cell) if isinstance(cell, str) else cell
+        scores = {str(person): float(score) for person, score in said.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{path}:{row}: {name} is {str(cell)[:60]!r}, not a JSON object of ids and probabilities ({error})"
+        ) from error
+    wrong = [person for person, score in scores.items() if not 0 <= score <= 1]
+    if wrong:
+        raise DataError(f"{path}:{row}: {name} of {wrong[0]!r} is {scores[wrong[0]]}, not a probability in [0, 1]")
+    return scores
 
 
 def _map(path: Path, row: int, record: dict[Any, Any]) -> np.ndarray | None:
@@ -216,7 +252,7 @@ class Stored(Method):
         self.title = title
         self.has = {
             name: name in frame and bool(frame[name].notna().all())
-            for name in ("x", "y", "inout", "heatmap", "used_annotation", "label")
+            for name in ("x", "y", "inout", "heatmap", "used_annotation", "label", *SOCIAL)
         }
         self.shapes = {heatmap.shape for heatmap in frame["heatmap"]} if self.has["heatmap"] else set()
         if len(self.shapes) > 1:
@@ -256,5 +292,22 @@ class Stored(Method):
                 if self.has["used_annotation"]
                 else None
             ),
-            extra={"label": rows["label"].tolist()} if self.has["label"] else {},
+            extra=({"label": rows["label"].tolist()} if self.has["label"] else {})
+            | {name: self._scores(name, batch, rows[name].tolist()) for name in SOCIAL if self.has[name]},
         )
+
+    def _scores(self, name: str, batch: Batch, said: list[dict[str, float]]) -> torch.Tensor:
+        """(N,) float64 the scores of the pairs of a batch.
+
+        Raises:
+            DataError: the file says nothing of a pair.
+        """
+        ids, scores = batch.person_ids, []
+        for i, j in batch.pairs.tolist():
+            if ids[i] not in said[j]:
+                raise DataError(
+                    f"{self.title}: {name} of {ids[j]!r} says nothing of {ids[i]!r}, who is in the same picture; give "
+                    "a probability for everybody else there"
+                )
+            scores.append(said[j][ids[i]])
+        return torch.tensor(scores, dtype=torch.float64)

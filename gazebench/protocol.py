@@ -7,7 +7,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from gazebench.decode import DECODERS
-from gazebench.metrics.classes import AngleToMean, AUCPoints, GazeMetric, L2ToMean, MeanAngle, MeanL2, MinAngle, MinL2
+from gazebench.metrics.classes import (
+    AngleToMean,
+    AUCPoints,
+    GazeMetric,
+    L2ToMean,
+    LookingAtEachOther,
+    LookingAtEachOtherByPoint,
+    LookingAtHeads,
+    LookingAtHeadsByPoint,
+    MeanAngle,
+    MeanL2,
+    MinAngle,
+    MinL2,
+    SharedAttention,
+)
+from gazebench.vocabulary import Vocabulary
 
 ALL = "all"
 SUBSETS = (ALL, "consistent", "inconsistent")
@@ -21,14 +36,16 @@ class Use:
     Attributes:
         name: the column's name, e.g. ``avg_l2``.
         metric: makes the torchmetrics object.
-        subsets: also reported per subset; False for metrics that need people outside the frame.
+        subsets: also reported per subset; False for metrics that need people outside the frame, or pairs of people.
         digits: decimals in tables.
+        where: a text column of the records and the values of it that count; None takes everybody.
     """
 
     name: str
     metric: Callable[[], GazeMetric]
     subsets: bool = True
     digits: int = 4
+    where: tuple[str, frozenset[str]] | None = None
 
 
 SEVERAL_ANNOTATORS = (
@@ -42,10 +59,19 @@ SEVERAL_ANNOTATORS = (
 )
 """GazeFollow's columns: for test sets in which a person's target was marked by several people."""
 
+SOCIAL_GAZE = (
+    Use("f1_lah", LookingAtHeads, subsets=False),
+    Use("f1_lah_pp", LookingAtHeadsByPoint, subsets=False),
+    Use("f1_laeo", LookingAtEachOther, subsets=False),
+    Use("f1_laeo_pp", LookingAtEachOtherByPoint, subsets=False),
+    Use("ap_sa", SharedAttention, subsets=False),
+)
+"""VSGaze's social columns: by a method's own scores, and by post-processing of its points (``_pp``), never mixed."""
+
 
 @dataclass(frozen=True)
 class Protocol:
-    """How one benchmark is scored; a change of any field is a new version.
+    """How one benchmark is scored; whatever changes a number is a new version, a further column is none.
 
     Attributes:
         name: of the benchmark this belongs to.
@@ -58,6 +84,8 @@ class Protocol:
         selection_split: never ``test``.
         origin: ``official`` where the rules are published, ``ours`` where nothing is.
         notes: what a reader must know to compare numbers.
+        vocabulary: brings the categories a method names to those of the benchmark, where the user gave CLIP weights;
+            None compares letter by letter only, in columns of another name.
     """
 
     name: str
@@ -70,6 +98,7 @@ class Protocol:
     selection_split: str = "val"
     origin: str = "official"
     notes: str = ""
+    vocabulary: Vocabulary | None = None
 
     def __post_init__(self) -> None:
         names = [use.name for use in self.metrics]
@@ -79,6 +108,9 @@ class Protocol:
             raise ValueError(f"protocol {self.name}: decoder {self.decoder!r} is none of {sorted(DECODERS)}")
         if self.selection_split == "test":
             raise ValueError(f"protocol {self.name}: nobody selects on test")
+        pairwise = [use.name for use in self.metrics if use.subsets and use.metric().unit == "pair"]
+        if pairwise:
+            raise ValueError(f"protocol {self.name}: {pairwise} score pairs, and a pair is in no subset: subsets=False")
 
     @property
     def id(self) -> str:
@@ -95,6 +127,10 @@ class Protocol:
 
     def describe(self) -> dict[str, Any]:
         """What a record says of the protocol."""
+        limited = {use.name: {use.where[0]: sorted(use.where[1])} for use in self.metrics if use.where is not None}
+        more = {"where": limited} if limited else {}
+        if self.vocabulary is not None:
+            more["vocabulary"] = self.vocabulary.describe()
         return {
             "id": self.id,
             "unit": self.unit,
@@ -104,4 +140,5 @@ class Protocol:
             "headline": self.headline,
             "selection_split": self.selection_split,
             "origin": self.origin,
+            **more,
         }

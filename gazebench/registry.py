@@ -1,6 +1,6 @@
 """Finds methods and datasets by name: files of the two folders, entry points of plug-ins, or a path.
 
-Nothing is imported to list; one name imports one module. A broken plug-in is named and passed over.
+Nothing is imported to list; one name imports one module. A broken plug-in is named and passed over (docs/plugins.md).
 """
 
 from __future__ import annotations
@@ -12,18 +12,26 @@ import importlib.util
 import inspect
 import pkgutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
+from typing import Any, Literal, get_args
 
-from gazebench.dataset import GazeDataset
-from gazebench.method import Method
+import gazebench
+from gazebench.dataset import Card, GazeDataset
+from gazebench.method import Capability, Method, MethodCard
+from gazebench.protocol import Protocol
 
 Kind = Literal["methods", "datasets"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 BASES: dict[str, type] = {"methods": Method, "datasets": GazeDataset}
+DECLARED: dict[str, dict[str, type]] = {
+    "methods": {"card": MethodCard, "capabilities": frozenset, "published": Mapping},
+    "datasets": {"card": Card, "protocol": Protocol},
+}
+"""What everybody who lists or names a class relies on."""
 
 
 class RegistryError(LookupError):
@@ -38,23 +46,43 @@ class Entry:
         name: as given on the command line.
         target: the module (or ``module:Class`` of an entry point, or a file).
         origin: ``gazebench`` or the distribution that brings it.
+        version: of that distribution.
     """
 
     name: str
     target: str
     origin: str
+    version: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name!r} ({self.target} of {self.origin})"
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is part of this package rather than a plug-in's."""
+        return self.origin == "gazebench"
 
 
 def entries(kind: Kind) -> dict[str, Entry]:
     """All names of a kind; ours win over a plug-in of the same name."""
+    return {name: claims[0] for name, claims in _claims(kind).items()}
+
+
+def _claims(kind: Kind) -> dict[str, list[Entry]]:
+    """Who says to bring which name, by name: ours first, then plug-ins in the order of their names."""
     package = importlib.import_module(f"gazebench.{kind}")
-    found = {
-        point.name: Entry(point.name, point.value, point.dist.name if point.dist else "a plug-in")
+    ours = [
+        Entry(module.name, f"gazebench.{kind}.{module.name}", "gazebench", gazebench.__version__)
+        for module in pkgutil.iter_modules(package.__path__)
+        if not module.name.startswith("_")
+    ]
+    theirs = {
+        Entry(point.name, point.value, *((point.dist.name, point.dist.version) if point.dist else ("a plug-in", "")))
         for point in entry_points(group=f"gazebench.{kind}")
     }
-    for module in pkgutil.iter_modules(package.__path__):
-        if not module.name.startswith("_"):
-            found[module.name] = Entry(module.name, f"gazebench.{kind}.{module.name}", "gazebench")
+    found: dict[str, list[Entry]] = {}
+    for entry in [*ours, *sorted(theirs, key=lambda entry: (entry.origin, entry.target))]:
+        found.setdefault(entry.name, []).append(entry)
     return dict(sorted(found.items()))
 
 
@@ -62,30 +90,42 @@ def load(kind: Kind, name: str) -> type:
     """The class of that name; ``name`` may also be the path of a Python file.
 
     Raises:
-        RegistryError: unknown name (with the nearest ones), broken module, or no class of the right base in it.
+        RegistryError: unknown name (with the nearest ones), one that two plug-ins claim, broken module, or no class of
+            the right base in it.
     """
-    if name.endswith(".py") or "/" in name:
+    if is_file(name):
         return _from_module(kind, _module_of_file(Path(name)), name)
-    found = entries(kind)
+    found = _claims(kind)
     if name not in found:
         near = difflib.get_close_matches(name, found, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(found)}"
         raise RegistryError(f"no {kind[:-1]} is called {name!r}; {hint} (a file also works: path/to/my_{kind[:-1]}.py)")
-    entry = found[name]
-    try:
-        if entry.origin == "gazebench":
-            return _from_module(kind, importlib.import_module(entry.target), name)
-        loaded = EntryPoint(name, entry.target, f"gazebench.{kind}").load()
-    except RegistryError:
-        raise
-    except Exception as error:
+    entry, *others = found[name]
+    if entry.ours:
+        return _from_module(kind, _imported(kind, entry), name)
+    if others:
         raise RegistryError(
-            f"{kind[:-1]} {name!r} (from {entry.origin}, {entry.target}) cannot be imported: "
-            f"{type(error).__name__}: {error}"
-        ) from error
+            f"{len(others) + 1} plug-ins bring a {kind[:-1]} called {name!r}: "
+            f"{', '.join(f'{claim.target} of {claim.origin}' for claim in (entry, *others))}; "
+            "uninstall all but one, or rename an entry point"
+        )
+    loaded = _imported(kind, entry)
     if isinstance(loaded, ModuleType):
         return _from_module(kind, loaded, name)
-    return _checked(kind, loaded, f"{name!r} ({entry.target} of {entry.origin})")
+    return _checked(kind, loaded, str(entry))
+
+
+def _imported(kind: Kind, entry: Entry) -> Any:
+    """What an entry's target is.
+
+    Raises:
+        RegistryError: whatever the import raised: of a plug-in anything may come, ``sys.exit()`` too.
+    """
+    try:
+        return EntryPoint(entry.name, entry.target, f"gazebench.{kind}").load()
+    except (Exception, SystemExit) as error:
+        remedy = "" if entry.ours else f"; mend the plug-in, or uninstall {entry.origin}"
+        raise RegistryError(f"{kind[:-1]} {entry} cannot be imported: {_told(error)}{remedy}") from error
 
 
 def load_method(name: str) -> type[Method]:
@@ -99,17 +139,33 @@ def load_dataset(name: str) -> type[GazeDataset]:
 
 
 def usable(kind: Kind) -> Iterator[tuple[Entry, type | RegistryError]]:
-    """Every entry with its class, or with what is wrong with it."""
-    for name, entry in entries(kind).items():
+    """Every entry with its class, or with what is wrong with it; a plug-in behind a name of ours is among them."""
+    for name, (entry, *others) in _claims(kind).items():
         try:
             yield entry, load(kind, name)
         except RegistryError as error:
             yield entry, error
+        if entry.ours:
+            for other in others:
+                yield other, RegistryError(f"{kind[:-1]} {other}: gazebench has one itself; rename the entry point")
 
 
 def name_of(kind: Kind, name_or_path: str) -> str:
     """The name results are filed under: a path's stem, otherwise the name itself."""
     return Path(name_or_path).stem if name_or_path.endswith(".py") else name_or_path
+
+
+def is_file(name_or_path: str) -> bool:
+    """Whether it is the path of a file rather than a name."""
+    return name_or_path.endswith(".py") or "/" in name_or_path
+
+
+def origin_of(kind: Kind, name_or_path: str) -> str:
+    """Who brings it, as records say it: a distribution with its version, or a file's name."""
+    if is_file(name_or_path):
+        return f"file {Path(name_or_path).name}"
+    entry = entries(kind)[name_or_path]
+    return f"{entry.origin} {entry.version}".strip()
 
 
 def _module_of_file(path: Path) -> ModuleType:
@@ -126,36 +182,54 @@ def _module_of_file(path: Path) -> ModuleType:
     sys.modules[name] = module  # worker processes unpickle by module name
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise RegistryError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+        raise RegistryError(f"{path} cannot be imported: {_told(error)}") from error
     return module
+
+
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _from_module(kind: Kind, module: ModuleType, name: str) -> type:
     base = BASES[kind]
-    classes = [
+    own = [
         value
         for value in vars(module).values()
         if inspect.isclass(value)
         and issubclass(value, base)
         and value.__module__ == module.__name__
-        and not inspect.isabstract(value)
         and not value.__name__.startswith("_")
     ]
-    if len(classes) != 1:
-        has = ", ".join(found.__name__ for found in classes) or "none"
+    whole = [found for found in own if not inspect.isabstract(found)]
+    if len(whole) != 1 and len(own) != 1:
+        has = ", ".join(found.__name__ for found in own) or "none"
         raise RegistryError(
             f"{kind[:-1]} {name!r}: {module.__file__} must define exactly one public subclass of "
-            f"{base.__module__}.{base.__name__}; it has {has}"
+            f"{base.__module__}.{base.__name__}; it has {has} (helpers: begin their names with an underscore)"
         )
-    return _checked(kind, classes[0], name)
+    return _checked(kind, (whole or own)[0], f"{name!r} ({module.__file__})")
 
 
-def _checked(kind: Kind, value: object, what: str) -> type:
+def _checked(kind: Kind, value: Any, what: str) -> type:
     base = BASES[kind]
     if not (inspect.isclass(value) and issubclass(value, base)):
         raise RegistryError(f"{kind[:-1]} {what} is {value!r}, not a subclass of {base.__module__}.{base.__name__}")
-    if not hasattr(value, "card"):
-        raise RegistryError(f"{kind[:-1]} {what} has no `card`")
+    if inspect.isabstract(value):
+        lacks = ", ".join(f"{name}()" for name in sorted(getattr(value, "__abstractmethods__", ())))
+        raise RegistryError(f"{kind[:-1]} {what}: the class {value.__name__} lacks {lacks}")
+    for name, wanted in DECLARED[kind].items():
+        if not isinstance(getattr(value, name, None), wanted):
+            got = f"it is {getattr(value, name)!r}" if hasattr(value, name) else "there is none"
+            raise RegistryError(
+                f"{kind[:-1]} {what}: the class {value.__name__} needs `{name}`, a {wanted.__name__} "
+                f"({wanted.__module__}), as docs/plugins.md shows; {got}"
+            )
+    known = get_args(Capability)
+    unknown = sorted(str(capability) for capability in getattr(value, "capabilities", ()) if capability not in known)
+    if unknown:
+        raise RegistryError(
+            f"{kind[:-1]} {what} declares the capability {', '.join(unknown)}; there are {', '.join(known)}"
+        )
     return value

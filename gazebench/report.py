@@ -18,8 +18,7 @@ from tabulate import tabulate
 from gazebench.bench import Outcome
 from gazebench.config import Config, provenance
 from gazebench.dataset import GazeDataset
-from gazebench.protocol import SUBSETS
-from gazebench.registry import load_dataset
+from gazebench.protocol import SUBSETS, Protocol
 from gazebench.results import format_value, write_atomically
 from gazebench.types import IN_FRAME, clean_boxes, normalise
 
@@ -27,9 +26,8 @@ HEAD, TRUTH, ANSWER = "#16a34a", "#facc15", "#e11d48"
 """Colours of the head box, the annotations and the predicted point in every picture."""
 
 
-def scores_table(record: Mapping[str, Any]) -> str:
+def scores_table(record: Mapping[str, Any], protocol: Protocol) -> str:
     """The metrics of a record with their subsets and sample counts, as Markdown."""
-    protocol = load_dataset(record["dataset"]).protocol
     rows = []
     for use in protocol.metrics:
         scores = record["metrics"].get(use.name)
@@ -53,10 +51,10 @@ def scores_table(record: Mapping[str, Any]) -> str:
     )
 
 
-def print_scores(record: Mapping[str, Any]) -> None:
+def print_scores(record: Mapping[str, Any], protocol: Protocol) -> None:
     """The table and what kind of result it is."""
     print(f"\n{record['method']['title']} on {record['dataset']}: {record['protocol']['id']}, value (people)\n")
-    print(scores_table(record))
+    print(scores_table(record, protocol))
     if record["data"].get("subsets"):
         print(f"\nSubsets by the prober {record['data']['subsets']['name']}.")
     status = record["status"]
@@ -76,7 +74,7 @@ def show(outcome: Outcome, config: Config) -> None:
     if outcome.repeated:
         print("this run was finished before; here is its record (change a setting or the seed for another one)")
     report = write_report(record, config, outcome.folder)
-    print_scores(record)
+    print_scores(record, config.dataset.protocol)
     seconds = sum(record["wall_seconds"].values())
     print(f"\ntook      {seconds:.0f} s, peak memory {max(record['peak_memory_bytes'].values()) / 2**30:.1f} GiB")
     print(f"board     {_short(outcome.board)}")
@@ -105,7 +103,7 @@ def write_report(record: Mapping[str, Any], config: Config, folder: Path) -> Pat
         f"class **{record['status']['class']}**, finished {record['finished']}.",
         *[f"- {reason}" for reason in record["status"]["reasons"]],
         "",
-        scores_table(record),
+        scores_table(record, config.dataset.protocol),
         "",
         "Value (people). Green: the head asked about; yellow: the annotations; red: the prediction.",
         "",
@@ -126,19 +124,29 @@ def write_report(record: Mapping[str, Any], config: Config, folder: Path) -> Pat
 
 
 def _facts(record: Mapping[str, Any]) -> list[str]:
-    data, code = record["data"], record["code"]
+    method, data, code = record["method"], record["data"], record["code"]
+    trained = record["weights"].get("trained")
     return [
+        f"- method: {method['name']}{_terms(method)}",
         f"- data: {data['name']} {data['split']}, labels {data['label_version']}, "
-        f"{'complete' if data['complete'] else 'not the official set'}, fingerprint `{data['fingerprint'][:16]}`",
+        f"{'complete' if data['complete'] else 'not the official set'}, fingerprint `{data['fingerprint'][:16]}`"
+        f"{_terms(data)}",
         f"- head boxes: {data['head_boxes']}",
         f"- subsets: {_subsets(data.get('subsets'))}",
         f"- selection: {record['selection']}",
-        f"- weights: {record['weights']['name']} {record['weights']['grade']}",
+        f"- weights: {record['weights']['name']} {record['weights']['grade']}"
+        + (f"; trained here: {trained['file']}, sha256 `{trained['sha256'][:16]}`" if trained else ""),
         f"- parameters: {record['parameters']['trained']:,} trained of {record['parameters']['total']:,}",
         f"- code: {code['version']}, commit {code['commit'] or 'unknown'}{' (changed)' if code['dirty'] else ''}, "
         f"digest `{code['digest']}`",
         f"- time: {', '.join(f'{name} {seconds:.0f} s' for name, seconds in record['wall_seconds'].items())}",
     ]
+
+
+def _terms(part: Mapping[str, Any]) -> str:
+    """Who brings a method or dataset, on what terms, and what to cite; what a record does not say is left out."""
+    told = {"brought by": "origin", "licence": "licence", "paper": "paper", "cite": "citation"}
+    return "".join(f"; {name} {part[key]}" for name, key in told.items() if part.get(key))
 
 
 def _subsets(identity: Mapping[str, Any] | None) -> str:

@@ -10,6 +10,7 @@ import os
 import platform
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -50,7 +51,9 @@ SCHEMA: dict[str, Any] = {
         "method": {
             "type": "object",
             "required": ["name", "title", "family"],
-            "properties": {"name": _TEXT, "title": _TEXT, "family": _TEXT, "source": _TEXT},
+            "properties": dict.fromkeys(
+                ["name", "title", "family", "source", "origin", "paper", "citation", "licence"], _TEXT
+            ),
         },
         "dataset": _TEXT,
         "status": {
@@ -89,7 +92,8 @@ SCHEMA: dict[str, Any] = {
         "data": {"type": "object", "required": ["name", "split", "fingerprint", "complete", "label_version",
                                                 "head_boxes"]},
         "weights": {"type": "object", "required": ["grade", "name"], "properties": {
-            "grade": {"enum": ["none", "published", "embedded", "file", "random"]}, "name": _TEXT}},
+            "grade": {"enum": ["none", "published", "embedded", "file", "random"]}, "name": _TEXT,
+            "trained": {"type": ["object", "null"], "required": ["file", "sha256"]}}},
         "config": _OBJECT,
         "seed": {"type": ["integer", "null"]},
         "selection": _TEXT,
@@ -223,7 +227,7 @@ def table(records: Iterable[Mapping[str, Any]], protocol: Protocol) -> pd.DataFr
             scores = record["metrics"].get(use.name, {})
             for subset in SUBSETS:
                 row[_column(use.name, subset)] = scores[subset]["value"] if subset in scores else None
-        row |= {"trained": record["parameters"]["trained"], "run": record["run"]}
+        row |= {"trained": record["parameters"]["trained"], "run": record["run"]} | _provenance(record)
         rows.append(row)
     if not rows:
         return pd.DataFrame()
@@ -268,7 +272,35 @@ def render(frame: pd.DataFrame, protocol: Protocol, title: str) -> str:
             shown["run"] = rows["run"]
             table_text = shown.to_markdown(index=False, disable_numparse=True)
             lines += ["", f"**{'Everybody' if subset == ALL else subset.capitalize()}**", "", table_text]
+    told = [name for name in PROVENANCE if name in frame]
+    rows = frame.dropna(subset=told, how="all") if told else frame[:0]
+    if len(rows):
+        shown = rows[["method", "run", *told]].fillna("-").replace(r"\|", r"\|", regex=True)
+        lines += ["", "## Where they come from", "", shown.to_markdown(index=False, disable_numparse=True)]
     return "\n".join(lines) + "\n"
+
+
+PROVENANCE = ("brought by", "licence", "paper", "cite", "recipe", "weights")
+
+
+def _provenance(record: Mapping[str, Any]) -> dict[str, str | None]:
+    """Whose method a record is of, on what terms, where its settings come from, and which weights came out.
+
+    Records of before it was written down have none of it.
+    """
+    method, trained = record["method"], record["weights"].get("trained")
+    if "origin" not in method:
+        return dict.fromkeys(PROVENANCE)
+    origins = Counter(setting["origin"] for setting in record["config"].get("provenance", {}).values())
+    told = {
+        "brought by": method["origin"],
+        "licence": method["licence"],
+        "paper": method["paper"],
+        "cite": method["citation"],
+        "recipe": ", ".join(f"{count} {origin}" for origin, count in sorted(origins.items())),
+        "weights": trained["sha256"][:12] if trained else "",
+    }
+    return {name: text or None for name, text in told.items()}
 
 
 def _subsets_by(record: Mapping[str, Any]) -> str | None:

@@ -26,6 +26,9 @@ IntArray = npt.NDArray[np.int64]
 IN_FRAME, OUT_OF_FRAME, UNKNOWN = 1, 0, -1
 """Values of ``inout``: the target is in the picture, is outside it, or nobody said."""
 
+SOCIAL = ("lah", "laeo", "sa")
+"""Labels and scores of pairs of people (``pairs_of``): looking at a head, looking at each other, shared attention."""
+
 
 class DataError(ValueError):
     """Bad input: the message names the file, the row and the remedy."""
@@ -59,7 +62,9 @@ class Records:
         columns: further columns over people (``subset``, ``label``, ``track`` ...), each of length P. A float column of
             shape (P, 4) or (P, K, 4) holds boxes xyxy in ``head_unit``, a row of NaN is none (``holds_boxes``): it
             reaches the batch normalised and in the training view, as the head boxes do, but without their jitter.
-        scored: the columns a score depends on besides what every score does; they count in the fingerprint.
+        pairs: labels of pairs of people by name (``SOCIAL``): int8, 1 yes, 0 no, -1 not known, one for each row of
+            ``pairs_of(person_image)``; empty where a release has none.
+        scored: the columns and pairs a score depends on besides what every score does; they count in the fingerprint.
         counts: further numbers of the release by name, e.g. rows that the protocol leaves out.
         sizes: (I, 2) int64 width, height in pixels where the annotations tell; else None (read from the image).
         issues: rows that were skipped, with their reason.
@@ -78,6 +83,7 @@ class Records:
     head_unit: Unit = "pixel"
     point_unit: Unit = "normalised"
     columns: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    pairs: Mapping[str, npt.NDArray[np.int8]] = field(default_factory=dict)
     scored: Sequence[str] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
     sizes: IntArray | None = None
@@ -98,6 +104,12 @@ class Records:
                 raise ValueError(f"{self.dataset}/{self.split}: {name} has {len(column)} rows, expected {length}")
         if people and (np.diff(self.person_image) < 0).any():
             raise ValueError(f"{self.dataset}/{self.split}: person_image must ascend (image-major order)")
+        number = int(pair_starts(self.person_image, len(self.images))[-1])
+        for name, labels in self.pairs.items():
+            if len(labels) != number:
+                raise ValueError(f"{self.dataset}/{self.split}: {name} has {len(labels)} rows, expected {number} pairs")
+            if name in self.columns:
+                raise ValueError(f"{self.dataset}/{self.split}: {name} names both a column and pairs")
 
     def __len__(self) -> int:
         """The number of images."""
@@ -123,6 +135,8 @@ class Records:
         kept_images, person_image = np.unique(self.person_image[keep], return_inverse=True)
         counts = np.diff(self.point_start)
         owner = np.repeat(np.arange(self.people), counts)
+        # Whoever is left keeps the order, so the pairs left are those of the people left, in order.
+        both = people[pairs_of(self.person_image)].all(axis=1) if self.pairs else None
         return replace(
             self,
             split=self.split if split is None else split,
@@ -135,6 +149,7 @@ class Records:
             point_start=np.concatenate([[0], np.cumsum(counts[keep])]).astype(np.int64),
             inout=self.inout[keep],
             columns={name: column[keep] for name, column in self.columns.items()},
+            pairs={name: labels[both] for name, labels in self.pairs.items()},
             sizes=None if self.sizes is None else self.sizes[kept_images],
         )
 
@@ -146,10 +161,33 @@ class Records:
         for array in (self.person_image, self.head, self.points, self.point_start, self.inout):
             digest.update(np.ascontiguousarray(array).tobytes())
         for name in self.scored:
-            column = self.columns[name]
+            column = self.columns[name] if name in self.columns else self.pairs[name]
             texts = column.dtype.kind == "U"  # whose bytes depend on the longest of them
             digest.update("\n".join(column).encode() if texts else np.ascontiguousarray(column).tobytes())
         return digest.hexdigest()
+
+
+def pairs_of(image: IntArray) -> IntArray:
+    """(N, 2) all ordered pairs (i, j) of different people of one image, as positions in ``image``.
+
+    Image by image, and within one as ``itertools.permutations(people, 2)`` gives them: by i, then by j. Of a pair
+    (i, j), ``lah`` says that **j looks at i's head** (the order of MTGS's release: who is looked at comes first),
+    ``laeo`` that they look at each other and ``sa`` that they look at the same thing.
+
+    Args:
+        image: (P,) int64 ascending, the image each person stands in.
+    """
+    start, stop = np.searchsorted(image, image, "left"), np.searchsorted(image, image, "right")
+    others = stop - start - 1
+    first = np.repeat(np.arange(len(image)), others)
+    second = np.repeat(start - ragged_starts(others)[:-1], others) + np.arange(len(first))
+    return np.stack([first, second + (second >= first)], axis=1).astype(np.int64)
+
+
+def pair_starts(image: IntArray, images: int) -> IntArray:
+    """(images + 1,) int64; image k owns the rows ``pair_starts[k]:pair_starts[k + 1]`` of ``pairs_of(image)``."""
+    people = np.bincount(image, minlength=images)
+    return ragged_starts(people * (people - 1))
 
 
 def holds_boxes(column: npt.NDArray[Any]) -> bool:
@@ -191,7 +229,9 @@ class Targets:
         extra: the further columns of the records by name, each of length P: texts as arrays, numbers as tensors. Those
             metrics know are ``label`` (P texts, the category looked at, "" for none), ``target_box`` (P, 4), the box
             of the thing looked at, and ``heads`` (P, K, 4), all head boxes of the person's picture, both float64
-            normalised xyxy, a row of NaN is none.
+            normalised xyxy, a row of NaN is none; ``labels`` (P texts), all right categories of a person, joined by
+            ``|``. ``lah``, ``laeo`` and ``sa`` are labels of the pairs of people instead, (N,) int64 in the order of
+            ``Batch.pairs``: 1 yes, 0 no, -1 not known (left out of losses and scores).
     """
 
     point: Tensor
@@ -239,6 +279,15 @@ class Batch:
         """The number of people P."""
         return len(self.person_ids)
 
+    @property
+    def pairs(self) -> Tensor:
+        """(N, 2) int64 all ordered pairs (i, j) of people of the same image: ``pairs_of``, where ``lah`` is explained.
+
+        ``batch.pairs[:, 1]`` are those who look, ``batch.pairs[:, 0]`` those whose head may be looked at. An image
+        with one person has no pair.
+        """
+        return torch.from_numpy(pairs_of(self.image_index.cpu().numpy())).to(self.image_index.device)
+
     def to(self, device: torch.device | str) -> Batch:
         """A copy with every tensor on ``device``; Lightning calls it to move a batch."""
         return _moved(self, torch.device(device))
@@ -262,7 +311,9 @@ class Prediction:
             of the truth; -1 for none.
         extra: named outputs of further tasks (semantic, social, text) and of a method's own auxiliary losses. ``label``
             is a list of P texts, the category each person looks at, "" where the method has no answer: a name and not
-            an index, so that a method needs to know no dataset's numbering.
+            an index, so that a method needs to know no dataset's numbering. ``lah``, ``laeo`` and ``sa`` are (N,)
+            float probabilities in [0, 1] in the order of ``Batch.pairs``, by heads of the method's own; scores that
+            follow from points alone (PP) are the harness's business.
     """
 
     heatmap: Tensor | None = None

@@ -3,12 +3,12 @@
 import pytest
 
 from gazebench.contract import check
-from gazebench.registry import entries
+from gazebench.registry import KINDS, entries
 
 GOOD = '''
 import torch
 from torch import nn
-from gazebench.method import Method, MethodCard, adam_cosine
+from gazebench.method import Method, MethodCard, Setting, adam_cosine
 from gazebench.transforms import Preprocess
 from gazebench.types import Prediction
 
@@ -29,7 +29,8 @@ class Line(Method):
         return Preprocess()
 
     def forward(self, batch):
-        return Prediction(point=(batch.head[:, :2] + batch.head[:, 2:]) / 2 + self.offset)
+        head = batch.head.nan_to_num(0.5)
+        return Prediction(point=(head[:, :2] + head[:, 2:]) / 2 + self.offset)
 
     def loss(self, prediction, batch):
         known = ~batch.targets.point.isnan().any(1)
@@ -39,20 +40,45 @@ class Line(Method):
         return adam_cosine(self.parameters(), self.lr, self.trainer.max_epochs)
 '''
 
+POINT, L2 = "(head[:, :2] + head[:, 2:]) / 2 + self.offset", '{"l2": (prediction.point[known] -'
 BREAKAGES = {
-    "leak": ("+ self.offset)", "+ self.offset + (0 if batch.targets is None else batch.targets.inout[:, None] / 99))"),
-    "neither a heatmap nor a point": ("point=(batch.head[:, :2] + batch.head[:, 2:]) / 2 + self.offset", ""),
-    "point has shape": ("(batch.head[:, :2] + batch.head[:, 2:])", "(batch.head[:1, :2] + batch.head[:1, 2:])"),
-    "depends on what else is in the batch": ("+ self.offset)", "+ self.offset + batch.people)"),
-    "no gradient reaches": ("self.lr = lr", "self.lr = lr; self.idle = nn.Parameter(torch.zeros(1))"),
+    "forward() returns Tensor, not a gazebench.types.Prediction": (f"Prediction(point={POINT})", POINT),
+    "preprocess() returns NoneType": ("return Preprocess()", "return None"),
+    "Line lacks forward(): Predicts for all P people": ("def forward", "def forwards"),
+    "Line lacks loss(): Scalar losses by name": ("def loss", "def losses"),
+    "Line lacks optimizer()": ("def optimizer", "def optimizers"),
+    "neither a heatmap nor a point": (f"point={POINT}", ""),
+    "point has shape": (POINT, f"({POINT})[:, :1]"),
+    "point has 1 rows": (POINT, f"({POINT})[:1]"),
+    "point is not finite for 1 of": (POINT, f"{POINT} + (torch.arange(batch.people) != 1)[:, None].float().log()"),
+    "heatmap leaves [0, 1]: 0 to 7": (POINT, f"{POINT}, heatmap=torch.eye(9).expand(batch.people, 9, 9) * 7"),
+    "heatmap has shape": (POINT, f"{POINT}, heatmap=torch.ones(batch.people, 9)"),
+    "inout has shape": (POINT, f"{POINT}, inout=torch.ones(batch.people, 2)"),
+    "add 'inout' to `capabilities`": (POINT, f"{POINT}, inout=torch.ones(batch.people)"),
+    "leak": (POINT, f"{POINT} + (0 if batch.targets is None else batch.targets.inout[:, None] / 99)"),
+    "depends on what else is in the batch": (POINT, f"{POINT} + batch.people"),
+    "for a person without a head box": (".nan_to_num(0.5)", ""),
+    "changes from one call to the next": (POINT, f"{POINT} + torch.rand(2) / 1e6"),
+    "differs after export() and load_export()": (
+        "def loss",
+        "def export(self):\n        return {'offset': self.offset + 1}\n\n    def loss",
+    ),
+    "takes weights with a missing key": ("def loss", "def load_export(self, weights): pass\n\n    def loss"),
+    "no gradient reaches idle": ("self.lr = lr", "self.lr = lr; self.idle = nn.Parameter(torch.zeros(1))"),
+    "no gradient reaches anything": (L2, '{"l2": (prediction.point[known].detach() -'),
+    "loss() returns tensor": ("known = ", "return prediction.point.sum()\n        known = "),
+    "loss() gives l2 with shape": (".square().sum()", ".square().sum(1)"),
     "the loss is nan": (".square().sum()", ".square().sum() * float('nan')"),
-    "without declaring": ("Prediction(", "Prediction(inout=torch.ones(batch.people), "),
-    "a whole run fails": ("return adam_cosine", "raise OSError('no optimizer today'); return adam_cosine"),
+    "no optimizer today (broken.py:": ("return adam_cosine", "raise OSError('no optimizer today'); return adam_cosine"),
+    "do not make a configuration": ("sees_images = False", 'recipes = {"*": {"model.depth": Setting(1, "ours", "")}}'),
 }
 
 
-@pytest.mark.parametrize("name", [*entries("methods"), *entries("datasets")])
-def test_everything_registered_keeps_the_contract(name):
+OURS = [name for kind in KINDS for name, entry in entries(kind).items() if entry.ours]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_everything_of_ours_keeps_the_contract(name):
     assert check(name) == []
 
 
@@ -66,7 +92,7 @@ def test_a_plugin_file_keeps_it(tmp_path):
 def test_a_broken_plugin_gets_a_finding_to_act_on(tmp_path, finding):
     path = tmp_path / "broken.py"
     before, after = BREAKAGES[finding]
-    assert before in GOOD
+    assert GOOD.count(before) == 1
     path.write_text(GOOD.replace(before, after))
     findings = check(str(path))
     assert any(finding in found for found in findings), findings

@@ -62,7 +62,15 @@ def test_plugged_parts_know_nobody(kind):
         "methods": {"method", "methods", "types", "transforms", "nn", "weights", "decode"},
         # A dataset may extend another one, too.
         "datasets": {
-            "dataset", "datasets", "types", "protocol", "metrics", "images", "annotation_cache", "vocabulary", "world",
+            "dataset",
+            "datasets",
+            "types",
+            "protocol",
+            "metrics",
+            "images",
+            "annotation_cache",
+            "vocabulary",
+            "world",
         },
     }[kind]
     assert PLUGGED[kind]

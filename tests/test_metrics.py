@@ -21,7 +21,9 @@ from gazebench.metrics.classes import (
     MeanL2,
     MinAngle,
     MinL2,
+    MultiLabelAccuracy,
 )
+from gazebench.types import SOCIAL, pairs_of
 
 
 def maps(rng, kind, height=64, width=64):
@@ -332,9 +334,25 @@ def test_label_accuracy(seed):
     assert metric.count == len(known) < 200
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_multi_label_accuracy(seed):
+    rng = np.random.default_rng(seed)
+    words = np.array(["cup", "Cup", "book", "fish bowl", "bowl"])
+    predicted = rng.choice([*words, ""], 200).tolist()
+    truth = [rng.choice(words, int(rng.integers(0, 6)), replace=False).tolist() for _ in range(200)]
+    metric = MultiLabelAccuracy()
+    metric.update(torch.arange(200), predicted_label=predicted, labels=np.array(["|".join(some) for some in truth]))
+    right = [any(word == predicted[p] for word in truth[p]) for p in range(200) if truth[p]]
+    assert 0 < sum(right) < len(right) < 200
+    assert float(metric.compute()) == pytest.approx(np.mean(right), abs=1e-12)
+    assert metric.count == len(right)
+
+
 def test_a_label_for_everybody_or_an_error():
     with pytest.raises(ValueError, match="3 predicted labels for 2 people"):
         functional.label_accuracy(["cup"] * 3, ["cup", ""])
+    with pytest.raises(ValueError, match="1 predicted labels for 2 people"):
+        functional.multi_label_accuracy(["cup"], ["cup|book", ""])
 
 
 def test_everybody_counts_once():
@@ -365,15 +383,19 @@ def all_metrics():
 @pytest.mark.parametrize("name", all_metrics())
 def test_torchmetrics_manners(name, crowd):
     metric = all_metrics()[name]()
-    upwards = {"AUCPoints", "AUCRectangle", "InOutAP", "HeadPrecision", "GazeAccuracy", "LabelAccuracy"}
-    assert metric.higher_is_better is (name in upwards)
+    downwards = {"L2ToMean", "MeanL2", "MinL2", "AngleToMean", "MeanAngle", "MinAngle"}
+    assert metric.higher_is_better is (name not in downwards)
     fields = {**crowd, "heatmap": torch.rand(500, 64, 64), "inout_score": torch.rand(500)}
     fields["heads"] = torch.tensor(crowded_heads(np.random.default_rng(4), 500, 6))
     fields["target_box"] = fields["head"]
-    fields |= {"label": ["cup", "book"] * 250, "predicted_label": ["cup"] * 500}
+    fields |= {"label": ["cup", "book"] * 250, "labels": ["cup|jar", "book"] * 250}
+    fields |= {"predicted_label": ["cup"] * 500, "predicted_class": ["jar"] * 250 + ["cup"] * 250}
+    fields["pairs"] = torch.from_numpy(pairs_of(np.arange(500) // 4))
+    fields |= {name: torch.randint(-1, 2, (1500,)) for name in SOCIAL}
+    fields |= {f"{name}_score": torch.rand(1500) for name in SOCIAL}
     fields["sizes"] = fields["sizes"] // 20 + 2
     given = {field: fields[field] for field in metric.fields}
-    keys = torch.arange(500)
+    keys = torch.arange(1500 if metric.unit == "pair" else 500)
     whole = metric.clone()
     whole.update(keys, **given)
     once = float(whole.compute())

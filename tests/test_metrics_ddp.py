@@ -6,13 +6,34 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 
-from gazebench.metrics.classes import AUCRectangle, GazeAccuracy, HeadPrecision, InOutAP, L2ToMean, LabelAccuracy
+from gazebench.metrics.classes import (
+    AUCRectangle,
+    GazeAccuracy,
+    HeadPrecision,
+    InOutAP,
+    L2ToMean,
+    LabelAccuracy,
+    LookingAtEachOther,
+    LookingAtEachOtherByPoint,
+    LookingAtHeads,
+    LookingAtHeadsByPoint,
+    MultiClassAccuracy,
+    SharedAttention,
+)
+from gazebench.types import SOCIAL, pairs_of
 
 PEOPLE = 33
+METRICS = (
+    L2ToMean, AUCRectangle, InOutAP, HeadPrecision, GazeAccuracy, LabelAccuracy, MultiClassAccuracy, LookingAtHeads,
+    LookingAtHeadsByPoint, LookingAtEachOther, LookingAtEachOtherByPoint, SharedAttention,
+)  # fmt: skip
+IMAGES = [list(range(start, start + 3)) for start in range(0, PEOPLE, 3)]
+"""Three people each; a process sees whole images."""
 
 
 def fields():
@@ -28,20 +49,33 @@ def fields():
         "target_box": torch.tensor([[0.1, 0.1, 0.8, 0.8]]).repeat(PEOPLE, 1),
         "label": [["cup", "book", ""][person % 3] for person in range(PEOPLE)],
         "predicted_label": [["cup", "book"][person % 2] for person in range(PEOPLE)],
+        "labels": [["cup|jar", "book", ""][person % 3] for person in range(PEOPLE)],
+        "predicted_class": [["jar", "book"][person % 2] for person in range(PEOPLE)],
+        # Large heads, or hardly any point would be in one.
+        "head": torch.tensor([[0.1, 0.1, 0.6, 0.7], [0.3, 0.3, 0.9, 0.9], [0.2, 0.0, 0.8, 0.6]]).repeat(PEOPLE // 3, 1),
+        **{name: torch.randint(-1, 2, (PEOPLE, PEOPLE), generator=generator) for name in SOCIAL},
+        **{f"{name}_score": torch.rand(PEOPLE, PEOPLE, generator=generator) for name in SOCIAL},
     }
+
+
+PAIRED = {*SOCIAL, *(f"{name}_score" for name in SOCIAL)}
+"""Fields of pairs, here as tables over everybody."""
 
 
 def score(people: list[int]) -> dict[str, list[float]]:
     """What a process that saw these people computes."""
     everything, chosen = fields(), torch.tensor(people, dtype=torch.int64)
     result = {}
-    for metric in (L2ToMean(), AUCRectangle(), InOutAP(), HeadPrecision(), GazeAccuracy(), LabelAccuracy()):
-        for start in range(0, len(people), 4):
-            part = chosen[start : start + 4]
-            given = {name: picked(everything[name], part) for name in metric.fields if name != "point_person"}
-            if "point_person" in metric.fields:
-                given["point_person"] = torch.arange(len(part))
-            metric.update(part * 1000 - 7, **given)
+    for metric in (kind() for kind in METRICS):
+        for start in range(0, len(people), 6):
+            part = chosen[start : start + 6]
+            pairs = torch.from_numpy(pairs_of(np.arange(len(part)) // 3))
+            both = part[pairs]
+            own = {"point_person": torch.arange(len(part)), "pairs": pairs}
+            own |= {name: everything[name][both[:, 0], both[:, 1]] for name in PAIRED}
+            given = {name: own[name] if name in own else picked(everything[name], part) for name in metric.fields}
+            keys = both[:, 0] * 1000 + both[:, 1] if metric.unit == "pair" else part * 1000 - 7
+            metric.update(keys, **given)
         result[type(metric).__name__] = [float(metric.compute()), metric.count]
     return result
 
@@ -58,10 +92,15 @@ def run(rank: int, folder: str, shares: list[list[int]]) -> None:
     dist.destroy_process_group()
 
 
+def spread(images: list[list[int]]) -> list[int]:
+    """The people of some images."""
+    return [person for image in images for person in image]
+
+
 @pytest.mark.parametrize(
     "shares",
     [
-        [list(range(0, 33, 2)), [*range(1, 33, 2), 0]],  # DistributedSampler: the first sample again, as padding
+        [spread(IMAGES[0::2]), spread([*IMAGES[1::2], IMAGES[0]])],  # DistributedSampler: the first again, as padding
         [list(range(33)), []],  # a process that saw nobody
     ],
     ids=["padded", "empty"],

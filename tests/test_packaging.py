@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import venv
 import zipfile
 from pathlib import Path
 
@@ -37,16 +36,7 @@ def check(found: dict) -> None:
     assert str(ROOT / "datasets") not in (found["shadow"] or ""), "our folder answers to `import datasets`"
 
 
-def bare(folder: Path) -> tuple[Path, Path]:
-    """An environment that borrows this one's packages, but not its editable install; python and site-packages."""
-    venv.create(folder, with_pip=False)
-    packages = next(folder.glob("lib/python*/site-packages"))
-    borrowed = [path for path in sys.path if path.endswith("site-packages")]
-    (packages / "borrowed.pth").write_text("\n".join(borrowed) + "\n")  # its own .pth files do not run
-    return folder / "bin" / "python", packages
-
-
-def test_checkout_without_installing(tmp_path):
+def test_checkout_without_installing(tmp_path, bare):
     """The root on the path is the worst case: Hugging Face's package, a regular one, must win over our folder."""
     python, packages = bare(tmp_path / "env")
     (packages / "datasets").mkdir()
@@ -68,32 +58,8 @@ def test_pytest_does_not_put_the_root_on_the_path():
 
 
 @pytest.mark.slow
-def test_wheel(tmp_path):
+def test_wheel(tmp_path, bare, wheel):
     """The wheel, unpacked into an environment that borrows this one's packages, serves everything from inside it."""
-    source = tmp_path / "source"
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    wanted = {
-        "gazebench",
-        "methods",
-        "datasets",
-        "splits",
-        "leaderboards",
-        "pyproject.toml",
-        "setup.py",
-        "README.md",
-        "LICENSE",
-    }
-    for name in listed.stdout.splitlines():
-        if name.split("/")[0] in wanted and (ROOT / name).is_file():
-            target = source / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes((ROOT / name).read_bytes())
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", tmp_path, source]
-    built = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert built.returncode == 0, built.stderr
-    wheel = next(tmp_path.glob("*.whl"))
     python, packages = bare(tmp_path / "env")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(packages)
@@ -104,3 +70,4 @@ def test_wheel(tmp_path):
     check(found)
     assert {name for name in top if not name.endswith(".dist-info")} == {"gazebench"}
     assert {"gazebench/splits/gazefollow/val.json", "gazebench/nn/weights/tiny.pt", "gazebench/py.typed"} <= set(names)
+    assert "gazebench/scaffold/templates/method/module.py.tmpl" in names

@@ -203,6 +203,17 @@ def test_metrics_and_directions_are_the_protocols(tables, name):
     assert all(ours[cell.convention.metric].subsets for cell in subsets)
 
 
+@pytest.mark.parametrize("name", ["childplay", "gazehoi", "gazefollow_semantic", "vsgaze"])
+def test_published_metrics_have_the_protocols_names(tables, name):
+    """Where a protocol has more columns than the papers print; shared attention by points has no published rule."""
+    protocol = load_dataset(name).protocol
+    published = {cell.convention.metric: cell for cell in find(tables, dataset=name, subset=None)}
+    assert published
+    assert set(published) - {use.name for use in protocol.metrics} == ({"ap_sa_pp"} if name == "vsgaze" else set())
+    for metric in set(published) - {"ap_sa_pp"}:
+        assert (published[metric].convention.better == "higher") == protocol.higher_is_better(metric)
+
+
 def test_methods_of_the_registry_have_its_names():
     assert {"gazelle", "hclora", "center", "random", "one_annotator"} <= set(entries("methods")) & set(
         vocabulary().methods

@@ -32,7 +32,7 @@ class Left(Method):
 
 def test_every_name_loads_its_own_class():
     for kind in ("methods", "datasets"):
-        found = {entry.name: value for entry, value in usable(kind)}
+        found = {entry.name: value for entry, value in usable(kind) if entry.ours}
         assert found
         assert not [value for value in found.values() if isinstance(value, RegistryError)]
         assert len(set(found.values())) == len(found)

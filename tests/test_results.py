@@ -119,6 +119,7 @@ def test_table_is_sorted_and_keeps_smoke_runs_apart():
     assert "| b " not in smoke_part
     assert "no published benchmark" in text
     assert "o" not in list(frame["run"])
+    assert "Where they come from" not in text, "records of before it was written down"
 
 
 def test_code_identity_has_no_paths():

@@ -1,4 +1,4 @@
-"""The metrics as torchmetrics objects: thin, exact under DDP, each person counted once.
+"""The metrics as torchmetrics objects: thin, exact under DDP, each person (or pair of people) counted once.
 
 Every class names the ``fields`` it needs and turns them into per-person values by ``values``; the base keeps values
 with the key of the person they belong to, gathers them over processes, and drops what came twice.
@@ -7,7 +7,7 @@ with the key of the person they belong to, gathers them over processes, and drop
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -23,11 +23,14 @@ class GazeMetric(Metric, ABC):
 
     ``update(keys, **fields)`` takes the (P,) int64 keys of the people (``types.sample_key``) and the fields by name:
     ``heatmap`` (P, h, w), ``point`` (P, 2), ``points`` (G, 2) with ``point_person`` (G,), ``head`` (P, 4), ``sizes``
-    (P, 2) in pixels, ``inout_score`` (P,), ``inout`` (P,), ``heads`` (P, K, 4), ``target_box`` (P, 4), ``label`` and
-    ``predicted_label`` (P texts); coordinates normalised.
+    (P, 2) in pixels, ``inout_score`` (P,), ``inout`` (P,), ``heads`` (P, K, 4), ``target_box`` (P, 4), ``label``,
+    ``labels``, ``predicted_label`` and ``predicted_class`` (P texts), ``pairs`` (N, 2) and of each pair the labels
+    ``lah``, ``laeo``, ``sa`` (N,) and the scores ``lah_score``, ``laeo_score``, ``sa_score`` (N,); coordinates
+    normalised. Where the ``unit`` is a pair, the keys are (N,), those of the pairs.
     """
 
     fields: ClassVar[tuple[str, ...]]
+    unit: ClassVar[Literal["person", "pair"]] = "person"
     columns: ClassVar[int] = 1
     higher_is_better: bool = False
     is_differentiable: bool = False
@@ -239,30 +242,119 @@ class GazeAccuracy(GazeMetric):
 
 
 class LabelAccuracy(GazeMetric):
-    """Acc@1 of the named category (``functional.label_accuracy``)."""
+    """Acc@1 of the category as it was named (``functional.label_accuracy``)."""
 
     fields = ("predicted_label", "label")
     higher_is_better = True
 
     def values(self, **fields: Any) -> Values:
         """Right or wrong, for people whose target has a category."""
-        return F.label_accuracy(fields["predicted_label"], fields["label"])
+        return F.label_accuracy(*(fields[name] for name in self.fields))
 
 
-class InOutAP(GazeMetric):
-    """Average precision of "the target is in frame", over all people whose label is known."""
+class ClassAccuracy(LabelAccuracy):
+    """Acc@1 of the class nearest to what was named (``vocabulary.Vocabulary``)."""
 
-    fields = ("inout_score", "inout")
+    fields = ("predicted_class", "label")
+
+
+class MultiLabelAccuracy(GazeMetric):
+    """MultiAcc@1 of the category as it was named (``functional.multi_label_accuracy``)."""
+
+    fields = ("predicted_label", "labels")
+    higher_is_better = True
+
+    def values(self, **fields: Any) -> Values:
+        """Right or wrong, for people whose target has a category."""
+        return F.multi_label_accuracy(*(fields[name] for name in self.fields))
+
+
+class MultiClassAccuracy(MultiLabelAccuracy):
+    """MultiAcc@1 of the class nearest to what was named (``vocabulary.Vocabulary``)."""
+
+    fields = ("predicted_class", "labels")
+
+
+class _F1(GazeMetric):
+    """F1 of truths and scores pooled over all people; its count is that of the values pooled."""
+
+    columns = 2
+    higher_is_better = True
+
+    def reduce(self, values: Tensor) -> Tensor:
+        """F1; nothing where nothing is positive."""
+        value = F.f1(values[:, 0], values[:, 1])
+        return values.new_zeros(0) if value is None else values.new_tensor(value)
+
+
+class LookingAtHeads(_F1):
+    """F1 LAH by a method's own scores (``functional.looking_at_heads``); it counts lookers."""
+
+    fields = ("lah_score", "lah", "pairs", "inout")
+
+    def values(self, **fields: Tensor) -> Values:
+        """(K, 2): truth and score of lookers in frame."""
+        return F.looking_at_heads(*(fields[name] for name in self.fields))
+
+
+class LookingAtHeadsByPoint(_F1):
+    """F1 LAH by post-processing of points (``functional.looking_at_heads_by_point``); it counts lookers."""
+
+    fields = ("point", "head", "lah", "pairs", "inout")
+
+    def values(self, **fields: Tensor) -> Values:
+        """(K, 2): truth and answer of lookers in frame."""
+        return F.looking_at_heads_by_point(*(fields[name] for name in self.fields))
+
+
+class LookingAtEachOther(_F1):
+    """F1 LAEO by a method's own scores (``functional.looking_at_each_other``)."""
+
+    fields = ("laeo_score", "laeo", "pairs")
+    unit = "pair"
+
+    def values(self, **fields: Tensor) -> Values:
+        """(K, 2): truth and score of ordered pairs."""
+        return F.looking_at_each_other(*(fields[name] for name in self.fields))
+
+
+class LookingAtEachOtherByPoint(_F1):
+    """F1 LAEO by post-processing of points (``functional.looking_at_each_other_by_point``)."""
+
+    fields = ("point", "head", "laeo", "pairs")
+    unit = "pair"
+
+    def values(self, **fields: Tensor) -> Values:
+        """(K, 2): truth and answer of ordered pairs."""
+        return F.looking_at_each_other_by_point(*(fields[name] for name in self.fields))
+
+
+class _AveragePrecision(GazeMetric):
+    """Average precision of scores and labels pooled over all people."""
+
     columns = 2
     higher_is_better = True
 
     def values(self, **fields: Tensor) -> Values:
-        """(K, 2): score and label."""
-        people = torch.nonzero(fields["inout"] != UNKNOWN)[:, 0]
-        pair = torch.stack([fields["inout_score"].double()[people], fields["inout"].double()[people]], dim=1)
-        return pair, people
+        """(K, 2): score and label, where the label is known."""
+        score, label = (fields[name].double() for name in self.fields)
+        known = torch.nonzero(label != UNKNOWN)[:, 0]
+        return torch.stack([score, label], dim=1)[known], known
 
     def reduce(self, values: Tensor) -> Tensor:
         """Average precision; nothing unless both labels occur."""
-        precision = F.average_precision(values[:, 0], values[:, 1] == IN_FRAME)
+        precision = F.average_precision(values[:, 0], values[:, 1] == 1)
         return values.new_zeros(0) if precision is None else values.new_tensor(precision)
+
+
+class InOutAP(_AveragePrecision):
+    """Average precision of "the target is in frame", over all people whose label is known."""
+
+    fields = ("inout_score", "inout")
+
+
+class SharedAttention(_AveragePrecision):
+    """AP SA: average precision of "they look at the same thing", over all ordered pairs whose label is known."""
+
+    fields = ("sa_score", "sa")
+    unit = "pair"

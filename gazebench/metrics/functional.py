@@ -1,7 +1,7 @@
-"""The field's metrics as pure functions; PROTOCOLS section 1 is the specification.
+"""The field's metrics as pure functions; PROTOCOLS sections 1 and 6 are the specification.
 
-A sample without a value is left out: functions over several people return the values together with the people they
-belong to. There are no sentinel values.
+A sample without a value is left out: functions over several people return the values together with the people (or the
+pairs of people) they belong to. There are no sentinel values.
 """
 
 from __future__ import annotations
@@ -16,12 +16,16 @@ import torch.nn.functional as F
 from sklearn.metrics import average_precision_score
 from torch import Tensor
 
+from gazebench.types import IN_FRAME, UNKNOWN
+
 Plane = Literal["normalised", "pixel"]
 Values = tuple[Tensor, Tensor]
-"""Values (K,) float64 and the people they belong to (K,) int64, ascending."""
+"""Values (K,) float64 and the people, or pairs, they belong to (K,) int64, ascending."""
 
 VAT_SIZE = 64
 VAT_REACH = 9
+SOCIAL_THRESHOLD = 0.5
+"""Above it a social score says yes (MTGS's script; its function's own default is .6)."""
 
 
 def auc_points(heatmap: Tensor, points: npt.ArrayLike | Tensor, width: int, height: int) -> float | None:
@@ -213,12 +217,148 @@ def label_accuracy(predicted: Sequence[str], truth: Sequence[str]) -> Values:
     return torch.tensor(right, dtype=torch.float64), torch.tensor(people, dtype=torch.int64)
 
 
+def multi_label_accuracy(predicted: Sequence[str], truths: Sequence[str]) -> Values:
+    """MultiAcc@1: 1 where the predicted category is any of the true ones, letter by letter, else 0.
+
+    Args:
+        predicted: P categories; "" is no answer, which is wrong.
+        truths: P texts, the right categories of each joined by ``|``; people with "" have no value.
+
+    Raises:
+        ValueError: not one prediction a person.
+    """
+    if len(predicted) != len(truths):
+        raise ValueError(f"{len(predicted)} predicted labels for {len(truths)} people")
+    people = [person for person, labels in enumerate(truths) if labels]
+    right = [float(predicted[person] in truths[person].split("|")) for person in people]
+    return torch.tensor(right, dtype=torch.float64), torch.tensor(people, dtype=torch.int64)
+
+
+def looking_at_heads(score: Tensor, label: Tensor, pairs: Tensor, inout: Tensor) -> Values:
+    """What F1 LAH is taken of: for each looker, whether a head is looked at, and the score said of it.
+
+    Of all the candidates of a looker only the one of highest score keeps it (the first of equal ones). Where somebody
+    is looked at, the score is that of the first who is, 0 unless that is the candidate kept; else it is the highest.
+
+    Args:
+        score: (N,) of the pairs: j looks at i's head; those that are NaN make their looker's NaN.
+        label: (N,) 1, 0 or -1 (not known).
+        pairs: (N, 2) people i and j (``types.pairs_of``).
+        inout: (P,) 1 where the looker's target is in frame: only then there is a value.
+
+    Returns:
+        (K, 2) truth and score, and the lookers: those in frame of whom at least one label is known.
+    """
+    looker = pairs[:, 1]
+    highest, kept = _best(score, looker, len(inout))
+    positive = _first(label == 1, looker, len(inout))
+    there, right = positive < len(pairs), positive == kept
+    known = (inout == IN_FRAME) & (_first(label != UNKNOWN, looker, len(inout)) < len(pairs))
+    said = torch.where(there & ~right, 0.0, highest)
+    said[looker[score.isnan()]] = torch.nan
+    lookers = torch.nonzero(known)[:, 0]
+    return torch.stack([there.double(), said], dim=1)[lookers], lookers
+
+
+def looking_at_each_other(score: Tensor, label: Tensor, pairs: Tensor) -> Values:
+    """What F1 LAEO is taken of: each ordered pair's label and score, once all but the best pair of each j is set to 0.
+
+    Args:
+        score: (N,) of the pairs; those that are NaN stay it.
+        label: (N,) 1, 0 or -1; pairs of -1 compete but have no value.
+        pairs: (N, 2) people i and j (``types.pairs_of``).
+
+    Returns:
+        (K, 2) truth and score, and the rows of ``pairs``.
+    """
+    people = int(pairs.max()) + 1 if len(pairs) else 0
+    kept = _best(score, pairs[:, 1], people)[1]
+    row = torch.arange(len(pairs), device=pairs.device)
+    said = torch.where((row == kept[pairs[:, 1]]) | score.isnan(), score.double(), 0.0)
+    rows = torch.nonzero(label != UNKNOWN)[:, 0]
+    return torch.stack([label.double(), said], dim=1)[rows], rows
+
+
+def looking_at_heads_by_point(point: Tensor, head: Tensor, label: Tensor, pairs: Tensor, inout: Tensor) -> Values:
+    """F1 LAH by post-processing (PP): as ``looking_at_heads``, with a score of 1 or 0 that follows from the point.
+
+    Where somebody is looked at, it is 1 if the point lies strictly inside the head of the first who is; else if it
+    lies strictly inside any head of the picture but the looker's own, which is then a false positive.
+
+    Args:
+        point: (P, 2) normalised predictions; those that are NaN have the score NaN.
+        head: (P, 4) normalised xyxy; nothing lies in a head of NaN.
+        label: (N,) 1, 0 or -1: j looks at i's head.
+        pairs: (N, 2) people i and j (``types.pairs_of``).
+        inout: (P,) 1 where the looker's target is in frame: only then there is a value.
+    """
+    looker, inside = pairs[:, 1], _point_in_head(point, head, pairs)
+    positive = _first(label == 1, looker, len(inout))
+    there = positive < len(pairs)
+    known = (inout == IN_FRAME) & (_first(label != UNKNOWN, looker, len(inout)) < len(pairs))
+    anywhere = _first(inside, looker, len(inout)) < len(pairs)
+    right = torch.cat([inside, inside.new_zeros(1)])[positive]
+    said = torch.where(there, right, anywhere).double()
+    said[point.isnan().any(1)] = torch.nan
+    lookers = torch.nonzero(known)[:, 0]
+    return torch.stack([there.double(), said], dim=1)[lookers], lookers
+
+
+def looking_at_each_other_by_point(point: Tensor, head: Tensor, label: Tensor, pairs: Tensor) -> Values:
+    """F1 LAEO by post-processing (PP): 1 where each one's point lies strictly inside the other's head.
+
+    Arguments as in ``looking_at_heads_by_point``; the rows of ``pairs`` whose label is known have a value.
+    """
+    inside = torch.zeros(len(point), len(point), dtype=torch.bool, device=pairs.device)
+    inside[pairs[:, 0], pairs[:, 1]] = _point_in_head(point, head, pairs)
+    said = (inside & inside.T)[pairs[:, 0], pairs[:, 1]].double()
+    said[point.isnan().any(1)[pairs].any(1)] = torch.nan
+    rows = torch.nonzero(label != UNKNOWN)[:, 0]
+    return torch.stack([label.double(), said], dim=1)[rows], rows
+
+
+def f1(truth: Tensor, score: Tensor, threshold: float = SOCIAL_THRESHOLD) -> float | None:
+    """F1 of "the score is above the threshold"; None where nothing is positive, neither in truth nor in score.
+
+    NaN where a score is: left out, a diverged model would score better.
+    """
+    if score.isnan().any():
+        return float("nan")
+    positive, said = truth == 1, score > threshold
+    wrong = int((positive != said).sum())
+    right = int((positive & said).sum())
+    return 2 * right / (2 * right + wrong) if right + wrong else None
+
+
 def average_precision(scores: Tensor, positive: Tensor) -> float | None:
-    """Average precision (scikit-learn's); None unless there are both positives and negatives."""
+    """Average precision (scikit-learn's); None unless there are both positives and negatives, NaN where a score is."""
     truth = positive.cpu().numpy().astype(bool)
     if truth.all() or not truth.any():
         return None
+    if scores.isnan().any():
+        return float("nan")
     return float(average_precision_score(truth, scores.double().cpu().numpy()))
+
+
+def _point_in_head(point: Tensor, head: Tensor, pairs: Tensor) -> Tensor:
+    """(N,) bool: whether j's point lies strictly inside i's head (the bounds do not belong to it here)."""
+    box, looked = head.double()[pairs[:, 0]], point.double()[pairs[:, 1]]
+    return ((looked > box[:, :2]) & (looked < box[:, 2:])).all(1)
+
+
+def _first(marked: Tensor, group: Tensor, groups: int) -> Tensor:
+    """(groups,) int64 the first marked row of each group; the number of rows where there is none."""
+    rows = torch.nonzero(marked)[:, 0]
+    first = torch.full((groups,), len(marked), dtype=torch.int64, device=group.device)
+    return first.scatter_reduce_(0, group[rows], rows, "amin")
+
+
+def _best(score: Tensor, group: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """(groups,) the highest score of each group, float64, and the first row that has it; NaN never is."""
+    sound = score.double().nan_to_num(nan=-torch.inf)
+    highest = torch.full((groups,), -torch.inf, dtype=torch.float64, device=score.device)
+    highest.scatter_reduce_(0, group, sound, "amax")
+    return highest, _first(sound == highest[group], group, groups)
 
 
 def _auc(scores: npt.NDArray[np.float32], positive: npt.NDArray[np.int64]) -> float | None:

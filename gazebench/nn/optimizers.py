@@ -1,0 +1,80 @@
+"""Optimizers and schedules that torch does not bring."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class MuonAdamW(torch.optim.Optimizer):
+    """Muon for some matrices and AdamW for everything else, as one optimizer.
+
+    Small transformers trained from scratch learn to read a picture in minutes with it and not with AdamW alone.
+
+    Args:
+        matrices: two-dimensional parameters, none of them an embedding.
+        others: parameter groups of AdamW, each with its rate.
+        lr: of the matrices.
+        weight_decay: of all.
+    """
+
+    def __init__(
+        self, matrices: Iterable[nn.Parameter], others: Iterable[dict[str, Any]], lr: float, weight_decay: float = 0.0
+    ) -> None:
+        self.muon = torch.optim.Muon([{"params": list(matrices)}], lr=lr, weight_decay=weight_decay)
+        self.adamw = torch.optim.AdamW(list(others), weight_decay=weight_decay)
+        # The very groups of the two: whoever changes a rate here changes it there.
+        super().__init__([*self.muon.param_groups, *self.adamw.param_groups], {})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step of both."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self.muon.step()
+        self.adamw.step()
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """The states of both."""
+        return {"muon": self.muon.state_dict(), "adamw": self.adamw.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continues where ``state_dict`` was taken."""
+        self.muon.load_state_dict(state_dict["muon"])
+        self.adamw.load_state_dict(state_dict["adamw"])
+        self.param_groups = [*self.muon.param_groups, *self.adamw.param_groups]
+
+
+def matrices(module: nn.Module) -> list[nn.Parameter]:
+    """The weights of a module's learning linear layers, but for one that shares an embedding's or makes logits."""
+    embeddings = {id(each.weight) for each in module.modules() if isinstance(each, nn.Embedding)}
+    linear = [each for name, each in module.named_modules() if isinstance(each, nn.Linear) and "lm_head" not in name]
+    weights = [parameter for each in linear for name, parameter in each.named_parameters() if name == "weight"]
+    return [weight for weight in weights if weight.requires_grad and id(weight) not in embeddings]
+
+
+def warm_cosine(optimizer: torch.optim.Optimizer, steps: int, warm: float = 0.03, floor: float = 0.0) -> dict[str, Any]:
+    """Lightning's schedule, step by step: a linear warm-up over a share of the steps, then a cosine down to a floor.
+
+    Args:
+        optimizer: whose groups all get the same factor of their own rates.
+        steps: in all.
+        warm: share of the steps.
+        floor: the last factor.
+    """
+    rising = max(1, round(warm * steps))
+
+    def factor(step: int) -> float:
+        if step < rising:
+            return (step + 1) / rising
+        done = min(1.0, (step - rising) / max(1, steps - rising))
+        return floor + (1 - floor) * (1 + math.cos(math.pi * done)) / 2
+
+    return {"scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, factor), "interval": "step"}
