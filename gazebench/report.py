@@ -152,10 +152,19 @@ def _terms(part: Mapping[str, Any]) -> str:
 def _subsets(identity: Mapping[str, Any] | None) -> str:
     if identity is None:
         return "the data's own, if any"
-    return (
-        f"by {identity['name']}, file `{identity['sha256'][:12]}`; of the people in frame {identity['unnamed']:,} are "
-        f"not in it, {identity['undecided']:,} are in it without a verdict"
-    )
+    missing = [
+        f"{identity[which]:,} {what}{_examples(identity.get(f'{which}_examples', ()))}"
+        for which, what in (
+            ("unnamed", "people in frame are not in it"),
+            ("unknown", "of its people are not in the data"),
+            ("undecided", "people in frame are in it without a verdict"),
+        )
+    ]
+    return f"by {identity['name']}, file `{identity['sha256'][:12]}`; {'; '.join(missing)}"
+
+
+def _examples(names: Sequence[str]) -> str:
+    return f" ({', '.join(names)} ...)" if names else ""
 
 
 def gallery(dataset: GazeDataset, predictions: pd.DataFrame, count: int = 8) -> Figure:

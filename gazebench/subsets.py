@@ -197,6 +197,7 @@ def identity(split: Split, coverage: Coverage) -> dict[str, Any]:
         "unnamed": len(coverage.unnamed),
         "unnamed_examples": list(coverage.unnamed[:3]),
         "unknown": len(coverage.unknown),
+        "unknown_examples": list(coverage.unknown[:3]),
         "undecided": coverage.undecided,
     }
 

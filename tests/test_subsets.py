@@ -99,6 +99,7 @@ def test_who_is_missing_where(tmp_path):
     assert identity["unnamed"] == len(inside) - 1
     assert identity["unnamed_examples"] == inside[1:4]
     assert identity["unknown"] == 1
+    assert identity["unknown_examples"] == ["stranger"]
     assert identity["undecided"] == 1
     found = subsets.defects(identity)
     assert any("without a card" in text for text in found)
