@@ -20,9 +20,7 @@ import math
 import os
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, fields, replace
-from functools import partial
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -33,41 +31,18 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
 from gazebench.nn.backbones import TINY_WEIGHTS, ViTBackbone, build_backbone
-from gazebench.world import CATEGORIES, COLOURS, WORLD_VERSION, Person, Scene, compose, draw
-from gazebench.world.figure import EYE_LATITUDE, Skull
+from gazebench.world import WORLD_VERSION
+from gazebench.world.patches import CLASSES, COLOUR_WORDS, FACE, HEAD, Patches, gather
 
 SCRIPT_VERSION = 2
 SIZE, PATCH = 224, 14
 GRID = SIZE // PATCH
-PLACES = ("beach", "park", "room", "table")
-CLASSES = (*CATEGORIES, "head", "body", *PLACES)
-HEAD, BODY = CLASSES.index("head"), CLASSES.index("body")
-COLOUR_WORDS = tuple(COLOURS)
-POSE = ("lean", "head_yaw", "head_pitch", "gaze_yaw", "gaze_pitch")
-CHUNK = 64
-FACE = {"left eye": (-23, EYE_LATITUDE, 1.0), "right eye": (23, EYE_LATITUDE, 1.0), "nose": (0, 19, 1.32),
-        "mouth": (0, 50, 1.0), "left ear": (-90, 8, 1.03), "right ear": (90, 8, 1.03)}  # fmt: skip
-"""Parts of a face: longitude, latitude and radius on the ball of ``world.figure``."""
-MIRRORED = (1, 0, 2, 3, 5, 4)
 FACE_DEPTH = 4
-MIN_SHARE = 0.06
-"""The least share of a patch that something must fill to count as seen there."""
 
 
 @dataclass
 class Pictures:
-    """N pictures and what is true of their 16 x 16 patches, row by row.
-
-    Attributes:
-        images: (N, 3, 224, 224) uint8.
-        seen: (N, 256, K) bool, the ``CLASSES`` in each patch.
-        place: (N, 256, 5) float16, of the patch's instance: the box's left, top, right, bottom minus the patch's
-            centre, in picture sizes, and the depth; NaN where the patch shows no instance.
-        colour: (N, 256) int8 index into ``COLOUR_WORDS`` of the thing or the clothes, -1 for none.
-        salient: (N, 256) int8, 1 on the eye-catching thing, 0 on other things, -1 elsewhere.
-        face: (N, 256, 6, 3) float16, of each part of ``FACE``: x and y from the patch's centre in patches, and 1 on the
-            near side of the head, else 0; NaN where the patch shows no head.
-    """
+    """``gazebench.world.patches.Patches`` of N pictures, as tensors."""
 
     images: Tensor
     seen: Tensor
@@ -76,103 +51,10 @@ class Pictures:
     salient: Tensor
     face: Tensor
 
-    def pick(self, index: Tensor, mirrored: bool) -> Pictures:
-        """The pictures of some indices, turned left to right if so wished."""
-        some = Pictures(*(getattr(self, field.name)[index] for field in fields(self)))
-        if not mirrored:
-            return some
-        images, *patches = (getattr(some, field.name) for field in fields(some))
-        flipped = Pictures(images.flip(3), *(p.unflatten(1, (GRID, GRID)).flip(2).flatten(1, 2) for p in patches))
-        left, top, right, bottom, depth = flipped.place.unbind(2)
-        face = flipped.face[:, :, MIRRORED] * torch.tensor([-1.0, 1.0, 1.0], dtype=torch.float16)
-        return replace(flipped, place=torch.stack([-right, top, -left, bottom, depth], 2), face=face)
 
-
-def swap_poses(scenes: list[Scene], rng: np.random.Generator) -> list[Scene]:
-    """Gives every person the pose of somebody else at random, across scenes."""
-    people = [person for scene in scenes for person in scene.people]
-    donors = iter([people[i] for i in rng.permutation(len(people))])
-
-    def posed(person: Person, donor: Person) -> Person:
-        return replace(person, **{name: getattr(donor, name) for name in POSE})
-
-    return [replace(scene, people=tuple(posed(person, next(donors)) for person in scene.people)) for scene in scenes]
-
-
-def paint(start: int, seed: int, split: str) -> list[tuple[np.ndarray, ...]]:
-    """``CHUNK`` pictures from an index on, each as the arrays of ``Pictures``."""
-    scenes = [compose(seed, index, split) for index in range(start, start + CHUNK)]
-    return [label(scene) for scene in swap_poses(scenes, np.random.default_rng([seed, start]))]
-
-
-def label(scene: Scene) -> tuple[np.ndarray, ...]:
-    """One picture and its labels."""
-    image, ids = draw(scene, SIZE, SIZE, mask=True)
-    # A person counts as two instances, a head and a body; the head takes the number id + 256.
-    parts = ids.astype(np.int64)
-    classes = np.full(512, CLASSES.index(scene.backdrop.kind))
-    boxes = np.zeros((512, 4))
-    depths = np.zeros(512)
-    colours = np.full(512, -1)
-    salient = np.full(512, -1)
-    faces = np.full((512, len(FACE), 3), np.nan)
-    for thing in scene.things:
-        classes[thing.id] = CLASSES.index(thing.category)
-        boxes[thing.id], depths[thing.id] = thing.box, thing.depth
-        colours[thing.id] = COLOUR_WORDS.index(thing.colour)
-        salient[thing.id] = thing.id == scene.salient
-    for person in scene.people:
-        left, top, right, bottom = (round(edge * SIZE) for edge in person.head)
-        window = parts[top:bottom, left:right]
-        window[window == person.id] += 256
-        for part, box, kind in ((person.id, person.body, BODY), (person.id + 256, person.head, HEAD)):
-            classes[part], boxes[part], depths[part] = kind, box, person.depth
-        colours[person.id] = COLOUR_WORDS.index(person.clothes)
-        skull = Skull(person.head_yaw, person.head_pitch)
-        for part, spot in enumerate(FACE.values()):
-            (x, y), towards = skull.spot(*spot)
-            at = person.x + x * person.size / scene.aspect, person.y + y * person.size
-            faces[person.id + 256, part] = *at, towards > 0
-
-    patches = parts.reshape(GRID, PATCH, GRID, PATCH).swapaxes(1, 2).reshape(GRID * GRID, PATCH * PATCH)
-    row = np.arange(GRID * GRID)[:, None]
-    area = np.bincount((row * 512 + patches).ravel(), minlength=GRID * GRID * 512).reshape(-1, 512)
-    seen = np.zeros((GRID * GRID, len(CLASSES)), dtype=bool)
-    patch, visible = np.nonzero(area >= MIN_SHARE * PATCH**2)
-    seen[patch, classes[visible]] = True
-
-    area[:, 0] = 0
-    top_part = area.argmax(1)
-    shown = area.max(1) >= MIN_SHARE * PATCH**2
-    centre = (np.stack([np.arange(GRID * GRID) % GRID, np.arange(GRID * GRID) // GRID], 1) + 0.5) / GRID
-    place = np.concatenate([boxes[top_part] - np.tile(centre, 2), depths[top_part, None]], 1)
-    place[~shown] = np.nan
-    face = faces[np.where(shown, top_part, 0)]
-    face[..., :2] = (face[..., :2] - centre[:, None]) * GRID
-    return (
-        image.transpose(2, 0, 1),
-        seen,
-        place.astype(np.float16),
-        np.where(shown, colours[top_part], -1).astype(np.int8),
-        np.where(shown, salient[top_part], -1).astype(np.int8),
-        face.astype(np.float16),
-    )
-
-
-def gather(count: int, seed: int, split: str, workers: int) -> Pictures:
-    """Draws ``count`` pictures (rounded up to whole chunks) with all workers."""
-    starts = range(0, count, CHUNK)
-    total = len(starts) * CHUNK
-    arrays: list[np.ndarray] = []
-    with ProcessPoolExecutor(workers) as pool:
-        chunks = pool.map(partial(paint, seed=seed, split=split), starts)
-        for start, chunk in zip(starts, chunks, strict=True):
-            if not arrays:
-                arrays = [np.empty((total, *array.shape), array.dtype) for array in chunk[0]]
-            for offset, picture in enumerate(chunk):
-                for array, values in zip(arrays, picture, strict=True):
-                    array[start + offset] = values
-    return Pictures(*map(torch.from_numpy, arrays))
+def tensors(patches: Patches) -> Pictures:
+    """The same as tensors."""
+    return Pictures(*(torch.from_numpy(getattr(patches, field.name)) for field in fields(Pictures)))
 
 
 class Teacher(nn.Module):
@@ -246,22 +128,23 @@ def losses(answers: dict[str, Tensor], truth: Pictures, pixels: Tensor, keep: Te
     }
 
 
-def batches(pictures: Pictures, size: int, generator: torch.Generator) -> Iterator[Pictures]:
+def batches(pictures: Patches, size: int, generator: torch.Generator) -> Iterator[Pictures]:
     """Endless shuffled batches, half of them mirrored."""
     while True:
         order = torch.randperm(len(pictures.images), generator=generator)
         for index in order[: len(order) // size * size].split(size):
-            yield pictures.pick(index, mirrored=bool(torch.rand(1, generator=generator) < 0.5))
+            yield tensors(pictures.pick(index.numpy(), bool(torch.rand(1, generator=generator) < 0.5)))
 
 
 @torch.no_grad()
-def score(teacher: Teacher, pictures: Pictures) -> dict[str, float]:
+def score(teacher: Teacher, held_out: Patches) -> dict[str, float]:
     """What a held-out picture gets right: mean AP of the classes per patch and per picture, and so on."""
     teacher.eval()
+    pictures = tensors(held_out)
     parts: list[dict[str, Tensor]] = []
     pixel_error = pixel_spread = 0.0
     for index in torch.arange(len(pictures.images)).split(32):
-        batch = pictures.pick(index, mirrored=False)
+        batch = tensors(held_out.pick(index.numpy()))
         with torch.autocast("cpu", torch.bfloat16):
             answers = teacher(batch.images, torch.arange(GRID**2).expand(len(index), -1))
         pixels = true_pixels(teacher.backbone, batch.images)
@@ -314,8 +197,8 @@ def main() -> None:
     options = parser.parse_args()
 
     begun = time.monotonic()
-    train = gather(options.scenes, options.seed, "train", options.workers)
-    held_out = gather(256, options.seed, "val", options.workers)
+    train = gather(options.scenes, options.seed, "train", SIZE, PATCH, options.workers)[0]
+    held_out = gather(256, options.seed, "val", SIZE, PATCH, options.workers)[0]
     print(f"drew {len(train.images)} + {len(held_out.images)} scenes in {time.monotonic() - begun:.0f} s", flush=True)
 
     torch.manual_seed(options.seed)

@@ -14,6 +14,7 @@ from transformers import AutoTokenizer
 
 from gazebench.config import resolve
 from gazebench.methods.omnigf import OmniGF, image_tokens
+from gazebench.nn import gaze_vlm
 from gazebench.nn.backbones import IMAGE_MEAN, IMAGE_STD, WeightsError
 from gazebench.nn.gaze_branch import spread
 from gazebench.nn.gaze_language import GAZE_PAD, Answer, parse_answers
@@ -614,7 +615,7 @@ def test_a_folder_like_the_real_ones(folder, tmp_path):
     assert set(checkpoint["state_dict"]) == set(again.state_dict())
 
 
-def test_weights_that_do_not_fit_are_told(plain, folder, tmp_path):
+def test_weights_that_do_not_fit_are_told(plain, folder, tmp_path, monkeypatch):
     weights = plain.export()
     with pytest.raises(ValueError, match=r"do not fit OmniGF: missing: .*--model.backbone"):
         plain.load_export({name: value for name, value in weights.items() if "inout.0" not in name})
@@ -630,8 +631,10 @@ def test_weights_that_do_not_fit_are_told(plain, folder, tmp_path):
     (tmp_path / "none").mkdir()
     with pytest.raises(WeightsError, match=r"none cannot be loaded .* or the id of a model on the hub"):
         load_vlm(str(tmp_path / "none"))
-    with pytest.raises(WeightsError, match=r"comes without weights.*--model\.backbone_weights random"):
-        load_vlm("tiny")
+    with monkeypatch.context() as patch:
+        patch.setattr(gaze_vlm, "TINY_WEIGHTS", tmp_path / "away.pt")
+        with pytest.raises(WeightsError, match=r"no weights at .*away\.pt for tiny.*--model\.backbone_weights random"):
+            load_vlm("tiny")
     with pytest.raises(WeightsError, match="no weights at"):
         load_vlm("tiny", tmp_path / "missing.pt")
 

@@ -24,15 +24,18 @@ from transformers.utils import logging as transformers_logging
 
 from gazebench.nn.backbones import ComputeDtype, WeightsError
 from gazebench.nn.gaze_language import GAZE_PAD, LARGEST, PROMPTS, Answer, answer_pieces, person_line
+from gazebench.nn.grounding import phrases
 from gazebench.nn.vlm_rows import Rows
 from gazebench.vlm.tiny import LABELS, TinySize, build, validate
 from gazebench.weights import misfits, read_weights
 
 Tuning = Literal["lora", "full", "none"]
 LORA_TARGETS: Final = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
-TINY_SIZE: Final = TinySize(patch=8, positions=20)
-"""Image tokens of 16 pixels, so that a picture of 160 has 10 x 10 of them; 1.3 million parameters."""
+TINY_SIZE: Final = TinySize(patch=8, positions=20, vision_width=128, vision_layers=4)
+"""Image tokens of 16 pixels, so that a picture of 160 has 10 x 10 of them; 2.1 million parameters."""
 TINY_SEED: Final = 0
+TINY_WEIGHTS: Final = Path(__file__).parent / "weights" / "tiny_vlm.pt"
+"""Of ``tiny``, made by ``scripts/pretrain_vlm.py``."""
 
 
 class GazeVLM(nn.Module):
@@ -170,8 +173,9 @@ def load_vlm(name: str, weights: str | Path = "pretrained", dtype: ComputeDtype 
 
     Args:
         name: ``tiny``, a folder as ``save_pretrained`` writes it, or a model's id on the hub.
-        weights: ``pretrained`` (those of the folder or the hub), ``random``, or a file with a state dict: the model's
-            own, or of a fully tuned ``GazeVLM`` exported by a method.
+        weights: ``pretrained`` (those of the folder or the hub; for ``tiny`` those shipped with the package),
+            ``random``, or a file with a state dict: the model's own, or of a fully tuned ``GazeVLM`` exported by a
+            method.
         dtype: of the frozen weights.
 
     Raises:
@@ -179,12 +183,14 @@ def load_vlm(name: str, weights: str | Path = "pretrained", dtype: ComputeDtype 
     """
     with _quiet(), tempfile.TemporaryDirectory() as folder:
         place = str(_built_tiny(Path(folder))) if name == "tiny" else name
-        if name == "tiny" and weights == "pretrained":
+        embedded = name == "tiny" and weights == "pretrained"
+        if embedded and not TINY_WEIGHTS.is_file():
             raise WeightsError(
-                "the backbone 'tiny' comes without weights; pass random ones, to be trained from scratch, or a file: "
+                f"no weights at {TINY_WEIGHTS} for tiny: make them with scripts/pretrain_vlm.py, or pass "
                 "--model.backbone_weights random"
             )
-        model, processor, origin = _loaded(place, name, weights, dtype)
+        model, processor, origin = _loaded(place, name, TINY_WEIGHTS if embedded else weights, dtype)
+        origin = {"weights": "embedded"} if embedded else origin
     identity = {"name": name if "/" not in name or not Path(name).exists() else Path(name).name, **origin}
     return GazeVLM(model, processor, identity)
 
@@ -250,6 +256,7 @@ def _built_tiny(folder: Path) -> Path:
 def _corpus() -> Iterator[str]:
     """Lines for the tiny tokenizer: prompts and answers, so that those take few tokens."""
     dice, labels = random.Random(0), LABELS.split()
+    yield from phrases()
     for index in range(300):
         yield from PROMPTS.values()
         yield f"{person_line(index % 16, [dice.random() for _ in range(4)], slot=False)}\n"

@@ -166,11 +166,12 @@ class Scribe:
                 ]
                 learnt.append([IGNORED] * len(prompt) + owners)
             people += len(heads)
-        return self._padded(ids, anchors, learnt, device)
+        return self.padded(ids, anchors, learnt, device)
 
-    def _padded(
-        self, ids: Sequence[list[int]], anchors: Sequence[list[int]], learnt: Sequence[list[int]], device: Any
+    def padded(
+        self, ids: Sequence[list[int]], anchors: Sequence[list[int]], learnt: Sequence[list[int]], device: Any = None
     ) -> Rows:
+        """Rows of tokens that all begin with ``start``, with their anchors and who learns what (see ``Rows``)."""
         lengths = torch.tensor([len(row) for row in ids])
         width = int(lengths.max())
         shift = width - lengths  # (R,) columns of padding

@@ -1,0 +1,147 @@
+"""What embedded models are pre-trained on: labels of patches and questions about scenes, blind to gaze."""
+
+import json
+import math
+import re
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+from gazebench.nn.grounding import DIRECTIONS, ask
+from gazebench.world import compose, draw
+from gazebench.world.patches import CLASSES, COLOUR_WORDS, MIN_SHARE, Patches, gather, label, swap_poses
+
+SIZE, PATCH = 64, 16
+GRID = SIZE // PATCH
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return [compose(7, index, "train") for index in range(12)]
+
+
+def test_patches_say_what_a_loop_over_their_pixels_finds(scenes):
+    for scene in scenes[:4]:
+        labels = label(scene, SIZE, PATCH)
+        image, ids = draw(scene, SIZE, SIZE, mask=True)
+        assert np.array_equal(labels.images, image.transpose(2, 0, 1))
+        things = {thing.id: thing for thing in scene.things}
+        people = {person.id: person for person in scene.people}
+        for row in range(GRID):
+            for column in range(GRID):
+                count, shown = {}, {}
+                for y in range(row * PATCH, (row + 1) * PATCH):
+                    for x in range(column * PATCH, (column + 1) * PATCH):
+                        part = int(ids[y, x])
+                        name = scene.backdrop.kind if not part else things[part].category if part in things else "body"
+                        if part in people:
+                            left, top, right, bottom = (round(edge * SIZE) for edge in people[part].head)
+                            name = "head" if left <= x < right and top <= y < bottom else "body"
+                        count[name] = count.get(name, 0) + 1
+                        if part:
+                            shown[part, name] = shown.get((part, name), 0) + 1
+                index = row * GRID + column
+                seen = {CLASSES[c] for c in np.flatnonzero(labels.seen[index])}
+                assert {name for name, pixels in count.items() if pixels >= MIN_SHARE * PATCH**2} >= seen
+                most = max(shown.values(), default=0)
+                assert bool(np.isfinite(labels.place[index, 0])) == (most >= MIN_SHARE * PATCH**2)
+                if most < MIN_SHARE * PATCH**2:
+                    assert labels.colour[index] == labels.salient[index] == -1
+                    continue
+                tops = [key for key, pixels in shown.items() if pixels == most]
+                boxes = {(p, n): people[p].head if n == "head" else people[p].body if p in people else things[p].box
+                         for p, n in tops}  # fmt: skip
+                centre = ((column + 0.5) / GRID, (row + 0.5) / GRID) * 2
+                found = labels.place[index, :4] + np.array(centre)
+                part, name = next(key for key in tops if np.allclose(found, boxes[key], atol=2e-3))
+                colour = people[part].clothes if part in people else things[part].colour
+                assert labels.colour[index] == (-1 if name == "head" else COLOUR_WORDS.index(colour))
+                assert labels.salient[index] == (-1 if part in people else part == scene.salient)
+                assert np.isfinite(labels.face[index]).all() == (name == "head")
+
+
+def test_mirrored_patches():
+    patches, scenes = gather(1, 7, "train", SIZE, PATCH, workers=1)
+    assert len(scenes) == len(patches.images) == 64
+    index = np.array([5, 2])
+    plain, turned = patches.pick(index), patches.pick(index, mirrored=True)
+    back = turned.pick(np.arange(2), mirrored=True)
+    for field in fields(Patches):
+        one, two = getattr(plain, field.name), getattr(back, field.name)
+        assert np.array_equal(one, two, equal_nan=one.dtype.kind == "f"), field.name
+    assert np.array_equal(turned.images, plain.images[..., ::-1])
+    # A patch's mirror image shows the same box, seen from the other side.
+    here, there = plain.place.reshape(2, GRID, GRID, 5), turned.place.reshape(2, GRID, GRID, 5)
+    assert np.array_equal(here[..., 0], -there[:, :, ::-1, 2], equal_nan=True)
+    assert np.array_equal(here[..., 1], there[:, :, ::-1, 1], equal_nan=True)
+
+
+def test_swapped_poses_are_all_there_and_nothing_else_changes(scenes):
+    swapped = swap_poses(scenes, np.random.default_rng(0))
+    assert swapped != scenes
+    for name in ("gaze_yaw", "head_yaw", "lean"):
+        before, after = ([getattr(p, name) for s in some for p in s.people] for some in (scenes, swapped))
+        assert sorted(before) == sorted(after)
+    for one, other in zip(scenes, swapped, strict=True):
+        assert one.things == other.things
+        assert [(p.head, p.look, p.x, p.id) for p in one.people] == [(p.head, p.look, p.x, p.id) for p in other.people]
+
+
+def test_no_answer_depends_on_where_anybody_looks(scenes):
+    swapped = swap_poses(scenes, np.random.default_rng(1))
+    for one, other in zip(scenes, swapped, strict=True):
+        assert ask(one, np.random.default_rng(2), 40) == ask(other, np.random.default_rng(2), 40)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_answers_are_true(scenes, mirrored):
+    def box(sides):
+        turned = (1 - sides[2], sides[1], 1 - sides[0], sides[3]) if mirrored else sides
+        return [round(999 * side) for side in turned]
+
+    kinds = set()
+    for number, scene in enumerate(scenes):
+        things = {thing.category: thing for thing in scene.things}
+        for question, answer in ask(scene, np.random.default_rng(number), 60, mirrored):
+            kinds.add(question.split()[0] + question.split()[1])
+            if found := re.fullmatch(r"Point at the (\w+) (.+)\.", question):
+                thing = things[found[2]]
+                left, top, right, bottom = box(thing.box)
+                x, y = json.loads(answer)["point_2d"]
+                assert thing.colour == found[1]
+                assert left <= x <= right
+                assert top <= y <= bottom
+            elif question == "Locate all heads.":
+                heads = [each["bbox_2d"] for each in json.loads(answer)]
+                assert heads == sorted(heads) == sorted(box(person.head) for person in scene.people)
+            elif found := re.fullmatch(r"Locate the head of the person in (\w+)\.", question):
+                person = next(person for person in scene.people if person.clothes == found[1])
+                assert json.loads(answer)["bbox_2d"] == box(person.head)
+            elif question == "Locate what stands out.":
+                assert json.loads(answer)["bbox_2d"] == box(scene.salient_box)
+            elif found := re.fullmatch(r"Locate the (.+)\.", question):
+                assert json.loads(answer)["bbox_2d"] == box(things[found[1]].box)
+            elif found := re.fullmatch(r"Is there a (.+)\?", question):
+                assert answer == ("yes" if found[1] in things else "no")
+            elif found := re.fullmatch(r"What is at \[(\d+), (\d+)\]\?", question):
+                colour, category = answer.split(" ", 1)
+                left, top, right, bottom = box(things[category].box)
+                assert things[category].colour == colour
+                assert left <= int(found[1]) <= right
+                assert top <= int(found[2]) <= bottom
+            elif found := re.fullmatch(r"What does the person with the head (.+) wear\?", question):
+                heads = {person.clothes: box(person.head) for person in scene.people}
+                assert heads[answer] == json.loads(found[1])["bbox_2d"]
+            elif found := re.fullmatch(r"Where is the \w+ (.+) as seen from the head (.+)\?", question):
+                person = next(p for p in scene.people if box(p.head) == json.loads(found[2])["bbox_2d"])
+                x, y = (things[found[1]].centre[axis] - person.eye[axis] for axis in range(2))
+                angle = math.degrees(math.atan2(y, (-1 if mirrored else 1) * x * scene.aspect)) % 360
+                middle = 45 * DIRECTIONS.index(answer)
+                assert abs((angle - middle + 180) % 360 - 180) <= 22.5 + 1e-9
+            else:
+                assert (question, answer) in {
+                    ("What place is it?", scene.backdrop.kind),
+                    ("What stands out?", f"{scene.find(scene.salient).colour} {scene.find(scene.salient).category}"),
+                }
+    assert len(kinds) >= 8
