@@ -139,6 +139,23 @@ def test_answers_are_true(scenes, mirrored):
                 angle = math.degrees(math.atan2(y, (-1 if mirrored else 1) * x * scene.aspect)) % 360
                 middle = 45 * DIRECTIONS.index(answer)
                 assert abs((angle - middle + 180) % 360 - 180) <= 22.5 + 1e-9
+            elif found := re.fullmatch(r"(What|Point at what) is nearest, (\D+) the head (.+)[?.]", question):
+                person = next(p for p in scene.people if box(p.head) == json.loads(found[3])["bbox_2d"])
+                off = {}
+                for thing in scene.things:
+                    x, y = (thing.centre[axis] - person.eye[axis] for axis in range(2))
+                    angle = math.degrees(math.atan2(y, (-1 if mirrored else 1) * x * scene.aspect)) % 360
+                    middle = 45 * DIRECTIONS.index(found[2])
+                    if abs((angle - middle + 180) % 360 - 180) <= 22.5 + 1e-9:
+                        off[thing.category] = math.hypot(x * scene.aspect, y)
+                nearest = things[min(off, key=off.get)]
+                if found[1] == "What":
+                    assert answer == f"{nearest.colour} {nearest.category}"
+                else:
+                    left, top, right, bottom = box(nearest.box)
+                    x, y = json.loads(answer)["point_2d"]
+                    assert left <= x <= right
+                    assert top <= y <= bottom
             else:
                 assert (question, answer) in {
                     ("What place is it?", scene.backdrop.kind),

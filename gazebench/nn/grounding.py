@@ -6,6 +6,7 @@ None is about gaze. Answers are in the grounding format of Qwen3-VL: JSON with w
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -28,7 +29,10 @@ HEADS: Final = "Locate all heads."
 HEAD: Final = "Locate the head of the person in {name}."
 WEARS: Final = "What does the person with the head {box} wear?"
 DIRECTION: Final = "Where is the {name} as seen from the head {box}?"
+NEAREST: Final = "What is nearest, {direction} the head {box}?"
+NEAREST_POINT: Final = "Point at what is nearest, {direction} the head {box}."
 DIRECTIONS: Final = ("right", "below right", "below", "below left", "left", "above left", "above", "above right")
+"""As on a clock that begins at three: sectors of 45 degrees around the direction, in the picture."""
 
 
 def ask(scene: Scene, rng: np.random.Generator, count: int, mirrored: bool = False) -> list[tuple[str, str]]:
@@ -90,14 +94,29 @@ def ask(scene: Scene, rng: np.random.Generator, count: int, mirrored: bool = Fal
         chosen = person()
         return WEARS.format(box=box(chosen.head)), chosen.clothes
 
+    def seen_from(observer: Person, other: Thing) -> tuple[int, float]:
+        """The sector another thing is in, and how far off it is."""
+        x, y = ((other.centre[axis] - observer.eye[axis]) * (scene.aspect, 1.0)[axis] for axis in (0, 1))
+        return round(math.degrees(math.atan2(y, -x if mirrored else x)) / 45) % 8, math.hypot(x, y)
+
     def directed() -> tuple[str, str]:
         chosen, observer = thing(), person()
-        x, y = ((chosen.centre[axis] - observer.eye[axis]) * (scene.aspect, 1.0)[axis] for axis in (0, 1))
-        sector = round(np.degrees(np.arctan2(y, -x if mirrored else x)) / 45) % 8
+        sector, _ = seen_from(observer, chosen)
         return DIRECTION.format(name=named(chosen), box=box(observer.head)), DIRECTIONS[sector]
 
+    def nearest() -> tuple[str, str]:
+        observer = person()
+        sector, _ = seen_from(observer, thing())
+        chosen = min(
+            scene.things, key=lambda other: (seen_from(observer, other)[0] != sector, seen_from(observer, other))
+        )
+        blanks = {"direction": DIRECTIONS[sector], "box": box(observer.head)}
+        if rng.random() < 0.5:
+            return NEAREST.format(**blanks), named(chosen)
+        return NEAREST_POINT.format(**blanks), json.dumps({"point_2d": point(chosen.centre)})
+
     about_things: list[Callable[[], tuple[str, str]]] = [pointed, located, recognised, present]
-    about_people: list[Callable[[], tuple[str, str]]] = [headed, all_heads, dressed, directed]
+    about_people: list[Callable[[], tuple[str, str]]] = [headed, all_heads, dressed, directed, nearest]
     kinds = [lambda: (PLACE, scene.backdrop.kind), *about_things * 2 * bool(scene.things)]
     kinds += [standing_out] * bool(scene.things) + about_people * bool(scene.people and scene.things)
     return [kinds[rng.integers(len(kinds))]() for _ in range(count)]
@@ -118,4 +137,7 @@ def phrases() -> Iterator[str]:
         yield from (HEAD.format(name=colour), colour)
     yield from (AT.format(point=[0, 1]), SALIENT, SALIENT_BOX, PLACE, HEADS, WEARS.format(box=box), f"[{box}, {box}]")
     yield from (DIRECTION.format(name=name, box=box) for name in CATEGORIES)
+    yield from (
+        template.format(direction=each, box=box) for template in (NEAREST, NEAREST_POINT) for each in DIRECTIONS
+    )
     yield from (*DIRECTIONS, *PLACES, "yes", "no", json.dumps({"point_2d": [0, 1]}))
