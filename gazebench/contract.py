@@ -28,7 +28,7 @@ from gazebench.evaluation import Evaluator
 from gazebench.method import Method
 from gazebench.registry import KINDS, RegistryError, entries, is_file, load_dataset, load_method
 from gazebench.transforms import Preprocess
-from gazebench.types import IN_FRAME, Batch, DataError, Prediction, Records, clean_boxes, normalise
+from gazebench.types import IN_FRAME, SOCIAL, Batch, DataError, Prediction, Records, clean_boxes, normalise
 
 SMALL = [
     "--loader.workers=0",
@@ -272,38 +272,56 @@ def _prediction_findings(method: Method, prediction: Prediction, batch: Batch) -
     if not isinstance(prediction, Prediction):
         yield f"forward() returns {type(prediction).__name__}, not a gazebench.types.Prediction"
         return
+    pairs = len(batch.pairs)
     wanted = {
         "heatmap": f"({people}, rows, columns)",
         "point": f"({people}, 2): x, y of each person, normalised",
         "inout": f"({people},): one score a person",
+        **dict.fromkeys(SOCIAL, f"({pairs},): one score for each of batch.pairs"),
     }
     for name, value in _answers(prediction).items():
         shape = tuple(value.shape)
-        fits = {"heatmap": len(shape) == 3, "point": shape[1:] == (2,), "inout": shape[1:] == ()}[name]
-        if len(value) != people:
+        fits = len(shape) == 3 if name == "heatmap" else shape[1:] == ((2,) if name == "point" else ())
+        unit, count = ("pair", pairs) if name in SOCIAL else ("person", people)
+        if len(value) != count:
+            order = "of batch.pairs" if name in SOCIAL else "in the batch's order (batch.image_index tells the image)"
             yield (
-                f"{name} has {len(value)} rows for {people} people in {len(batch.image_ids)} images: one a person, in "
-                "the batch's order (batch.image_index tells the image of each)"
+                f"{name} has {len(value)} rows for {people} people in {len(batch.image_ids)} images: one a {unit} "
+                f"{order}, {count} in all"
             )
         elif not fits:
             yield f"{name} has shape {shape}, not {wanted[name]}"
         elif not torch.isfinite(value).all():
-            bad = ~torch.isfinite(value).reshape(people, -1).all(1)
-            yield f"{name} is not finite for {int(bad.sum())} of {people} people"
-        elif name == "heatmap" and (value.min() < 0 or value.max() > 1):
+            bad = ~torch.isfinite(value).reshape(count, -1).all(1)
+            yield f"{name} is not finite for {int(bad.sum())} of {count} {'pairs' if name in SOCIAL else 'people'}"
+        elif name not in ("point", "inout") and count and (value.min() < 0 or value.max() > 1):
             yield (
-                f"heatmap leaves [0, 1]: {float(value.min()):.3g} to {float(value.max()):.3g}; end with a sigmoid, or "
+                f"{name} leaves [0, 1]: {float(value.min()):.3g} to {float(value.max()):.3g}; end with a sigmoid, or "
                 "divide a softmax by its largest value"
             )
+    yield from _label_findings(method, prediction, people)
     if not _answers(prediction).keys() & {"heatmap", "point"} and not method.capabilities & {"text", "semantic"}:
         yield "neither a heatmap nor a point is predicted: give Prediction(heatmap=...) or Prediction(point=...)"
-    for capability in ("heatmap", "inout"):
-        if getattr(prediction, capability) is not None and capability not in method.capabilities:
-            yield f"predicts {capability} without declaring it: add {capability!r} to `capabilities`"
+    for name in _answers(prediction):
+        capability = "social" if name in SOCIAL else name
+        if capability not in ("point", *method.capabilities):
+            yield f"predicts {name} without declaring it: add {capability!r} to `capabilities`"
+
+
+def _label_findings(method: Method, prediction: Prediction, people: int) -> Iterator[str]:
+    labels = prediction.extra.get("label")
+    if labels is None:
+        return
+    if len(labels) != people or not all(isinstance(label, str) for label in labels):
+        yield f"extra['label'] is {labels!r:.60}, not a text for each of {people} people ('' where nothing is named)"
+    if "semantic" not in method.capabilities:
+        yield "names what is looked at without declaring it: add 'semantic' to `capabilities`"
 
 
 def _answers(prediction: Prediction) -> dict[str, Tensor]:
+    """All of a prediction that is scored as numbers."""
     given = {name: getattr(prediction, name) for name in ("heatmap", "point", "inout")}
+    given |= {name: prediction.extra.get(name) for name in SOCIAL}
     return {name: value for name, value in given.items() if value is not None}
 
 
@@ -354,7 +372,7 @@ def _batching_findings(method: Method, together: Prediction, samples: list[Any])
     alone = [_answers(method.predict_batch(collate([sample]))) for sample in samples]
     for name, whole in _answers(together).items():
         apart = torch.cat([answers[name] for answers in alone])
-        difference = float((whole.double() - apart.double()).abs().max())
+        difference = float((whole.double() - apart.double()).abs().max()) if len(whole) else 0.0
         if difference > TOLERANCE:
             yield (
                 f"{name} depends on what else is in the batch (difference {difference:.2g}, at most {TOLERANCE:g}): "
