@@ -1,13 +1,18 @@
 """What embedded models are pre-trained on: labels of patches and questions about scenes, blind to gaze."""
 
+import importlib.util
 import json
 import math
 import re
+import sys
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from gazebench.nn.gaze_vlm import load_vlm
 from gazebench.nn.grounding import DIRECTIONS, ask
 from gazebench.world import compose, draw
 from gazebench.world.patches import CLASSES, COLOUR_WORDS, MIN_SHARE, Patches, gather, label, swap_poses
@@ -162,3 +167,39 @@ def test_answers_are_true(scenes, mirrored):
                     ("What stands out?", f"{scene.find(scene.salient).colour} {scene.find(scene.salient).category}"),
                 }
     assert len(kinds) >= 8
+
+
+def test_conversations_are_learnt_where_the_model_speaks(scenes, monkeypatch):
+    file = Path(__file__).resolve().parent.parent / "scripts" / "pretrain_vlm.py"
+    spec = importlib.util.spec_from_file_location("pretrain_vlm", file)
+    script = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, script)  # where dataclasses look for their annotations
+    spec.loader.exec_module(script)
+    vlm = load_vlm("tiny", "random")
+    labels = [label(scene, script.SIZE, vlm.cell) for scene in scenes]
+    patches = Patches(*(np.stack([getattr(each, field.name) for each in labels]) for field in fields(Patches)))
+    school = script.School(vlm, patches, scenes, seed=0)
+    talks = [[("What place is it?", "beach"), ("Point at it.", '{"point_2d": [1, 20]}')], [("Is there a cat?", "no")]]
+    rows = school.rows(talks)
+    decode = vlm.processor.tokenizer.decode
+    for row, talk in enumerate(talks):
+        learnt = rows.input_ids[row][rows.learnt[row] == 0]
+        assert decode(learnt) == "".join(f"{answer}<|im_end|>" for _, answer in talk)
+        text = decode(rows.input_ids[row][rows.attention_mask[row] == 1])
+        for question, answer in talk:
+            assert f"{question}<|im_end|>\n<|im_start|>assistant\n{answer}<|im_end|>" in text
+        # One system turn, one picture, and every later question in a turn of the user's own.
+        assert text.count("<|im_start|>user\n") == len(talk)
+        assert text.count("<|image_pad|>") == (script.SIZE // vlm.cell) ** 2
+    kinds = (rows.input_ids == vlm.model.config.image_token_id).int()
+    grid = torch.tensor([[1, script.SIZE // 8, script.SIZE // 8]] * 2)
+    found, _ = vlm.model.model.get_rope_index(rows.input_ids, kinds, grid, attention_mask=rows.attention_mask)
+    seen = rows.attention_mask.bool()
+    assert torch.equal(found[:, seen], rows.position_ids[:, seen])
+    lesson = school.lesson(np.array([3, 8]), questions=3, mirrored=True)
+    assert torch.equal(lesson.images, torch.from_numpy(patches.images[[3, 8]]).flip(3))
+    pupil = script.Pupil(vlm)
+    answers, states = pupil(lesson)
+    parts = script.losses(answers, states, vlm, lesson)
+    assert all(torch.isfinite(value) for value in parts.values())
+    assert answers["face"].shape == lesson.face.shape
