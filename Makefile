@@ -7,7 +7,7 @@
 # All make the environment first, once.
 #
 #   make bench METHOD=gazelle DATASET=vat DATA_ROOT=/data/videoattentiontarget [BACKBONE=...] [SEED=...]
-#              [INIT=weights.pt | none] [ARGS="--trainer.max_epochs 3 --loader.workers 4"]
+#              [INIT=weights.pt | none] [DEVICES=8] [NODES=2] [ARGS="--trainer.max_epochs 3 --loader.workers 4"]
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -41,7 +41,8 @@ $(STAMP): pyproject.toml setup.py constraints.txt
 bench: $(STAMP)
 	@$(BIN)/gazebench bench $(METHOD) $(DATASET) --seed=$(SEED) \
 	  $(if $(DATA_ROOT),--dataset.root="$(DATA_ROOT)") $(if $(BACKBONE),--model.backbone=$(BACKBONE)) \
-	  $(if $(INIT),--init="$(INIT)") $(ARGS)
+	  $(if $(INIT),--init="$(INIT)") $(if $(DEVICES),--trainer.devices=$(DEVICES)) \
+	  $(if $(NODES),--trainer.num_nodes=$(NODES)) $(ARGS)
 
 finding: $(STAMP)
 	@$(BIN)/gazebench study studies/finding.yaml $(if $(QUICK),--quick) $(if $(JOBS),--jobs=$(JOBS)) \

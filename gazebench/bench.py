@@ -10,7 +10,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,9 +21,8 @@ from filelock import FileLock, Timeout
 from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.utilities import rank_zero_only
 
-from gazebench import results, subsets
+from gazebench import processes, results, subsets
 from gazebench.config import Config, provenance
 from gazebench.datamodule import GazeDataModule
 from gazebench.dataset import GazeDataset, file_digest
@@ -95,20 +94,22 @@ def bench(config: Config, places: Places | None = None, *, kind: str = "bench", 
     with _only_one(folder):
         stored = folder / "record.json"
         if stored.is_file():
-            record = json.loads(stored.read_text(encoding="utf-8"))
-            _publish(record, config.dataset, places)
+            record = {} if processes.rank() else json.loads(stored.read_text(encoding="utf-8"))
+            if record:
+                _publish(record, config.dataset, places)
             return Outcome(record, folder, board, repeated=True)
         write_atomically(folder / "config.yaml", config.yaml())
         timing: dict[str, float] = {}
+        training: dict[str, Any] | None = None
         initial = _start(method, source, evaluate=weights is not None)
         if method.trains and weights is None:
-            timing["fit"] = _fit(config, method, module, dataset, folder)
+            timing["fit"], training = _fit(config, method, module, dataset, folder)
         scored = _test(config, method, module, dataset, folder)
         timing["test"] = scored.seconds
-        if not _rank():
+        if not processes.rank():
             record = make_record(
                 run=run, kind=kind, config=config, dataset=dataset, method=method, module=module, data=data,
-                initial=initial, timing=timing, scored=scored, trained=_trained(folder, weights),
+                initial=initial, timing=timing, scored=scored, trained=_trained(folder, weights), training=training,
             )  # fmt: skip
             write_atomically(stored, json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n")
             _publish(record, config.dataset, places)
@@ -217,6 +218,8 @@ class _Clock(TQDMProgressBar):
 
 def _trainer(config: Config, folder: Path, callbacks: list[Any], logger: Any = False) -> Trainer:
     settings = dict(config.values["trainer"])
+    if settings.get("devices") == "auto":
+        settings["devices"] = 1  # a run is one process, on every machine alike, unless more are asked for
     if settings.get("enable_progress_bar") is not False:
         callbacks = [*callbacks, _Clock(refresh_rate=1 if sys.stderr.isatty() else 25)]
     return Trainer(
@@ -249,11 +252,14 @@ class _Seconds(ModelCheckpoint):
         super().load_state_dict(state_dict)
 
 
-def _fit(config: Config, method: Method, module: GazeDataModule, dataset: GazeDataset, folder: Path) -> float:
+def _fit(
+    config: Config, method: Method, module: GazeDataModule, dataset: GazeDataset, folder: Path
+) -> tuple[float, dict[str, Any] | None]:
+    """Trains; returns the seconds and what a step was made of."""
     method.observe(module.annotations())
     if not any(parameter.requires_grad for parameter in method.parameters()):
         _save_weights(method, folder)
-        return 0.0
+        return 0.0, None
     protocol = dataset.protocol
     method.score_by(protocol)
     selects = module.selection == "val"
@@ -266,6 +272,7 @@ def _fit(config: Config, method: Method, module: GazeDataModule, dataset: GazeDa
     keeper = _Seconds(folder / "checkpoints", f"val/{protocol.headline}" if selects else None, mode)
     callbacks = [keeper, _StepSeed(config.values["seed"])]
     trainer = _trainer(config, folder, callbacks, CSVLogger(folder, name="", version="log"))
+    module.check_shares(trainer.world_size, trainer.accumulate_grad_batches)  # before other processes are started
     last = folder / "checkpoints" / "last.ckpt"
     with _interruptible():
         trainer.fit(method, module, ckpt_path=_resumable(last))
@@ -274,11 +281,23 @@ def _fit(config: Config, method: Method, module: GazeDataModule, dataset: GazeDa
         state = torch.load(keeper.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
         method.load_export(state)
     _save_weights(method, folder)
-    return seconds
+    return seconds, _training(trainer, module)
+
+
+def _training(trainer: Trainer, module: GazeDataModule) -> dict[str, Any]:
+    """What a step of training was made of, whoever computed it."""
+    accumulated = int(trainer.accumulate_grad_batches)
+    return {
+        "people_a_step": module.batch_size * accumulated,
+        "images_a_step": module.batch_images(module.train_records(), module.batch_size) * accumulated,
+        "accumulated_batches": accumulated,
+        "processes": trainer.world_size,
+        "nodes": trainer.num_nodes,
+    }
 
 
 def _save_weights(method: Method, folder: Path) -> None:
-    if not _rank():
+    if not processes.rank():
         temporary = folder / ".weights.pt.tmp"
         torch.save(method.export(), temporary)
         temporary.replace(folder / "weights.pt")
@@ -301,7 +320,8 @@ def _resumable(path: Path) -> Path | None:
         torch.load(path, map_location="cpu", weights_only=False)
     except Exception as error:
         print(f"{path.name} cannot be read ({type(error).__name__}); starting again", file=sys.stderr)
-        path.replace(path.with_suffix(".unreadable"))
+        with suppress(FileNotFoundError):  # another process of this run was faster
+            path.replace(path.with_suffix(".unreadable"))
         return None
     return path
 
@@ -319,7 +339,8 @@ def _test(config: Config, method: Method, module: GazeDataModule, dataset: GazeD
     seconds = time.monotonic() - begun
     trainer.strategy.barrier()
     predictions = folder / "predictions.parquet"
-    people = merge_parts(parts, predictions) if not _rank() else 0
+    method.skipped = processes.union(method.skipped)
+    people = merge_parts(parts, predictions) if not processes.rank() else 0
     records = module.eval_records("test")
     return Scored(method.scores, people, len(records), predictions if people else None, seconds)
 
@@ -337,6 +358,7 @@ def make_record(
     timing: Mapping[str, float],
     scored: Scored,
     trained: dict[str, Any] | None,
+    training: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """The result record; see ``results.SCHEMA``."""
     code = results.code_identity()
@@ -383,6 +405,7 @@ def make_record(
         "config": config.public() | {"provenance": provenance(config)},
         "seed": config.values["seed"],
         "selection": _selection(module, trained),
+        "training": training,
         "code": code,
         "parameters": {"total": sum(p.numel() for p in method.parameters()), "trained": learning},
         "wall_seconds": {name: round(seconds, 3) for name, seconds in timing.items()},
@@ -465,7 +488,7 @@ def refresh(boards: Path, name: str, dataset: type[GazeDataset]) -> str:
 @contextmanager
 def _only_one(folder: Path) -> Iterator[None]:
     """Holds a run's folder; other ranks of the same run pass."""
-    if _rank():
+    if processes.rank():
         yield
         return
     try:
@@ -473,10 +496,6 @@ def _only_one(folder: Path) -> Iterator[None]:
             yield
     except Timeout:
         raise RunningError(f"this very run is going on in another process ({folder})") from None
-
-
-def _rank() -> int:
-    return int(getattr(rank_zero_only, "rank", 0) or 0)
 
 
 def _peak_memory() -> dict[str, int]:

@@ -187,8 +187,7 @@ def _joined(columns: Sequence[np.ndarray]) -> np.ndarray | torch.Tensor:
 class EpochSampler(Sampler[tuple[int, int]]):
     """(epoch, image) pairs; the order depends on seed and epoch only.
 
-    Under DDP a training epoch drops the remainder so that every rank takes the same number of steps; evaluation is
-    split without padding, so that no image is seen twice.
+    Several processes take turns without padding, so that no image is seen twice.
     """
 
     def __init__(self, length: int, *, shuffle: bool, seed: int, rank: int = 0, world: int = 1, epoch: int = 0) -> None:
@@ -203,13 +202,28 @@ class EpochSampler(Sampler[tuple[int, int]]):
         order = np.arange(self.length)
         if self.shuffle:
             np.random.default_rng([self.seed, self.epoch, 1]).shuffle(order)
-            order = order[: self.length // self.world * self.world]
         return ((self.epoch, int(image)) for image in order[self.rank :: self.world])
 
     def __len__(self) -> int:
-        if self.shuffle:
-            return self.length // self.world
         return len(range(self.rank, self.length, self.world))
+
+
+class ShareSampler(Sampler[list[tuple[int, int]]]):
+    """A process's share of every training batch: the batches are the same however many processes take part.
+
+    All of them get as many batches; of the last one of an epoch a process may get nothing.
+    """
+
+    def __init__(self, sampler: EpochSampler, images: int, *, rank: int = 0, world: int = 1) -> None:
+        self.sampler, self.images, self.rank, self.world = sampler, images, rank, world  # Lightning looks for `sampler`
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = list(self.sampler)
+        for start in range(0, len(order), self.images):
+            yield order[start : start + self.images][self.rank :: self.world]
+
+    def __len__(self) -> int:
+        return -(-len(self.sampler) // self.images)
 
 
 class GazeDataModule(LightningDataModule):
@@ -218,9 +232,9 @@ class GazeDataModule(LightningDataModule):
     Args:
         dataset: any ``GazeDataset``.
         preprocess: the method's.
-        batch_size: people in a training batch on average; images are never split, so a batch holds
-            ``batch_size / (people per image)`` images.
-        eval_batch_size: the same at evaluation.
+        batch_size: people in a training batch on average, over all processes; images are never split, so a batch
+            holds ``batch_size / (people per image)`` images, which the processes share.
+        eval_batch_size: the same at evaluation, but in each process.
         workers: loader processes; -1 is one less than the cores, at most 8.
         people: who is trained on: those with a target ``in_frame``, all ``labelled`` (in or out) ones, or ``all``, with
             those whose target nobody told.
@@ -304,19 +318,53 @@ class GazeDataModule(LightningDataModule):
         """The people of ``val`` or ``test``, whole unless limited."""
         return _limited(self.dataset.records(split), self.limit_test)
 
+    def batch_images(self, records: Records, batch_size: int) -> int:
+        """Images in a batch of so many people, as many as they are in on average."""
+        return max(1, round(batch_size / max(1.0, records.people / max(1, len(records)))))
+
+    def check_shares(self, world: int, accumulate: int) -> None:
+        """Whether so many processes can share a training batch.
+
+        Raises:
+            DataError: there are more processes than images; says what batch they could share.
+        """
+        records = self.train_records()
+        images = self.batch_images(records, self.batch_size)
+        if images >= world:
+            return
+        people = self.batch_size * accumulate
+        together = self.batch_images(records, people)
+        remedy = f"take at most {images}"
+        if accumulate > 1 and together >= world:
+            remedy += f", or --loader.batch_size={people} --trainer.accumulate_grad_batches=1, which is the same step"
+        else:
+            least = -(-world * records.people // len(records))
+            remedy += f", or --loader.batch_size={least}, which is another recipe"
+        raise DataError(
+            f"a training batch of {self.batch_size} people is {images} image(s) of {self.dataset.card.title}, too few "
+            f"for {world} processes to share; {remedy}"
+        )
+
     def train_dataloader(self) -> DataLoader[Sample]:
-        """Shuffled, augmented."""
-        return self._loader(self.train_records(), self.batch_size, train=True)
+        """Shuffled, augmented; this process's share of every batch."""
+        records = self.train_records()
+        rank, world = self._place()
+        order = EpochSampler(len(records), shuffle=True, seed=self.seed, epoch=self.first_epoch)
+        shares = ShareSampler(order, self.batch_images(records, self.batch_size), rank=rank, world=world)
+        return DataLoader(
+            self._samples(records, augment=self.augment), batch_sampler=shares, num_workers=self.workers,
+            collate_fn=collate, persistent_workers=self.workers > 0,
+        )  # fmt: skip
 
     def val_dataloader(self) -> DataLoader[Sample] | list[Any]:
         """The held-out sources; nothing when the last epoch is taken."""
         if self.selection == "last":
             return []
-        return self._loader(self.eval_records("val"), self.eval_batch_size, train=False)
+        return self._eval_loader("val")
 
     def test_dataloader(self) -> DataLoader[Sample]:
         """The test split, in order."""
-        return self._loader(self.eval_records("test"), self.eval_batch_size, train=False)
+        return self._eval_loader("test")
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Stops at unreadable pictures unless they are to be skipped; here, where a worker's traceback is not in it."""
@@ -324,25 +372,24 @@ class GazeDataModule(LightningDataModule):
             raise DataError(batch.skipped[0])
         return batch
 
-    def _loader(self, records: Records, batch_size: int, *, train: bool) -> DataLoader[Sample]:
-        samples = ImageSamples(
-            self.dataset, records, self.preprocess, augment=train and self.augment, sees_images=self.sees_images,
-            bad_images="skip", seed=self.seed,
-        )  # fmt: skip
-        trainer = self.trainer
-        rank, world = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
-        per_image = max(1.0, records.people / max(1, len(records)))
+    def _eval_loader(self, split: str) -> DataLoader[Sample]:
+        records = self.eval_records(split)
+        rank, world = self._place()
         return DataLoader(
-            samples,
-            batch_size=max(1, round(batch_size / per_image)),
-            sampler=EpochSampler(
-                len(records), shuffle=train, seed=self.seed, rank=rank, world=world, epoch=self.first_epoch
-            ),
-            num_workers=self.workers,
-            collate_fn=collate,
-            persistent_workers=self.workers > 0 and train,
-            pin_memory=False,
-        )
+            self._samples(records, augment=False), batch_size=self.batch_images(records, self.eval_batch_size),
+            sampler=EpochSampler(len(records), shuffle=False, seed=self.seed, rank=rank, world=world),
+            num_workers=self.workers, collate_fn=collate,
+        )  # fmt: skip
+
+    def _samples(self, records: Records, *, augment: bool) -> ImageSamples:
+        return ImageSamples(
+            self.dataset, records, self.preprocess, augment=augment, sees_images=self.sees_images, bad_images="skip",
+            seed=self.seed,
+        )  # fmt: skip
+
+    def _place(self) -> tuple[int, int]:
+        """This process, and how many there are."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
 
 def _strided(records: Records, stride: int) -> np.ndarray:

@@ -12,9 +12,11 @@ from lightning import LightningModule
 from torch import Tensor, nn
 
 from gazebench.evaluation import Evaluator, Score, ScoredBatch
+from gazebench.nn.losses import idle
+from gazebench.processes import world_size
 from gazebench.protocol import Protocol
 from gazebench.transforms import Preprocess
-from gazebench.types import Batch, Prediction
+from gazebench.types import Batch, DataError, Prediction
 
 Origin = Literal["paper", "official code", "ours"]
 Capability = Literal["point", "heatmap", "inout", "semantic", "social", "text"]
@@ -87,6 +89,7 @@ class Method(LightningModule):
         self.evaluator: Evaluator | None = None
         self.history: list[dict[str, float]] = []
         self.skipped: set[str] = set()
+        self._spare: Batch | None = None
 
     # What a method supplies ------------------------------------------------------------------------------------
 
@@ -99,7 +102,10 @@ class Method(LightningModule):
         raise NotImplementedError
 
     def loss(self, prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
-        """Scalar losses by name; ``total`` is what is minimised (the sum where it is not given)."""
+        """Scalar losses by name; ``total`` is what is minimised (the sum where it is not given).
+
+        Where a loss is a mean over people, ``nn.losses.batch_mean`` takes it over those of all processes.
+        """
         raise NotImplementedError
 
     def optimizer(self) -> tuple[torch.optim.Optimizer, Any]:
@@ -150,24 +156,48 @@ class Method(LightningModule):
         self.evaluator = Evaluator(protocol)
 
     def training_step(self, batch: Batch, index: int) -> Tensor | None:
-        """One step; an empty batch (all its pictures unreadable) is passed over."""
+        """One step; a batch is empty where no picture of it can be read, or other processes have the last ones.
+
+        Alone, such a step is passed over. Several processes exchange gradients at every step, so one that has nobody
+        goes along with people it had before, who do not count.
+
+        Raises:
+            ValueError: the loss is not finite. DataError: a process among several could read nothing from the start.
+        """
         self.skipped.update(batch.skipped)
-        if not batch.people:
+        nobody = not batch.people
+        if world_size() > 1:
+            batch = self._company(batch)
+        elif nobody:
             return None
-        losses = self.loss(self(batch), batch)
+        with idle(nobody):
+            losses = self.loss(self(batch), batch)
         total = losses.get("total")
         if total is None:
             total = torch.stack(list(losses.values())).sum()
+        total = total * 0.0 if nobody else total
         if not torch.isfinite(total):
             raise ValueError(
                 f"the loss is {float(total.detach())} at epoch {self.current_epoch}, batch {index} "
                 f"(people {batch.person_ids[:3]} ...): lower the learning rate or use --trainer.precision 32-true"
             )
-        self.log("loss", total.detach(), prog_bar=True, batch_size=batch.people, on_step=True, on_epoch=True)
+        told: dict[str, Any] = {"batch_size": batch.people, "on_epoch": True, "sync_dist": True}
+        self.log("loss", total.detach(), prog_bar=True, on_step=True, **told)
         for name, value in losses.items():
             if name != "total":
-                self.log(f"loss/{name}", value.detach(), batch_size=batch.people, on_step=False, on_epoch=True)
+                self.log(f"loss/{name}", value.detach(), on_step=False, **told)
         return total
+
+    def _company(self, batch: Batch) -> Batch:
+        """The batch; the first one of this process again where it is empty."""
+        if self._spare is None:
+            if not batch.people:
+                raise DataError(
+                    f"process {self.global_rank} of {world_size()} has nobody in its first batch"
+                    + "".join(f"; {reason}" for reason in batch.skipped)
+                )
+            self._spare = batch
+        return batch if batch.people else self._spare
 
     def predict_batch(self, batch: Batch) -> Prediction:
         """``forward`` as evaluation calls it: without gradients, without the targets, and in float32.

@@ -97,6 +97,7 @@ SCHEMA: dict[str, Any] = {
         "config": _OBJECT,
         "seed": {"type": ["integer", "null"]},
         "selection": _TEXT,
+        "training": {"type": ["object", "null"]},
         "code": {"type": "object", "required": ["version", "commit", "dirty", "digest"]},
         "parameters": {"type": "object", "required": ["total", "trained"],
                        "properties": {"total": _COUNT, "trained": _COUNT}},

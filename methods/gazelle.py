@@ -19,6 +19,7 @@ from gazebench.nn.adaptation import Encoded
 from gazebench.nn.backbones import ComputeDtype, build_backbone
 from gazebench.nn.feature_cache import CachedEncoder, default_folder
 from gazebench.nn.gaze_decoder import GazeDecoder, load_official, official_state
+from gazebench.nn.losses import batch_mean
 from gazebench.transforms import Preprocess, gaussian_heatmap
 from gazebench.types import IN_FRAME, OUT_OF_FRAME, Batch, Prediction
 from gazebench.weights import read_weights
@@ -231,11 +232,11 @@ class GazeLLE(Method):
         with torch.autocast(heatmap.device.type, enabled=False):  # BCE of probabilities needs float32
             seen = targets.inout == IN_FRAME
             truth = gaussian_heatmap(targets.point[seen], self.decoder.out_size)
-            losses = {"heatmap": mean_or_zero(F.binary_cross_entropy(heatmap[seen].float(), truth, reduction="none"))}
+            losses = {"heatmap": batch_mean(F.binary_cross_entropy(heatmap[seen].float(), truth, reduction="none"))}
             if prediction.inout is not None:
                 known = seen | (targets.inout == OUT_OF_FRAME)
                 score = prediction.inout[known].float()
-                losses["inout"] = self.inout_weight * mean_or_zero(
+                losses["inout"] = self.inout_weight * batch_mean(
                     F.binary_cross_entropy(score, seen[known].float(), reduction="none")
                 )
         return losses
@@ -273,8 +274,3 @@ class GazeLLE(Method):
         identity = self.backbone.identity()
         grade = {"pretrained": "published", "embedded": "embedded", "random": "random"}.get(identity["weights"], "file")
         return {"grade": grade, "name": identity["name"], "backbone": identity}
-
-
-def mean_or_zero(losses: Tensor) -> Tensor:
-    """The mean; of nothing, a zero that keeps the graph (a batch without anybody in frame)."""
-    return losses.mean() if losses.numel() else losses.sum()

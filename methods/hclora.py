@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gazebench.method import MethodCard, Origin, Published, Recipe, Setting, trainable
-from gazebench.methods.gazelle import GazeLLE, mean_or_zero
+from gazebench.methods.gazelle import GazeLLE
 from gazebench.nn.adaptation import (
     Adaptation,
     Encoded,
@@ -26,6 +26,7 @@ from gazebench.nn.adaptation import (
 from gazebench.nn.gaze_cone import cone_mask, outside_ratio
 from gazebench.nn.gaze_decoder import load_official, official_state
 from gazebench.nn.gaze_evidence import GazeEvidence, GazeVector, divergence
+from gazebench.nn.losses import batch_mean
 from gazebench.transforms import gaussian_heatmap
 from gazebench.types import IN_FRAME, Batch, Prediction
 from gazebench.weights import misfits, read_weights
@@ -226,7 +227,7 @@ class HCLoRA(GazeLLE):
         seen = (targets.inout == IN_FRAME) & head.isfinite().all(1)  # the others have no direction
         said = torch.stack([layer[seen] for layer in prediction.extra["auxiliary"]])
         each = torch.stack([self.auxiliary_loss(layer, head[seen], targets.point[seen]) for layer in said])
-        losses["auxiliary"] = self.aux_weight * mean_or_zero(each)
+        losses["auxiliary"] = self.aux_weight * batch_mean(each)
         return losses
 
     def auxiliary_loss(self, said: Tensor, head: Tensor, target: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from gazebench.nn.gaze_language import LARGEST, PROMPTS, Answer, as_json, whole
 from gazebench.nn.gaze_vlm import Tuning, load_vlm
 from gazebench.nn.gaze_writing import Transcript, Writer, token_losses
 from gazebench.nn.head_encoder import HeadEncoder, HeadNet, head_crops
+from gazebench.nn.losses import batch_mean
 from gazebench.nn.optimizers import MuonAdamW, matrices, warm_cosine
 from gazebench.nn.vlm_rows import Rows, Scribe
 from gazebench.transforms import Preprocess, gaussian_heatmap
@@ -405,14 +406,14 @@ class OmniGF(Method):
         assert targets is not None
         losses: dict[str, Tensor] = {}
         if "token_loss" in extra:
-            losses["language"] = mean_or_zero(extra["token_loss"])
+            losses["language"] = batch_mean(extra["token_loss"])
         if "maps" in extra:
             seen = (targets.inout == IN_FRAME) & targets.point.isfinite().all(1)
             truth = gaussian_heatmap(targets.point[seen], extra["maps"].shape[-2:])
-            losses["heatmap"] = mean_or_zero((extra["maps"][seen].float() - truth).square())
+            losses["heatmap"] = batch_mean((extra["maps"][seen].float() - truth).square())
             known = (targets.inout == IN_FRAME) | (targets.inout == OUT_OF_FRAME)
             score, is_in = extra["inout_logit"][known].float(), (targets.inout[known] == IN_FRAME).float()
-            losses["inout"] = mean_or_zero(F.binary_cross_entropy_with_logits(score, is_in, reduction="none"))
+            losses["inout"] = batch_mean(F.binary_cross_entropy_with_logits(score, is_in, reduction="none"))
         if "pair_logits" in extra:
             losses |= {
                 name: self._pair_loss(extra["pair_logits"][:, index], targets.extra.get(name))
@@ -425,7 +426,7 @@ class OmniGF(Method):
         """BCE over the labelled ones of (N,) pairs."""
         known = torch.zeros_like(logits, dtype=torch.bool) if labels is None else labels >= 0
         truth = logits.new_zeros(0) if labels is None else labels[known]
-        return mean_or_zero(F.binary_cross_entropy_with_logits(logits[known].float(), truth.float(), reduction="none"))
+        return batch_mean(F.binary_cross_entropy_with_logits(logits[known].float(), truth.float(), reduction="none"))
 
     def optimizer(self) -> tuple[torch.optim.Optimizer, Any]:
         """AdamW, where asked for with Muon, under a warm-up and a cosine (section 4.3)."""
@@ -478,11 +479,6 @@ def image_tokens(rows: Rows, states: Tensor, grid: tuple[int, int]) -> Tensor:
     """(R, L, C) states -> (R, C, h, w) those of the image tokens, row by row of the picture."""
     columns = rows.image_start[:, None] + torch.arange(grid[0] * grid[1], device=states.device)
     return states[torch.arange(len(states), device=states.device)[:, None], columns].mT.unflatten(2, grid)
-
-
-def mean_or_zero(losses: Tensor) -> Tensor:
-    """The mean; of nothing, a zero that keeps the graph."""
-    return losses.mean() if losses.numel() else losses.sum()
 
 
 def _title(branches: Branches, head_tokens: bool, tuning: Tuning) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gazebench.datamodule import EpochSampler, GazeDataModule, ImageSamples, collate
+from gazebench.datamodule import EpochSampler, GazeDataModule, ImageSamples, ShareSampler, collate
 from gazebench.registry import load_dataset, load_method
 from gazebench.transforms import Preprocess
 from gazebench.types import DataError, clean_boxes
@@ -59,21 +59,28 @@ def test_sampler(length, world):
     seen = [image for rank in ranks for _, image in rank]
     assert sorted(seen) == list(range(length)), "evaluation sees every image once"
     assert [len(list(rank)) for rank in ranks] == [len(rank) for rank in ranks]
-    training = [EpochSampler(length, shuffle=True, seed=0, rank=rank, world=world) for rank in range(world)]
-    for epoch in (0, 1):
-        for rank in training:
-            rank.set_epoch(epoch)
-        shares = [list(rank) for rank in training]
-        assert len({len(share) for share in shares}) == 1, "every rank takes the same number of steps"
-        images = [image for share in shares for _, image in share]
-        assert len(set(images)) == len(images)
-        assert all(e == epoch for share in shares for e, _ in share)
-    if length > 10:
-        orders = []
-        for epoch in (0, 1, 0):
-            training[0].set_epoch(epoch)
-            orders.append([image for _, image in training[0]])
-        assert orders[0] == orders[2] != orders[1]
+
+
+@pytest.mark.parametrize(("length", "world", "images"), [(33, 2, 8), (7, 3, 3), (4, 4, 4), (6, 1, 4), (9, 4, 7)])
+def test_processes_share_the_batches_of_one(length, world, images):
+    whole, *ranks = (
+        ShareSampler(EpochSampler(length, shuffle=True, seed=0), images, rank=rank, world=count)
+        for rank, count in [(0, 1), *((rank, world) for rank in range(world))]
+    )
+    orders = []
+    for epoch in (0, 1, 0):
+        for sampler in (*ranks, whole):
+            sampler.sampler.set_epoch(epoch)
+        batches, shares = list(whole), [list(rank) for rank in ranks]
+        assert {len(share) for share in shares} == {len(rank) for rank in ranks} == {len(batches)}
+        for step, batch in enumerate(batches):
+            together = [share[step] for share in shares]
+            assert sorted(image for share in together for image in share) == sorted(batch), "each of them once"
+            assert max(map(len, together)) - min(map(len, together)) <= 1
+        assert sorted(image for batch in batches for _, image in batch) == list(range(length))
+        assert {e for batch in batches for e, _ in batch} == {epoch}
+        orders.append([image for batch in batches for _, image in batch])
+    assert orders[0] == orders[2] != orders[1]
 
 
 def test_who_is_trained_on():

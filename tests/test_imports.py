@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
-    {"_version", "types"},
+    {"_version", "types", "processes"},
     {"decode", "metrics", "transforms", "images", "annotation_cache", "weights", "world", "vlm"},
     {"vocabulary"},
     {"nn", "protocol", "subsets"},

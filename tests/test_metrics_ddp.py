@@ -25,6 +25,8 @@ from gazebench.metrics.classes import (
     MultiClassAccuracy,
     SharedAttention,
 )
+from gazebench.nn.losses import batch_mean, idle
+from gazebench.processes import union
 from gazebench.types import SOCIAL, pairs_of
 
 PEOPLE = 33
@@ -85,10 +87,27 @@ def picked(values, people: torch.Tensor):
     return values[people] if isinstance(values, torch.Tensor) else [values[person] for person in people.tolist()]
 
 
+def gradient(people: list[int], keeps_step: bool = False) -> float:
+    """Of the mean loss of some people by a weight, averaged over the processes as DDP does."""
+    weight = torch.tensor(0.5, requires_grad=True)
+    with idle(keeps_step):
+        loss = batch_mean((weight * torch.tensor(people, dtype=torch.float32) - 1).square())
+    (loss * (0.0 if keeps_step else 1.0)).backward()
+    total = weight.grad.clone()
+    if dist.is_initialized():
+        dist.all_reduce(total)
+        total /= dist.get_world_size()
+    return float(total)
+
+
 def run(rank: int, folder: str, shares: list[list[int]]) -> None:
     """One process of two; started by the test as a script."""
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=len(shares))
-    (Path(folder) / f"{rank}.json").write_text(json.dumps(score(shares[rank])))
+    found = score(shares[rank])
+    found["gradient"] = gradient(shares[rank])
+    found["idle"] = gradient(shares[rank], keeps_step=rank == 1)
+    found["union"] = sorted(union(map(str, shares[rank])))
+    (Path(folder) / f"{rank}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
 
 
@@ -118,6 +137,10 @@ def test_two_processes_give_what_one_gives(tmp_path, shares):
         together = json.loads((tmp_path / f"{rank}.json").read_text())
         for name, (value, count) in alone.items():
             assert together[name] == [value, count], name
+        everybody = shares[0] + shares[1]
+        assert together["gradient"] == pytest.approx(gradient(everybody), rel=1e-6), "not the mean of two means"
+        assert together["idle"] == pytest.approx(gradient(shares[0]), rel=1e-6)
+        assert together["union"] == sorted(set(map(str, everybody)))
 
 
 if __name__ == "__main__":

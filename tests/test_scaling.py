@@ -1,0 +1,106 @@
+"""Several processes, on one machine or several, record what one process records."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose
+
+from gazebench.bench import Places, bench
+from gazebench.cli import main
+from gazebench.contract import small_config
+
+ROOT = Path(__file__).resolve().parent.parent
+GAZEBENCH = [sys.executable, "-m", "gazebench.cli"]
+ENVIRONMENT = {**os.environ, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """A run of one process: five batches of two images, the last of one, so that a second process has nobody there.
+
+    Dropout draws by process, so there is none, nor the in/out head that has it; seven test images cannot be shared
+    evenly either. People out of frame have no heatmap to learn: what a process's mean is over differs.
+    """
+    folder = tmp_path_factory.mktemp("alone")
+    config = small_config("gazelle", "gazeworld", "--dataset.test=7", "--model.drop_path=0", "--model.inout=false")
+    return bench(config, Places(folder / "runs", folder / "boards"))
+
+
+def record_of(folder: Path) -> dict:
+    (path,) = (folder / "boards").rglob("*.json")
+    return json.loads(path.read_text())
+
+
+def same_metrics(together: dict, alone: dict, tolerance: float) -> None:
+    assert together["samples"]["people"] == alone["samples"]["people"]
+    assert together["metrics"].keys() == alone["metrics"].keys()
+    for metric, subsets in alone["metrics"].items():
+        for subset, score in subsets.items():
+            assert together["metrics"][metric][subset]["count"] == score["count"]
+            assert together["metrics"][metric][subset]["value"] == pytest.approx(score["value"], abs=tolerance), metric
+
+
+def test_two_devices_test_as_one(alone, tmp_path):
+    command = [*GAZEBENCH, "eval", str(alone.folder / "weights.pt"), "--trainer.devices=2", "--trainer.strategy=ddp"]
+    places = [f"--runs={tmp_path / 'runs'}", f"--boards={tmp_path / 'boards'}"]
+    done = subprocess.run([*command, *places], env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    same_metrics(record_of(tmp_path), alone.record, 1e-4)
+
+
+def test_two_nodes_train_as_one(alone, tmp_path):
+    """Each node is started on its own, as a scheduler or a person would."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    command = [*GAZEBENCH, "bench", f"--config={alone.folder / 'config.yaml'}", "--trainer.num_nodes=2"]
+    places = [f"--runs={tmp_path / 'runs'}", f"--boards={tmp_path / 'boards'}"]
+    nodes = [
+        subprocess.Popen(
+            [*command, *places], env={**ENVIRONMENT, **meeting, "NODE_RANK": str(node)}, stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, text=True,
+        )
+        for node in range(2)
+    ]  # fmt: skip
+    told = [node.communicate(timeout=300)[1] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], told
+    record = record_of(tmp_path)
+    assert alone.record["training"] == {
+        "people_a_step": 6, "images_a_step": 2, "accumulated_batches": 1, "processes": 1, "nodes": 1
+    }  # fmt: skip
+    assert record["training"] == alone.record["training"] | {"processes": 2, "nodes": 2}
+    same_metrics(record, alone.record, 2e-3)
+    files = [next((folder / "runs").rglob("predictions.parquet")) for folder in (tmp_path, alone.folder.parents[3])]
+    one, other = (pd.read_parquet(file).set_index("person_id").sort_index() for file in files)
+    maps = [np.stack([np.frombuffer(value, "<f4") for value in frame["heatmap"]]) for frame in (one, other)]
+    assert_allclose(*maps, rtol=0, atol=1e-5)  # 1e-8 seen; means taken by each process on its own: 2e-3
+
+
+def test_too_many_processes_are_told_what_they_could_share(capsys, tmp_path):
+    world = ["--dataset.train=6", "--dataset.val=3", "--dataset.test=4", "--model.backbone_weights=random"]
+    places = [f"--runs={tmp_path / 'runs'}", f"--boards={tmp_path / 'boards'}"]
+    three = ["--trainer.accelerator=cpu", "--trainer.devices=3", "--loader.batch_size=6", "--loader.workers=0"]
+    assert main(["bench", "gazelle", "gazeworld", *world, *three, *places]) == 2
+    error = capsys.readouterr().err
+    assert "6 people is 2 image(s) of GazeWorld" in error
+    assert "at most 2, or --loader.batch_size=8, which is another recipe" in error
+    assert main(["bench", "gazelle", "gazeworld", *world, *three, "--trainer.accumulate_grad_batches=2", *places]) == 2
+    error = capsys.readouterr().err
+    assert "--loader.batch_size=12 --trainer.accumulate_grad_batches=1, which is the same step" in error
+
+
+def test_make_takes_devices_and_nodes():
+    done = subprocess.run(
+        ["make", "-n", "bench", "METHOD=hclora", "DATASET=vat", "DEVICES=8", "NODES=2"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    (line,) = (line for line in done.stdout.replace("\\\n", " ").splitlines() if "gazebench bench" in line)
+    assert "bench hclora vat" in line
+    assert line.split()[-2:] == ["--trainer.devices=8", "--trainer.num_nodes=2"]
