@@ -369,7 +369,7 @@ class GazeDataModule(LightningDataModule):
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Stops at unreadable pictures unless they are to be skipped; here, where a worker's traceback is not in it."""
         if batch.skipped and self.bad_images == "error":
-            raise DataError(batch.skipped[0])
+            raise DataError(f"{batch.skipped[0]}, or leave such pictures out: --loader.bad_images=skip")
         return batch
 
     def _eval_loader(self, split: str) -> DataLoader[Sample]:

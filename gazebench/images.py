@@ -14,20 +14,20 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from gazebench.types import DataError
+from gazebench.types import PictureError
 
 
 def image_size(path: Path | str) -> tuple[int, int]:
     """(width, height) in pixels, from the header alone.
 
     Raises:
-        DataError: the file is missing or no picture.
+        PictureError: the file is missing or no picture.
     """
     try:
         with Image.open(path) as image:
             return image.size
     except Exception as error:
-        raise _unreadable(path, error) from error
+        raise PictureError.of(path, error) from error
 
 
 def load_image(
@@ -45,7 +45,7 @@ def load_image(
     is planar in memory: ``permute(2, 0, 1)`` of its tensor is contiguous.
 
     Raises:
-        DataError: the file is missing, truncated or no picture.
+        PictureError: the file is missing, truncated or no picture.
     """
     try:
         # Never Image.draft: wherever reduced JPEG decoding reduces it is off by 10 to 100/255 (benchmarks/decode.py).
@@ -53,7 +53,7 @@ def load_image(
             pixels = _pixels(image if image.mode == "RGB" else image.convert("RGB"))
     except Exception as error:
         # Pillow's plugins raise almost anything on rubbish: OSError, SyntaxError, struct.error, IndexError ...
-        raise _unreadable(path, error) from error
+        raise PictureError.of(path, error) from error
     return _fitted(pixels, size, crop, flip)
 
 
@@ -94,9 +94,3 @@ def _pixels(image: Image.Image) -> Tensor:
     except (ValueError, TypeError, AttributeError):
         flat = torch.from_numpy(np.array(image).reshape(-1))
     return flat.view(height, width, -1).permute(2, 0, 1)[None]
-
-
-def _unreadable(path: Path | str, error: Exception) -> DataError:
-    reason = "no such file" if isinstance(error, FileNotFoundError) else f"not a readable picture ({error})"
-    remedy = "restore it from the release or leave such pictures out: --loader.bad_images=skip"
-    return DataError(f"{path}: {reason}; {remedy}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -32,6 +33,16 @@ SOCIAL = ("lah", "laeo", "sa")
 
 class DataError(ValueError):
     """Bad input: the message names the file, the row and the remedy."""
+
+
+class PictureError(DataError):
+    """A picture that is missing, or that no decoder can read."""
+
+    @classmethod
+    def of(cls, path: Path | str, error: Exception) -> PictureError:
+        """What is wrong with a file, by what reading it raised."""
+        reason = "no such file" if isinstance(error, FileNotFoundError) else f"not a readable picture ({error})"
+        return cls(f"{path}: {reason}; restore it from the release")
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ def rubbish():
 def test_rubbish_is_named_with_its_remedy(tmp_path, content):
     path = tmp_path / "broken.jpg"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"broken\.jpg.*not a readable picture.*bad_images=skip"):
+    with pytest.raises(DataError, match=r"broken\.jpg.*not a readable picture.*restore it"):
         load_image(path, (32, 32))
 
 

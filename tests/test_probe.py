@@ -130,6 +130,51 @@ def test_a_server_that_dies_loses_nothing(world, tmp_path):
     assert len(backend.requests) == world[1].people - 4
 
 
+@pytest.mark.parametrize("kept", [0, 400], ids=["no header", "cut"])
+@pytest.mark.parametrize("saliency", [False, True], ids=["model", "saliency"])
+def test_people_of_an_unreadable_picture_stay_open_and_the_others_are_asked(tmp_path, kept, saliency):
+    dataset = load_dataset("vat").fake(tmp_path / "vat", people=40)
+    records = dataset.records("test")
+    image = int(records.person_image[0])
+    path = dataset.path(records, image)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:kept])
+    lost = [str(person) for person in records.person_id[records.person_image == image]]
+    backend, who = Scripted(), asking.plan(records)
+    prober = SpectralResidual() if saliency else ModelProber(backend, prompt("regions-1"))
+    store = AnswerStore(tmp_path / "raw", prober.name, prober.identity())
+    outcome = asking.ask(dataset, records, prober, store, who)
+    assert sorted(outcome.open) == sorted(lost)
+    assert outcome.answered == records.people - len(lost)
+    assert [path.name in reason for reason in outcome.unreadable] == [True], "named once, however many people"
+    assert not any("bad_images" in reason for reason in outcome.unreadable), "no option of probing"
+    with pytest.raises(DataError, match="have no answer yet"):
+        build.write(tmp_path / "s", dataset, records, prober, store, who)
+    _, card = build.write(tmp_path / "s", dataset, records, prober, store, who, partial=True)
+    assert card["counts"]["unanswered"] == len(lost)
+    assert not card["complete"]
+    found = build.verdicts(dataset, records, prober, store, who)
+    audit._sheet(dataset, records, found, [0, 1], tmp_path / "sheet.png")
+    path.write_bytes(whole)
+    repeated = asking.ask(load_dataset("vat")(tmp_path / "vat"), records, prober, store, who)
+    assert (repeated.answered, dict(repeated.open), repeated.unreadable) == (len(lost), {}, ())
+
+
+def test_the_command_names_unreadable_pictures_and_fails(tmp_path, capsys):
+    root = tmp_path / "vat"
+    dataset = load_dataset("vat").fake(root, people=12)
+    path = dataset.path(dataset.records("test"), 0)
+    path.write_bytes(b"")
+    places = [f"--dataset.root={root}", f"--runs={tmp_path / 'runs'}", f"--out={tmp_path / 'splits'}"]
+    assert main(["probe", "vat", "--prober=saliency", *places]) == 1
+    error = capsys.readouterr().err
+    assert f"{path}: not a readable picture" in error
+    assert "--partial" in error
+    assert not list(tmp_path.rglob("*.tsv"))
+    assert main(["probe", "vat", "--prober=saliency", "--partial", *places]) == 1
+    assert len(list(tmp_path.rglob("*.tsv"))) == 1
+
+
 def test_shards_make_the_split_of_one_run(world, tmp_path):
     dataset, records = world
     backends = [Scripted() for _ in range(3)]

@@ -10,8 +10,8 @@ import numpy as np
 from gazebench.dataset import GazeDataset
 from gazebench.probe.answers import Answer, read_answer
 from gazebench.probe.probers import Job, Prober
-from gazebench.types import DataError, FloatArray, IntArray, Records, clean_boxes, normalise
-from gazebench.vlm.messages import Failure, Reply
+from gazebench.types import DataError, IntArray, PictureError, Records, clean_boxes, normalise
+from gazebench.vlm.messages import Failure, Reply, Unreadable
 from gazebench.vlm.store import Answer as Stored
 from gazebench.vlm.store import AnswerStore, shard_of
 
@@ -69,7 +69,8 @@ class Outcome:
 
     Attributes:
         asked: people to be asked about in this shard.
-        open: those without an answer, by the server's fault, with the reason.
+        open: those without an answer, by the fault of the server or of a picture, with the reason.
+        unreadable: of these reasons, those that are pictures nobody can read; one a picture.
         unusable: those whose answers, all attempts taken together, were of no use.
         answered: answers that came in this pass.
     """
@@ -78,6 +79,7 @@ class Outcome:
     open: Mapping[str, str]
     unusable: int
     answered: int
+    unreadable: tuple[str, ...] = ()
 
 
 def ask(
@@ -93,26 +95,27 @@ def ask(
     """Asks about everybody of the plan (or of the shard, or the first ``limit``) who has no usable answer yet.
 
     Raises:
-        DataError: a picture cannot be read; VLMError: the model cannot be asked. All answers until then are stored.
+        VLMError: the model cannot be asked. All answers until then are stored.
     """
     people = who.asked
     if shard is not None:
         groups = [str(records.images[image]) for image in records.person_image[people]]
         people = people[shard_of(groups, *shard)]
     people = people[:limit] if limit else people
-    jobs = {str(records.person_id[person]): Job(str(records.person_id[person]), int(person), image, head)
-            for person, image, head in _heads(dataset, records, people)}  # fmt: skip
+    jobs, lost = _jobs(dataset, records, people, prober)
     state = _State(dataset, records, prober, jobs)
     for key, stored in store.answers(records.split).items():
         for answer in stored:
             if key in jobs:
                 state.take(key, answer.attempt, answer.reply)
-    answered, failed = 0, dict[str, str]()
+    answered, failed, unreadable = 0, dict(lost), dict.fromkeys(lost.values())
     with store.writer(records.split, shard) as writer:
         for attempt in range(prober.attempts):
             for said in prober.ask(dataset, records, state.waiting(attempt)):
                 if isinstance(said, Failure):
                     failed[said.key] = said.reason
+                    if isinstance(said, Unreadable):
+                        unreadable[said.reason] = None
                     continue
                 writer.append(said, attempt)
                 answered += 1
@@ -120,8 +123,9 @@ def ask(
                 state.take(said.key, attempt, said)
                 if progress is not None:
                     progress(len(state.done), len(jobs), len(state.tried) - len(state.done))
-    missing = {key: failed.get(key, "not answered") for key in jobs if key not in state.tried}
-    return Outcome(len(jobs), missing, sum(key in state.tried and key not in state.done for key in jobs), answered)
+    missing = lost | {key: failed.get(key, "not answered") for key in jobs if key not in state.tried}
+    unusable = sum(key in state.tried and key not in state.done for key in jobs)
+    return Outcome(len(people), missing, unusable, answered, tuple(unreadable))
 
 
 class _State:
@@ -165,8 +169,19 @@ def final(
     return found, stored[-1].reply
 
 
-def _heads(dataset: GazeDataset, records: Records, people: IntArray) -> Iterator[tuple[int, int, FloatArray]]:
+def _jobs(
+    dataset: GazeDataset, records: Records, people: IntArray, prober: Prober
+) -> tuple[dict[str, Job], dict[str, str]]:
+    """What to ask about by person id; and of whom not even the picture's size can be read, with the reason."""
+    jobs, lost = dict[str, Job](), dict[str, str]()
     for person in people:
-        image = int(records.person_image[person])
-        size = dataset.size(records, image) if records.head_unit == "pixel" else (1, 1)
-        yield int(person), image, clean_boxes(normalise(records.head[[person]], records.head_unit, *size))[0]
+        key, image = str(records.person_id[person]), int(records.person_image[person])
+        try:
+            prober.size(dataset, records, image)  # answers are read by it
+            size = dataset.size(records, image) if records.head_unit == "pixel" else (1, 1)
+        except PictureError as error:
+            lost[key] = str(error)
+            continue
+        head = clean_boxes(normalise(records.head[[person]], records.head_unit, *size))[0]
+        jobs[key] = Job(key, int(person), image, head)
+    return jobs, lost

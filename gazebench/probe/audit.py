@@ -16,7 +16,7 @@ from sklearn.metrics import cohen_kappa_score
 from gazebench.dataset import GazeDataset
 from gazebench.probe.build import Verdict
 from gazebench.subsets import CONSISTENT, INCONSISTENT, inside, verdict
-from gazebench.types import Records, clean_boxes, normalise
+from gazebench.types import PictureError, Records, clean_boxes, normalise
 
 THRESHOLDS = tuple(round(0.1 * step, 1) for step in range(10))
 COLOURS = {CONSISTENT: "#1b7837", INCONSISTENT: "#b2182b", "": "#666666"}
@@ -144,7 +144,11 @@ def _sheet(dataset: GazeDataset, records: Records, found: Sequence[Verdict], peo
 
 def _panel(axis: Axes, dataset: GazeDataset, records: Records, one: Verdict, person: int) -> None:
     image = int(records.person_image[person])
-    picture = dataset.picture(records, image)
+    try:
+        picture = dataset.picture(records, image)
+    except PictureError:
+        axis.set_title(f"unreadable picture\n{one.person_id[-44:]}", fontsize=9)
+        return
     height, width = picture.shape[:2]
     scale = np.array([width, height, width, height], dtype=np.float64)
     axis.imshow(picture)

@@ -17,7 +17,7 @@ from gazebench.dataset import GazeDataset
 from gazebench.probe.asking import Plan, final
 from gazebench.probe.probers import Prober
 from gazebench.subsets import COLUMNS, CONSISTENT, INCONSISTENT, RULE, inside, verdict
-from gazebench.types import IN_FRAME, DataError, FloatArray, Records, normalise
+from gazebench.types import IN_FRAME, DataError, FloatArray, PictureError, Records, normalise
 from gazebench.vlm.store import AnswerStore
 
 ANSWER, UNPARSED, UNANSWERED, NO_BOX, OUT = "answer", "unparsed", "unanswered", "no_head_box", "out_of_frame"
@@ -50,7 +50,7 @@ class Verdict:
 def verdicts(
     dataset: GazeDataset, records: Records, prober: Prober, store: AnswerStore, who: Plan, threshold: float = 0.5
 ) -> list[Verdict]:
-    """The verdict on everybody of a split, in the records' order."""
+    """The verdict on everybody of a split, in the records' order; whose picture cannot be read has no answer."""
     stored = store.answers(records.split)
     nothing = np.zeros((0, 4))
     said: dict[int, tuple[str, FloatArray]] = {}
@@ -59,13 +59,20 @@ def verdicts(
         if not answers:
             said[person] = UNANSWERED, nothing
             continue
-        answer, _ = final(dataset, records, prober, int(records.person_image[person]), answers)
+        try:
+            answer, _ = final(dataset, records, prober, int(records.person_image[person]), answers)
+        except PictureError:
+            said[person] = UNANSWERED, nothing
+            continue
         said[person] = (ANSWER if answer.usable else UNPARSED), answer.regions
     found = []
     for person in range(records.people):
         source = int(who.source[person])
         origin, regions = said[source] if source >= 0 else (NO_BOX, nothing)
-        points = _points(dataset, records, person)
+        try:
+            points = _points(dataset, records, person)
+        except PictureError:
+            points, origin, regions = nothing[:, :2], (UNANSWERED if source >= 0 else NO_BOX), nothing
         hit, subset = 0, ""
         if origin != UNANSWERED and (records.inout[person] != IN_FRAME or not len(points)):
             origin = OUT

@@ -23,6 +23,9 @@ from gazebench.vlm.store import AnswerStore
 
 SPLITS_FOLDER = results.CHECKOUT / "splits" if results.CHECKOUT else Path("splits")
 
+NAMED = 20
+"""Unreadable pictures that are named one by one."""
+
 DESCRIPTION = """\
 Asks a prober, for every person of a split, which regions of the picture are likely to attract that person by scene
 context alone, and makes of the answers who is consistent and who inconsistent (docs/splits.md). Answers are kept as
@@ -161,7 +164,11 @@ def _ask(
     if outcome.open:
         key, reason = next(iter(outcome.open.items()))
         print(f"{len(outcome.open):,} people have no answer, e.g. {key}: {reason}", file=sys.stderr)
-        print("repeat the command to ask about them", file=sys.stderr)
+        for reason in outcome.unreadable[:NAMED]:
+            print(f"  {reason}", file=sys.stderr)
+        if len(outcome.unreadable) > NAMED:
+            print(f"  and {len(outcome.unreadable) - NAMED:,} more pictures that cannot be read", file=sys.stderr)
+        print("repeat the command to ask about them; --partial builds the split without them", file=sys.stderr)
         return 1
     return 0
 

@@ -18,8 +18,8 @@ from scipy import ndimage
 from gazebench.dataset import GazeDataset
 from gazebench.images import resized
 from gazebench.probe.answers import Convention
-from gazebench.types import DataError, FloatArray, Records
-from gazebench.vlm.messages import Backend, Decoding, Failure, Message, Picture, Reply, Request
+from gazebench.types import DataError, FloatArray, PictureError, Records
+from gazebench.vlm.messages import Backend, Decoding, Failure, Message, Picture, Reply, Request, Unreadable
 from gazebench.vlm.pictures import Encoding, encode, from_file
 
 
@@ -59,7 +59,10 @@ class Prober(ABC):
 
     @abstractmethod
     def ask(self, dataset: GazeDataset, records: Records, jobs: Iterable[Job]) -> Iterator[Reply | Failure]:
-        """Answers as they arrive, in any order; jobs are drawn from lazily."""
+        """Answers as they arrive, in any order; jobs are drawn from lazily.
+
+        People of a picture that cannot be read get ``Unreadable``, and the others are asked about.
+        """
 
 
 @dataclass(frozen=True)
@@ -141,13 +144,24 @@ class ModelProber(Prober):
 
     def ask(self, dataset: GazeDataset, records: Records, jobs: Iterable[Job]) -> Iterator[Reply | Failure]:
         """Asks the backend; a picture is encoded once for all its people."""
-        return self.backend.ask(self._requests(dataset, records, jobs))
+        left_out: list[Unreadable] = []
+        yield from self.backend.ask(self._requests(dataset, records, jobs, left_out))
+        yield from left_out
 
-    def _requests(self, dataset: GazeDataset, records: Records, jobs: Iterable[Job]) -> Iterator[Request]:
-        shown, picture = -1, None
+    def _requests(
+        self, dataset: GazeDataset, records: Records, jobs: Iterable[Job], left_out: list[Unreadable]
+    ) -> Iterator[Request]:
+        shown, picture, reason = -1, None, ""
         for job in jobs:
-            if picture is None or job.image != shown:
-                shown, picture = job.image, self._picture(dataset, records, job.image)
+            if job.image != shown:
+                shown = job.image
+                try:
+                    picture = self._picture(dataset, records, job.image)
+                except PictureError as error:
+                    picture, reason = None, str(error)
+            if picture is None:
+                left_out.append(Unreadable(job.key, reason))
+                continue
             decoding = self.decoding
             if job.attempt:
                 decoding = replace(decoding, temperature=self.AGAIN, seed=decoding.seed + job.attempt)
@@ -173,7 +187,12 @@ class LocalProber(Prober):
     def ask(self, dataset: GazeDataset, records: Records, jobs: Iterable[Job]) -> Iterator[Reply | Failure]:
         """One after another."""
         for job in jobs:
-            regions = [{"bbox_2d": [round(float(v), 6) for v in box]} for box in self.regions(dataset, records, job)]
+            try:
+                boxes = self.regions(dataset, records, job)
+            except PictureError as error:
+                yield Unreadable(job.key, str(error))
+                continue
+            regions = [{"bbox_2d": [round(float(v), 6) for v in box]} for box in boxes]
             yield Reply(job.key, json.dumps({"regions": regions}), "stop")
 
     @abstractmethod

@@ -97,6 +97,10 @@ class Failure:
     reason: str
 
 
+class Unreadable(Failure):
+    """Nothing was asked, for the picture cannot be read: not the server's fault either."""
+
+
 class Backend(ABC):
     """A model that can be asked."""
 
