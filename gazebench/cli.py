@@ -23,7 +23,7 @@ OVERVIEW = """gazebench: gaze-following methods behind one interface, on the sam
   gazebench predict IMAGE --box x0,y0,x1,y1 --weights FILE   where does this person look: a picture and JSON
   gazebench study PLAN.yaml            many runs with seeds, resumably: a paper's tables and figures, with intervals
   gazebench probe DATASET              ask a vision-language model what is salient: consistent / inconsistent people
-  gazebench compare RUN_A RUN_B        who is better where: paired intervals by subset, head size, distance, company
+  gazebench compare RUN_A RUN_B        who is better where: paired intervals by subset, head size, distance ...
   gazebench tables [ID ...]            the papers' tables, published numbers beside ours; --run makes what is missing
   gazebench list                       methods, datasets and protocols
   gazebench leaderboard [DATASET]      regenerate the tables from the records

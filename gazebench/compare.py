@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import yaml
 from matplotlib.figure import Figure
@@ -20,15 +21,19 @@ from tabulate import tabulate
 from gazebench.bench import Places
 from gazebench.config import Config
 from gazebench.dataset import GazeDataset
-from gazebench.metrics.classes import GazeMetric
+from gazebench.metrics import functional as F
+from gazebench.metrics.classes import GazeMetric, InOutAP
 from gazebench.protocol import Protocol, Use
 from gazebench.registry import load_dataset
 from gazebench.report import draw
 from gazebench.results import format_value, write_atomically
-from gazebench.types import IN_FRAME, DataError, FloatArray, Records, clean_boxes, normalise
+from gazebench.types import IN_FRAME, OUT_OF_FRAME, DataError, FloatArray, Records, clean_boxes, normalise
 
 DRAWS = 9_999
-USAGE = "gazebench compare A B [--metric NAME] [--out DIR] [--runs DIR] [--seed N]   (A, B: run folders or run ids)"
+INOUT_DRAWS = 999
+"""Of average precision, which is no mean and takes a sort a draw."""
+USAGE = """gazebench compare A B [--metric NAME] [--out DIR] [--runs DIR] [--seed N]
+A, B: the folder or the id of a run; several seeds of one method with commas between them"""
 HEADS = ((0.1, "small heads (a tenth of the height)"), (0.2, "middling heads"), (math.inf, "large heads"))
 DISTANCES = ((0.2, "near targets (under .2)"), (0.4, "targets at .2 to .4"), (math.inf, "far targets (over .4)"))
 CROWDS = ((1, "one person annotated"), (3, "two or three people"), (math.inf, "four people or more"))
@@ -100,21 +105,54 @@ def _sign_flips(gap: FloatArray, rng: np.random.Generator) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """One run."""
+    """One run, or several of one method with different seeds.
+
+    Attributes:
+        folder, record: of the run, or of the first of them.
+        people: by person id, metrics and in/out scores averaged over the seeds; points and heatmaps are the first's.
+        seeds: of all.
+    """
 
     name: str
     folder: Path
     record: Mapping[str, Any]
     people: pd.DataFrame
+    seeds: tuple[int, ...] = ()
 
     @property
     def title(self) -> str:
-        """Method, and the seed where it has one."""
-        seed = self.record["seed"]
-        return f"{self.record['method']['title']}" + (f", seed {seed}" if seed is not None else "")
+        """Method, and the seeds where it has any."""
+        seeds = ", ".join(map(str, self.seeds))
+        return f"{self.record['method']['title']}" + (f", seed{'s' * (len(self.seeds) > 1)} {seeds}" if seeds else "")
 
 
 def read_side(name: str, places: Places) -> Side:
+    """One side of a comparison by its runs' folders or ids, with commas between them.
+
+    Raises:
+        DataError: runs of one side differ in more than the seed.
+    """
+    first, *others = (_read_run(part, places) for part in ([name] if Path(name).is_dir() else name.split(",")))
+    if not others:
+        return first
+    for other in others:
+        if _without_seed(other.record) != _without_seed(first.record):
+            raise DataError(f"{first.name} and {other.name} differ in more than the seed; a side is one method")
+    seeds = tuple(seed for run in (first, *others) for seed in run.seeds)
+    if len(set(seeds)) < len(seeds):
+        raise DataError(f"{name}: give every seed once (they are {', '.join(map(str, seeds))})")
+    averaged = [str(column) for column in first.people if column == "inout" or str(column).startswith("metric_")]
+    people = first.people.copy()
+    people[averaged] = sum(run.people[averaged].reindex(people.index) for run in (first, *others)) / len(seeds)
+    return Side(name, first.folder, first.record, people, seeds)
+
+
+def _without_seed(record: Mapping[str, Any]) -> list[Any]:
+    settings = {key: value for key, value in record["config"].items() if key not in ("seed", "provenance")}
+    return [record["method"]["name"], record["data"]["fingerprint"], settings]
+
+
+def _read_run(name: str, places: Places) -> Side:
     """A run by its folder or its id below ``runs``.
 
     Raises:
@@ -130,16 +168,24 @@ def read_side(name: str, places: Places) -> Side:
     if not predictions.is_file():
         raise DataError(f"{folder}: kept no predictions.parquet; repeat the run, or `gazebench eval` its weights")
     record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
-    return Side(name, folder, record, pd.read_parquet(predictions).set_index("person_id"))
+    seeds = () if record["seed"] is None else (int(record["seed"]),)
+    return Side(name, folder, record, pd.read_parquet(predictions).set_index("person_id"), seeds)
 
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """Two runs joined on the people both have a value of."""
+    """Two runs joined on the people both have a value of.
+
+    Attributes:
+        name, digits: of what is compared.
+        higher: whether more of it is better.
+        joined: by person id ``a`` and ``b``, ``image_id``, ``group`` and ``subset``.
+    """
 
     a: Side
     b: Side
-    use: Use
+    name: str
+    digits: int
     higher: bool
     joined: pd.DataFrame
 
@@ -169,7 +215,7 @@ def join(a: Side, b: Side, protocol: Protocol, metric: str) -> Pair:
     joined = a.people[["image_id", "group", "subset", column]].rename(columns={column: "a"})
     joined = joined.join(b.people[[column]].rename(columns={column: "b"}), how="inner").dropna(subset=["a", "b"])
     use = next(use for use in protocol.metrics if use.name == metric)
-    return Pair(a, b, use, protocol.higher_is_better(metric), joined)
+    return Pair(a, b, metric, use.digits, protocol.higher_is_better(metric), joined)
 
 
 def _is_mean(use: Use) -> bool:
@@ -210,15 +256,84 @@ def traits(dataset: GazeDataset, records: Records) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["person_id", "head", "distance", "crowd"]).set_index("person_id")
 
 
+# In or out of the frame ----------------------------------------------------------------------------------------
+
+
+def in_or_out(a: Side, b: Side, protocol: Protocol, records: Records) -> Pair | None:
+    """The two runs' in/out scores of the people whose label the protocol counts, with that label in ``inout``.
+
+    None where the protocol, or one of the runs, has no in/out.
+    """
+    use = next((use for use in protocol.metrics if use.metric is InOutAP), None)
+    if use is None or any(side.people["inout"].isna().all() for side in (a, b)):
+        return None
+    joined = a.people[["image_id", "group", "subset", "inout"]].rename(columns={"inout": "a"})
+    joined = joined.join(b.people[["inout"]].rename(columns={"inout": "b"}), how="inner")
+    labels = pd.Series(records.inout, index=[str(person) for person in records.person_id])
+    if use.where is not None:
+        column, counted = use.where
+        labels = labels[np.isin(records.columns[column], list(counted))]
+    joined = joined.join(labels.rename("inout"), how="inner").dropna(subset=["a", "b"])
+    joined = joined[joined["inout"].isin((IN_FRAME, OUT_OF_FRAME))]
+    return Pair(a, b, "in/out", use.digits, True, joined) if joined["inout"].nunique() == 2 else None
+
+
+def inout_slices(pair: Pair, seed: int = 0) -> list[Difference]:
+    """Average precision over everybody; where scores are probabilities, what is given to the truth, by what it is."""
+    truth = (pair.joined["inout"] == IN_FRAME).to_numpy()
+    a, b = pair.joined["a"].to_numpy(dtype=float), pair.joined["b"].to_numpy(dtype=float)
+    clusters = list(pair.joined["group"])
+    found = [precision_difference("everybody (average precision)", truth, a, b, clusters, seed)]
+    if min(a.min(), b.min()) < 0 or max(a.max(), b.max()) > 1:
+        return found
+    for name, mask, side in (("in frame", truth, 1.0), ("out of frame", ~truth, -1.0)):
+        given = [(side * scores[mask]) + (side < 0) for scores in (a, b)]
+        names = [cluster for cluster, chosen in zip(clusters, mask, strict=True) if chosen]
+        found.append(difference(f"{name} (probability given to it)", *given, names, seed))
+    return found
+
+
+def precision_difference(
+    what: str, truth: npt.NDArray[np.bool_], a: FloatArray, b: FloatArray, clusters: Sequence[str], seed: int = 0
+) -> Difference:
+    """As ``difference``, of the average precision of two scorings (N,) of the same people.
+
+    Whole sources are drawn by giving their people weights; where the runs are interchangeable, a source's scores
+    could as well be the other run's.
+    """
+    names, owner = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
+    whole, one, other = np.ones((1, len(truth))), a[None], b[None]
+
+    def gap(first: FloatArray, second: FloatArray, weight: FloatArray) -> FloatArray:
+        return F.average_precisions(second, truth, weight) - F.average_precisions(first, truth, weight)
+
+    low = high = p = math.nan
+    if len(names) > 1:
+        rng = np.random.default_rng(seed)
+        drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=INOUT_DRAWS).astype(float)
+        swapped = rng.integers(0, 2, drawn.shape, dtype=bool)
+        parts = range(0, INOUT_DRAWS, 50)  # a hundred draws of a large test set at once would fill the memory
+        gaps = np.concatenate([gap(one, other, drawn[i : i + 50, owner]) for i in parts])
+        low, high = map(float, np.nanquantile(gaps, (0.025, 0.975)))
+        swaps = (swapped[i : i + 50, owner] for i in parts)
+        chance = np.concatenate([gap(np.where(s, other, one), np.where(s, one, other), whole) for s in swaps])
+        p = float((1 + (np.abs(chance) >= np.abs(gap(one, other, whole)) - 1e-12).sum()) / (1 + INOUT_DRAWS))
+    ends = (float(F.average_precisions(scores, truth, whole)[0]) for scores in (one, other))
+    return Difference(what, len(a), len(names), *ends, low, high, p)
+
+
+# Writing -------------------------------------------------------------------------------------------------------
+
+
 def words(pair: Pair, found: Sequence[Difference]) -> list[str]:
     """What the numbers say, a sentence a group."""
-    digits, lines = pair.use.digits, []
+    digits, lines = pair.digits, []
     for one in found:
         better = (one.mean > 0) == pair.higher
         share = f" ({100 * abs(one.mean) / abs(one.a):.0f}%)" if one.a else ""
         span = f"95% interval {one.low:+.{digits}f} to {one.high:+.{digits}f}, p = {one.p:.4f}"
         who = f"{one.what}: {one.people:,} people of {one.clusters:,} sources"
-        change = f"{pair.use.name} {one.a:.{digits}f} → {one.b:.{digits}f}"
+        change = f"{pair.name} {one.a:.{digits}f} → {one.b:.{digits}f}"
         if math.isnan(one.low):
             lines.append(f"{who}: {change}; one source says nothing about chance.")
         elif one.clear:
@@ -230,7 +345,7 @@ def words(pair: Pair, found: Sequence[Difference]) -> list[str]:
 
 def table(pair: Pair, found: Sequence[Difference]) -> str:
     """The same as a Markdown table."""
-    digits = pair.use.digits
+    digits = pair.digits
     rows = [
         [one.what, f"{one.people:,}", f"{one.clusters:,}", format_value(one.a, digits), format_value(one.b, digits),
          f"{one.mean:+.{digits}f}", f"{one.low:+.{digits}f} to {one.high:+.{digits}f}", f"{one.p:.4f}"]
@@ -253,7 +368,7 @@ def plot(pair: Pair, found: Sequence[Difference]) -> Figure:
     axis.axvline(0, color="#999999", linewidth=1)
     axis.set_yticks(range(len(found)), [f"{one.what} ({one.people:,})" for one in found])
     axis.invert_yaxis()
-    axis.set_xlabel(f"worse  ←  {pair.use.name}: {pair.b.title} against {pair.a.title}  →  better")
+    axis.set_xlabel(f"worse  ←  {pair.name}: {pair.b.title} against {pair.a.title}  →  better")
     return figure
 
 
@@ -281,7 +396,7 @@ def samples(pair: Pair, dataset: GazeDataset, records: Records, best: bool, coun
             axis = axes[row][column]
             axis.set_axis_off()
             draw(axis, picture, head, points, (said["x"], said["y"]), heatmap)
-            axis.set_title(f"{side.title}\n{pair.use.name} {values[name]:.{pair.use.digits}f}", fontsize=9)
+            axis.set_title(f"{side.title}\n{pair.name} {values[name]:.{pair.digits}f}", fontsize=9)
     return figure
 
 
@@ -305,18 +420,24 @@ def main(arguments: Sequence[str], places: Places) -> int:
     dataset = Config(settings).dataset(**settings["dataset"])
     records = dataset.records("test")
     found = slices(pair, dataset, records, given.seed)
-    page(given.out, pair, dataset, records, found)
+    inout = in_or_out(a, b, kind.protocol, records)
+    found_inout = [] if inout is None else inout_slices(inout, given.seed)
+    page(given.out, pair, dataset, records, found, inout, found_inout)
     print(f"A: {a.title} ({a.folder.name})\nB: {b.title} ({b.folder.name})\n")
-    print("\n".join(words(pair, found)))
+    print("\n".join(words(pair, found) + ([] if inout is None else words(inout, found_inout))))
     print(f"\npage {given.out / 'README.md'}")
     return 0
 
 
-def page(folder: Path, pair: Pair, dataset: GazeDataset, records: Records, found: Sequence[Difference]) -> None:
+def page(
+    folder: Path, pair: Pair, dataset: GazeDataset, records: Records, found: Sequence[Difference], inout: Pair | None,
+    found_inout: Sequence[Difference],
+) -> None:  # fmt: skip
     """``README.md`` with its pictures."""
     folder.mkdir(parents=True, exist_ok=True)
     drawings: dict[str, Callable[[], Figure | None]] = {
         "difference.png": lambda: plot(pair, found),
+        "inout.png": lambda: plot(inout, found_inout) if inout else None,
         "best.png": lambda: samples(pair, dataset, records, best=True),
         "worst.png": lambda: samples(pair, dataset, records, best=False),
     }
@@ -329,7 +450,7 @@ def page(folder: Path, pair: Pair, dataset: GazeDataset, records: Records, found
             drawn[name] = f"![]({name})"
     left_out = len(pair.a.people) - len(pair.joined)
     lines = [
-        f"# {pair.b.title} against {pair.a.title}: {pair.use.name} on {dataset.card.title}", "",
+        f"# {pair.b.title} against {pair.a.title}: {pair.name} on {dataset.card.title}", "",
         "<!-- generated by `gazebench compare`; do not edit -->", "",
         f"A: {pair.a.title}, run `{pair.a.record['run']}`, class {pair.a.record['status']['class']}. "
         f"B: {pair.b.title}, run `{pair.b.record['run']}`, class {pair.b.record['status']['class']}. "
@@ -338,13 +459,22 @@ def page(folder: Path, pair: Pair, dataset: GazeDataset, records: Records, found
         f"Intervals: percentile bootstrap over sources (clips, pictures), {DRAWS:,} draws; p: sign flips of whole "
         "sources, two-sided, not corrected for the number of groups looked at. Chance of training is not in it; "
         "several seeds are for that.", "",
+        *(_inout_lines(inout, found_inout) if inout else ()),
         *(line for name, text in drawn.items() for line in (f"## {_HEADINGS[name]}", "", text, "")),
     ]  # fmt: skip
     write_atomically(folder / "README.md", "\n".join(lines).rstrip("\n") + "\n")
 
 
+def _inout_lines(pair: Pair, found: Sequence[Difference]) -> list[str]:
+    return [
+        "## In or out of the frame", "", *(f"- {line}" for line in words(pair, found)), "", table(pair, found), "",
+        f"Average precision: {INOUT_DRAWS:,} draws; p: scores of whole sources swapped between the two.", "",
+    ]  # fmt: skip
+
+
 _HEADINGS = {
     "difference.png": "Where B is better",
+    "inout.png": "Where B tells better who looks out of the frame",
     "best.png": "Where B gains most (A above, B below)",
     "worst.png": "Where B loses most (A above, B below)",
 }

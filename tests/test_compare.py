@@ -5,11 +5,13 @@ import shutil
 
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score
 
 from gazebench import compare
 from gazebench.bench import Places, bench
 from gazebench.cli import main
 from gazebench.contract import small_config
+from gazebench.metrics import functional
 from gazebench.registry import load_dataset
 from gazebench.types import DataError
 
@@ -55,14 +57,48 @@ def test_one_source_says_nothing_about_chance():
     assert not found.clear
 
 
+def test_average_precisions_of_draws_are_scikit_learns():
+    rng = np.random.default_rng(3)
+    truth = rng.random(40) < 0.5
+    scores = rng.integers(0, 8, (30, 40)) / 8  # many ties
+    weight = rng.integers(0, 4, (30, 40)).astype(float)
+    expected = [average_precision_score(truth, s, sample_weight=w) for s, w in zip(scores, weight, strict=True)]
+    assert functional.average_precisions(scores, truth, weight) == pytest.approx(expected, abs=1e-12)
+    shared = [average_precision_score(truth, scores[0], sample_weight=w) for w in weight]
+    assert functional.average_precisions(scores[:1], truth, weight) == pytest.approx(shared, abs=1e-12)
+    plain = [average_precision_score(truth, s) for s in scores]
+    assert functional.average_precisions(scores, truth, np.ones((1, 40))) == pytest.approx(plain, abs=1e-12)
+
+
+def test_average_precision_is_compared_by_drawing_whole_sources():
+    rng = np.random.default_rng(2)
+    clusters = np.repeat(np.arange(25), rng.integers(1, 6, 25))
+    truth = rng.random(len(clusters)) < 0.6
+    a = truth + rng.normal(0, 1.5, len(truth))
+    b = truth + rng.normal(0, 0.7, len(truth))
+    found = compare.precision_difference("", truth, a, b, list(map(str, clusters)))
+    assert found.mean == pytest.approx(average_precision_score(truth, b) - average_precision_score(truth, a))
+    draws = []
+    for _ in range(300):
+        people = np.concatenate([np.flatnonzero(clusters == c) for c in rng.integers(0, 25, 25)])
+        draws.append(
+            average_precision_score(truth[people], b[people]) - average_precision_score(truth[people], a[people])
+        )
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(draws, [0.025, 0.975])), abs=0.05)
+    assert found.p < 0.1
+    same = compare.precision_difference("", truth, a, a, list(map(str, clusters)))
+    assert (same.mean, same.p) == (0, 1)
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Two baselines on the same scenes."""
+    """Two baselines on the same scenes, the second with two seeds."""
     folder = tmp_path_factory.mktemp("compare")
     places = Places(folder / "runs", folder / "boards")
     found = {}
-    for name in ("center", "random"):
-        found[name] = bench(small_config(name, "gazeworld", "--dataset.test=24"), places).folder
+    for name, seed in (("center", 0), ("random", 0), ("random", 1)):
+        key = name if not seed else f"{name}-{seed}"
+        found[key] = bench(small_config(name, "gazeworld", "--dataset.test=24", f"--seed={seed}"), places).folder
     return places, found
 
 
@@ -92,6 +128,42 @@ def test_groups_are_those_of_their_names(runs):
     head, points = records.head[row], records.points_of(row)
     expected = np.hypot(*(points.mean(0) - [(head[0] + head[2]) / 2, (head[1] + head[3]) / 2]))
     assert facts.loc[person, "distance"] == pytest.approx(expected)
+
+
+def with_inout(side, scores):
+    people = side.people.assign(inout=scores)
+    return compare.Side(side.name, side.folder, side.record, people, side.seeds)
+
+
+def test_in_and_out_of_frame_are_told_apart(runs):
+    pair = pair_of(runs)
+    records = WORLD(train=6, val=3, test=24).records("test")
+    assert compare.in_or_out(pair.a, pair.b, WORLD.protocol, records) is None, "these methods say nothing of it"
+    truth = pair.a.people["target_inout"].to_numpy(dtype=float)
+    rng = np.random.default_rng(0)
+    guess, sure = rng.random(len(truth)), 0.2 + 0.6 * truth
+    both = compare.in_or_out(with_inout(pair.a, guess), with_inout(pair.b, sure), WORLD.protocol, records)
+    everybody, inside, outside = compare.inout_slices(both)
+    assert everybody.people == inside.people + outside.people == len(truth)
+    assert everybody.b == 1
+    assert everybody.a == pytest.approx(average_precision_score(truth, guess))
+    assert (inside.a, inside.b) == pytest.approx((guess[truth == 1].mean(), 0.8))
+    assert (outside.a, outside.b) == pytest.approx((1 - guess[truth == 0].mean(), 0.8))
+    assert "in/out" in compare.words(both, [everybody])[0]
+    logits = compare.in_or_out(with_inout(pair.a, guess), with_inout(pair.b, 9 * sure), WORLD.protocol, records)
+    assert len(compare.inout_slices(logits)) == 1, "only ranks count where scores are no probabilities"
+
+
+def test_seeds_of_a_side_are_averaged(runs):
+    places, found = runs
+    one, two = (compare.read_side(str(found[name]), places) for name in ("random", "random-1"))
+    both = compare.read_side(f"{found['random'].name},{found['random-1'].name}", places)
+    assert both.title == "Random, seeds 0, 1"
+    mean = (one.people["metric_avg_l2"] + two.people["metric_avg_l2"].reindex(one.people.index)) / 2
+    assert both.people["metric_avg_l2"].to_numpy() == pytest.approx(mean.to_numpy(), nan_ok=True)
+    for names, message in (("random,center", "more than the seed"), ("random,random", "every seed once")):
+        with pytest.raises(DataError, match=message):
+            compare.read_side(",".join(found[name].name for name in names.split(",")), places)
 
 
 def test_better_follows_the_direction_of_the_metric(runs):

@@ -340,6 +340,30 @@ def average_precision(scores: Tensor, positive: Tensor) -> float | None:
     return float(average_precision_score(truth, scores.double().cpu().numpy()))
 
 
+def average_precisions(
+    scores: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_], weight: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """(D,) average precisions of D weighted draws at once, each as scikit-learn's, whose checks cost more than the sum.
+
+    Args:
+        scores: (D, N) or (1, N), where all draws have the same.
+        positive: (N,).
+        weight: (D, N) or (1, N), >= 0; a draw without positives has NaN.
+    """
+    order = np.argsort(-scores, axis=1, kind="stable")
+    ranked = np.take_along_axis(scores, order, axis=1)
+    truth, mass = np.broadcast_arrays(positive[order], np.take_along_axis(*np.broadcast_arrays(weight, order), 1))
+    hits, counted = (mass * truth).cumsum(axis=1), mass.cumsum(axis=1)
+    with np.errstate(invalid="ignore"):
+        precision = np.nan_to_num(hits / counted)
+        # People of one score come in together: each has the precision at the last of them.
+        last = np.append(ranked[:, 1:] != ranked[:, :-1], np.ones((len(ranked), 1), dtype=bool), axis=1)
+        place = np.where(last, np.arange(ranked.shape[1]), ranked.shape[1])
+        end = np.minimum.accumulate(place[:, ::-1], axis=1)[:, ::-1]
+        shared = np.take_along_axis(precision, np.broadcast_to(end, precision.shape), axis=1)
+        return np.asarray((mass * truth * shared).sum(axis=1) / hits[:, -1])
+
+
 def _point_in_head(point: Tensor, head: Tensor, pairs: Tensor) -> Tensor:
     """(N,) bool: whether j's point lies strictly inside i's head (the bounds do not belong to it here)."""
     box, looked = head.double()[pairs[:, 0]], point.double()[pairs[:, 1]]
