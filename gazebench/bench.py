@@ -386,6 +386,7 @@ def make_record(
         "dataset": config.dataset_name,
         "status": {"class": klass, "reasons": reasons},
         "metrics": results.metrics_block(scored.metrics),
+        "intervals": results.INTERVALS,
         "samples": {
             "people": scored.people,
             "images": scored.images,

@@ -21,15 +21,15 @@ from tabulate import tabulate
 from gazebench.bench import Places
 from gazebench.config import Config
 from gazebench.dataset import GazeDataset
+from gazebench.intervals import DRAWS, bootstrap, format_value, mean_of
 from gazebench.metrics import functional as F
 from gazebench.metrics.classes import GazeMetric, InOutAP
 from gazebench.protocol import Protocol, Use
 from gazebench.registry import load_dataset
 from gazebench.report import draw
-from gazebench.results import format_value, write_atomically
+from gazebench.results import write_atomically
 from gazebench.types import IN_FRAME, OUT_OF_FRAME, DataError, FloatArray, Records, clean_boxes, normalise
 
-DRAWS = 9_999
 INOUT_DRAWS = 999
 """Of average precision, which is no mean and takes a sort a draw."""
 USAGE = """gazebench compare A B [--metric NAME] [--out DIR] [--runs DIR] [--seed N]
@@ -77,21 +77,12 @@ def difference(what: str, a: FloatArray, b: FloatArray, clusters: Sequence[str],
     People of one clip, or of one picture, are no independent witnesses; so whole sources are drawn and flipped.
     """
     names, owner = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
-    gap = np.bincount(owner, weights=b - a, minlength=len(names)).astype(np.float64)
-    count = np.bincount(owner, minlength=len(names)).astype(float)
-    low = high = p = math.nan
+    low, high = map(float, bootstrap(mean_of(b - a, owner, len(names)), len(names), seed=seed))
+    p = math.nan
     if len(names) > 1:
-        found = stats.bootstrap(
-            (gap, count), _ratio, paired=True, vectorized=True, method="percentile", n_resamples=DRAWS, batch=500,
-            rng=np.random.default_rng(seed),
-        )  # fmt: skip
-        low, high = map(float, found.confidence_interval)
+        gap = np.bincount(owner, weights=b - a, minlength=len(names)).astype(np.float64)
         p = _sign_flips(gap, np.random.default_rng(seed))
     return Difference(what, len(a), len(names), float(a.mean()), float(b.mean()), low, high, p)
-
-
-def _ratio(gap: FloatArray, count: FloatArray, axis: int = -1) -> FloatArray:
-    return np.asarray(gap.sum(axis) / count.sum(axis))
 
 
 def _sign_flips(gap: FloatArray, rng: np.random.Generator) -> float:

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gazebench.decode import DECODERS
+from gazebench.intervals import bootstrap, mean_of
+from gazebench.metrics.classes import GazeMetric
 from gazebench.protocol import ALL, SUBSETS, Protocol
-from gazebench.types import SOCIAL, Batch, Prediction, sample_key
+from gazebench.types import SOCIAL, Batch, FloatArray, Prediction, sample_key
 
 
 @dataclass(frozen=True)
 class Score:
-    """A metric's value and the number of people (or pairs, or annotated scores) it was taken over."""
+    """A metric's value and the number of people (or pairs, or annotated scores) it was taken over.
+
+    ``low`` and ``high`` are its 95% interval over ``sources`` clips or pictures (``intervals.bootstrap``); None where
+    it was not asked for, where there is a single source, or where some draw of them has no value.
+    """
 
     value: float
     count: int
+    low: float | None = None
+    high: float | None = None
+    sources: int | None = None
 
 
 @dataclass(frozen=True)
@@ -88,9 +99,11 @@ class Evaluator(nn.Module):
         }
         fields |= {f"{name}_score": _probabilities(name, prediction, len(fields["pairs"])) for name in SOCIAL}
         keys = {"person": _keys(batch.person_ids)}
+        sources = {"person": _keys(batch.groups[image] for image in batch.image_index.tolist())}
         if any(targets.extra.get(name) is not None for name in SOCIAL):
             ids = batch.person_ids
             keys["pair"] = _keys(f"{ids[i]}\n{ids[j]}" for i, j in fields["pairs"].tolist())
+            sources["pair"] = sources["person"][fields["pairs"][:, 0]]
         in_subset = {
             subset: torch.tensor([subset == mine for mine in targets.subset], dtype=torch.bool)
             for subset in SUBSETS[1:]
@@ -107,23 +120,31 @@ class Evaluator(nn.Module):
                 counts = torch.tensor([name in counted for name in targets.extra[column]], dtype=torch.bool)[sample]
                 value, sample = value[counts], sample[counts]
             values[use.name] = (value, sample)
-            key = keys[first.unit][sample]
-            first.add(key, value)
+            key, source = keys[first.unit][sample], sources[first.unit][sample]
+            first.add(key, value, source)
             for subset in SUBSETS[1:] if use.subsets else ():
                 metric: Any = self.metrics[_key(use.name, subset)]
                 inside = in_subset[subset][sample]
-                metric.add(key[inside], value[inside])
+                metric.add(key[inside], value[inside], source[inside])
         return ScoredBatch(batch, prediction, point, values)
 
-    def compute(self) -> dict[str, dict[str, Score]]:
-        """``{metric: {subset: Score}}``; what had no sample is absent."""
+    def compute(self, *, intervals: bool = False) -> dict[str, dict[str, Score]]:
+        """``{metric: {subset: Score}}``; what had no sample is absent.
+
+        Args:
+            intervals: also find the 95% interval of every value; seconds on thousands of pictures.
+        """
         scores: dict[str, dict[str, Score]] = {}
+        found: dict[tuple[str, str], GazeMetric] = {}
         for use in self.protocol.metrics:
             for subset in SUBSETS if use.subsets else (ALL,):
                 metric: Any = self.metrics[_key(use.name, subset)]
                 value = metric.compute()
                 if value.numel():
                     scores.setdefault(use.name, {})[subset] = Score(float(value), int(metric.count))
+                    found[use.name, subset] = metric
+        for (name, subset), (low, high, sources) in _intervals(found).items() if intervals else ():
+            scores[name][subset] = replace(scores[name][subset], low=low, high=high, sources=sources)
         return scores
 
     def reset(self) -> None:
@@ -140,6 +161,44 @@ class Evaluator(nn.Module):
         if tuple(heatmap.shape[-2:]) == self.protocol.heatmap_size:
             return heatmap
         return F.interpolate(heatmap[:, None], self.protocol.heatmap_size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def _intervals(metrics: Mapping[tuple[str, str], GazeMetric]) -> dict[tuple[str, str], tuple[float, float, int]]:
+    """Lower end, upper end and number of sources, by what the metrics are called.
+
+    Means over the same people are taken together: drawing thousands of pictures thousands of times is what costs.
+    """
+    together: dict[bytes, list[tuple[str, str]]] = {}
+    for name, metric in metrics.items():
+        assert metric.once is not None, "compute() comes first"
+        alone = b"" if _is_mean(metric) else repr(name).encode()
+        together.setdefault(metric.once[1].numpy().tobytes() + alone, []).append(name)
+    found = {}
+    for names in together.values():
+        ends, sources = _drawn([metrics[name] for name in names])
+        for name, (low, high) in zip(names, ends, strict=True):
+            if math.isfinite(low) and math.isfinite(high):
+                found[name] = (low, high, sources)
+    return found
+
+
+def _drawn(metrics: Sequence[GazeMetric]) -> tuple[list[tuple[float, float]], int]:
+    """The ends of the intervals of metrics over the same people, and the number of their sources."""
+    once = [metric.once for metric in metrics if metric.once is not None]
+    values = np.concatenate([values.numpy() for values, _ in once], axis=1)
+    names, owner = np.unique(once[0][1].numpy(), return_inverse=True)
+    sources = len(names)
+
+    def pooled(counts: FloatArray) -> FloatArray:
+        return metrics[0].drawn(values, counts[:, owner])[None]
+
+    statistic = mean_of(values, owner, sources) if _is_mean(metrics[0]) else pooled
+    low, high = bootstrap(statistic, sources, samples=len(values))
+    return list(zip(low.tolist(), high.tolist(), strict=True)), sources
+
+
+def _is_mean(metric: GazeMetric) -> bool:
+    return type(metric).reduce is GazeMetric.reduce
 
 
 def _probabilities(name: str, prediction: Prediction, pairs: int) -> Tensor | None:

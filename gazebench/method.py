@@ -227,16 +227,16 @@ class Method(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Logs the validation scores under ``val/<metric>``."""
-        for name, subsets in self._finish().items():
+        for name, subsets in self._finish(intervals=False).items():
             self.log(f"val/{name}", subsets["all"].value, prog_bar=name == self._headline, sync_dist=False)
 
     def on_test_epoch_end(self) -> None:
-        """Keeps the scores in ``self.scores``."""
-        self.scores = self._finish()
+        """Keeps the scores, with their intervals, in ``self.scores``."""
+        self.scores = self._finish(intervals=True)
 
-    def _finish(self) -> dict[str, dict[str, Score]]:
+    def _finish(self, *, intervals: bool) -> dict[str, dict[str, Score]]:
         assert self.evaluator is not None
-        scores = self.evaluator.compute()
+        scores = self.evaluator.compute(intervals=intervals)
         self.evaluator.reset()
         return scores
 

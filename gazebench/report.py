@@ -18,8 +18,9 @@ from tabulate import tabulate
 from gazebench.bench import Outcome
 from gazebench.config import Config, provenance
 from gazebench.dataset import GazeDataset
+from gazebench.intervals import format_value
 from gazebench.protocol import SUBSETS, Protocol
-from gazebench.results import format_value, write_atomically
+from gazebench.results import write_atomically
 from gazebench.types import IN_FRAME, clean_boxes, normalise
 
 HEAD, TRUTH, ANSWER = "#16a34a", "#facc15", "#e11d48"

@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,6 +23,7 @@ import pandas as pd
 
 import gazebench
 from gazebench.evaluation import Score
+from gazebench.intervals import DRAWS, METHOD, format_value
 from gazebench.protocol import ALL, SUBSETS, Protocol
 from gazebench.types import DataError
 
@@ -29,6 +31,8 @@ SCHEMA_VERSION = 1
 PACKAGE = Path(gazebench.__file__).resolve().parent
 CHECKOUT = PACKAGE.parent if (PACKAGE.parent / "pyproject.toml").is_file() else None
 CODE_FOLDERS = ("gazebench", "methods", "datasets", "splits")
+INTERVALS = {"level": 0.95, "method": METHOD, "draws": DRAWS}
+"""How ``low`` and ``high`` of a metric were found; records of before have neither."""
 
 _TEXT = {"type": "string"}
 _COUNT = {"type": "integer", "minimum": 0}
@@ -76,12 +80,16 @@ SCHEMA: dict[str, Any] = {
                         "type": "object",
                         "additionalProperties": False,
                         "required": ["value", "count"],
-                        "properties": {"value": _NUMBER, "count": {"type": "integer", "minimum": 1}},
+                        "properties": {"value": _NUMBER, "count": {"type": "integer", "minimum": 1},
+                                       "low": _NUMBER, "high": _NUMBER,
+                                       "sources": {"type": "integer", "minimum": 2}},
+                        "dependentRequired": {"low": ["high", "sources"], "high": ["low"], "sources": ["low"]},
                     }
                     for subset in SUBSETS
                 },
             },
         },
+        "intervals": {"type": "object", "required": ["level", "method", "draws"]},
         "samples": {
             "type": "object",
             "required": ["people", "images", "skipped_images"],
@@ -127,9 +135,12 @@ def validate(record: Mapping[str, Any], where: str = "record") -> None:
 
 
 def metrics_block(scores: Mapping[str, Mapping[str, Score]]) -> dict[str, Any]:
-    """The ``metrics`` part of a record."""
+    """The ``metrics`` part of a record: value and count, and the ends of the interval where there is one."""
     return {
-        name: {subset: {"value": score.value, "count": score.count} for subset, score in subsets.items()}
+        name: {
+            subset: {key: value for key, value in asdict(score).items() if value is not None}
+            for subset, score in subsets.items()
+        }
         for name, subsets in scores.items()
     }
 
@@ -312,11 +323,6 @@ def _subsets_by(record: Mapping[str, Any]) -> str | None:
 
 def _column(metric: str, subset: str) -> str:
     return metric if subset == ALL else f"{metric} ({subset})"
-
-
-def format_value(value: Any, digits: int = 4) -> str:
-    """A metric's value as tables show it; an absent one is a dash."""
-    return "-" if value is None or pd.isna(value) else f"{value:.{digits}f}"
 
 
 # Where a number comes from -----------------------------------------------------------------------------------

@@ -69,7 +69,8 @@ def score(path: Path, data: str, options: Sequence[str], places: Places) -> tupl
         "method": {"name": _slug(known.title), "title": known.title, "family": "file"},
         "dataset": name_of("datasets", data),
         "status": {"class": "smoke", "reasons": reasons},
-        "metrics": results.metrics_block(evaluator.compute()),
+        "metrics": results.metrics_block(evaluator.compute(intervals=True)),
+        "intervals": results.INTERVALS,
         "samples": {
             "people": records.people,
             "images": len(records),

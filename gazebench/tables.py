@@ -17,11 +17,11 @@ from tabulate import tabulate
 
 from gazebench import published, results
 from gazebench.bench import Places
+from gazebench.intervals import Interval, interval
 from gazebench.published import PublishedTable, Recipe, Row, Vocabulary
 from gazebench.registry import RegistryError, load_dataset, load_method
 from gazebench.results import write_atomically
 from gazebench.study.command import main as study
-from gazebench.study.summary import Interval, interval
 from gazebench.types import DataError
 
 FORMATS = ("md", "tex", "html", "csv")

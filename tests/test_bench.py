@@ -19,6 +19,7 @@ from gazebench.bench import Places, RunningError, bench, initial_weights
 from gazebench.cli import main
 from gazebench.config import resolve
 from gazebench.contract import small_config
+from gazebench.intervals import bootstrap, mean_of
 from gazebench.types import DataError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,7 +57,13 @@ def test_a_run_leaves_everything_behind(places):
         assert record["metrics"][metric]["all"]["value"] == pytest.approx(column.mean(), abs=1e-12)
         part = column[per_person["subset"] == "consistent"]
         if len(part):
-            assert record["metrics"][metric]["consistent"] == pytest.approx({"value": part.mean(), "count": len(part)})
+            stored = record["metrics"][metric]["consistent"]
+            assert (stored["value"], stored["count"]) == pytest.approx((part.mean(), len(part)))
+    scored = per_person.dropna(subset="metric_avg_l2")
+    names, owner = np.unique(scored["group"], return_inverse=True)
+    low, high = bootstrap(mean_of(scored["metric_avg_l2"].to_numpy(), owner, len(names)), len(names))
+    stored = record["metrics"]["avg_l2"]["all"]
+    assert (stored["low"], stored["high"], stored["sources"]) == pytest.approx((float(low), float(high), len(names)))
 
 
 def test_same_seed_same_result_other_seed_another(places, tmp_path):

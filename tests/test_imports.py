@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
     {"_version", "types", "processes"},
-    {"decode", "metrics", "transforms", "images", "annotation_cache", "weights", "world", "vlm"},
+    {"decode", "intervals", "metrics", "transforms", "images", "annotation_cache", "weights", "world", "vlm"},
     {"vocabulary"},
     {"nn", "protocol", "subsets"},
     {"evaluation", "dataset"},

@@ -21,12 +21,13 @@ from scipy import stats
 from gazebench.bench import Places, bench
 from gazebench.cli import main
 from gazebench.config import resolve
+from gazebench.intervals import Interval, interval
 from gazebench.registry import entries
 from gazebench.study import command, page, running
 from gazebench.study.measured import Measured
 from gazebench.study.plan import Claim, read_plan
 from gazebench.study.store import Store
-from gazebench.study.summary import Column, Interval, Line, csv, interval, markdown, marks
+from gazebench.study.summary import Column, Line, csv, markdown, marks
 from gazebench.types import DataError
 
 ROOT = Path(__file__).resolve().parent.parent

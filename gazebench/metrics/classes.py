@@ -6,16 +6,18 @@ with the key of the person they belong to, gathers them over processes, and drop
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from gazebench.metrics import functional as F
 from gazebench.metrics.functional import Plane, Values
-from gazebench.types import IN_FRAME, UNKNOWN
+from gazebench.types import IN_FRAME, UNKNOWN, FloatArray
 
 
 class GazeMetric(Metric, ABC):
@@ -36,6 +38,7 @@ class GazeMetric(Metric, ABC):
     is_differentiable: bool = False
     full_state_update: bool = False
     keys: Any
+    sources: Any
 
     def __init__(self, variant: str = "", **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -43,6 +46,7 @@ class GazeMetric(Metric, ABC):
         # where everybody has one annotation; a name of its own keeps each apart.
         self._stored = f"stored_{type(self).__name__}{variant}"
         self.add_state("keys", default=[], dist_reduce_fx="cat")
+        self.add_state("sources", default=[], dist_reduce_fx="cat")
         self.add_state(self._stored, default=[], dist_reduce_fx="cat")
 
     @property
@@ -59,9 +63,16 @@ class GazeMetric(Metric, ABC):
         values, people = self.values(**{name: fields[name] for name in self.fields})
         self.add(keys.to(people.device)[people], values)
 
-    def add(self, keys: Tensor, values: Tensor) -> None:
-        """Adds values that ``values`` made, with the keys of their people."""
+    def add(self, keys: Tensor, values: Tensor, sources: Tensor | None = None) -> None:
+        """Adds values that ``values`` made, with the keys of their people.
+
+        Args:
+            keys: (K,) int64.
+            values: (K,) or (K, n).
+            sources: (K,) int64, the same for people of one clip or picture; everybody for themselves when left out.
+        """
         self.keys.append(keys.to(self.device))
+        self.sources.append((keys if sources is None else sources).to(self.device))
         self.stored.append(values.to(self.device, torch.float64).reshape(len(values), self.columns))
         self._update_count += 1  # what the wrapped update does; compute() warns without it
         self._computed = None
@@ -74,11 +85,18 @@ class GazeMetric(Metric, ABC):
 
     def compute(self) -> Tensor:
         """The metric, float64 (); shape (0,) where there is none."""
-        return self.reduce(self._once())
+        self.once = self._once()
+        return self.reduce(self.once[0])
 
     def reduce(self, values: Tensor) -> Tensor:
         """From all people's values to the metric: their mean."""
         return values.mean() if len(values) else values.new_zeros(0)
+
+    def drawn(self, values: FloatArray, weights: FloatArray) -> FloatArray:
+        """(B,) what ``reduce`` gives where the values (K, n) are there (B, K) times; NaN where it gives nothing."""
+        rows = torch.from_numpy(values)
+        found = [self.reduce(rows.repeat_interleave(torch.from_numpy(times), dim=0)) for times in weights.astype(int)]
+        return np.array([float(value) if value.numel() else math.nan for value in found])
 
     @property
     def count(self) -> int:
@@ -86,23 +104,26 @@ class GazeMetric(Metric, ABC):
         return self._count
 
     _count: int = 0
+    once: tuple[Tensor, Tensor] | None = None
+    """After ``compute``: everybody's values (K, n), of all processes, and the sources (K,) they are from."""
 
     def reset(self) -> None:
         """Forgets everybody."""
         super().reset()
-        self._count = 0
+        self._count, self.once = 0, None
 
-    def _once(self) -> Tensor:
+    def _once(self) -> tuple[Tensor, Tensor]:
         if not len(self.keys):
             self._count = 0
-            return torch.zeros(0, self.columns, dtype=torch.float64)
-        keys, stored = (torch.cat(s) if isinstance(s, list) else s for s in (self.keys, self.stored))
+            return torch.zeros(0, self.columns, dtype=torch.float64), torch.zeros(0, dtype=torch.int64)
+        parts = (self.keys, self.stored, self.sources)
+        keys, stored, sources = (torch.cat(part) if isinstance(part, list) else part for part in parts)
         first = torch.full_like(keys, len(keys))
         _, group = torch.unique(keys, return_inverse=True)
         first = first.scatter_reduce_(0, group, torch.arange(len(keys), device=keys.device), "amin")
         once = first[: int(group.max()) + 1] if len(keys) else first
         self._count = len(once)
-        return stored[once]  # in the order of the keys, so that no sum depends on who saw whom
+        return stored[once], sources[once]  # in the order of the keys, so that no sum depends on who saw whom
 
 
 class _InFrame(GazeMetric):
@@ -286,6 +307,10 @@ class _F1(GazeMetric):
         value = F.f1(values[:, 0], values[:, 1])
         return values.new_zeros(0) if value is None else values.new_tensor(value)
 
+    def drawn(self, values: FloatArray, weights: FloatArray) -> FloatArray:
+        """F1 of each draw."""
+        return F.f1_drawn(values[:, 0] == 1, values[:, 1], weights)
+
 
 class LookingAtHeads(_F1):
     """F1 LAH by a method's own scores (``functional.looking_at_heads``); it counts lookers."""
@@ -345,6 +370,11 @@ class _AveragePrecision(GazeMetric):
         """Average precision; nothing unless both labels occur."""
         precision = F.average_precision(values[:, 0], values[:, 1] == 1)
         return values.new_zeros(0) if precision is None else values.new_tensor(precision)
+
+    def drawn(self, values: FloatArray, weights: FloatArray) -> FloatArray:
+        """Average precision of each draw."""
+        positive = values[:, 1] == 1
+        return np.where(weights @ ~positive > 0, F.average_precisions(values[None, :, 0], positive, weights), math.nan)
 
 
 class InOutAP(_AveragePrecision):

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from sklearn.metrics import average_precision_score
 from torch import Tensor
 
-from gazebench.types import IN_FRAME, UNKNOWN
+from gazebench.types import IN_FRAME, UNKNOWN, FloatArray
 
 Plane = Literal["normalised", "pixel"]
 Values = tuple[Tensor, Tensor]
@@ -338,6 +338,16 @@ def average_precision(scores: Tensor, positive: Tensor) -> float | None:
     if scores.isnan().any():
         return float("nan")
     return float(average_precision_score(truth, scores.double().cpu().numpy()))
+
+
+def f1_drawn(
+    positive: npt.NDArray[np.bool_], score: FloatArray, weights: FloatArray, threshold: float = SOCIAL_THRESHOLD
+) -> FloatArray:
+    """(B,) ``f1`` where the samples (K,) are there (B, K) times; NaN where nothing is positive."""
+    said = score > threshold
+    right, wrong = weights @ (positive & said), weights @ (positive != said)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(2 * right / (2 * right + wrong))
 
 
 def average_precisions(

@@ -19,13 +19,13 @@ from matplotlib.patches import Patch
 
 from gazebench.bench import Places
 from gazebench.dataset import GazeDataset
+from gazebench.intervals import Interval
 from gazebench.nn.gaze_cone import cone_mask
 from gazebench.predictions import read_predictions
 from gazebench.protocol import ALL
 from gazebench.report import draw
 from gazebench.study.measured import Measured, Pick
 from gazebench.study.plan import Figure, Run
-from gazebench.study.summary import Interval
 from gazebench.types import DataError, clean_boxes, normalise
 
 # Paul Tol's muted scheme, told apart by colour-blind readers too; a row has the same colour in every figure.

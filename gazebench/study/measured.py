@@ -10,10 +10,11 @@ from typing import Any
 
 import pandas as pd
 
+from gazebench.intervals import Interval, interval
 from gazebench.protocol import ALL
 from gazebench.study.plan import Claim, Figure, Plan, Run, Table
 from gazebench.study.store import Store
-from gazebench.study.summary import Column, Interval, Line, interval
+from gazebench.study.summary import Column, Line
 from gazebench.types import sample_key
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from tabulate import tabulate
 
+from gazebench.intervals import format_value
 from gazebench.protocol import ALL
 from gazebench.registry import load_dataset
-from gazebench.results import format_value, write_atomically
+from gazebench.results import write_atomically
 from gazebench.study import summary
 from gazebench.study.figures import available
 from gazebench.study.measured import Measured, Verdict

@@ -1,4 +1,4 @@
-"""Means with their 95% intervals over seeds, and the tables made of them; nothing here knows of plans or runs."""
+"""Tables of means with their 95% intervals over seeds; nothing here knows of plans or runs."""
 
 from __future__ import annotations
 
@@ -7,57 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
 from tabulate import tabulate
 
-from gazebench.results import format_value
+from gazebench.intervals import Interval
 
 Mark = Literal["best", "second", ""]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean with its 95% interval.
-
-    Attributes:
-        mean: NaN of nothing.
-        half: half the interval's width; None where one value leaves it unknown.
-        count: how many values.
-    """
-
-    mean: float
-    half: float | None
-    count: int
-
-    @property
-    def low(self) -> float:
-        """The lower end; the mean where there is no interval."""
-        return self.mean - (self.half or 0.0)
-
-    @property
-    def high(self) -> float:
-        """The upper end; the mean where there is no interval."""
-        return self.mean + (self.half or 0.0)
-
-    def text(self, digits: int) -> str:
-        """``mean ± half``, the mean alone without an interval, a dash of nothing."""
-        if not self.count:
-            return format_value(None)
-        mean = format_value(self.mean, digits)
-        return mean if self.half is None else f"{mean} ± {format_value(self.half, digits)}"
-
-
-def interval(values: Sequence[float], level: float = 0.95) -> Interval:
-    """Student's interval of the mean of independent runs; values that are NaN do not count."""
-    known = np.asarray([value for value in values if not math.isnan(value)], dtype=np.float64)
-    if not len(known):
-        return Interval(math.nan, None, 0)
-    if len(known) == 1:
-        return Interval(float(known[0]), None, 1)
-    quantile = float(stdtrit(len(known) - 1, 0.5 + level / 2))
-    return Interval(float(known.mean()), quantile * float(known.std(ddof=1)) / math.sqrt(len(known)), len(known))
 
 
 @dataclass(frozen=True)
