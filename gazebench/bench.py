@@ -23,6 +23,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
 
 from gazebench import processes, results, subsets
+from gazebench.board import refresh
 from gazebench.config import Config, provenance
 from gazebench.datamodule import GazeDataModule
 from gazebench.dataset import GazeDataset, file_digest
@@ -472,18 +473,6 @@ def smoke_reasons(
 def _publish(record: Mapping[str, Any], dataset: type[GazeDataset], places: Places) -> None:
     results.write_record(record, places.boards)
     refresh(places.boards, record["dataset"], dataset)
-
-
-def refresh(boards: Path, name: str, dataset: type[GazeDataset]) -> str:
-    """Regenerates a dataset's tables (README.md, leaderboard.csv) from its records; returns the Markdown."""
-    folder = boards / name
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
-        frame = results.table(results.read_records(boards, name), dataset.protocol)
-        text = results.render(frame, dataset.protocol, dataset.card.title)
-        write_atomically(folder / "README.md", text)
-        write_atomically(folder / "leaderboard.csv", frame.to_csv(index=False, lineterminator="\n"))
-    return text
 
 
 @contextmanager

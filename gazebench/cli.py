@@ -193,37 +193,30 @@ def listing(arguments: list[str]) -> int:
 
 
 def leaderboard(arguments: list[str]) -> int:
-    """Regenerates the tables; ``--check`` only says whether they are up to date."""
-    from gazebench.bench import refresh
+    """Regenerates the boards' pages; ``--check`` only says whether they are up to date."""
+    from gazebench.board import local, refresh, stale
     from gazebench.registry import RegistryError, load_dataset
 
     arguments, places = _places(arguments)
     check = "--check" in arguments
     names = [word for word in arguments if not word.startswith("--")]
     names = names or sorted(folder.name for folder in places.boards.glob("*/") if any(folder.glob("*.json")))
-    stale, unknown = [], 0
+    known, unknown = {}, 0
     for name in names:
-        readme = places.boards / name / "README.md"
         try:
-            dataset = load_dataset(name)
+            known[name] = load_dataset(name)
         except RegistryError as error:  # a plug-in that is broken or gone: the other boards are none of its business
             unknown += 1
-            print(f"{readme.parent} is left as it is: {error}", file=sys.stderr)
-            continue
-        before = readme.read_text(encoding="utf-8") if readme.is_file() else ""
-        if check:
-            from gazebench import results
-
-            frame = results.table(results.read_records(places.boards, name), dataset.protocol)
-            text = results.render(frame, dataset.protocol, dataset.card.title)
-        else:
-            text = refresh(places.boards, name, dataset)
-            print(text)
-        if check and text != before:
-            stale.append(str(readme))
-    if stale:
-        print(f"out of date: {', '.join(stale)}; run `gazebench leaderboard`", file=sys.stderr)
-    return 1 if stale or unknown else 0
+            print(f"{places.boards / name} is left as it is: {error}", file=sys.stderr)
+    old = stale(places.boards, known) if check else []
+    if old:
+        print(f"out of date: {', '.join(map(str, old))}; run `gazebench leaderboard`", file=sys.stderr)
+    if not check:
+        for name, dataset in known.items():
+            print(refresh(places.boards, name, dataset))
+        pages = [places.boards / "index.html", local(places.boards, places.runs)]
+        print(f"pages: {', '.join(str(page) for page in pages if page and page.is_file())}")
+    return 1 if old or unknown else 0
 
 
 def data(arguments: list[str]) -> int:

@@ -82,12 +82,17 @@ class Config:
 
     def digest(self, *further: str) -> str:
         """Ten hex digits naming this configuration together with what else the result depends on."""
-        values = json.loads(json.dumps(self.values))
-        for name in _NO_EFFECT:
-            group, key = name.split(".")
-            values[group].pop(key, None)
-        text = json.dumps([values, *further], sort_keys=True)
+        text = json.dumps([essence(self.values), *further], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def essence(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration's values, or a record's, without the settings that change no result."""
+    kept: dict[str, Any] = json.loads(json.dumps(values))
+    for name in _NO_EFFECT:
+        group, key = name.split(".")
+        kept.get(group, {}).pop(key, None)
+    return kept
 
 
 def resolve(

@@ -114,6 +114,11 @@ class Convention:
     text: str
     tolerance: Decimal | None = None
 
+    @property
+    def certain(self) -> bool:
+        """Whether the rule is stated by the paper or was seen in official code."""
+        return self.stated in ("paper", "official code")
+
 
 @dataclass(frozen=True)
 class Source:

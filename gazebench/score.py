@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from gazebench import results, subsets
-from gazebench.bench import Places, refresh
+from gazebench.bench import Places
+from gazebench.board import refresh
 from gazebench.datamodule import ImageSamples, collate
 from gazebench.dataset import file_digest
 from gazebench.dataset_tools import built

@@ -15,6 +15,7 @@ LAYERS = [
     {"method", "results", "published"},
     {"registry", "datamodule"},
     {"config", "predictions", "settings"},
+    {"board"},
     {"bench", "dataset_tools"},
     {"report", "score"},
     {"predict", "contract", "study", "probe", "scaffold", "compare"},
