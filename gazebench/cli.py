@@ -24,9 +24,10 @@ OVERVIEW = """gazebench: gaze-following methods behind one interface, on the sam
   gazebench study PLAN.yaml            many runs with seeds, resumably: a paper's tables and figures, with intervals
   gazebench probe DATASET              ask a vision-language model what is salient: consistent / inconsistent people
   gazebench compare RUN_A RUN_B        who is better where: paired intervals by subset, head size, distance ...
+  gazebench report RUN                 a run's page: settings, curves, errors by group, large angles, pictures
   gazebench tables [ID ...]            the papers' tables, published numbers beside ours; --run makes what is missing
   gazebench list                       methods, datasets and protocols
-  gazebench leaderboard [DATASET]      regenerate the tables from the records
+  gazebench leaderboard [DATASET]      regenerate the boards from the records: pages to sort, filter, search and plot
   gazebench data check|fake|ids DATASET   look at a dataset; write a tiny one in the official layout; list person ids
   gazebench new method|dataset NAME    write a small installable package with one of your own (docs/plugins.md)
   gazebench check NAME [OPTIONS]       the contract test of a method or dataset, yours too
@@ -149,6 +150,13 @@ def probe(arguments: list[str]) -> int:
 def compare(arguments: list[str]) -> int:
     """Two runs on the same people."""
     from gazebench.compare import main as run
+
+    return run(*_places(arguments))
+
+
+def report(arguments: list[str]) -> int:
+    """A run's page."""
+    from gazebench.report.page import main as run
 
     return run(*_places(arguments))
 
@@ -301,6 +309,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "study": study,
     "probe": probe,
     "compare": compare,
+    "report": report,
     "tables": tables,
     "settings": settings,
     "list": listing,

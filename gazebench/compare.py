@@ -21,22 +21,21 @@ from tabulate import tabulate
 from gazebench.bench import Places
 from gazebench.config import Config
 from gazebench.dataset import GazeDataset
-from gazebench.intervals import DRAWS, bootstrap, format_value, mean_of
+from gazebench.intervals import DRAWS, bootstrap, format_value, mean_of, owners
 from gazebench.metrics import functional as F
 from gazebench.metrics.classes import GazeMetric, InOutAP
 from gazebench.protocol import Protocol, Use
 from gazebench.registry import load_dataset
-from gazebench.report import draw
+from gazebench.report.page import find
+from gazebench.report.pictures import draw, heatmap_of, scene
 from gazebench.results import write_atomically
-from gazebench.types import IN_FRAME, OUT_OF_FRAME, DataError, FloatArray, Records, clean_boxes, normalise
+from gazebench.traits import groups, traits
+from gazebench.types import IN_FRAME, OUT_OF_FRAME, DataError, FloatArray, Records
 
 INOUT_DRAWS = 999
 """Of average precision, which is no mean and takes a sort a draw."""
 USAGE = """gazebench compare A B [--metric NAME] [--out DIR] [--runs DIR] [--seed N]
 A, B: the folder or the id of a run; several seeds of one method with commas between them"""
-HEADS = ((0.1, "small heads (a tenth of the height)"), (0.2, "middling heads"), (math.inf, "large heads"))
-DISTANCES = ((0.2, "near targets (under .2)"), (0.4, "targets at .2 to .4"), (math.inf, "far targets (over .4)"))
-CROWDS = ((1, "one person annotated"), (3, "two or three people"), (math.inf, "four people or more"))
 
 
 @dataclass(frozen=True)
@@ -76,13 +75,13 @@ def difference(what: str, a: FloatArray, b: FloatArray, clusters: Sequence[str],
 
     People of one clip, or of one picture, are no independent witnesses; so whole sources are drawn and flipped.
     """
-    names, owner = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
-    low, high = map(float, bootstrap(mean_of(b - a, owner, len(names)), len(names), seed=seed))
+    owner, sources = owners(clusters)
+    low, high = map(float, bootstrap(mean_of(b - a, owner, sources), sources, seed=seed))
     p = math.nan
-    if len(names) > 1:
-        gap = np.bincount(owner, weights=b - a, minlength=len(names)).astype(np.float64)
+    if sources > 1:
+        gap = np.bincount(owner, weights=b - a, minlength=sources).astype(np.float64)
         p = _sign_flips(gap, np.random.default_rng(seed))
-    return Difference(what, len(a), len(names), float(a.mean()), float(b.mean()), low, high, p)
+    return Difference(what, len(a), sources, float(a.mean()), float(b.mean()), low, high, p)
 
 
 def _sign_flips(gap: FloatArray, rng: np.random.Generator) -> float:
@@ -149,12 +148,7 @@ def _read_run(name: str, places: Places) -> Side:
     Raises:
         DataError: there is none, or several, or it kept no predictions.
     """
-    folders = [Path(name)] if Path(name).is_dir() else sorted(places.runs.glob(f"*/*/{name}*"))
-    folders = [folder for folder in folders if (folder / "record.json").is_file()]
-    if len(folders) != 1:
-        known = ", ".join(sorted(str(path.parent) for path in places.runs.glob("*/*/*/record.json"))[:8]) or "none"
-        raise DataError(f"{name}: {len(folders)} finished runs are called so; give a folder or an id ({known})")
-    folder = folders[0]
+    folder = find(name, places)
     predictions = folder / "predictions.parquet"
     if not predictions.is_file():
         raise DataError(f"{folder}: kept no predictions.parquet; repeat the run, or `gazebench eval` its weights")
@@ -215,36 +209,11 @@ def _is_mean(use: Use) -> bool:
 
 def slices(pair: Pair, dataset: GazeDataset, records: Records, seed: int = 0) -> list[Difference]:
     """Everybody, and groups of people by subset, head size, distance and company."""
-    facts = traits(dataset, records).reindex(pair.joined.index)
-    groups: list[tuple[str, Any]] = [("everybody", np.ones(len(pair.joined), dtype=bool))]
-    groups += [(name, (pair.joined["subset"] == name).to_numpy()) for name in ("consistent", "inconsistent")]
-    for column, bounds in (("head", HEADS), ("distance", DISTANCES), ("crowd", CROWDS)):
-        values, low = facts[column].to_numpy(dtype=float), -math.inf
-        for bound, name in bounds:
-            groups.append((name, (values > low) & (values <= bound)))
-            low = bound
     found = []
-    for name, mask in groups:
+    for name, mask in groups(pair.joined, traits(dataset, records)):
         chosen = pair.joined[mask]
-        if len(chosen):
-            found.append(difference(name, chosen["a"].to_numpy(), chosen["b"].to_numpy(), list(chosen["group"]), seed))
+        found.append(difference(name, chosen["a"].to_numpy(), chosen["b"].to_numpy(), list(chosen["group"]), seed))
     return found
-
-
-def traits(dataset: GazeDataset, records: Records) -> pd.DataFrame:
-    """By person id: height of the head, distance from its centre to the mean annotation, and people in the picture."""
-    rows = []
-    company = np.diff(records.person_start)
-    for person in range(records.people):
-        image = int(records.person_image[person])
-        size = dataset.size(records, image)
-        head = clean_boxes(normalise(records.head[[person]], records.head_unit, *size))[0]
-        points = normalise(records.points_of(person), records.point_unit, *size)
-        centre = (head[:2] + head[2:]) / 2
-        seen = records.inout[person] == IN_FRAME and len(points)
-        distance = float(np.linalg.norm(points.mean(0) - centre)) if seen else math.nan
-        rows.append((str(records.person_id[person]), head[3] - head[1], distance, int(company[image])))
-    return pd.DataFrame(rows, columns=["person_id", "head", "distance", "crowd"]).set_index("person_id")
 
 
 # In or out of the frame ----------------------------------------------------------------------------------------
@@ -292,25 +261,23 @@ def precision_difference(
     Whole sources are drawn by giving their people weights; where the runs are interchangeable, a source's scores
     could as well be the other run's.
     """
-    names, owner = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
+    owner, sources = owners(clusters)
     whole, one, other = np.ones((1, len(truth))), a[None], b[None]
 
     def gap(first: FloatArray, second: FloatArray, weight: FloatArray) -> FloatArray:
         return F.average_precisions(second, truth, weight) - F.average_precisions(first, truth, weight)
 
-    low = high = p = math.nan
-    if len(names) > 1:
-        rng = np.random.default_rng(seed)
-        drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=INOUT_DRAWS).astype(float)
-        swapped = rng.integers(0, 2, drawn.shape, dtype=bool)
+    drawn = bootstrap(lambda n: gap(one, other, n[:, owner]), sources, samples=len(truth), seed=seed, draws=INOUT_DRAWS)
+    low, high = map(float, drawn)
+    p = math.nan
+    if sources > 1:
+        swapped = np.random.default_rng(seed).integers(0, 2, (INOUT_DRAWS, sources), dtype=bool)
         parts = range(0, INOUT_DRAWS, 50)  # a hundred draws of a large test set at once would fill the memory
-        gaps = np.concatenate([gap(one, other, drawn[i : i + 50, owner]) for i in parts])
-        low, high = map(float, np.nanquantile(gaps, (0.025, 0.975)))
         swaps = (swapped[i : i + 50, owner] for i in parts)
         chance = np.concatenate([gap(np.where(s, other, one), np.where(s, one, other), whole) for s in swaps])
         p = float((1 + (np.abs(chance) >= np.abs(gap(one, other, whole)) - 1e-12).sum()) / (1 + INOUT_DRAWS))
     ends = (float(F.average_precisions(scores, truth, whole)[0]) for scores in (one, other))
-    return Difference(what, len(a), len(names), *ends, low, high, p)
+    return Difference(what, len(a), sources, *ends, low, high, p)
 
 
 # Writing -------------------------------------------------------------------------------------------------------
@@ -375,18 +342,12 @@ def samples(pair: Pair, dataset: GazeDataset, records: Records, best: bool, coun
     axes = figure.subplots(2, len(chosen), squeeze=False)
     for column, (key, values) in enumerate(chosen.iterrows()):
         person = row_of[str(key)]
-        image = int(records.person_image[person])
-        size, picture = dataset.size(records, image), dataset.picture(records, image)
-        head = clean_boxes(normalise(records.head[[person]], records.head_unit, *size))[0]
-        points = normalise(records.points_of(person), records.point_unit, *size)
+        shown = scene(dataset, records, person)
         for row, (side, name) in enumerate(((pair.a, "a"), (pair.b, "b"))):
             said: Any = side.people.loc[str(key)]
-            heatmap = None
-            if isinstance(said.get("heatmap"), bytes):
-                heatmap = np.frombuffer(said["heatmap"], "<f4").reshape(int(said["heatmap_h"]), int(said["heatmap_w"]))
             axis = axes[row][column]
             axis.set_axis_off()
-            draw(axis, picture, head, points, (said["x"], said["y"]), heatmap)
+            draw(axis, shown.picture, shown.head, shown.points, (said["x"], said["y"]), heatmap_of(said))
             axis.set_title(f"{side.title}\n{pair.name} {values[name]:.{pair.digits}f}", fontsize=9)
     return figure
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ import pandas as pd
 from scipy import stats
 from scipy.special import stdtrit
 
-from gazebench.types import FloatArray
+from gazebench.types import FloatArray, sample_key
 
 DRAWS = 9_999
 """How often the sources are drawn anew."""
@@ -26,7 +26,9 @@ Statistic = Callable[[FloatArray], FloatArray]
 """From how often each source was drawn, (B, S), to the statistic under each of the draws, (..., B)."""
 
 
-def bootstrap(statistic: Statistic, sources: int, samples: int = 0, seed: int = 0) -> tuple[FloatArray, FloatArray]:
+def bootstrap(
+    statistic: Statistic, sources: int, *, samples: int = 0, seed: int = 0, draws: int = DRAWS
+) -> tuple[FloatArray, FloatArray]:
     """95% percentile interval of a statistic of sources drawn with replacement.
 
     People of one clip, or of one picture, are no independent witnesses; so whole sources are drawn.
@@ -36,6 +38,7 @@ def bootstrap(statistic: Statistic, sources: int, samples: int = 0, seed: int = 
         sources: how many there are.
         samples: how many values the statistic handles a draw, where those are more than the sources.
         seed: of the draws.
+        draws: how many.
 
     Returns:
         Lower and upper ends, each of the statistic's own shape; NaN for a single source, or where a draw has no value.
@@ -51,10 +54,16 @@ def bootstrap(statistic: Statistic, sources: int, samples: int = 0, seed: int = 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # where a draw has no value: said by NaN
         found = stats.bootstrap(
-            (np.arange(sources),), of, vectorized=True, method="percentile", n_resamples=DRAWS,
+            (np.arange(sources),), of, vectorized=True, method="percentile", n_resamples=draws,
             batch=max(1, _CELLS // max(sources, samples)), rng=np.random.default_rng(seed),
         )  # fmt: skip
     return np.asarray(found.confidence_interval.low), np.asarray(found.confidence_interval.high)
+
+
+def owners(sources: Iterable[str]) -> tuple[npt.NDArray[np.int64], int]:
+    """(N,) which source each of N people is from, and how many there are; numbered the same whoever asks."""
+    keys, owner = np.unique(np.array([sample_key(source) for source in sources], dtype=np.int64), return_inverse=True)
+    return owner, len(keys)
 
 
 def _counts(drawn: npt.NDArray[np.int64], sources: int) -> FloatArray:

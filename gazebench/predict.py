@@ -17,7 +17,7 @@ from gazebench.decode import DECODERS
 from gazebench.images import image_size, load_image
 from gazebench.method import Method
 from gazebench.registry import RegistryError, usable
-from gazebench.report import save_overlay
+from gazebench.report.pictures import save_overlay
 from gazebench.types import Batch, DataError, FloatArray, clean_boxes, normalise
 from gazebench.weights import local_file, read_weights
 

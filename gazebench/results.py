@@ -115,6 +115,9 @@ SCHEMA: dict[str, Any] = {
 }  # fmt: skip
 
 
+_VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
+
+
 class RecordError(DataError):
     """A record that breaks the schema."""
 
@@ -125,9 +128,8 @@ def validate(record: Mapping[str, Any], where: str = "record") -> None:
     Raises:
         RecordError: names the file, the place in it and what is wrong.
     """
-    try:
-        jsonschema.validate(record, SCHEMA)
-    except jsonschema.ValidationError as error:
+    error = jsonschema.exceptions.best_match(_VALIDATOR.iter_errors(record))
+    if error is not None:
         place = "/".join(map(str, error.absolute_path)) or "top level"
         raise RecordError(f"{where}: {place}: {error.message}") from error
 

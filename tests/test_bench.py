@@ -19,7 +19,7 @@ from gazebench.bench import Places, RunningError, bench, initial_weights
 from gazebench.cli import main
 from gazebench.config import resolve
 from gazebench.contract import small_config
-from gazebench.intervals import bootstrap, mean_of
+from gazebench.intervals import bootstrap, mean_of, owners
 from gazebench.types import DataError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,10 +60,10 @@ def test_a_run_leaves_everything_behind(places):
             stored = record["metrics"][metric]["consistent"]
             assert (stored["value"], stored["count"]) == pytest.approx((part.mean(), len(part)))
     scored = per_person.dropna(subset="metric_avg_l2")
-    names, owner = np.unique(scored["group"], return_inverse=True)
-    low, high = bootstrap(mean_of(scored["metric_avg_l2"].to_numpy(), owner, len(names)), len(names))
+    owner, sources = owners(scored["group"])
+    low, high = bootstrap(mean_of(scored["metric_avg_l2"].to_numpy(), owner, sources), sources)
     stored = record["metrics"]["avg_l2"]["all"]
-    assert (stored["low"], stored["high"], stored["sources"]) == pytest.approx((float(low), float(high), len(names)))
+    assert (stored["low"], stored["high"], stored["sources"]) == pytest.approx((float(low), float(high), sources))
 
 
 def test_same_seed_same_result_other_seed_another(places, tmp_path):

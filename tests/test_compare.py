@@ -13,6 +13,7 @@ from gazebench.cli import main
 from gazebench.contract import small_config
 from gazebench.metrics import functional
 from gazebench.registry import load_dataset
+from gazebench.traits import CROWDS, DISTANCES, HEADS, traits
 from gazebench.types import DataError
 
 WORLD = load_dataset("gazeworld")
@@ -120,9 +121,9 @@ def test_groups_are_those_of_their_names(runs):
     for name in ("consistent", "inconsistent"):
         assert found[name].people == (subset == name).sum()
         assert found[name].b == pytest.approx(pair.joined["b"][subset == name].mean())
-    for names in (compare.HEADS, compare.DISTANCES, compare.CROWDS):
+    for names in (HEADS, DISTANCES, CROWDS):
         assert sum(found[name].people for _, name in names if name in found) == everybody.people
-    facts = compare.traits(dataset, records)
+    facts = traits(dataset, records)
     person = str(records.person_id[np.flatnonzero(records.inout == 1)[0]])
     row = int(np.flatnonzero(records.person_id == person)[0])
     head, points = records.head[row], records.points_of(row)

@@ -14,7 +14,7 @@ LAYERS = [
     {"evaluation", "dataset"},
     {"method", "results", "published"},
     {"registry", "datamodule"},
-    {"config", "predictions", "settings"},
+    {"config", "predictions", "settings", "traits"},
     {"board"},
     {"bench", "dataset_tools"},
     {"report", "score"},

@@ -9,10 +9,12 @@ import pandas as pd
 import pytest
 
 from gazebench import results
-from gazebench.bench import refresh
+from gazebench.board import refresh
+from gazebench.board.markdown import render, table
+from gazebench.board.rows import board
 from gazebench.protocol import Protocol
 from gazebench.registry import load_dataset
-from gazebench.results import RecordError, read_records, render, table, validate, write_record
+from gazebench.results import RecordError, read_records, validate, write_record
 
 WORLD = load_dataset("gazeworld")
 
@@ -102,7 +104,7 @@ def test_two_runs_finishing_at_once_lose_nothing(tmp_path):
     assert [run.exitcode for run in runs] == [0] * 6
     rows = pd.read_csv(tmp_path / "gazeworld" / "leaderboard.csv")
     assert sorted(rows["run"]) == [f"r{index}" for index in range(6)]
-    names = {path.name for path in (tmp_path / "gazeworld").iterdir() if path.suffix != ".json"}
+    names = {path.name for path in (tmp_path / "gazeworld").iterdir() if path.suffix not in (".json", ".html")}
     assert names == {"README.md", "leaderboard.csv", ".lock"}
 
 
@@ -111,9 +113,10 @@ def test_table_is_sorted_and_keeps_smoke_runs_apart():
     smoke = record("s", value=0.01, klass="smoke")
     other = copy.deepcopy(record("o", value=0.001))
     other["protocol"]["id"] = "gazeworld-v999"
-    frame = table([worse, smoke, better, other], WORLD.protocol)
+    shown = board("gazeworld", WORLD, {one["run"]: one for one in (worse, smoke, better, other)})
+    frame = table(shown)
     assert list(frame["run"]) == ["b", "w", "s"]
-    text = render(frame, WORLD.protocol, "GazeWorld")
+    text = render(shown)
     smoke_part = text.split("## Smoke runs")[1]
     assert "| s " in smoke_part
     assert "| b " not in smoke_part

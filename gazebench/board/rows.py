@@ -7,13 +7,14 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 from gazebench import published
 from gazebench.config import essence
 from gazebench.dataset import GazeDataset
 from gazebench.intervals import format_value, interval
+from gazebench.method import MethodCard
 from gazebench.protocol import ALL, SUBSETS, Protocol
 from gazebench.published import Cell, Convention
 from gazebench.registry import RegistryError, load_method
@@ -155,8 +156,7 @@ class Entry:
             score = scores[0]
             return Value(score["value"], score.get("low"), score.get("high"), score["count"], score.get("sources"))
         found = interval([score["value"] for score in scores])
-        ends = (None, None) if found.half is None else (found.low, found.high)
-        return Value(found.mean, *ends, people=scores[-1]["count"], seeds=found.count)
+        return Value(found.mean, found.low, found.high, scores[-1]["count"], seeds=found.count)
 
     def cost(self, cost: Cost) -> float | None:
         """The mean over the runs that say it."""
@@ -209,7 +209,7 @@ class Board:
     entries: Sequence[Entry]
     published: Sequence[PublishedRow]
 
-    @property
+    @cached_property
     def columns(self) -> list[Column]:
         """Those that somebody has a value of: the protocol's in its order, then what only others print."""
         there = {key for row in self.published for key in row.cells}
@@ -305,13 +305,18 @@ def terms(record: Record) -> dict[str, str]:
     """The same for a reader: what an old record does not say is taken from the method as it is now, if it is known."""
     method = dict(record["method"])
     if "origin" not in method and record.get("kind") != "score":
-        try:
-            card = load_method(method["name"]).card
-        except RegistryError:
-            pass
-        else:
+        card = _card(method["name"])
+        if card is not None:
             method |= {"licence": card.licence, "paper": card.paper, "citation": card.citation}
     return {name: text for name, text in _told(record, method).items() if text}
+
+
+@cache
+def _card(method: str) -> MethodCard | None:
+    try:
+        return load_method(method).card
+    except RegistryError:
+        return None
 
 
 def _told(record: Record, method: Record) -> dict[str, str]:
@@ -380,9 +385,5 @@ def _same(one: Cell, other: Cell) -> bool:
 def _family(words: published.Vocabulary, method: str) -> str:
     """Ours, where the method is one of ours."""
     recipe = words.runs.get(method)
-    if recipe is None:
-        return "published only"
-    try:
-        return load_method(recipe.method).card.family
-    except RegistryError:
-        return "published only"
+    card = _card(recipe.method) if recipe else None
+    return card.family if card else "published only"

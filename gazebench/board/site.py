@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 
 from filelock import FileLock
 
 from gazebench.board import markdown
 from gazebench.board.page import index
-from gazebench.board.rows import Board, board, gather, published_rows, published_titles
+from gazebench.board.rows import Board, Record, board, gather, published_rows, published_titles
 from gazebench.board.run import report, siblings
 from gazebench.board.templating import assets, link, provide_assets
 from gazebench.dataset import GazeDataset
@@ -26,22 +27,24 @@ def refresh(boards: Path, name: str, dataset: type[GazeDataset]) -> str:
     folder = boards / name
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
-        pages = _pages(boards, name, dataset)
+        pages = _pages(boards, name, dataset, read_files(boards, name))
         for path in _left(folder, pages):
             path.unlink()
         for path, text in pages.items():
             write_atomically(path, text)
     with FileLock(boards / ".lock"):
         provide_assets(boards)
-        write_atomically(boards / "index.html", _index(boards, {name: dataset}))
+        shown, left_out = _boards(boards, {name: dataset})
+        write_atomically(boards / "index.html", index(shown, left_out, boards, _address))
     return pages[folder / "README.md"]
 
 
 def stale(boards: Path, datasets: Mapping[str, type[GazeDataset]]) -> list[Path]:
     """The pages of these datasets, and the board over all, that are not what the records say."""
-    wanted, left = {boards / "index.html": _index(boards, datasets)}, []
+    shown, left_out = _boards(boards, datasets)
+    wanted, left = {boards / "index.html": index(shown, left_out, boards, _address)}, []
     for name, dataset in datasets.items():
-        pages = _pages(boards, name, dataset)
+        pages = _pages(boards, name, dataset, read_files(boards, name))
         wanted |= pages
         left += _left(boards / name, pages)
     found = [
@@ -72,10 +75,9 @@ def local(boards: Path, runs: Path) -> Path | None:
     return runs / "index.html"
 
 
-def _pages(boards: Path, name: str, dataset: type[GazeDataset]) -> dict[Path, str]:
+def _pages(boards: Path, name: str, dataset: type[GazeDataset], records: Mapping[str, Record]) -> dict[Path, str]:
     """``README.md``, ``leaderboard.csv`` and a page a record."""
-    folder, records = boards / name, read_files(boards, name)
-    shown = board(name, dataset, records)
+    folder, shown = boards / name, board(name, dataset, records)
     pages = {
         folder / "README.md": markdown.render(shown),
         folder / "leaderboard.csv": markdown.table(shown).to_csv(index=False, lineterminator="\n"),
@@ -99,9 +101,9 @@ def _left(folder: Path, pages: Iterable[Path]) -> list[Path]:
     ]  # fmt: skip
 
 
-def _index(boards: Path, known: Mapping[str, type[GazeDataset]]) -> str:
-    shown, left_out = _boards(boards, known)
-    return index(shown, left_out, boards, lambda name, stem, run: f"{name}/{stem}.html")
+def _address(name: str, stem: str, run: str) -> str:
+    """Of a record's page from the board beside it."""
+    return f"{name}/{stem}.html"
 
 
 def _boards(folder: Path, known: Mapping[str, type[GazeDataset]]) -> tuple[list[Board], dict[str, str]]:
@@ -116,10 +118,16 @@ def _boards(folder: Path, known: Mapping[str, type[GazeDataset]]) -> tuple[list[
                 raise
             left_out[name] = str(error)  # no reason to keep another dataset's results back
     for name, rows in published_rows().items():
-        if name in names:
-            continue
-        try:
-            shown.append(board(name, load_dataset(name), {}))
-        except RegistryError:  # not a dataset of the suite
-            shown.append(Board(name, published_titles().get(name, name), None, [], rows))
+        if name not in names:
+            dataset = _dataset(name)  # None where it is not one of the suite
+            title = published_titles().get(name, name)
+            shown.append(board(name, dataset, {}) if dataset else Board(name, title, None, [], rows))
     return shown, left_out
+
+
+@cache
+def _dataset(name: str) -> type[GazeDataset] | None:
+    try:
+        return load_dataset(name)
+    except RegistryError:
+        return None

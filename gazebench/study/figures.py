@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,10 @@ from gazebench.intervals import Interval
 from gazebench.nn.gaze_cone import cone_mask
 from gazebench.predictions import read_predictions
 from gazebench.protocol import ALL
-from gazebench.report import draw
+from gazebench.report.pictures import Scene, draw, scene
 from gazebench.study.measured import Measured, Pick
 from gazebench.study.plan import Figure, Run
-from gazebench.types import DataError, clean_boxes, normalise
+from gazebench.types import DataError
 
 # Paul Tol's muted scheme, told apart by colour-blind readers too; a row has the same colour in every figure.
 PALETTE = ("#7f7f7f", "#ddaa33", "#bb5566", "#999933", "#332288", "#44aa99", "#cc6677", "#88ccee", "#117733")
@@ -212,15 +211,6 @@ def _packed(heatmap: npt.NDArray[np.float32] | None) -> dict[Hashable, Any]:
     return {"height": scaled.shape[0], "width": scaled.shape[1], "heatmap": scaled.tobytes()}
 
 
-@dataclass(frozen=True)
-class _Scene:
-    """A person's picture: (h, w, 3), head (4,) and annotations (G, 2) normalised."""
-
-    picture: npt.NDArray[np.uint8]
-    head: npt.NDArray[np.float64]
-    points: npt.NDArray[np.float64]
-
-
 def overlays(measured: Measured, figure: Figure) -> Canvas | None:
     """The same people twice: predictions of one row above, of the other below; a cone is drawn over the upper ones."""
     if not available(measured, figure):
@@ -230,16 +220,16 @@ def overlays(measured: Measured, figure: Figure) -> Canvas | None:
     dataset = _dataset(measured, runs[figure.above])
     scenes = [_scene(dataset, pick.person) for pick in picks]
     digits = min(measured.plan.protocol.use(figure.metric).digits, 2)
-    ratios = [scene.picture.shape[1] / scene.picture.shape[0] for scene in scenes]
+    ratios = [shown.picture.shape[1] / shown.picture.shape[0] for shown in scenes]
     canvas = Canvas(figsize=(2.3 * sum(ratios) + 0.5, 5.4), layout="constrained")
     canvas.suptitle(figure.title, fontsize=11, fontweight="bold")
     axes = canvas.subplots(2, len(picks), squeeze=False, gridspec_kw={"width_ratios": ratios})
     for line, row in enumerate((figure.above, figure.below)):
-        for axis, pick, scene in zip(axes[line], picks, scenes, strict=True):
+        for axis, pick, shown in zip(axes[line], picks, scenes, strict=True):
             point, heatmap = _answer(measured, runs[row], pick)
-            draw(axis, scene.picture, scene.head, scene.points, point, heatmap)
+            draw(axis, shown.picture, shown.head, shown.points, point, heatmap)
             if figure.cone and not line:
-                _shade_outside(axis, scene, figure.cone["angle"], figure.cone["sharpness"])
+                _shade_outside(axis, shown, figure.cone["angle"], figure.cone["sharpness"])
             axis.set(xticks=[], yticks=[])
             axis.grid(False)
             axis.spines[:].set_visible(False)
@@ -256,16 +246,10 @@ def _dataset(measured: Measured, run: Run) -> GazeDataset:
     return config.dataset(**config.values["dataset"])
 
 
-def _scene(dataset: GazeDataset, person_id: str) -> _Scene:
+def _scene(dataset: GazeDataset, person_id: str) -> Scene:
     records = dataset.records("test")
     (found,) = np.flatnonzero(records.person_id == person_id)
-    person, image = int(found), int(records.person_image[found])
-    width, height = dataset.size(records, image)
-    return _Scene(
-        dataset.picture(records, image),
-        clean_boxes(normalise(records.head[[person]], records.head_unit, width, height))[0],
-        normalise(records.points_of(person), records.point_unit, width, height),
-    )
+    return scene(dataset, records, int(found))
 
 
 def _answer(measured: Measured, run: Run, pick: Pick) -> tuple[tuple[float, float], npt.NDArray[np.float32] | None]:
@@ -283,11 +267,11 @@ def _answer(measured: Measured, run: Run, pick: Pick) -> tuple[tuple[float, floa
     return (float(person["x"]), float(person["y"])), heatmap
 
 
-def _shade_outside(axis: Axes, scene: _Scene, angle: float, sharpness: float) -> None:
+def _shade_outside(axis: Axes, shown: Scene, angle: float, sharpness: float) -> None:
     """Covers what the cone from the head towards the mean annotation leaves out."""
-    height, width = scene.picture.shape[:2]
-    head = torch.from_numpy((scene.head[:2] + scene.head[2:]) / 2).float()[None]
-    target = torch.from_numpy(scene.points.mean(0)).float()[None]
+    height, width = shown.picture.shape[:2]
+    head = torch.from_numpy((shown.head[:2] + shown.head[2:]) / 2).float()[None]
+    target = torch.from_numpy(shown.points.mean(0)).float()[None]
     outside = 1 - cone_mask(head, target, (height, width), angle, sharpness)[0].numpy()
     shade = np.empty((height, width, 4))
     shade[..., :3] = to_rgb(OUTSIDE)

@@ -9,7 +9,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from gazebench.intervals import format_value
+from gazebench.intervals import format_value, interval
 from gazebench.protocol import ALL
 from gazebench.registry import load_dataset
 from gazebench.results import write_atomically
@@ -228,7 +228,7 @@ def _facts(measured: Measured) -> str:
     rows = []
     for key, row in plan.rows.items():
         runs = list(measured.of(key).values())
-        spent = summary.interval([entry["seconds"] for entry in runs])
+        spent = interval([entry["seconds"] for entry in runs])
         options = " ".join((row.method, *row.options))
         cells = [f"{runs[0]['trained']:,}", duration(spent.mean)] if runs else [format_value(None)] * 2
         rows.append([row.title, f"`{options}`", *cells, str(len(runs))])

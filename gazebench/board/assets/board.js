@@ -35,7 +35,10 @@
       ordering: { handler: false, indicators: false },
       orderFixed: { pre: [[0, "asc"]] }, // a smoke run never stands above a result
       order: [[first, columns[first].orderSequence[0]]],
-      rowGroup: { dataSrc: (row) => row[0].display },
+      rowGroup: {
+        dataSrc: (row) => row[0].display,
+        startRender: (rows, group) => Object.assign(document.createElement("span"), { textContent: group }),
+      },
       language: { emptyTable: "No rows.", zeroRecords: "No row passes the filters." },
     });
     heads.forEach((head, index) => {

@@ -5,8 +5,9 @@
   const [subset, error, order] = ["subset", "error", "order"].map((name) => document.getElementById(`gallery-${name}`));
   const cards = [...gallery.children];
   const update = () => {
-    const sign = Number(order.value);
-    gallery.replaceChildren(...cards.sort((a, b) => sign * (a.dataset.rank - b.dataset.rank)));
+    const sign = Number(order.value); // ranks run from the worst; people without an error come last
+    const place = (card) => ("rank" in card.dataset ? sign * card.dataset.rank : Infinity);
+    gallery.replaceChildren(...cards.sort((a, b) => (place(a) === place(b) ? 0 : place(a) - place(b))));
     cards.forEach((card) => {
       card.hidden = (subset.value && card.dataset.subset !== subset.value) || (error.value && card.dataset.band !== error.value);
     });

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from tabulate import tabulate
 
 from gazebench.bench import Outcome
+from gazebench.board import local
 from gazebench.config import Config, provenance
-from gazebench.dataset import GazeDataset
 from gazebench.intervals import format_value
 from gazebench.protocol import SUBSETS, Protocol
+from gazebench.report.page import write_page
+from gazebench.report.pictures import gallery
 from gazebench.results import write_atomically
-from gazebench.types import IN_FRAME, clean_boxes, normalise
-
-HEAD, TRUTH, ANSWER = "#16a34a", "#facc15", "#e11d48"
-"""Colours of the head box, the annotations and the predicted point in every picture."""
 
 
 def scores_table(record: Mapping[str, Any], protocol: Protocol) -> str:
@@ -74,15 +67,28 @@ def show(outcome: Outcome, config: Config) -> None:
         return
     if outcome.repeated:
         print("this run was finished before; here is its record (change a setting or the seed for another one)")
-    report = write_report(record, config, outcome.folder)
     print_scores(record, config.dataset.protocol)
     seconds = sum(record["wall_seconds"].values())
     print(f"\ntook      {seconds:.0f} s, peak memory {max(record['peak_memory_bytes'].values()) / 2**30:.1f} GiB")
     print(f"board     {_short(outcome.board)}")
-    print(f"report    {_short(report)}")
-    picture = outcome.folder / "predictions.png"
-    if picture.is_file():
-        print(f"picture   {_short(picture)}")
+    for what, path in _reports(outcome, config).items():
+        print(f"{what:<9} {_short(path)}")
+
+
+def _reports(outcome: Outcome, config: Config) -> dict[str, Path]:
+    """Writes what is not there yet; a report that cannot be written costs no result, and is said to be missing."""
+    folder, found = outcome.folder, {}
+    try:
+        found["report"] = write_report(outcome.record, config, folder)
+        page = folder / "report.html"
+        found["page"] = page if outcome.repeated and page.is_file() else write_page(outcome.record, folder)
+        board = local(outcome.board.parents[1], folder.parents[2])
+        found |= {"all runs": board} if board else {}
+    except Exception as error:
+        print(f"no full report ({type(error).__name__}: {error})", file=sys.stderr)
+        print(f"`gazebench report {folder}` tries again", file=sys.stderr)
+    picture = folder / "predictions.png"
+    return found | ({"picture": picture} if picture.is_file() else {})
 
 
 def write_report(record: Mapping[str, Any], config: Config, folder: Path) -> Path:
@@ -168,110 +174,8 @@ def _examples(names: Sequence[str]) -> str:
     return f" ({', '.join(names)} ...)" if names else ""
 
 
-def gallery(dataset: GazeDataset, predictions: pd.DataFrame, count: int = 8) -> Figure:
-    """People of the test split with their heads, annotations and predictions, spread over subsets and errors."""
-    records = dataset.records("test")
-    row_of = {str(person): row for row, person in enumerate(records.person_id)}
-    columns = 4
-    chosen = _spread(predictions, count)
-    rows = -(-len(chosen) // columns)
-    figure = Figure(figsize=(3.4 * columns, 2.9 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axis in axes:
-        axis.set_axis_off()
-    for axis, (_, row) in zip(axes, chosen.iterrows(), strict=False):
-        person = row_of[row["person_id"]]
-        image = int(records.person_image[person])
-        width, height = dataset.size(records, image)
-        picture = dataset.picture(records, image)
-        head = clean_boxes(normalise(records.head[[person]], records.head_unit, width, height))[0]
-        points = normalise(records.points_of(person), records.point_unit, width, height)
-        inside = records.inout[person] == IN_FRAME
-        heatmap = None
-        if row["heatmap"] is not None:
-            heatmap = np.frombuffer(row["heatmap"], "<f4").reshape(int(row["heatmap_h"]), int(row["heatmap_w"]))
-        draw(axis, picture, head, points if inside else None, (row["x"], row["y"]), heatmap)
-        score = "" if pd.isna(row["inout"]) else f", p(in) {row['inout']:.2f}"
-        axis.set_title(f"{row['subset'] or ('in frame' if inside else 'out of frame')}{score}", fontsize=9)
-    return figure
-
-
-def draw(
-    axis: Axes,
-    picture: npt.NDArray[np.uint8],
-    head: npt.NDArray[np.float64] | None,
-    truth: npt.NDArray[np.float64] | None,
-    answer: tuple[float, float] | None,
-    heatmap: npt.NDArray[np.float32] | None,
-) -> None:
-    """One picture with an overlay; boxes (4,) and points normalised."""
-    height, width = picture.shape[:2]
-    axis.imshow(picture)
-    if heatmap is not None and heatmap.max() > 0:
-        shade = colormaps["inferno"](heatmap / heatmap.max())
-        shade[..., 3] = np.clip(heatmap / heatmap.max(), 0, 1) * 0.6
-        axis.imshow(shade, extent=(-0.5, width - 0.5, height - 0.5, -0.5), interpolation="bilinear")
-    scale = np.array([width, height])
-    start = None
-    if head is not None and np.isfinite(head).all():
-        low, high = head[:2] * scale, head[2:] * scale
-        axis.add_patch(Rectangle(tuple(low), *(high - low), fill=False, edgecolor=HEAD, linewidth=1.8))
-        start = (low + high) / 2
-    if truth is not None and len(truth):
-        axis.scatter(
-            (truth * scale)[:, 0],
-            (truth * scale)[:, 1],
-            s=14,
-            color=TRUTH,
-            edgecolors="black",
-            linewidths=0.4,
-            zorder=3,
-        )
-    if answer is not None and np.isfinite(answer).all():
-        x, y = np.asarray(answer) * scale
-        if start is not None:
-            axis.plot([start[0], x], [start[1], y], color=ANSWER, linewidth=1, alpha=0.8)
-        axis.scatter([x], [y], s=50, marker="x", color=ANSWER, linewidths=2, zorder=4)
-    axis.set_xlim(-0.5, width - 0.5)
-    axis.set_ylim(height - 0.5, -0.5)
-
-
-def _spread(predictions: pd.DataFrame, count: int) -> pd.DataFrame:
-    """Rows taken evenly over (subset, in frame) groups, one an image where possible, always the same ones."""
-    once = predictions.drop_duplicates("image_id")
-    pool = once if len(once) >= count else predictions
-    kinds = [group for _, group in pool.groupby([pool["subset"], pool["target_inout"]], sort=True)]
-    picked: list[Any] = []
-    position = 0
-    while len(picked) < min(count, len(pool)):
-        for group in kinds:
-            if position < len(group) and len(picked) < count:
-                picked.append(group.index[_scatter(position, len(group))])
-        position += 1
-    return pool.loc[list(dict.fromkeys(picked))]
-
-
-def _scatter(position: int, length: int) -> int:
-    """A fixed low-discrepancy walk through 0..length-1 that never repeats while position < length."""
-    step = next(s for s in range(max(1, round(length * 0.618)), 2 * length + 2) if np.gcd(s, length) == 1)
-    return position * step % length
-
-
 def _short(path: Path) -> str:
     try:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:
         return str(path)
-
-
-def save_overlay(path: Path, picture: npt.NDArray[np.uint8], panels: Sequence[dict[str, Any]]) -> None:
-    """One panel a person: keys ``head``, ``truth``, ``answer``, ``heatmap``, ``title``."""
-    height, width = picture.shape[:2]
-    side = 5.0
-    figure = Figure(figsize=(side * len(panels) * max(1, width / height), side + 0.3), layout="constrained")
-    for axis, panel in zip(figure.subplots(1, len(panels), squeeze=False).ravel(), panels, strict=True):
-        axis.set_axis_off()
-        axis.set_title(panel.get("title", ""), fontsize=10)
-        draw(axis, picture, panel.get("head"), panel.get("truth"), panel.get("answer"), panel.get("heatmap"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
