@@ -17,7 +17,15 @@ setup(
     packages=sorted(set(packages)),
     package_dir=MAPPED,
     package_data={
-        "gazebench": ["**/*.pt", "**/*.json", "**/*.yaml", "**/*.tmpl", "py.typed"],
+        "gazebench": [
+            "**/*.pt",
+            "**/*.json",
+            "**/*.yaml",
+            "**/*.tmpl",
+            "py.typed",
+            "board/assets/**/*",
+            "board/templates/*",
+        ],
         "gazebench.splits": ["**/*"],
         "gazebench.leaderboards.published": ["*.yaml"],
     },

@@ -247,9 +247,9 @@ def inout_slices(pair: Pair, seed: int = 0) -> list[Difference]:
     if min(a.min(), b.min()) < 0 or max(a.max(), b.max()) > 1:
         return found
     for name, mask, side in (("in frame", truth, 1.0), ("out of frame", ~truth, -1.0)):
-        given = [(side * scores[mask]) + (side < 0) for scores in (a, b)]
+        one, other = ((side * scores[mask]) + (side < 0) for scores in (a, b))
         names = [cluster for cluster, chosen in zip(clusters, mask, strict=True) if chosen]
-        found.append(difference(f"{name} (probability given to it)", *given, names, seed))
+        found.append(difference(f"{name} (probability given to it)", one, other, names, seed))
     return found
 
 
@@ -276,8 +276,8 @@ def precision_difference(
         swaps = (swapped[i : i + 50, owner] for i in parts)
         chance = np.concatenate([gap(np.where(s, other, one), np.where(s, one, other), whole) for s in swaps])
         p = float((1 + (np.abs(chance) >= np.abs(gap(one, other, whole)) - 1e-12).sum()) / (1 + INOUT_DRAWS))
-    ends = (float(F.average_precisions(scores, truth, whole)[0]) for scores in (one, other))
-    return Difference(what, len(a), sources, *ends, low, high, p)
+    first, second = (float(F.average_precisions(scores, truth, whole)[0]) for scores in (one, other))
+    return Difference(what, len(a), sources, first, second, low, high, p)
 
 
 # Writing -------------------------------------------------------------------------------------------------------

@@ -445,3 +445,8 @@ def test_packages_in_a_fresh_environment(tmp_path, bare, wheel):
     assert record["method"]["origin"] == "gazebench-first-light 0.1.0"
     assert record["config"]["loader"]["people"] == "in_frame", "the recipe's value"
     assert record["code"]["commit"] is None, "installed, not the checkout"
+    boards = work / "leaderboards"
+    assert "First light" in (boards / "index.html").read_text(encoding="utf-8")
+    assert (boards / "assets" / "vendor" / "plot.umd.min.js").is_file(), "an installed package brings its board's files"
+    assert stored.with_suffix(".html").is_file()
+    assert list(work.glob("runs/gazeworld/first_light/*/report.html"))

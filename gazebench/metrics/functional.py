@@ -362,7 +362,8 @@ def average_precisions(
     """
     order = np.argsort(-scores, axis=1, kind="stable")
     ranked = np.take_along_axis(scores, order, axis=1)
-    truth, mass = np.broadcast_arrays(positive[order], np.take_along_axis(*np.broadcast_arrays(weight, order), 1))
+    weight, places = np.broadcast_arrays(weight, order)
+    truth, mass = np.broadcast_arrays(positive[order], np.take_along_axis(weight, places, axis=1))
     hits, counted = (mass * truth).cumsum(axis=1), mass.cumsum(axis=1)
     with np.errstate(invalid="ignore"):
         precision = np.nan_to_num(hits / counted)
