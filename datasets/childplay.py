@@ -16,7 +16,7 @@ from PIL import Image
 from gazebench.annotation_cache import Rows, cached, on_disk, read_rows, settle, without_area
 from gazebench.dataset import Card, GazeDataset
 from gazebench.metrics.classes import AngleToMean, AUCRectangle, HeadPrecision, InOutAP, L2ToMean
-from gazebench.protocol import Protocol, Use
+from gazebench.protocol import QUESTIONS, Protocol, Use
 from gazebench.types import IN_FRAME, OUT_OF_FRAME, DataError, FloatArray, IntArray, Policy, Records, ragged_starts
 from gazebench.world import Scene, clip, draw
 
@@ -86,6 +86,7 @@ class ChildPlay(GazeDataset):
             Use("angle", AngleToMean, digits=2),
             Use("ap", InOutAP, subsets=False),
             Use("p_head", HeadPrecision),
+            *QUESTIONS,
         ),
         headline="l2",
         notes="p_head takes the annotated heads of a frame; Sharingan's code takes squared boxes of a head detector.",

@@ -17,7 +17,7 @@ from PIL import Image
 
 from gazebench.annotation_cache import cached, on_disk, read_rows, settle, without_area
 from gazebench.dataset import Card, GazeDataset
-from gazebench.protocol import SEVERAL_ANNOTATORS, Protocol
+from gazebench.protocol import QUESTIONS, SEVERAL_ANNOTATORS, Protocol
 from gazebench.types import IN_FRAME, OUT_OF_FRAME, UNKNOWN, Policy, Records, ragged_starts
 from gazebench.world import Scene, annotate, compose, draw
 
@@ -67,7 +67,7 @@ class GazeFollow(GazeDataset):
         name="gazefollow",
         version=1,
         unit="person: image path and eye x",
-        metrics=SEVERAL_ANNOTATORS,
+        metrics=(*SEVERAL_ANNOTATORS, *QUESTIONS),
         headline="avg_l2",
         notes="avg_l2 is the distance to the mean annotation; the 2015 paper's Dist is mean_l2.",
     )

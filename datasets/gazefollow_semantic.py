@@ -16,7 +16,7 @@ from gazebench.annotation_cache import Rows, read_rows, read_table
 from gazebench.dataset import Card
 from gazebench.datasets.gazefollow import FILES, NUMERIC, WITH_INOUT, WITHOUT_INOUT, GazeFollow, fake_names
 from gazebench.metrics.classes import ClassAccuracy, LabelAccuracy, MultiClassAccuracy, MultiLabelAccuracy
-from gazebench.protocol import SEVERAL_ANNOTATORS, Protocol, Use
+from gazebench.protocol import QUESTIONS, SEVERAL_ANNOTATORS, Protocol, Use
 from gazebench.types import DataError, Issue, Records
 from gazebench.vocabulary import Vocabulary, read_classes
 from gazebench.world import CATEGORIES, Scene, compose
@@ -75,6 +75,7 @@ class GazeFollowSemantic(GazeFollow):
             Use("multi_acc_1", MultiClassAccuracy),
             Use("acc_1_exact", LabelAccuracy),
             Use("multi_acc_1_exact", MultiLabelAccuracy),
+            *QUESTIONS,
         ),
         headline="avg_l2",
         notes="acc_1 and multi_acc_1 bring free text to its nearest category by CLIP and need CLIP weights; those "

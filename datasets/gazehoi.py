@@ -14,7 +14,7 @@ from PIL import Image
 from gazebench.annotation_cache import cached, on_disk, read_table, settle, without_area
 from gazebench.dataset import Card, GazeDataset
 from gazebench.metrics.classes import ClassAccuracy, GazeAccuracy, LabelAccuracy
-from gazebench.protocol import Protocol, Use
+from gazebench.protocol import QUESTIONS, Protocol, Use
 from gazebench.types import IN_FRAME, Policy, Records, ragged_starts
 from gazebench.vocabulary import Vocabulary, read_classes
 from gazebench.world import CATEGORIES, Scene, compose, draw
@@ -79,6 +79,7 @@ class GazeHOI(GazeDataset):
             Use("gaze_acc", GazeAccuracy),
             Use("acc_1", ClassAccuracy),
             Use("acc_1_exact", LabelAccuracy),
+            *QUESTIONS,
         ),
         headline="gaze_acc",
         notes="acc_1 brings free text to its nearest category by CLIP and needs CLIP weights; acc_1_exact asks for the "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,9 +14,9 @@ from gazebench.annotation_cache import cached
 from gazebench.dataset import Card, Crop, GazeDataset
 from gazebench.images import resized
 from gazebench.metrics.classes import InOutAP, LabelAccuracy
-from gazebench.protocol import SEVERAL_ANNOTATORS, SOCIAL_GAZE, Protocol, Use
-from gazebench.types import SOCIAL, DataError, FloatArray, Records, ragged_starts
-from gazebench.world import WORLD_VERSION, Scene, annotate, compose, draw, social
+from gazebench.protocol import QUESTIONS, SEVERAL_ANNOTATORS, SOCIAL_GAZE, Protocol, Use
+from gazebench.types import SOCIAL, DataError, FloatArray, InWords, Records, ragged_starts
+from gazebench.world import WORLD_VERSION, Person, Scene, annotate, compose, draw, social
 
 PARSER = 2
 """A change of what ``_records`` makes of the same scenes is a new number."""
@@ -68,6 +69,7 @@ class GazeWorld(GazeDataset):
         head_boxes="exact",
         synthetic=True,
     )
+    everybody: ClassVar[bool] = True
     protocol: ClassVar[Protocol] = Protocol(
         name="gazeworld",
         version=1,
@@ -77,6 +79,7 @@ class GazeWorld(GazeDataset):
             Use("ap", InOutAP, subsets=False),
             Use("acc_1_exact", LabelAccuracy),
             *SOCIAL_GAZE,
+            *QUESTIONS,
         ),
         headline="avg_l2",
         origin="ours",
@@ -98,7 +101,7 @@ class GazeWorld(GazeDataset):
     def scene(self, key: str) -> Scene:
         """The scene an image key such as ``test/12`` stands for."""
         split, _, index = key.partition("/")
-        return compose(self.world_seed, int(index), split)
+        return _composed(self.world_seed, int(index), split)
 
     def picture(
         self,
@@ -116,10 +119,19 @@ class GazeWorld(GazeDataset):
         """The salient box of the scene."""
         return np.array([self.scene(str(records.images[image])).salient_box], dtype=np.float64)
 
+    def in_words(self, records: Records, image: int) -> list[InWords]:
+        """What everybody looks like, and the colour and kind of what they look at."""
+        scene = self.scene(str(records.images[image]))
+        return [_in_words(scene, person) for person in scene.people]
+
     @classmethod
     def fake(cls, root: Path, *, people: int = 12, seed: int = 0) -> GazeWorld:
         """A few scenes; ``root`` stays empty."""
         return cls(train=people, val=max(2, people // 4), test=people, world_seed=seed)
+
+
+_composed = lru_cache(maxsize=64)(compose)
+"""Whoever asks for a picture soon asks for its words."""
 
 
 def _records(split: str, keys: list[tuple[str, int]], seed: int) -> Records:
@@ -150,6 +162,37 @@ def _records(split: str, keys: list[tuple[str, int]], seed: int) -> Records:
         pairs={name: np.concatenate([np.zeros(0, np.int8), *(labels[name] for labels in pairs)]) for name in SOCIAL},
         sizes=np.array([(round(HEIGHT * scene.aspect), HEIGHT) for scene in scenes], dtype=np.int64).reshape(-1, 2),
     )
+
+
+FACE = 70.0
+"""Degrees of yaw up to which glasses and a beard can be seen."""
+
+
+def _in_words(scene: Scene, person: Person) -> InWords:
+    look = person.look
+    traits = {"clothes": look.clothes}
+    if look.hair not in ("bald", "cap"):
+        traits["hair"] = look.hair_colour
+    if look.hair == "cap":
+        traits["hat"] = "cap"
+    if look.glasses:
+        traits["glasses"] = "yes"
+    if look.beard:
+        traits["beard"] = "yes"
+    if look.pose != "bust":
+        traits["pose"] = look.pose
+    turned = abs((person.head_yaw + 180) % 360 - 180) > FACE
+    hidden = frozenset({"glasses", "beard"}) if turned else frozenset[str]()
+    target = ""
+    labels: tuple[str, ...] = ()
+    if person.target_kind == "thing":
+        seen = scene.find(person.target_id)
+        target = f"a{'n' if seen.colour[0] in 'aeiou' else ''} {seen.colour} {seen.category}"
+        labels = (seen.category,)
+    elif person.target_kind == "person":
+        other = next(other for other in scene.people if other.id == person.target_id)
+        target, labels = f"the person in {other.clothes}", (person.target_category,)
+    return InWords(traits, hidden, target, labels)
 
 
 def _points(split: str, scene: Scene, person: Any) -> npt.NDArray[np.float64]:

@@ -14,7 +14,7 @@ from PIL import Image
 from gazebench.annotation_cache import cached, on_disk, read_rows, settle, without_area
 from gazebench.dataset import Card, GazeDataset
 from gazebench.metrics.classes import AngleToMean, AUCRectangle, InOutAP, L2ToMean
-from gazebench.protocol import Protocol, Use
+from gazebench.protocol import QUESTIONS, Protocol, Use
 from gazebench.types import IN_FRAME, OUT_OF_FRAME, DataError, FloatArray, IntArray, Policy, Records, ragged_starts
 from gazebench.world import Scene, clip, draw
 
@@ -75,6 +75,7 @@ class VAT(GazeDataset):
             Use("l2", L2ToMean),
             Use("angle", AngleToMean, digits=2),
             Use("ap", InOutAP, subsets=False),
+            *QUESTIONS,
         ),
         headline="l2",
     )

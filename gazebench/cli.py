@@ -23,6 +23,7 @@ OVERVIEW = """gazebench: gaze-following methods behind one interface, on the sam
   gazebench predict IMAGE --box x0,y0,x1,y1 --weights FILE   where does this person look: a picture and JSON
   gazebench study PLAN.yaml            many runs with seeds, resumably: a paper's tables and figures, with intervals
   gazebench probe DATASET              ask a vision-language model what is salient: consistent / inconsistent people
+  gazebench vqa build|ask|score|table  gaze as questions: write them, have any model answer, score, models by tasks
   gazebench compare RUN_A RUN_B        who is better where: paired intervals by subset, head size, distance ...
   gazebench report RUN                 a run's page: settings, curves, errors by group, large angles, pictures
   gazebench tables [ID ...]            the papers' tables, published numbers beside ours; --run makes what is missing
@@ -145,6 +146,13 @@ def probe(arguments: list[str]) -> int:
     from gazebench.probe.command import main as run
 
     return run(arguments)
+
+
+def vqa(arguments: list[str]) -> int:
+    """Gaze as questions and answers."""
+    from gazebench.vqa.command import main as run
+
+    return run(*_places(arguments))
 
 
 def compare(arguments: list[str]) -> int:
@@ -308,6 +316,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "predict": predict,
     "study": study,
     "probe": probe,
+    "vqa": vqa,
     "compare": compare,
     "report": report,
     "tables": tables,

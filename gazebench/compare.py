@@ -204,7 +204,8 @@ def join(a: Side, b: Side, protocol: Protocol, metric: str) -> Pair:
 
 
 def _is_mean(use: Use) -> bool:
-    return type(use.metric()).reduce is GazeMetric.reduce
+    metric = use.metric()
+    return type(metric).reduce is GazeMetric.reduce and metric.unit == "person"
 
 
 def slices(pair: Pair, dataset: GazeDataset, records: Records, seed: int = 0) -> list[Difference]:

@@ -390,6 +390,7 @@ def _leakage_findings(method: Method, prediction: Prediction, batch: Batch) -> I
         inout=torch.full_like(targets.inout, -1),
         subset=[""] * batch.people,
         extra={},
+        answers=[],
     )
     with torch.no_grad():
         blind = _answers(method(replace(batch, targets=hidden)))

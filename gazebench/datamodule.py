@@ -14,6 +14,8 @@ from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
 from gazebench.dataset import GazeDataset
+from gazebench.interview import Interviewer
+from gazebench.questions.writing import Asked
 from gazebench.transforms import Preprocess, View, apply_view, sample_view
 from gazebench.types import (
     IN_FRAME,
@@ -51,6 +53,7 @@ class Sample:
     subset: list[str]
     extra: dict[str, np.ndarray]
     pairs: dict[str, np.ndarray] = field(default_factory=dict)
+    asked: list[Asked] = field(default_factory=list)
     skipped: str = ""
 
 
@@ -72,6 +75,7 @@ class ImageSamples(TorchDataset[Sample]):
         self.augment, self.sees_images, self.bad_images, self.seed = augment, sees_images, bad_images, seed
         self.start = records.person_start
         self.pair_start = pair_starts(records.person_image, len(records))
+        self.interviewer = Interviewer(dataset, records) if preprocess.questions else None
 
     def __len__(self) -> int:
         return len(self.records)
@@ -120,6 +124,10 @@ class ImageSamples(TorchDataset[Sample]):
             array = self.dataset.picture(records, image, self.preprocess.size, crop, flip)
             picture = torch.from_numpy(array).permute(2, 0, 1)
         columns |= {name: flat.reshape(columns[name].shape) for name, flat in boxes.items()}
+        asked: list[Asked] = []
+        if self.interviewer is not None:  # after the view: what is left, and where, is another matter in a mirror
+            split = np.split(points, np.cumsum(counts)[:-1]) if len(counts) else []
+            asked = self.interviewer.about(image, head, split, (width, height))
         return Sample(
             image_id=str(records.images[image]),
             group=str(records.groups[image]),
@@ -136,6 +144,7 @@ class ImageSamples(TorchDataset[Sample]):
                 name: labels[self.pair_start[image] : self.pair_start[image + 1]]
                 for name, labels in records.pairs.items()
             },
+            asked=asked,
         )
 
 
@@ -156,6 +165,12 @@ def collate(samples: Sequence[Sample]) -> Batch:
     has = torch.from_numpy(counts > 0) & (inout == IN_FRAME)
     point[has] = points[torch.from_numpy(start[:-1])[has]].float()
     pictures = [sample.picture for sample in read if sample.picture is not None]
+    first = ragged_starts(people)
+    asked = [
+        (replace(question, person=question.person + int(start)), truth)
+        for sample, start in zip(read, first, strict=False)
+        for question, truth in sample.asked
+    ]
     names = sorted({name for sample in read for name in sample.extra})
     paired = sorted({name for sample in read for name in sample.pairs})
     return Batch(
@@ -174,7 +189,9 @@ def collate(samples: Sequence[Sample]) -> Batch:
             subset=[name for sample in read for name in sample.subset],
             extra={name: _joined([sample.extra[name] for sample in read]) for name in names}
             | {name: _joined([sample.pairs[name].astype(np.int64) for sample in read]) for name in paired},
+            answers=[truth for _, truth in asked],
         ),
+        questions=[question for question, _ in asked],
         skipped=[sample.skipped for sample in samples if sample.skipped],
     )
 

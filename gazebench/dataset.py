@@ -15,7 +15,7 @@ import numpy.typing as npt
 from gazebench import subsets
 from gazebench.images import image_size, load_image
 from gazebench.protocol import Protocol
-from gazebench.types import IN_FRAME, DataError, FloatArray, Policy, Records
+from gazebench.types import IN_FRAME, DataError, FloatArray, InWords, Policy, Records
 
 Crop = tuple[int, int, int, int]
 SPLITS = ("train", "val", "trainval", "test")
@@ -95,6 +95,8 @@ class GazeDataset(ABC):
 
     card: ClassVar[Card]
     protocol: ClassVar[Protocol]
+    everybody: ClassVar[bool] = False
+    """Whether all people of a picture are in the records, so that words can be known to fit one person only."""
 
     @abstractmethod
     def parse(self, split: str) -> Records:
@@ -147,6 +149,19 @@ class GazeDataset(ABC):
     def salient_regions(self, records: Records, image: int) -> FloatArray | None:
         """(K, 4) normalised xyxy: what a gaze-blind observer would bet on; None where nobody knows the truth."""
         return None
+
+    def in_words(self, records: Records, image: int) -> list[InWords]:
+        """What can be said of the people of an image, in their order; by default the names of what they look at.
+
+        These are the columns ``label`` and, where several names are right, ``labels``.
+        """
+        people = slice(*np.searchsorted(records.person_image, (image, image + 1)))
+        first = [str(name) for name in records.columns.get("label", np.full(records.people, ""))[people]]
+        more = [str(names).split("|") for names in records.columns.get("labels", np.full(records.people, ""))[people]]
+        return [
+            InWords(target=name, labels=tuple(dict.fromkeys(word for word in (name, *others) if word)))
+            for name, others in zip(first, more, strict=True)
+        ]
 
     def path(self, records: Records, image: int) -> Path:
         """The file of an image."""

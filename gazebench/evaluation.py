@@ -16,6 +16,7 @@ from gazebench.decode import DECODERS
 from gazebench.intervals import bootstrap, mean_of
 from gazebench.metrics.classes import GazeMetric
 from gazebench.protocol import ALL, SUBSETS, Protocol
+from gazebench.questions.reading import Said, read
 from gazebench.types import SOCIAL, Batch, FloatArray, Prediction, sample_key
 
 
@@ -96,6 +97,10 @@ class Evaluator(nn.Module):
             "predicted_class": self._classes(prediction.extra.get("label")),
             **{name: targets.extra.get(name) for name in ("label", "labels", "target_box", "heads", *SOCIAL)},
             "pairs": batch.pairs,
+            "questions": batch.questions,
+            "truths": targets.answers,
+            "said": _said(prediction, batch),
+            "similarity": None if self.protocol.vocabulary is None else self.protocol.vocabulary.similarity,
         }
         fields |= {f"{name}_score": _probabilities(name, prediction, len(fields["pairs"])) for name in SOCIAL}
         keys = {"person": _keys(batch.person_ids)}
@@ -104,6 +109,9 @@ class Evaluator(nn.Module):
             ids = batch.person_ids
             keys["pair"] = _keys(f"{ids[i]}\n{ids[j]}" for i, j in fields["pairs"].tolist())
             sources["pair"] = sources["person"][fields["pairs"][:, 0]]
+        if batch.questions:
+            keys["question"] = _keys(question.id for question in batch.questions)
+            sources["question"] = sources["person"][[question.person for question in batch.questions]]
         in_subset = {
             subset: torch.tensor([subset == mine for mine in targets.subset], dtype=torch.bool)
             for subset in SUBSETS[1:]
@@ -143,7 +151,7 @@ class Evaluator(nn.Module):
                 if value.numel():
                     scores.setdefault(use.name, {})[subset] = Score(float(value), int(metric.count))
                     found[use.name, subset] = metric
-        for (name, subset), (low, high, sources) in _intervals(found).items() if intervals else ():
+        for (name, subset), (low, high, sources) in intervals_of(found).items() if intervals else ():
             scores[name][subset] = replace(scores[name][subset], low=low, high=high, sources=sources)
         return scores
 
@@ -163,7 +171,7 @@ class Evaluator(nn.Module):
         return F.interpolate(heatmap[:, None], self.protocol.heatmap_size, mode="bilinear", align_corners=False)[:, 0]
 
 
-def _intervals(metrics: Mapping[tuple[str, str], GazeMetric]) -> dict[tuple[str, str], tuple[float, float, int]]:
+def intervals_of(metrics: Mapping[tuple[str, str], GazeMetric]) -> dict[tuple[str, str], tuple[float, float, int]]:
     """Lower end, upper end and number of sources, by what the metrics are called.
 
     Means over the same people are taken together: drawing thousands of pictures thousands of times is what costs.
@@ -199,6 +207,16 @@ def _drawn(metrics: Sequence[GazeMetric]) -> tuple[list[tuple[float, float]], in
 
 def _is_mean(metric: GazeMetric) -> bool:
     return type(metric).reduce is GazeMetric.reduce
+
+
+def _said(prediction: Prediction, batch: Batch) -> list[Said] | None:
+    """What a method's answers say; None where it gives none, or was asked nothing."""
+    answers: Sequence[str] | None = prediction.extra.get("answers")
+    if answers is None or not batch.questions:
+        return None
+    if len(answers) != len(batch.questions):
+        raise ValueError(f'{len(answers)} answers to {len(batch.questions)} questions: one each, "" for none')
+    return [read(question.form, answer) for question, answer in zip(batch.questions, answers, strict=True)]
 
 
 def _probabilities(name: str, prediction: Prediction, pairs: int) -> Tensor | None:

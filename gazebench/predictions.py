@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -58,6 +58,8 @@ def rows_of(scored: ScoredBatch) -> dict[str, list[Any]]:
             for index, value in zip(sample.tolist(), values.tolist(), strict=True):
                 column[index] = value
             columns[f"metric_{name}"] = column
+    if batch.questions and "answers" in prediction.extra:
+        columns["answers"] = _by_person(batch, prediction.extra["answers"])
     heatmap = prediction.heatmap
     columns["heatmap"] = (
         [None] * people if heatmap is None else [row.tobytes() for row in heatmap.float().cpu().numpy().astype("<f4")]
@@ -77,12 +79,21 @@ def _by_looker(batch: Batch, scores: list[float]) -> list[str]:
     return [json.dumps(others, separators=(",", ":")) for others in said]
 
 
+def _by_person(batch: Batch, answers: Sequence[str]) -> list[str]:
+    """P JSON objects: of each person the answers by the id of the question."""
+    said: list[dict[str, str]] = [{} for _ in batch.person_ids]
+    for question, answer in zip(batch.questions, answers, strict=True):
+        said[question.person][question.id] = answer
+    return [json.dumps(own, separators=(",", ":"), ensure_ascii=False) for own in said]
+
+
 class PredictionWriter(Callback):
     """Streams the scored test batches of this process to a parquet part, in constant memory."""
 
     _TYPES: ClassVar[dict[str, pa.DataType]] = {
         "target_inout": pa.int8(), "heatmap": pa.binary(), "heatmap_h": pa.int32(), "heatmap_w": pa.int32(),
-        "used_annotation": pa.int64(), "label": pa.string(), **dict.fromkeys(SOCIAL, pa.string()),
+        "used_annotation": pa.int64(), "label": pa.string(), "answers": pa.string(),
+        **dict.fromkeys(SOCIAL, pa.string()),
     }  # fmt: skip
 
     def __init__(self, folder: Path, metrics: list[str], *, heatmaps: bool = True) -> None:

@@ -22,6 +22,25 @@ from gazebench.metrics.classes import (
     MinL2,
     SharedAttention,
 )
+from gazebench.metrics.vqa import (
+    DirectionAccuracy,
+    DirectionSteps,
+    FalseRefusal,
+    ObjectAccuracy,
+    ObjectBLEU,
+    ObjectROUGE,
+    ObjectSimilarity,
+    Overall,
+    Parsed,
+    PointAngle,
+    PointDistance,
+    PointWithin,
+    RefusalAccuracy,
+    RefusalF1,
+    RefusalPrecision,
+    RefusalRecall,
+)
+from gazebench.questions.templates import templates
 from gazebench.vocabulary import Vocabulary
 
 ALL = "all"
@@ -69,6 +88,27 @@ SOCIAL_GAZE = (
 """VSGaze's social columns: by a method's own scores, and by post-processing of its points (``_pp``), never mixed."""
 
 
+QUESTIONS = (
+    Use("vqa_object", ObjectAccuracy, subsets=False),
+    Use("vqa_object_clip", ObjectSimilarity, subsets=False),
+    Use("vqa_object_bleu", ObjectBLEU, subsets=False),
+    Use("vqa_object_rouge", ObjectROUGE, subsets=False),
+    Use("vqa_direction", DirectionAccuracy, subsets=False),
+    Use("vqa_direction_steps", DirectionSteps, subsets=False, digits=2),
+    Use("vqa_point", PointWithin, subsets=False),
+    Use("vqa_point_l2", PointDistance, subsets=False),
+    Use("vqa_point_angle", PointAngle, subsets=False, digits=2),
+    Use("vqa_refusal", RefusalAccuracy, subsets=False),
+    Use("vqa_refusal_precision", RefusalPrecision, subsets=False),
+    Use("vqa_refusal_recall", RefusalRecall, subsets=False),
+    Use("vqa_refusal_f1", RefusalF1, subsets=False),
+    Use("vqa_false_refusal", FalseRefusal, subsets=False),
+    Use("vqa_overall", Overall, subsets=False),
+    Use("vqa_parsed", Parsed, subsets=False),
+)
+"""Columns of methods that answer questions (gazebench-vqa-v1, docs/vqa.md); one named after a task is its headline."""
+
+
 @dataclass(frozen=True)
 class Protocol:
     """How one benchmark is scored; whatever changes a number is a new version, a further column is none.
@@ -108,9 +148,11 @@ class Protocol:
             raise ValueError(f"protocol {self.name}: decoder {self.decoder!r} is none of {sorted(DECODERS)}")
         if self.selection_split == "test":
             raise ValueError(f"protocol {self.name}: nobody selects on test")
-        pairwise = [use.name for use in self.metrics if use.subsets and use.metric().unit == "pair"]
-        if pairwise:
-            raise ValueError(f"protocol {self.name}: {pairwise} score pairs, and a pair is in no subset: subsets=False")
+        others = [use.name for use in self.metrics if use.subsets and use.metric().unit != "person"]
+        if others:
+            raise ValueError(
+                f"protocol {self.name}: {others} score pairs or questions, which are in no subset: subsets=False"
+            )
 
     @property
     def id(self) -> str:
@@ -128,9 +170,11 @@ class Protocol:
     def describe(self) -> dict[str, Any]:
         """What a record says of the protocol."""
         limited = {use.name: {use.where[0]: sorted(use.where[1])} for use in self.metrics if use.where is not None}
-        more = {"where": limited} if limited else {}
+        more: dict[str, Any] = {"where": limited} if limited else {}
         if self.vocabulary is not None:
             more["vocabulary"] = self.vocabulary.describe()
+        if any(use.metric().unit == "question" for use in self.metrics):
+            more["questions"] = {"id": templates().id, "templates": templates().digest}
         return {
             "id": self.id,
             "unit": self.unit,

@@ -8,6 +8,7 @@ people with the index of the image each of them stands in.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,6 +30,16 @@ IN_FRAME, OUT_OF_FRAME, UNKNOWN = 1, 0, -1
 
 SOCIAL = ("lah", "laeo", "sa")
 """Labels and scores of pairs of people (``pairs_of``): looking at a head, looking at each other, shared attention."""
+
+
+Form = Literal["object", "direction", "point"]
+"""What a question asks for: what somebody looks at, in which direction, or at which point."""
+Task = Literal["object", "direction", "point", "recognition"]
+"""What a question counts for; those of ``recognition`` have any form, and half of them cannot be answered."""
+Observer = Literal["box", "unique", "ambiguous", "non_exist"]
+"""How a question refers to whom it asks about: by a head box, or by words that fit one, several or no person."""
+Refusal = Literal["", "ambiguous", "non_exist", "outside"]
+"""Why a question cannot be answered: several people fit, nobody does, or the target is outside the picture."""
 
 
 class DataError(ValueError):
@@ -226,6 +237,69 @@ def sample_key(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big", signed=True)
 
 
+@dataclass(frozen=True)
+class InWords:
+    """What words can say of one person of a picture.
+
+    Attributes:
+        traits: what the person looks like, by the name of the trait (``clothes``: ``red``).
+        hidden: the names of those traits that cannot be seen in this picture.
+        target: what the person looks at, described; "" where nobody knows, or where there is nothing.
+        labels: the categories that count as right for it.
+    """
+
+    traits: Mapping[str, str] = field(default_factory=dict)
+    hidden: frozenset[str] = frozenset()
+    target: str = ""
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question about somebody of a picture.
+
+    Attributes:
+        id: unique in the split: the person's id and the task.
+        person: the row of the person it was made for, in the records or in the batch.
+        task: what the answer counts for; a method must not use it, since a user's question comes without.
+        form: what is asked for.
+        observer: how the person is referred to.
+        text: the question.
+    """
+
+    id: str
+    person: int
+    task: Task
+    form: Form
+    observer: Observer
+    text: str
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is known of a question's answer; a method sees it in its loss, never in its forward at evaluation.
+
+    Attributes:
+        answer: the answer as it should be written.
+        refusal: why there is none; "" where there is.
+        points: the annotated points, normalised; empty with a refusal.
+        head: xyxy normalised; NaN where it is not known.
+        size: width, height of the picture in pixels.
+        direction: sector 0 to 7 (``questions.geometry``), -1 where there is none.
+        labels: the right categories; empty where nobody told.
+        references: descriptions of the target; empty likewise.
+    """
+
+    answer: str
+    refusal: Refusal = ""
+    points: tuple[tuple[float, float], ...] = ()
+    head: tuple[float, float, float, float] = (math.nan,) * 4
+    size: tuple[int, int] = (1, 1)
+    direction: int = -1
+    labels: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+
+
 @dataclass
 class Targets:
     """What is to be predicted, for P people; a method sees it in its loss, never in its forward at evaluation.
@@ -243,6 +317,7 @@ class Targets:
             normalised xyxy, a row of NaN is none; ``labels`` (P texts), all right categories of a person, joined by
             ``|``. ``lah``, ``laeo`` and ``sa`` are labels of the pairs of people instead, (N,) int64 in the order of
             ``Batch.pairs``: 1 yes, 0 no, -1 not known (left out of losses and scores).
+        answers: what is known of the answer to each of the batch's ``questions``.
     """
 
     point: Tensor
@@ -251,6 +326,7 @@ class Targets:
     point_person: Tensor
     subset: list[str]
     extra: dict[str, Any] = field(default_factory=dict)
+    answers: list[Truth] = field(default_factory=list)
 
     def points_of(self, person: int) -> Tensor:
         """(A, 2) the annotations of one person of the batch."""
@@ -271,6 +347,7 @@ class Batch:
         sizes: (B, 2) int64 original width, height in pixels.
         targets: what is to be predicted; None when nothing is known (``predict``).
         skipped: images that could not be read, as ``path: reason`` (policy ``skip``).
+        questions: what is asked about these people, where a method's preprocessing wants questions.
         extra: further inputs a method's preprocessing made.
     """
 
@@ -283,6 +360,7 @@ class Batch:
     sizes: Tensor
     targets: Targets | None = None
     skipped: list[str] = field(default_factory=list)
+    questions: list[Question] = field(default_factory=list)
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -324,7 +402,8 @@ class Prediction:
             is a list of P texts, the category each person looks at, "" where the method has no answer: a name and not
             an index, so that a method needs to know no dataset's numbering. ``lah``, ``laeo`` and ``sa`` are (N,)
             float probabilities in [0, 1] in the order of ``Batch.pairs``, by heads of the method's own; scores that
-            follow from points alone (PP) are the harness's business.
+            follow from points alone (PP) are the harness's business. ``answers`` is a list of texts, one for each of
+            ``Batch.questions``, "" for none.
     """
 
     heatmap: Tensor | None = None

@@ -49,12 +49,12 @@ class Vocabulary:
     """The classes of a benchmark, and a CLIP that brings other words to them; both are read when first needed.
 
     Attributes:
-        path: JSON object of the classes and their numbers.
+        path: JSON object of the classes and their numbers; None where only texts are compared with each other.
         model: name of the architecture in open_clip, as ``open_clip.list_models()`` has it.
         weights: its weights, a state dict or safetensors. OpenAI's belong to the ``-quickgelu`` architectures.
     """
 
-    path: Path
+    path: Path | None
     model: str
     weights: Path
 
@@ -76,9 +76,18 @@ class Vocabulary:
             self._known.update((text, self.classes[place]) for text, place in zip(fresh, best, strict=True))
         return [self._known[text] for text in wanted]
 
+    def similarity(self, texts: Sequence[str], others: Sequence[str]) -> list[float]:
+        """The cosine of each text with the one at its place among the others, under the template."""
+        if not texts:
+            return []
+        fresh = list(dict.fromkeys((*texts, *others)))
+        rows = dict(zip(fresh, self._embedded(fresh), strict=True))
+        return [float(rows[one] @ rows[other]) for one, other in zip(texts, others, strict=True)]
+
     def describe(self) -> dict[str, Any]:
         """What a record says of it."""
-        return {"clip": self.model, "weights_sha256": self._digest, "template": TEMPLATE, "classes": len(self.classes)}
+        classes = {} if self.path is None else {"classes": len(self.classes)}
+        return {"clip": self.model, "weights_sha256": self._digest, "template": TEMPLATE, **classes}
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -87,6 +96,8 @@ class Vocabulary:
         Raises:
             DataError: there is none, or the file is not one of classes.
         """
+        if self.path is None:
+            raise DataError("no file of classes was given; name one")
         numbers = read_classes(self.path)
         if not numbers:
             raise DataError(f"{self.path}: holds no class; take the file of the release")

@@ -8,17 +8,18 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
     {"_version", "types", "processes"},
-    {"decode", "intervals", "metrics", "transforms", "images", "annotation_cache", "weights", "world", "vlm"},
-    {"vocabulary"},
+    {"decode", "intervals", "transforms", "images", "annotation_cache", "weights", "world", "vlm"},
+    {"questions", "vocabulary"},
+    {"metrics"},
     {"nn", "protocol", "subsets"},
     {"evaluation", "dataset"},
-    {"method", "results", "published"},
+    {"method", "results", "published", "interview"},
     {"registry", "datamodule"},
     {"config", "predictions", "settings", "traits"},
     {"board"},
     {"bench", "dataset_tools"},
     {"report", "score"},
-    {"predict", "contract", "study", "probe", "scaffold", "compare"},
+    {"predict", "contract", "study", "probe", "scaffold", "compare", "vqa"},
     {"tables"},
     {"cli"},
 ]
@@ -60,7 +61,7 @@ def test_harness_imports_only_lower_layers(path):
 def test_plugged_parts_know_nobody(kind):
     allowed = {
         # A method may extend another one; what two methods share besides goes to nn.
-        "methods": {"method", "methods", "types", "transforms", "nn", "weights", "decode"},
+        "methods": {"method", "methods", "types", "transforms", "nn", "weights", "decode", "questions"},
         # A dataset may extend another one, too.
         "datasets": {
             "dataset",

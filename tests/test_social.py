@@ -408,7 +408,7 @@ def test_a_column_can_be_over_some_people_only():
 
 
 def test_pairs_are_in_no_subset():
-    with pytest.raises(ValueError, match=r"protocol some: \['sa'\] score pairs, and a pair is in no subset"):
+    with pytest.raises(ValueError, match=r"protocol some: \['sa'\] score pairs or questions, which are in no"):
         Protocol(name="some", version=1, unit="pair", metrics=(Use("sa", SharedAttention),), headline="sa")
 
 

@@ -28,11 +28,12 @@ class GazeMetric(Metric, ABC):
     (P, 2) in pixels, ``inout_score`` (P,), ``inout`` (P,), ``heads`` (P, K, 4), ``target_box`` (P, 4), ``label``,
     ``labels``, ``predicted_label`` and ``predicted_class`` (P texts), ``pairs`` (N, 2) and of each pair the labels
     ``lah``, ``laeo``, ``sa`` (N,) and the scores ``lah_score``, ``laeo_score``, ``sa_score`` (N,); coordinates
-    normalised. Where the ``unit`` is a pair, the keys are (N,), those of the pairs.
+    normalised. Where the ``unit`` is a pair, the keys are (N,), those of the pairs; where it is a question, see
+    ``metrics.vqa``.
     """
 
     fields: ClassVar[tuple[str, ...]]
-    unit: ClassVar[Literal["person", "pair"]] = "person"
+    unit: ClassVar[Literal["person", "pair", "question"]] = "person"
     columns: ClassVar[int] = 1
     higher_is_better: bool = False
     is_differentiable: bool = False

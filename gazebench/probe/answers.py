@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gazebench.types import FloatArray
+from gazebench.vlm.reading import json_values, numbers, without_thoughts
 
 Convention = Literal["0-999", "unit"]
 """How coordinates are to be written: whole numbers from 0 to 999 (999 is the right or lower edge), or shares."""
@@ -19,7 +18,6 @@ Convention = Literal["0-999", "unit"]
 MOST_REGIONS = 20
 """More than that is a model repeating itself."""
 
-_THOUGHTS = re.compile(r"<think>.*?(</think>|\Z)", re.DOTALL)
 _NATIVE = re.compile(r"\(\s*(-?[\d.]+)\s*,\s*(-?[\d.]+)\s*\)\s*,\s*\(\s*(-?[\d.]+)\s*,\s*(-?[\d.]+)\s*\)")
 """Boxes as older Qwen-VL models write them: (x0,y0),(x1,y1)."""
 _CORNERS = (("x0", "y0", "x1", "y1"), ("x1", "y1", "x2", "y2"), ("xmin", "ymin", "xmax", "ymax"),
@@ -67,10 +65,10 @@ def read_answer(
         return _unusable("cut at the limit of tokens")
     if finish_reason == "content_filter":
         return _unusable("withheld by a content filter")
-    text = _THOUGHTS.sub(" ", text)
+    text = without_thoughts(text)
     if not text.strip():
         return _unusable("empty")
-    values, cut = _json_values(text)
+    values, cut = json_values(text)
     if cut:
         return _unusable("the JSON is not closed")
     found = [(_named(value), list(_boxes(value))) for value in values]
@@ -78,7 +76,7 @@ def read_answer(
         found = [(named, boxes) for named, boxes in found if named]
     boxes = [box for _, some in found for box in some]
     if not boxes:
-        boxes = [tuple(float(number) for number in match) for match in _NATIVE.findall(text) if _numbers(match)]
+        boxes = [tuple(float(number) for number in match) for match in _NATIVE.findall(text) if numbers(match)]
     if not boxes and may_be_none and values:
         return Answer(np.zeros((0, 4)))
     if not boxes:
@@ -112,40 +110,12 @@ def _normalised(boxes: FloatArray, size: tuple[int, int], convention: Convention
     return Answer(np.unique(boxes, axis=0)) if len(boxes) else _unusable("no box with an area")
 
 
-def _json_values(text: str) -> tuple[list[Any], bool]:
-    """The outermost JSON values with brackets in a text, and whether one was opened and never closed."""
-    decoder, values, place = json.JSONDecoder(), [], 0
-    while (opening := _next_bracket(text, place)) >= 0:
-        try:
-            value, place = decoder.raw_decode(text, opening)
-            values.append(value)
-        except (ValueError, RecursionError):
-            if not _closes(text, opening):
-                return values, True
-            place = opening + 1
-    return values, False
-
-
-def _next_bracket(text: str, start: int) -> int:
-    found = [place for place in (text.find("{", start), text.find("[", start)) if place >= 0]
-    return min(found, default=-1)
-
-
-def _closes(text: str, opening: int) -> bool:
-    depth = 0
-    for sign in text[opening:]:
-        depth += (sign in "[{") - (sign in "]}")
-        if not depth:
-            return True
-    return False
-
-
 def _boxes(value: Any, depth: int = 0) -> Iterator[tuple[float, ...]]:
     """Every box in a JSON value."""
     if depth > 12:
         return
     if isinstance(value, list):
-        if len(value) == 4 and _numbers(value):
+        if len(value) == 4 and numbers(value):
             yield tuple(float(number) for number in value)
             return
         for item in value:
@@ -153,19 +123,12 @@ def _boxes(value: Any, depth: int = 0) -> Iterator[tuple[float, ...]]:
     elif isinstance(value, dict):
         for names in _CORNERS:
             corners = [value.get(name) for name in names]
-            if _numbers(corners):
+            if numbers(corners):
                 yield tuple(float(corner) for corner in corners)  # type: ignore[arg-type]
                 return
         for name, item in value.items():
             if not _NOT_A_REGION.search(name.lower()):
                 yield from _boxes(item, depth + 1)
-
-
-def _numbers(values: Any) -> bool:
-    try:
-        return all(not isinstance(value, bool) and math.isfinite(float(value)) for value in values)
-    except (TypeError, ValueError, OverflowError):
-        return False
 
 
 def _unusable(problem: str) -> Answer:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from gazebench import results, subsets
 from gazebench.dataset import SPLITS, GazeDataset
@@ -17,7 +14,8 @@ from gazebench.dataset_tools import built
 from gazebench.probe import asking, audit, build
 from gazebench.probe.probers import ModelProber, Oracle, Prober, SpectralResidual, prompt
 from gazebench.types import DataError, Records
-from gazebench.vlm.messages import Backend, Decoding, VLMError
+from gazebench.vlm.messages import Decoding, VLMError
+from gazebench.vlm.options import BACKENDS, Meter, add_model, backend, check_server, shard
 from gazebench.vlm.pictures import Encoding
 from gazebench.vlm.store import AnswerStore
 
@@ -49,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     own.add_argument("dataset")
     own.add_argument("--split", default="test", choices=SPLITS)
-    own.add_argument("--prober", default="openai", choices=("openai", "transformers", "oracle", "saliency"))
+    own.add_argument("--prober", default="openai", choices=(*BACKENDS, "oracle", "saliency"))
     own.add_argument("--name", default="", help="of the split; the model's by default")
     own.add_argument("--out", type=Path, default=SPLITS_FOLDER, help="folder of splits (default: %(default)s)")
     own.add_argument("--runs", type=Path, default=Path("runs"), help="raw answers are kept in RUNS/probes")
@@ -63,22 +61,9 @@ def parser() -> argparse.ArgumentParser:
     who.add_argument("--shard", default="", metavar="I/N", help="only this part; each goes to a file of its own")
     who.add_argument("--stride", type=int, default=1, help="video: every n-th appearance; neighbours take its regions")
     who.add_argument("--limit", type=int, default=0, help="only so many people, to try it out")
-    model = own.add_argument_group("model (openai, transformers)")
-    model.add_argument("--model", default="Qwen/Qwen3-VL-32B-Instruct", help="default: %(default)s, the paper's")
-    model.add_argument("--revision", default="")
+    model = add_model(own, "Qwen/Qwen3-VL-32B-Instruct", ", the paper's")
     model.add_argument("--prompt", default="regions-1")
-    model.add_argument("--max-side", type=int, default=1280, help="pictures are shown at most this large")
-    model.add_argument("--max-tokens", type=int, default=512)
-    model.add_argument("--temperature", type=float, default=0.0)
     model.add_argument("--attempts", type=int, default=3, help="how often an answer of no use is asked for in all")
-    server = own.add_argument_group("server (openai)")
-    server.add_argument("--url", default="http://localhost:8000/v1", help="default: %(default)s")
-    server.add_argument("--in-flight", type=int, default=64)
-    server.add_argument("--timeout", type=float, default=120.0, help="seconds a request may take")
-    local = own.add_argument_group("in this process (transformers)")
-    local.add_argument("--device", default="auto")
-    local.add_argument("--dtype", default="auto", choices=("auto", "bfloat16", "float16", "float32"))
-    local.add_argument("--batch-size", type=int, default=8)
     return own
 
 
@@ -121,22 +106,11 @@ def _prober(given: argparse.Namespace) -> Prober:
         return Oracle()
     if given.prober == "saliency":
         return SpectralResidual()
-    backend: Backend
-    if given.prober == "openai":
-        from gazebench.vlm.openai_server import OpenAIServer
-
-        backend = OpenAIServer(
-            given.url, given.model, revision=given.revision, in_flight=given.in_flight, timeout=given.timeout
-        )
-    else:
-        from gazebench.vlm.local import LocalModel
-
-        backend = LocalModel(
-            given.model, revision=given.revision, dtype=given.dtype, device=given.device, batch_size=given.batch_size
-        )
     decoding = Decoding(max_tokens=given.max_tokens, temperature=given.temperature)
     encoding = Encoding(max_side=given.max_side)
-    return ModelProber(backend, prompt(given.prompt), encoding, decoding, given.attempts, given.name)
+    return ModelProber(
+        backend(given.prober, given), prompt(given.prompt), encoding, decoding, given.attempts, given.name
+    )
 
 
 def _announce(given: argparse.Namespace, prober: Prober, store: AnswerStore, who: asking.Plan) -> None:
@@ -151,12 +125,12 @@ def _ask(
     given: argparse.Namespace, dataset: GazeDataset, records: Records, prober: Prober, store: AnswerStore,
     who: asking.Plan,
 ) -> int:  # fmt: skip
-    if given.prober == "openai" and isinstance(prober, ModelProber):
-        _check_server(prober.backend)
-    meter = _Meter()
+    if isinstance(prober, ModelProber):
+        check_server(prober.backend)
+    meter = Meter()
     try:
         outcome = asking.ask(
-            dataset, records, prober, store, who, shard=_shard(given.shard), limit=given.limit, progress=meter
+            dataset, records, prober, store, who, shard=shard(given.shard), limit=given.limit, progress=meter
         )
     finally:
         meter.close()
@@ -171,21 +145,6 @@ def _ask(
         print("repeat the command to ask about them; --partial builds the split without them", file=sys.stderr)
         return 1
     return 0
-
-
-def _check_server(backend: Any) -> None:
-    served = backend.check()
-    if served and backend.model not in served:
-        raise DataError(f"{backend.base_url} serves {', '.join(served)}, not {backend.model}; give one with --model")
-
-
-def _shard(text: str) -> tuple[int, int] | None:
-    if not text:
-        return None
-    index, slash, count = text.partition("/")
-    if not (slash and index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
-        raise DataError(f"--shard {text}: give it as I/N, from 1/N to N/N")
-    return int(index), int(count)
 
 
 def _audit(
@@ -219,29 +178,3 @@ def _show(path: Path, card: dict[str, Any]) -> None:
     print(f"{counts['consistent']:,} consistent, {counts['inconsistent']:,} inconsistent ({share} consistent)")
     print(", ".join(f"{counts[name]:,} {name}" for name in ("unparsed", "unanswered", "no_head_box", "out_of_frame")))
     print(f"split     {path}\ncard      {path.with_suffix('.json')}")
-
-
-class _Meter:
-    """A line on the terminal, or one now and then in a log."""
-
-    def __init__(self) -> None:
-        self.begun = self.last = time.monotonic()
-        self.first: int | None = None
-        self.every = 0.5 if sys.stderr.isatty() else 30.0
-
-    def __call__(self, done: int, people: int, useless: int) -> None:
-        now = time.monotonic()
-        if self.first is None:
-            self.first = done - 1
-        if now - self.last < self.every and done < people:
-            return
-        self.last = now
-        rate = (done - self.first) / max(1e-9, now - self.begun)
-        left = (people - done) / rate if rate else np.inf
-        end = "\r" if sys.stderr.isatty() else "\n"
-        text = f"{done:,} of {people:,} people, {useless:,} without use, {rate:.1f}/s, {left / 60:.0f} min left"
-        print(text.ljust(78), end=end, file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        if self.first is not None and sys.stderr.isatty():
-            print(file=sys.stderr)

@@ -1,0 +1,206 @@
+"""From raw answers to a result: every metric of the protocol, with an interval over the pictures' sources."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gazebench import results
+from gazebench.metrics.vqa import Similarity
+from gazebench.protocol import QUESTIONS
+from gazebench.questions.reading import Said
+from gazebench.questions.reading import read as understood
+from gazebench.types import DataError
+from gazebench.vlm.messages import Reply
+from gazebench.vlm.store import AnswerStore
+from gazebench.vqa.answerers import Answerer
+from gazebench.vqa.files import Row, read
+
+DRAWS = 1000
+CENTRE = (0.5, 0.5)
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Value:
+    """A metric's value with its 95% interval, and the questions it is taken over."""
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+
+@dataclass
+class Answered:
+    """The questions of a file with what was said to them.
+
+    Attributes:
+        rows: the questions.
+        said: what each answer says; nothing for one that is missing.
+        texts: the answers themselves.
+        open: how many have no answer.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    said: list[Said] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    open: int = 0
+
+
+def collect(path: Path, card: Mapping[str, Any], answerer: Answerer, store: AnswerStore) -> Answered:
+    """Joins questions and stored answers."""
+    stored = store.answers(str(card["split"]))
+    found = Answered()
+    for row in read(path):
+        answers = stored.get(row.question.id)
+        reply = answers[0].reply if answers else Reply(row.question.id, "")
+        found.open += not answers
+        found.rows.append(row)
+        found.texts.append(reply.text)
+        found.said.append(understood(row.question.form, reply.text, reply.finish_reason, answerer.size(row)))
+    return found
+
+
+def measure(
+    answered: Answered, similarity: Similarity | None = None, judged: Mapping[str, bool] | None = None, seed: int = 0
+) -> dict[str, Value]:
+    """Every metric that has a question to be measured on.
+
+    Intervals are percentiles of ``DRAWS`` resamples of whole sources (pictures, clips), drawn with replacement.
+
+    Args:
+        answered: questions and answers.
+        similarity: CLIP's, for the metric that needs it.
+        judged: by question id, whether a judge model took the description for right; adds ``vqa_object_judge``.
+        seed: of the resampling.
+    """
+    fields: dict[str, Any] = {
+        "questions": [row.question for row in answered.rows],
+        "truths": [row.truth for row in answered.rows],
+        "said": answered.said,
+        "similarity": similarity,
+    }
+    _, group = np.unique([row.group for row in answered.rows], return_inverse=True)
+    found = {}
+    for use in QUESTIONS:
+        metric: Any = use.metric()
+        if any(fields[name] is None for name in metric.fields):
+            continue
+        values, chosen = metric.values(**fields)
+        value = _interval(metric.reduce, values, group[chosen.numpy()], seed)
+        if value is not None:
+            found[use.name] = value
+    if judged is not None:
+        rows = [index for index, row in enumerate(answered.rows) if row.question.task == "object"]
+        right = [[float(judged.get(answered.rows[index].question.id, False))] for index in rows]
+        values = torch.tensor(right, dtype=torch.float64).reshape(-1, 1)
+        value = _interval(lambda some: some.mean(), values, group[rows], seed)
+        if value is not None:
+            found["vqa_object_judge"] = value
+    return found
+
+
+def _interval(
+    reduce: Callable[[torch.Tensor], torch.Tensor], values: torch.Tensor, group: np.ndarray, seed: int
+) -> Value | None:
+    whole = reduce(values) if len(values) else values.new_zeros(0)
+    if not whole.numel():
+        return None
+    order = np.argsort(group, kind="stable")
+    _, first, counts = np.unique(group[order], return_index=True, return_counts=True)
+    dice = np.random.default_rng(seed)
+    drawn = []
+    for _ in range(DRAWS if len(first) > 1 else 0):
+        pick = dice.integers(0, len(first), len(first))
+        sizes = counts[pick]
+        offsets = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        again = reduce(values[torch.from_numpy(order[np.repeat(first[pick], sizes) + offsets])])
+        if again.numel():
+            drawn.append(float(again))
+    low, high = np.percentile(drawn, (2.5, 97.5)) if drawn else (float(whole),) * 2
+    return Value(float(whole), float(low), float(high), len(values))
+
+
+def result(
+    card: Mapping[str, Any],
+    answerer: Answerer,
+    store: AnswerStore,
+    answered: Answered,
+    values: Mapping[str, Value],
+    further: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The result as it is stored."""
+    code = results.code_identity()
+    reasons = []
+    if not card["complete"]:
+        reasons.append("the data are not the complete set")
+    if answered.open:
+        reasons.append(f"{answered.open:,} of {len(answered.rows):,} questions have no answer, which count as wrong")
+    if code["dirty"] or card["code"]["dirty"]:
+        reasons.append("the code had uncommitted changes")
+    full = "synthetic" if card["synthetic"] else "complete"
+    return {
+        "schema": SCHEMA,
+        "protocol": card["protocol"],
+        "origin": card["origin"],
+        "templates": card["templates"],
+        "dataset": card["dataset"],
+        "split": card["split"],
+        "questions": {"sha256": card["sha256"], "counts": card["counts"]["task"]},
+        "answerer": {
+            "name": answerer.name, "title": answerer.title, "mode": answerer.mode, **store.identity,
+        },
+        "answers_sha256": store.digest(str(card["split"])),
+        "status": {"class": "smoke" if reasons else full, "reasons": reasons},
+        "metrics": {name: vars(value) for name, value in values.items()},
+        "intervals": f"95%, {DRAWS} resamples of sources",
+        **further,
+        "code": {name: code[name] for name in ("version", "commit", "dirty", "digest")},
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }  # fmt: skip
+
+
+def write(folder: Path, record: Mapping[str, Any], store: AnswerStore) -> Path:
+    """Stores a result as ``<dataset>/<name>-<digest>-<split>.json``; the newest of the same answers stays."""
+    name = f"{record['answerer']['name']}-{store.digest_of_identity[:10]}-{record['split']}.json"
+    path = folder / str(record["dataset"]) / name
+    results.write_atomically(path, json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n")
+    return path
+
+
+def points(answered: Answered) -> Iterator[tuple[str, float, float, float]]:
+    """Of every person asked for a point: id, x, y and how surely in frame, for the ordinary leaderboards.
+
+    A refusal is "out of frame" with the point that is least far off, the middle of the picture; so is an answer that
+    cannot be read, but for its score of one half.
+    """
+    for row, said in zip(answered.rows, answered.said, strict=True):
+        if row.question.task == "point":
+            x, y = said.point or CENTRE
+            yield row.person, x, y, 1.0 if said.point else (0.0 if said.refusal else 0.5)
+
+
+def write_points(path: Path, answered: Answered) -> int:
+    """A predictions file for ``gazebench score``; the number of people.
+
+    Raises:
+        DataError: nobody was asked for a point.
+    """
+    found: Sequence[tuple[str, float, float, float]] = list(points(answered))
+    if not found:
+        raise DataError("no question asks for a point, so there is nothing to put on a leaderboard")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["person_id", "x", "y", "inout"])
+        writer.writerows((person, f"{x:.6f}", f"{y:.6f}", inout) for person, x, y, inout in found)
+    return len(found)
