@@ -467,12 +467,13 @@ class OmniGF(Method):
 
     def weights_identity(self) -> dict[str, Any]:
         """Which Qwen3-VL, and whose weights it and the head encoder started from."""
-        origin = self.vlm.identity["weights"]
-        grade = {"pretrained": "published", "embedded": "embedded", "random": "random"}.get(origin, "file")
-        if self.tuning == "full" and grade == "random":
-            grade = "none"  # nothing was there before this run, and nothing of it stays as it was
         head = None if self.head_encoder is None else Path(self.head_weights).name or "random"
-        return {"grade": grade, "name": self.vlm.identity["name"], "backbone": self.vlm.identity, "head_encoder": head}
+        return {
+            "grade": self.vlm.grade(self.tuning),
+            "name": self.vlm.identity["name"],
+            "backbone": self.vlm.identity,
+            "head_encoder": head,
+        }
 
 
 def image_tokens(rows: Rows, states: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import random
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -20,6 +21,7 @@ from safetensors.torch import load_file
 from tokenizers import AddedToken
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 from transformers.utils import logging as transformers_logging
 
 from gazebench.nn.backbones import ComputeDtype, WeightsError
@@ -36,6 +38,25 @@ TINY_SIZE: Final = TinySize(patch=8, positions=20, vision_width=128, vision_laye
 TINY_SEED: Final = 0
 TINY_WEIGHTS: Final = Path(__file__).parent / "weights" / "tiny_vlm.pt"
 """Of ``tiny``, made by ``scripts/pretrain_vlm.py``."""
+
+
+@dataclass(frozen=True)
+class Looked:
+    """Pictures behind the image encoder, each read once however many rows are about it.
+
+    Attributes:
+        features: of each picture, (N, C).
+        levels: of each deepstack level the same.
+    """
+
+    features: Sequence[Tensor]
+    levels: Sequence[Sequence[Tensor]]
+
+    def of(self, images: Sequence[int]) -> Looked:
+        """The pictures of these places, one for each row."""
+        return Looked(
+            [self.features[image] for image in images], [[level[image] for image in images] for level in self.levels]
+        )
 
 
 class GazeVLM(nn.Module):
@@ -86,6 +107,13 @@ class GazeVLM(nn.Module):
                     assert "lora_" in name
                     parameter.data = parameter.data.float()  # half precision loses small steps
 
+    def grade(self, tuning: Tuning) -> str:
+        """Of the weights that a run starts from, as ``Method.weights_identity`` has it."""
+        origin = self.identity["weights"]
+        grade = {"pretrained": "published", "embedded": "embedded", "random": "random"}.get(origin, "file")
+        # Of what was random and learns whole nothing was there before the run, and nothing stays as it was.
+        return "none" if tuning == "full" and grade == "random" else grade
+
     def grid(self, side: int) -> tuple[int, int]:
         """Rows and columns of image tokens of a square picture.
 
@@ -110,11 +138,16 @@ class GazeVLM(nn.Module):
         patches, grid = made["pixel_values"], made["image_grid_thw"]
         return patches.unflatten(0, (len(images), -1)).to(images.device), grid.to(images.device)
 
+    def look(self, patches: Tensor, patch_grid: Tensor) -> Looked:
+        """Reads pictures, (B, N, D) and (B, 3), for later."""
+        seen = self.model.model.get_image_features(patches.flatten(0, 1), patch_grid, return_dict=True)
+        return Looked(seen.pooler_output, seen.deepstack_features)
+
     def states(
         self,
         rows: Rows,
-        patches: Tensor,
-        patch_grid: Tensor,
+        patches: Tensor | Looked,
+        patch_grid: Tensor | None,
         heads: Tensor | None,
         cache: Any = None,
     ) -> Tensor:
@@ -122,21 +155,28 @@ class GazeVLM(nn.Module):
 
         Args:
             rows: R of them.
-            patches: (R, N, D), of each row's picture.
-            patch_grid: (R, 3).
+            patches: (R, N, D), of each row's picture; or the pictures, already read.
+            patch_grid: (R, 3); None for pictures already read.
             heads: (P, C) embeddings of the rows' people, in the order of their slots; None where there are none.
             cache: filled with keys and values if given.
 
         Returns:
             (R, L, C), in the model's own precision.
         """
+        pictures: dict[str, Any]
+        if isinstance(patches, Looked):
+            # Tuples of pictures, as the library's own encoder gives them, whatever its annotations say.
+            of_pictures: Any = tuple(patches.features), [tuple(level) for level in patches.levels]
+            seen = BaseModelOutputWithDeepstackFeatures(pooler_output=of_pictures[0], deepstack_features=of_pictures[1])
+            pictures = {"mm_encoder_outputs": {"image": seen}}
+        else:
+            pictures = {"pixel_values": patches.flatten(0, 1), "image_grid_thw": patch_grid}
         return self._run(
             heads,
             input_ids=rows.input_ids,
             attention_mask=rows.attention_mask,
             position_ids=rows.position_ids,
-            pixel_values=patches.flatten(0, 1),
-            image_grid_thw=patch_grid,
+            **pictures,
             past_key_values=cache,
             use_cache=cache is not None,
         )

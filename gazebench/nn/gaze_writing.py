@@ -25,7 +25,7 @@ from gazebench.nn.gaze_language import (
     opening,
     parse_answers,
 )
-from gazebench.nn.gaze_vlm import GazeVLM
+from gazebench.nn.gaze_vlm import GazeVLM, Looked
 from gazebench.nn.vlm_rows import IGNORED, Rows, Scribe
 
 LONGEST_CATEGORY: Final = 16
@@ -129,7 +129,39 @@ class Writer:
         The likeliest token is taken at every choice.
         """
         counts = torch.bincount(prompts.person_row).tolist()
-        rows = [_Row(self._schema(count) if self.constrained else self._free(count)) for count in counts]
+        limits = [LINE * count for count in counts]
+        rows = [
+            _Row(self._schema(count) if self.constrained else self.free(limit))
+            for count, limit in zip(counts, limits, strict=True)
+        ]
+        prompt, anchors, inside, passes = self._run(rows, prompts, patches, patch_grid, heads)
+        return self._transcript(rows, counts, anchors, inside, prompt, passes)
+
+    @torch.no_grad()
+    def say(self, writings: Sequence[Writing], prompts: Rows, pictures: Looked) -> tuple[list[str], Tensor]:
+        """Writes after some prompts, one writing each, all of which begin alike: with a choice, or with what is put.
+
+        Args:
+            writings: R of them.
+            prompts: R rows.
+            pictures: of each row.
+
+        Returns:
+            What was written, without the end of the turn, and (R, V) the scores of the first token.
+        """
+        rows = [_Row(writing) for writing in writings]
+        prompt = self._run(rows, prompts, pictures, None, None)[0]
+        return self._text(rows), self.vlm.logits(prompt[:, -1])
+
+    def _run(
+        self,
+        rows: Sequence[_Row],
+        prompts: Rows,
+        patches: Tensor | Looked,
+        patch_grid: Tensor | None,
+        heads: Tensor | None,
+    ) -> tuple[Tensor, list[list[Tensor]], list[list[float]], int]:
+        """Writes the rows to their end; the states of the prompts, the anchors', probabilities of a target inside."""
         cache = DynamicCache(config=self.vlm.model.config)
         prompt = states = self.vlm.states(prompts, patches, patch_grid, heads, cache)
         mask, position = prompts.attention_mask, prompts.next_position
@@ -137,12 +169,11 @@ class Writer:
         chosen: list[int | None] = [None] * len(rows)
         anchors: list[list[Tensor]] = [[] for _ in rows]
         inside: list[list[float]] = [[] for _ in rows]
-        if not self.constrained:  # begins with a choice, for which the prompt is all there is
-            self._advance(rows, chosen)
-            chosen = self._choose(rows, states, last, inside)
+        self._advance(rows, chosen)
+        if not any(row.pending for row in rows):  # begins with a choice, for which the prompt is all there is
+            self._advance(rows, self._choose(rows, states, last, inside))
         passes = 1
         while True:
-            self._advance(rows, chosen)
             width = max(len(row.pending) for row in rows)
             if not width or all(row.ask is None and not row.anchors for row in rows):
                 break  # nobody is to choose, and what is left has no anchor
@@ -154,8 +185,12 @@ class Writer:
             passes += 1
             for row, found, own in zip(rows, anchors, states, strict=True):
                 found += [own[place] for place in row.anchors]
-            chosen = self._choose(rows, states, last, inside)
-        return self._transcript(rows, counts, anchors, inside, prompt, passes)
+            self._advance(rows, self._choose(rows, states, last, inside))
+        return prompt, anchors, inside, passes
+
+    def _text(self, rows: Sequence[_Row]) -> list[str]:
+        ids = [row.ids[:-1] if row.ids[-1:] == [self.scribe.end] else row.ids for row in rows]
+        return list(self.scribe.tokenizer.batch_decode(ids, clean_up_tokenization_spaces=False))
 
     def _transcript(
         self,
@@ -166,8 +201,7 @@ class Writer:
         prompt: Tensor,
         passes: int,
     ) -> Transcript:
-        ids = [row.ids[:-1] if row.ids[-1:] == [self.scribe.end] else row.ids for row in rows]
-        text = self.scribe.tokenizer.batch_decode(ids, clean_up_tokenization_spaces=False)
+        text = self._text(rows)
         answers = [answer for each, count in zip(text, counts, strict=True) for answer in parse_answers(each, count)]
         if self.constrained:
             probability = [value for row in inside for value in row]
@@ -251,6 +285,12 @@ class Writer:
                 return
         yield Put(then)
 
+    def point(self, start: str, between: str, end: str) -> Writing:
+        """A point of two whole numbers from 0 to 999 with what stands around them."""
+        yield Put(self.scribe.pieces(start))
+        yield from self._number(self.scribe.pieces(between))
+        yield from self._number(self.scribe.pieces(end))
+
     def _category(self, then: Sequence[int]) -> Writing:
         """Some words, and what follows them."""
         first, text = self._words
@@ -263,9 +303,9 @@ class Writer:
                 return
         yield Put(then)
 
-    def _free(self, people: int) -> Writing:
-        """Whatever the model writes until it ends or has written enough for everybody."""
-        for _ in range(LINE * people):
+    def free(self, limit: int) -> Writing:
+        """Whatever the model writes until it ends or has written enough."""
+        for _ in range(limit):
             if (yield Ask()) == self.scribe.end:
                 return
 

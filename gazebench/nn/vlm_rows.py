@@ -44,7 +44,7 @@ class Rows:
 
     Attributes:
         input_ids: (R, L) int64, padded on the left.
-        attention_mask: (R, L) int64, 0 on padding.
+        attention_mask: (R, L) int64, 0 on padding; or what is added to scores of attention, (R, 1, L, L) float.
         position_ids: (3, R, L) int64, time, row and column as Qwen3-VL counts them; 0 on padding.
         image_start: (R,) int64, the column of the first image token.
         person_row: (P,) int64 ascending.
