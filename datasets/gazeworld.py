@@ -187,11 +187,11 @@ def _in_words(scene: Scene, person: Person) -> InWords:
     labels: tuple[str, ...] = ()
     if person.target_kind == "thing":
         seen = scene.find(person.target_id)
-        target = f"a{'n' if seen.colour[0] in 'aeiou' else ''} {seen.colour} {seen.category}"
+        target = f"{seen.colour} {seen.category}"
         labels = (seen.category,)
     elif person.target_kind == "person":
         other = next(other for other in scene.people if other.id == person.target_id)
-        target, labels = f"the person in {other.clothes}", (person.target_category,)
+        target, labels = f"person in {other.clothes}", (person.target_category,)
     return InWords(traits, hidden, target, labels)
 
 

@@ -244,7 +244,8 @@ class InWords:
     Attributes:
         traits: what the person looks like, by the name of the trait (``clothes``: ``red``).
         hidden: the names of those traits that cannot be seen in this picture.
-        target: what the person looks at, described; "" where nobody knows, or where there is nothing.
+        target: what the person looks at, described in a few words without an article; "" where nobody knows, or
+            where there is nothing.
         labels: the categories that count as right for it.
     """
 

@@ -28,7 +28,6 @@ from gazebench.types import Batch, Prediction, Task
 from gazebench.weights import misfits, read_weights
 
 _UNSAID = "the paper's text is not public; "
-OPENING, BETWEEN, CLOSING = "[", ", ", "]"
 
 
 def _ours(why: str, **values: Any) -> dict[str, Setting]:
@@ -250,12 +249,13 @@ class VL4Gaze(Method):
         """(P, 2) the point written about every person, and (P,) how probably it is one and no refusal."""
         prompts = [self._canonical(box) for box in batch.head.tolist()]
         point, inside = batch.head.new_full((batch.people, 2), 0.5), batch.head.new_zeros(batch.people)
-        first, refusal = (self.dialogue.tokens(text)[0] for text in (OPENING, self.words.refusals["outside"]))
+        around = self.words.point.format(x="\n", y="\n").split("\n")  # before, between and after the numbers
+        first, refusal = (self.dialogue.tokens(text)[0] for text in (around[0], self.words.refusals["outside"]))
         lengths = [len(self.dialogue.question(prompt)) for prompt in prompts]
         for chosen in buckets(lengths, self.rows_limit):
             images = batch.image_index[chosen].tolist()
             rows = self.dialogue.asked([prompts[person] for person in chosen], batch.head.device)
-            writings = [self.writer.point(OPENING, BETWEEN, CLOSING) for _ in chosen]
+            writings = [self.writer.point(*around) for _ in chosen]
             texts, scores = self.writer.say(writings, rows, pictures.of(images))
             inside[chosen] = scores[:, [first, refusal]].softmax(1)[:, 0].to(inside)
             for person, text in zip(chosen, texts, strict=True):

@@ -1,5 +1,6 @@
 """Questions: whom an expression fits, what is true of an answer, how lots are drawn, and how free answers are read."""
 
+import json
 import math
 import re
 from collections import Counter
@@ -104,13 +105,13 @@ def test_truths_are_those_of_the_scene(asked):
         person = next(p for p in scene.people if question.id.startswith(f"test/{scene.index}#{p.id}/"))
         mean = np.mean(truth.points, axis=0)
         if question.form == "point":
-            assert truth.answer == f"[{round(999 * mean[0])}, {round(999 * mean[1])}]"
+            assert json.loads(truth.answer) == {"point_2d": [round(999 * mean[0]), round(999 * mean[1])]}
         if question.form == "object":
             assert truth.labels == (person.target_category,)
             target = {thing.id: f"{thing.colour} {thing.category}" for thing in scene.things} | {
                 other.id: f"person in {other.clothes}" for other in scene.people
             }
-            assert truth.answer.split(" ", 1)[1] == target[person.target_id]
+            assert truth.answer == target[person.target_id]
         if question.form == "direction":
             x, y = (person.head[0] + person.head[2]) / 2, (person.head[1] + person.head[3]) / 2
             angle = math.degrees(math.atan2((y - mean[1]) * size[1], (mean[0] - x) * size[0])) % 360
@@ -216,9 +217,9 @@ def test_templates_are_sound():
     for reason, text in words.refusals.items():
         for form in words.questions:
             assert read(form, text).refusal == reason
-    for form, text in (("object", "a red cup"), ("direction", "top-right")):
+    for form, text in (("object", "red cup"), ("direction", "top-right"), ("point", '{"point_2d": [x, y]}')):
         assert text in words.instructions
-        assert read(form, text).parsed
+        assert read(form, text.replace("x", "1").replace("y", "2")).parsed
 
 
 # Directions -----------------------------------------------------------------------------------------------------------

@@ -121,7 +121,7 @@ def test_everybody_has_a_point_and_a_share_of_being_inside(plain, batch):
     rows = plain.dialogue.asked([plain._canonical(batch.head[person].tolist())])
     with torch.no_grad():
         scores = plain.vlm.logits(plain.vlm.states(rows, patches[[image]], grid[[image]], None)[0, -1])
-    first = [plain.dialogue.tokens(text)[0] for text in ("[", "cannot tell")]
+    first = [plain.dialogue.tokens(text)[0] for text in ('{"point_2d": [', "cannot tell")]
     assert torch.allclose(prediction.inout[person], scores[first].softmax(0)[0], atol=1e-5)
     box = ", ".join(str(round(999 * side)) for side in batch.head[person].tolist())
     assert f"[{box}]" in plain._canonical(batch.head[person].tolist())

@@ -23,11 +23,13 @@ from gazebench.protocol import QUESTIONS
 from gazebench.questions.reading import Said
 from gazebench.registry import load_dataset
 from gazebench.transforms import Preprocess
-from gazebench.types import DataError, Prediction, Question, Truth
+from gazebench.types import DataError, PictureError, Prediction, Question, Truth
+from gazebench.vlm import tiny
+from gazebench.vlm.local import LocalModel
 from gazebench.vlm.messages import Backend, Decoding, Failure, Picture, Reply, VLMError
 from gazebench.vlm.pictures import Encoding
 from gazebench.vlm.store import AnswerStore
-from gazebench.vqa import asking, command, files, judge, scoring
+from gazebench.vqa import answerers, asking, command, files, judge, scoring
 from gazebench.vqa.answerers import Examples, Majority, ModelAnswerer, Oracle, Random, Shuffled
 from gazebench.vqa.build import build
 from gazebench.vqa.describe import Describer, described, understood
@@ -171,7 +173,8 @@ def test_floors_answer_in_the_form_asked_for(folder, tmp_path):
     assert directions.count(majority.answer(row)) == max(map(directions.count, directions))
     points = [row.truth.points[0] for row in rows if row.question.task == "point" and row.truth.points]
     row = next(row for row in rows if row.question.task == "point")
-    assert majority.answer(row) == str([round(999 * value) for value in np.mean(points, axis=0)])
+    mean = [round(999 * value) for value in np.mean(points, axis=0)]
+    assert json.loads(majority.answer(row)) == {"point_2d": mean}
 
 
 # Asking ---------------------------------------------------------------------------------------------------------------
@@ -246,6 +249,39 @@ def test_a_question_is_shown_with_its_picture_once_encoded(world, folder, tmp_pa
         pictures.setdefault(rows[request.key].image, set()).add(id(picture))
     assert len(pictures) == 14
     assert all(len(ids) == 1 for ids in pictures.values())
+
+
+def test_questions_about_unreadable_pictures_stay_open(world, folder, tmp_path, monkeypatch):
+    rows = list(files.read(folder / "test.jsonl"))
+    lost = rows[5].image
+    place = [str(image) for image in world.records("test").images].index(lost)
+    real = answerers.shown
+
+    def broken(dataset, records, image, encoding):
+        if image == place:
+            raise PictureError(f"{lost}: not a readable picture")
+        return real(dataset, records, image, encoding)
+
+    monkeypatch.setattr(answerers, "shown", broken)
+    outcome, _, store = answered_by(folder, tmp_path, model(world, Scripted()))
+    assert set(outcome.open) == {row.question.id for row in rows if row.image == lost}
+    assert all("not a readable picture" in reason for reason in outcome.open.values())
+    monkeypatch.setattr(answerers, "shown", real)
+    again = asking.ask(folder / "test.jsonl", files.read_card(folder / "test.jsonl"), model(world, Scripted()), store)
+    assert again.answered == len(outcome.open)
+    assert not again.open
+
+
+def test_a_model_in_this_process_sees_examples_and_question(world, folder, tmp_path):
+    place = tiny.build(tmp_path / "tiny")
+    backend = LocalModel(place, device="cpu", batch_size=2)
+    examples = Examples(folder / "train.jsonl", world, 1)
+    answerer = model(world, backend, examples=examples, encoding=Encoding(64), decoding=Decoding(max_tokens=4))
+    card = files.read_card(folder / "test.jsonl")
+    store = asking.store_of(tmp_path, answerer, card)
+    outcome = asking.ask(folder / "test.jsonl", card, answerer, store, limit=3)
+    assert (outcome.asked, outcome.answered) == (3, 3)
+    assert answerer.identity()["backend"] == "transformers"
 
 
 def test_examples_are_the_same_everywhere_and_never_of_test(world, folder, tmp_path):

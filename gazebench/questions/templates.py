@@ -26,6 +26,7 @@ class Templates:
         instructions: the system prompt of models that were not trained on these questions.
         questions: paraphrases by form, with the place ``{observer}``.
         observers: expressions by trait, with the place ``{value}`` (of ``box``: ``{box}``).
+        point: how a point is answered, with the places ``{x}`` and ``{y}``.
         refusals: the answer to what cannot be answered, by reason.
         values: the words a trait may have.
         near: of a trait, groups of words that two viewers may use for one thing.
@@ -38,6 +39,7 @@ class Templates:
     instructions: str
     questions: Mapping[Form, Sequence[str]]
     observers: Mapping[str, Sequence[str]]
+    point: str
     refusals: Mapping[Refusal, str]
     values: Mapping[str, Sequence[str]]
     near: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)
@@ -65,4 +67,4 @@ def templates(name: str = "templates.yaml") -> Templates:
     text = (files("gazebench.questions") / name).read_bytes()
     read: dict[str, Any] = yaml.safe_load(text)
     answers = read.pop("answers")
-    return Templates(**read, refusals=answers["refusals"], digest=hashlib.sha256(text).hexdigest()[:16])
+    return Templates(**read, **answers, digest=hashlib.sha256(text).hexdigest()[:16])

@@ -158,7 +158,9 @@ class Questioner:
             return {}
         mean = points.mean(axis=0)
         given = tuple((float(x), float(y)) for x, y in points)
-        truths: dict[Form, Truth] = {"point": Truth(f"[{whole(mean[0])}, {whole(mean[1])}]", points=given)}
+        truths: dict[Form, Truth] = {
+            "point": Truth(self.words.point.format(x=whole(mean[0]), y=whole(mean[1])), points=given)
+        }
         x0, y0, x1, y1 = (float(side) for side in picture.head[person])
         if x0 <= x1 and not (x0 <= mean[0] <= x1 and y0 <= mean[1] <= y1):  # of a target in the own head there is none
             direction = sector(((x0 + x1) / 2, (y0 + y1) / 2), mean, picture.size)

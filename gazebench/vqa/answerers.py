@@ -13,8 +13,8 @@ from gazebench.dataset import GazeDataset
 from gazebench.questions.geometry import DIRECTIONS, LARGEST, whole
 from gazebench.questions.templates import templates
 from gazebench.questions.writing import FORMS
-from gazebench.types import DataError, Form, Records, Task, sample_key
-from gazebench.vlm.messages import Backend, Decoding, Failure, Message, Picture, Reply, Request
+from gazebench.types import DataError, Form, PictureError, Records, Task, sample_key
+from gazebench.vlm.messages import Backend, Decoding, Failure, Message, Picture, Reply, Request, Unreadable
 from gazebench.vlm.pictures import Encoding
 from gazebench.vqa.describe import shown
 from gazebench.vqa.files import Row, read, read_card
@@ -102,16 +102,25 @@ class ModelAnswerer(Answerer):
         return max(1, round(width * scale)), max(1, round(height * scale))
 
     def ask(self, rows: Iterable[Row]) -> Iterator[Reply | Failure]:
-        """Asks the backend; a picture is encoded once for all questions about it."""
-        return self.backend.ask(self._requests(rows))
+        """Asks the backend; a picture is encoded once for all questions about it, and left out if it cannot be read."""
+        left_out: list[Unreadable] = []
+        yield from self.backend.ask(self._requests(rows, left_out))
+        yield from left_out
 
-    def _requests(self, rows: Iterable[Row]) -> Iterator[Request]:
+    def _requests(self, rows: Iterable[Row], left_out: list[Unreadable]) -> Iterator[Request]:
         system = Message("system", (templates().instructions,))
         before = self.examples.turns(self.encoding) if self.examples else {}
-        last, picture = "", None
+        last, picture, reason = "", None, ""
         for row in rows:
-            if picture is None or row.image != last:
-                last, picture = row.image, shown(self.dataset, self.records, self._image(row), self.encoding)
+            if row.image != last:
+                last = row.image
+                try:
+                    picture = shown(self.dataset, self.records, self._image(row), self.encoding)
+                except PictureError as error:
+                    picture, reason = None, str(error)
+            if picture is None:
+                left_out.append(Unreadable(row.question.id, reason))
+                continue
             asked = Message("user", (picture, row.question.text))
             yield Request(row.question.id, (system, *before.get(row.question.form, ()), asked), self.decoding)
 
@@ -297,7 +306,7 @@ class Random(_Prior):
         if row.question.form == "direction":
             return dice.choice(DIRECTIONS)
         if row.question.form == "point":
-            return f"[{dice.randint(0, LARGEST)}, {dice.randint(0, LARGEST)}]"
+            return templates().point.format(x=dice.randint(0, LARGEST), y=dice.randint(0, LARGEST))
         return dice.choice(sorted(self.labels) or [""])
 
 
@@ -313,7 +322,7 @@ class Majority(_Prior):
         if row.question.form == "direction":
             return _first(self.directions)
         if row.question.form == "point":
-            return f"[{whole(self.mean[0])}, {whole(self.mean[1])}]"
+            return templates().point.format(x=whole(self.mean[0]), y=whole(self.mean[1]))
         return _first(self.labels)
 
 

@@ -23,7 +23,7 @@ class Outcome:
 
     Attributes:
         asked: questions of this part of the file.
-        open: those without an answer, by the server's fault, with the reason.
+        open: those without an answer, by the fault of the server or of a picture, with the reason.
         answered: answers that came in this pass.
     """
 
@@ -49,10 +49,10 @@ def ask(
 ) -> Outcome:
     """Asks what has no answer yet, once; any answer is one, be it empty, huge or a refusal.
 
-    Only a failure of the server leaves a question open.
+    Only a failure of the server, or a picture that cannot be read, leaves a question open.
 
     Raises:
-        DataError: a picture cannot be read; VLMError: the model cannot be asked. All answers until then are stored.
+        VLMError: the model cannot be asked. All answers until then are stored.
     """
     split = str(card["split"])
     known = set(store.answers(split))

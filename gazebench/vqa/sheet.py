@@ -18,6 +18,7 @@ from gazebench.dataset import GazeDataset
 from gazebench.questions.geometry import LARGEST
 from gazebench.report import ANSWER, draw
 from gazebench.results import write_atomically
+from gazebench.types import PictureError
 from gazebench.vqa.files import Row, read
 
 COLUMNS, ROWS = 4, 4
@@ -85,7 +86,11 @@ def sheet(path: Path, dataset: GazeDataset, split: str) -> Figure:
     for axis in axes:
         axis.set_axis_off()
     for axis, row in zip(axes, chosen, strict=False):
-        picture = dataset.picture(records, place[row.image])
+        try:
+            picture = dataset.picture(records, place[row.image])
+        except PictureError:
+            axis.set_title(f"unreadable picture\n{row.image[-44:]}", fontsize=9)
+            continue
         head = np.array(row.truth.head) if row.question.observer in ("box", "unique") else None
         draw(axis, picture, head, np.array(row.truth.points).reshape(-1, 2), None, None)
         for match in _BOX.findall(row.question.text):
