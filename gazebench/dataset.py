@@ -155,11 +155,15 @@ class GazeDataset(ABC):
 
         These are the columns ``label`` and, where several names are right, ``labels``.
         """
-        people = slice(*np.searchsorted(records.person_image, (image, image + 1)))
-        first = [str(name) for name in records.columns.get("label", np.full(records.people, ""))[people]]
-        more = [str(names).split("|") for names in records.columns.get("labels", np.full(records.people, ""))[people]]
+        start, stop = np.searchsorted(records.person_image, (image, image + 1))
+
+        def column(name: str) -> list[str]:
+            return [str(text) for text in records.columns[name][start:stop]] if name in records.columns else []
+
+        first = column("label") or [""] * (stop - start)
+        more = column("labels") or [""] * (stop - start)
         return [
-            InWords(target=name, labels=tuple(dict.fromkeys(word for word in (name, *others) if word)))
+            InWords(target=name, labels=tuple(dict.fromkeys(word for word in (name, *others.split("|")) if word)))
             for name, others in zip(first, more, strict=True)
         ]
 

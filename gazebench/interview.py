@@ -33,13 +33,16 @@ class Interviewer:
     """
 
     def __init__(self, dataset: GazeDataset, records: Records, seed: int = SEED, words: Words | None = None) -> None:
-        self.dataset, self.records, self.seed = dataset, records, seed
-        self.words: Words = words or (lambda image: dataset.in_words(records, image))
+        self.dataset, self.records, self.seed, self.given = dataset, records, seed, words
         self.kinds = plan(records, seed)
         self.start = records.person_start
         probed = np.linspace(0, len(records) - 1, min(PROBED, len(records))).astype(int)
         describes = any(said.target for image in probed for said in self.words(int(image)))
         self.questioner = Questioner(seed, describes, templates())
+
+    def words(self, image: int) -> list[InWords]:
+        """What can be said of the people of an image."""
+        return self.given(image) if self.given is not None else self.dataset.in_words(self.records, image)
 
     def about(self, image: int, head: FloatArray, points: Sequence[FloatArray], size: tuple[int, int]) -> list[Asked]:
         """The questions about an image as it is shown, each with the position of its person in the image.

@@ -29,7 +29,7 @@ from gazebench.vlm.local import LocalModel
 from gazebench.vlm.messages import Backend, Decoding, Failure, Picture, Reply, VLMError
 from gazebench.vlm.pictures import Encoding
 from gazebench.vlm.store import AnswerStore
-from gazebench.vqa import answerers, asking, command, files, judge, scoring
+from gazebench.vqa import answerers, asking, command, files, judge, protocols, scoring
 from gazebench.vqa.answerers import Examples, Majority, ModelAnswerer, Oracle, Random, Shuffled
 from gazebench.vqa.build import build
 from gazebench.vqa.describe import Describer, described, understood
@@ -94,6 +94,18 @@ def test_a_file_is_the_same_every_time_and_says_what_it_is(world, folder, tmp_pa
     assert [files.Row.from_json(row.to_json()) for row in rows[:20]] == rows[:20]
     assert len({row.question.id for row in rows}) == len(rows)
     assert files.read_card(path)["sha256"] == card["sha256"]
+
+
+def test_a_protocol_is_known_or_named_as_unknown(folder, monkeypatch):
+    card = files.read_card(folder / "test.jsonl")
+    assert protocols.rules(card).origin == "ours"
+    with pytest.raises(DataError, match=r"vl4gaze-v1; known here: gazebench-vqa-v1"):
+        protocols.rules({**card, "protocol": "vl4gaze-v1"})
+    with pytest.raises(DataError, match="other templates"):
+        protocols.rules({**card, "templates": "0"})
+    other = replace(protocols.OURS, id="vl4gaze-v1", origin="official", metrics=QUESTIONS[:1])
+    monkeypatch.setitem(protocols.PROTOCOLS, other.id, other)
+    assert protocols.rules({**card, "protocol": "vl4gaze-v1"}) is other
 
 
 def test_a_changed_file_or_a_broken_line_is_an_error(folder, tmp_path):

@@ -18,6 +18,7 @@ from gazebench.vlm.messages import Backend, Decoding, Failure, Message, Picture,
 from gazebench.vlm.pictures import Encoding
 from gazebench.vqa.describe import shown
 from gazebench.vqa.files import Row, read, read_card
+from gazebench.vqa.protocols import OURS, Rules
 
 FLOORS = ("oracle", "shuffled", "random", "majority")
 
@@ -62,6 +63,7 @@ class ModelAnswerer(Answerer):
         encoding: how pictures are shown.
         decoding: how answers are drawn.
         title: by default the model's name.
+        rules: of the protocol, whose instructions come first.
     """
 
     def __init__(
@@ -73,8 +75,10 @@ class ModelAnswerer(Answerer):
         encoding: Encoding | None = None,
         decoding: Decoding | None = None,
         title: str = "",
+        rules: Rules = OURS,
     ) -> None:
         self.backend, self.dataset, self.records, self.examples = backend, dataset, records, examples
+        self.instructions = rules.instructions
         self.encoding, self.decoding = encoding or Encoding(), decoding or Decoding(max_tokens=128)
         model = str(backend.identity()["model"]).rstrip("/").rsplit("/", 1)[-1]
         self.title = title or model
@@ -89,7 +93,7 @@ class ModelAnswerer(Answerer):
         return {
             "kind": "vision-language model",
             **self.backend.identity(),
-            "instructions": templates().instructions,
+            "instructions": self.instructions,
             "pictures": self.encoding.identity(),
             "decoding": vars(self.decoding),
             "examples": self.examples.identity() if self.examples else None,
@@ -108,7 +112,7 @@ class ModelAnswerer(Answerer):
         yield from left_out
 
     def _requests(self, rows: Iterable[Row], left_out: list[Unreadable]) -> Iterator[Request]:
-        system = Message("system", (templates().instructions,))
+        system = Message("system", (self.instructions,))
         before = self.examples.turns(self.encoding) if self.examples else {}
         last, picture, reason = "", None, ""
         for row in rows:
@@ -146,19 +150,21 @@ class Examples:
         seed: of the draw.
 
     Raises:
-        DataError: there are not so many, or the questions are of the test split.
+        DataError: there are not so many, or the questions are of the test split or of other annotations.
     """
 
     def __init__(self, path: Path, dataset: GazeDataset, shots: int, seed: int = 0) -> None:
         self.card, self.dataset, self.shots, self.seed = read_card(path), dataset, shots, seed
         if self.card["split"] == "test":
             raise DataError(f"{path}: examples of the test split would give its answers away; take those of train")
+        if dataset.records(str(self.card["split"])).fingerprint() != self.card["fingerprint"]:
+            raise DataError(f"{path}: built from other annotations than these; give the same --dataset options")
         kept: dict[tuple[Form, bool], list[tuple[int, Row]]] = {}
         for row in read(path):
             pool = kept.setdefault((row.question.form, bool(row.truth.refusal)), [])
             pool.append((sample_key(f"{seed} {row.question.id}"), row))
-            if len(pool) > 8 * shots + 64:  # the smallest keys win, and memory stays small
-                pool[:] = sorted(pool, key=lambda item: item[0])[:shots]
+            if len(pool) > 32 * shots + 64:  # the smallest keys win, and memory stays small
+                pool[:] = sorted(pool, key=lambda item: item[0])[: 16 * shots]
         self.chosen: dict[Form, list[Row]] = {}
         for form in FORMS:
             refusals = 1 if shots > 1 else 0

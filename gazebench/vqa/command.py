@@ -25,6 +25,7 @@ from gazebench.vqa.answerers import FLOORS, Answerer, Examples, ModelAnswerer, f
 from gazebench.vqa.build import build
 from gazebench.vqa.describe import Describer, described
 from gazebench.vqa.files import read_card
+from gazebench.vqa.protocols import rules
 
 MODEL = "Qwen/Qwen3-VL-4B-Instruct"
 FOLDER = "vqa"
@@ -137,6 +138,7 @@ def _table(dataset: GazeDataset, places: Places) -> int:
 
 def _ask(given: argparse.Namespace, options: Sequence[str], places: Places) -> int:
     card = read_card(given.questions)
+    rules(card)  # before anything is asked
     dataset = built(str(card["dataset"]), options)
     answerer = _answerer(given, card, dataset)
     store = asking.store_of(places.runs / FOLDER, answerer, card)
@@ -186,6 +188,7 @@ def _answerer(given: argparse.Namespace, card: dict[str, Any], dataset: GazeData
     return ModelAnswerer(
         backend(given.backend, given), dataset, dataset.records(split), examples, Encoding(max_side=given.max_side),
         Decoding(max_tokens=given.max_tokens, temperature=given.temperature), given.title,
+        rules(card),
     )  # fmt: skip
 
 
@@ -207,7 +210,7 @@ def _score(
     judged = None
     if given.judge:
         judged, further["judge"] = _judged(given, card, answered, store, places)
-    values = scoring.measure(answered, similarity, judged)
+    values = scoring.measure(answered, similarity, judged, by=rules(card))
     record = scoring.result(card, answerer, store, answered, values, further)
     path = scoring.write(places.boards / FOLDER, record, store)
     print(f"\n{answerer.title} ({answerer.mode}) on {card['dataset']}/{card['split']}, {card['protocol']} (ours)\n")

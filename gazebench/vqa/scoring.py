@@ -15,14 +15,13 @@ import torch
 
 from gazebench import results
 from gazebench.metrics.vqa import Similarity
-from gazebench.protocol import QUESTIONS
 from gazebench.questions.reading import Said
-from gazebench.questions.reading import read as understood
 from gazebench.types import DataError
 from gazebench.vlm.messages import Reply
 from gazebench.vlm.store import AnswerStore
 from gazebench.vqa.answerers import Answerer
 from gazebench.vqa.files import Row, read
+from gazebench.vqa.protocols import OURS, Rules, rules
 
 DRAWS = 1000
 CENTRE = (0.5, 0.5)
@@ -58,7 +57,7 @@ class Answered:
 
 def collect(path: Path, card: Mapping[str, Any], answerer: Answerer, store: AnswerStore) -> Answered:
     """Joins questions and stored answers."""
-    stored = store.answers(str(card["split"]))
+    stored, understood = store.answers(str(card["split"])), rules(card).read
     found = Answered()
     for row in read(path):
         answers = stored.get(row.question.id)
@@ -71,7 +70,11 @@ def collect(path: Path, card: Mapping[str, Any], answerer: Answerer, store: Answ
 
 
 def measure(
-    answered: Answered, similarity: Similarity | None = None, judged: Mapping[str, bool] | None = None, seed: int = 0
+    answered: Answered,
+    similarity: Similarity | None = None,
+    judged: Mapping[str, bool] | None = None,
+    seed: int = 0,
+    by: Rules = OURS,
 ) -> dict[str, Value]:
     """Every metric that has a question to be measured on.
 
@@ -82,6 +85,7 @@ def measure(
         similarity: CLIP's, for the metric that needs it.
         judged: by question id, whether a judge model took the description for right; adds ``vqa_object_judge``.
         seed: of the resampling.
+        by: the protocol's rules.
     """
     fields: dict[str, Any] = {
         "questions": [row.question for row in answered.rows],
@@ -91,7 +95,7 @@ def measure(
     }
     _, group = np.unique([row.group for row in answered.rows], return_inverse=True)
     found = {}
-    for use in QUESTIONS:
+    for use in by.metrics:
         metric: Any = use.metric()
         if any(fields[name] is None for name in metric.fields):
             continue
