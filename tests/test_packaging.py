@@ -72,6 +72,5 @@ def test_wheel(tmp_path, bare, wheel):
     assert {"gazebench/splits/gazefollow/val.json", "gazebench/nn/weights/tiny.pt", "gazebench/py.typed"} <= set(names)
     assert "gazebench/scaffold/templates/method/module.py.tmpl" in names
     board = {"assets/board.css", "assets/board.js", "assets/vendor/d3.min.js", "assets/vendor/LICENSES.txt"}
-    assert {f"gazebench/board/{name}" for name in (*board, "templates/index.html.j2", "templates/run.html.j2")} <= set(
-        names
-    )
+    board |= {"templates/index.html.j2", "templates/run.html.j2"}
+    assert {f"gazebench/board/{name}" for name in board} <= set(names)

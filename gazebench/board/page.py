@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gazebench.board.rows import COSTS, Board, Entry, PublishedRow, subsets_by, terms
+from gazebench.board.rows import COSTS, UNKNOWN, Board, Entry, PublishedRow, subsets_by, terms
 from gazebench.board.templating import BADGES, assets, render
 from gazebench.protocol import ALL, SUBSETS
 
@@ -32,9 +32,10 @@ def index(boards: Sequence[Board], left_out: Mapping[str, str], folder: Path, ad
         address: of the report pages.
         note: a sentence under the heading.
     """
-    families = sorted({entry.family for one in boards for entry in one.entries})
+    families = {row.family for one in boards for row in (*one.entries, *one.published)}
     return render(
-        "index.html.j2", boards=[_board(one, address) for one in boards], left_out=left_out, families=families,
+        "index.html.j2", boards=[_board(one, address) for one in boards], left_out=left_out,
+        families=sorted(families, key=lambda family: (family == UNKNOWN, family)),
         assets=assets(folder), subsets=SUBSETS, costs=COSTS, sections=SECTIONS, note=note,
         data={one.name: _plotted(one, address) for one in boards if one.entries},
     )  # fmt: skip

@@ -29,6 +29,10 @@ CLASSES = {
 """Classes of runs, best first: a row never stands above one of a better class."""
 
 
+UNKNOWN = "published only"
+"""The family of methods that are none of ours."""
+
+
 @dataclass(frozen=True)
 class Value:
     """One cell.
@@ -386,4 +390,4 @@ def _family(words: published.Vocabulary, method: str) -> str:
     """Ours, where the method is one of ours."""
     recipe = words.runs.get(method)
     card = _card(recipe.method) if recipe else None
-    return card.family if card else "published only"
+    return card.family if card else UNKNOWN

@@ -52,23 +52,24 @@ def _canvas() -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def curves(log: Path) -> list[dict[str, Any]]:
-    """The losses by step, and the validation scores by epoch, of Lightning's ``metrics.csv``; none without a log."""
+def curves(log: Path, headline: str) -> list[dict[str, Any]]:
+    """The losses by step, and the headline metric by epoch, of Lightning's ``metrics.csv``; none without a log."""
     if not log.is_file():
         return []
     logged = pd.read_csv(log)
     names = [str(name) for name in logged if logged[name].notna().any()]
     losses = sorted(name for name in names if name == "loss_step" or name.startswith("loss/"))[::-1]
-    scores = [name for name in names if name.startswith("val/")]
+    score = f"val/{headline}"
     found = []
     with rc_context(_STYLE):
         if losses:
             figure = _losses(logged, losses)
             caption = "Training: the loss every ten steps, and its parts as means over epochs."
             found.append({"svg": svg(figure, "loss by training step"), "caption": caption})
-        if scores:
-            found.append({"svg": svg(_validation(logged, scores[0]), f"{scores[0]} by epoch"),
-                          "caption": f"Validation: {scores[0].removeprefix('val/')} by epoch."})  # fmt: skip
+        if score in names:
+            figure = _validation(logged, score)
+            caption = f"Validation: {headline} by epoch."
+            found.append({"svg": svg(figure, f"{headline} by epoch"), "caption": caption})
     return found
 
 

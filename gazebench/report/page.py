@@ -87,7 +87,7 @@ def write_page(record: dict[str, Any], folder: Path, root: str | None = None) ->
             print(f"report: {what} left out ({type(error).__name__}: {error})", file=sys.stderr)
             made["left_out"].append(f"{what}: {error}")
 
-    part("curves", lambda: made["figures"].extend(curves(folder / "log" / "metrics.csv")))
+    part("curves", lambda: made["figures"].extend(curves(folder / "log" / "metrics.csv", protocol.headline)))
     stored = folder / "predictions.parquet"
     if stored.is_file():
         part("errors of single people", lambda: _people(made, record, folder, stored, protocol, root, part))

@@ -188,34 +188,36 @@
   function settle(chart) {
     const frame = chart.getBoundingClientRect();
     const taken = [...chart.querySelectorAll("circle")].map((dot) => dot.getBoundingClientRect());
+    const labels = [...chart.querySelectorAll(".label text")].map((node) => ({ node, box: node.getBoundingClientRect() }));
     const free = (box) => box.left >= frame.left && box.right <= frame.right
       && !taken.some((other) => box.left < other.right && box.right > other.left && box.top < other.bottom && box.bottom > other.top);
-    chart.querySelectorAll(".label text").forEach((label) => {
-      const start = label.getAttribute("transform") ?? "";
-      const { width } = label.getBoundingClientRect();
-      const aside = width / 2 + 9;
-      const places = label.closest(".fixed") ? [[0, 0]] : [[0, 0], [aside, 12], [-aside, 12], [0, 25], [aside, 3], [aside, 21], [-aside, 3], [-aside, 21]];
-      const place = places.find(([x, y]) => {
-        label.setAttribute("transform", `${start} translate(${x},${y})`);
-        return free(label.getBoundingClientRect());
-      });
-      if (place) taken.push(label.getBoundingClientRect());
-      else label.remove();
-    });
+    for (const { node, box } of labels) { // all is measured before anything moves: one layout, not one a try
+      const aside = box.width / 2 + 9;
+      const places = node.closest(".fixed") ? [[0, 0]] : [[0, 0], [aside, 12], [-aside, 12], [0, 25], [aside, 3], [aside, 21], [-aside, 3], [-aside, 21]];
+      const moved = ([x, y]) => new DOMRect(box.x + x, box.y + y, box.width, box.height);
+      const place = places.find((offset) => free(moved(offset)));
+      if (!place) {
+        node.remove();
+        continue;
+      }
+      taken.push(moved(place));
+      node.setAttribute("transform", `${node.getAttribute("transform") ?? ""} translate(${place})`);
+    }
   }
 
   // What changes the page -----------------------------------------------------------------------------------------
 
   const wanted = decodeURIComponent(location.hash.slice(1));
   if ([...controls.dataset.options].some((option) => option.value === wanted)) controls.dataset.value = wanted;
-  const only = (name) => {
-    const rows = [...one(`board-${name}`).querySelectorAll("tbody tr")];
-    return rows.length && rows.every((row) => row.dataset.kind === "smoke");
+  // Smoke runs are hidden until asked for, unless there is nothing else.
+  const offerSmoke = () => {
+    const rows = [...one(`board-${controls.dataset.value}`).querySelectorAll("tbody tr[data-kind]")];
+    if (rows.length && rows.every((row) => row.dataset.kind === "smoke")) document.querySelector("input[value=smoke]").checked = true;
   };
-  if (only(controls.dataset.value)) document.querySelector("input[value=smoke]").checked = true;
   controls.dataset.addEventListener("change", () => {
     history.replaceState(null, "", `#${controls.dataset.value}`);
     controls.metric.value = "";
+    offerSmoke();
     refresh();
   });
   controls.family.addEventListener("change", refresh);
@@ -226,5 +228,6 @@
   controls.cost.addEventListener("change", draw);
   let waiting;
   addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(draw, 150); });
+  offerSmoke();
   refresh();
 })();
