@@ -3,6 +3,7 @@
 # make finding the HCLoRA paper's ablation on the embedded world, resumably [QUICK=1] [JOBS=2] [AGAIN=1]
 # make splits  who is consistent with what is salient, by a prober [DATASET=...] [PROBER=openai|oracle|saliency]
 # make tables  the papers' tables; make table PAPER=hclora TABLE=3 DATASET=... [SEEDS=0,1,2] [JOBS=1] runs what is missing
+#              (FIGURE=2 instead of TABLE: what that figure lacks)
 # make docs    the documentation site, into build/site
 # All make the environment first, once.
 #
@@ -29,7 +30,7 @@ WORKERS ?= 2
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -11
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -12
 
 $(STAMP): pyproject.toml setup.py constraints.txt
 	@echo "making the environment $(VENV) (once; torch is a large download) ..."
@@ -56,7 +57,7 @@ tables: $(STAMP)
 	@$(BIN)/gazebench tables $(ARGS)
 
 table: $(STAMP)
-	@$(BIN)/gazebench tables $(PAPER)-$(TABLE) --run --dataset=$(DATASET) \
+	@$(BIN)/gazebench tables $(PAPER)-$(if $(FIGURE),figure-$(FIGURE),$(TABLE)) --run --dataset=$(DATASET) \
 	  $(if $(SEEDS),--seeds=$(SEEDS)) $(if $(JOBS),--jobs=$(JOBS)) \
 	  $(if $(DATA_ROOT),--dataset.root="$(DATA_ROOT)") $(ARGS)
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -17,82 +16,11 @@ from typing import Any, cast
 import jsonschema
 import yaml
 
-from gazebench.protocol import ALL, SUBSETS
+from gazebench.protocol import ALL
+from gazebench.published_schema import CONVENTIONS_SCHEMA, PRINTED, SOURCE_SCHEMA, UNITS
 from gazebench.types import DataError
 
 CONVENTIONS = "conventions.yaml"
-UNITS = {
-    "fraction": Decimal(1),
-    "percent": Decimal(100),
-    "normalised": Decimal("1.4143"),  # the diagonal of the unit square
-    "degree": Decimal(180),
-    "people": Decimal("Infinity"),
-}
-"""What values are given in, and the largest possible one: a slipped decimal point rarely stays below it."""
-TAGS = {
-    "paper": "printed in this paper, whose text is at hand",
-    "author-reported": "reported by a method's authors, quoted from another source",
-    "official code": "seen in official code",
-    "re-run": "somebody else's re-run, quoted from another source",
-}
-"""How close to its origin a row was read."""
-
-_PRINTED = re.compile(r"\d+|\d*\.\d+")
-_TEXT = {"type": "string", "minLength": 1}
-_TEXTS = {"type": "array", "items": _TEXT}
-_KEY = {"type": "string", "pattern": r"^[a-z0-9]+([_+-][a-z0-9]+)*$"}
-_DIGITS = {"type": "string", "pattern": "^[0-9]+$"}
-_NAMES = {"type": "object", "minProperties": 1, "propertyNames": _KEY, "additionalProperties": _TEXT}
-
-
-def _closed(required: Sequence[str], **properties: Any) -> dict[str, Any]:
-    return {
-        "type": "object", "additionalProperties": False, "required": list(required), "properties": properties
-    }  # fmt: skip
-
-
-_CONVENTIONS_SCHEMA = _closed(
-    ["conventions", "datasets", "methods"],
-    conventions={
-        "type": "object", "minProperties": 1, "propertyNames": _KEY,
-        "additionalProperties": _closed(
-            ["metric", "unit", "better", "stated", "text"],
-            metric=_KEY, unit={"enum": list(UNITS)}, better={"enum": ["higher", "lower"]}, text=_TEXT,
-            stated={"enum": ["paper", "official code", "inferred", "not stated"]},
-            tolerance={"type": "string", "pattern": rf"^({_PRINTED.pattern})$"},
-        ),
-    },
-    datasets=_NAMES, methods=_NAMES, backbones={"type": "object", "additionalProperties": _TEXT},
-    stand_ins={"type": "object", "additionalProperties": _TEXTS},
-    runs={
-        "type": "object", "propertyNames": _KEY,
-        "additionalProperties": _closed(
-            ["method"], method=_TEXT, options={"type": "object", "additionalProperties": _TEXT}
-        ),
-    },
-)  # fmt: skip
-_SOURCE_SCHEMA = _closed(
-    ["source", "tables"],
-    source=_closed(["key", "title"], key=_KEY, title=_TEXT, authors=_TEXT, url=_TEXT, text=_TEXT, notes=_TEXTS),
-    tables={"type": "array", "minItems": 1, "items": _closed(
-        ["id", "place", "title", "dataset", "tag", "labels", "columns", "rows"],
-        id=_KEY, place=_TEXT, title=_TEXT, dataset=_TEXT, tag={"enum": list(TAGS)}, notes=_TEXTS, quotes=_TEXTS,
-        labels={"type": "array", "items": _TEXT, "minItems": 1},
-        columns={"type": "array", "minItems": 1, "items": _closed(
-            ["header", "subset", "convention", "decimals"],
-            header=_TEXT, group=_TEXT, dataset=_TEXT, subset={"enum": list(SUBSETS)}, convention=_TEXT,
-            decimals=_DIGITS,
-        )},
-        rows={"type": "array", "minItems": 1, "items": _closed(
-            ["labels", "method", "values"],
-            labels={"type": "array", "items": {"type": ["string", "null"]}},
-            values={"type": "array", "items": {"type": ["string", "null"]}},
-            cite=_DIGITS, method=_TEXT, backbone=_TEXT, tag={"enum": list(TAGS)}, note=_TEXT, decimals=_DIGITS,
-            underlined={"type": "array", "items": _DIGITS, "uniqueItems": True},
-            conventions={"type": "object", "additionalProperties": _TEXT},
-        )},
-    )},
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -216,6 +144,22 @@ class PublishedTable:
 
 
 @dataclass(frozen=True)
+class PublishedFigure:
+    """A drawing whose numbers no text prints.
+
+    Attributes:
+        id, place: as of a table.
+        dataset: the paper's own.
+    """
+
+    source: Source
+    id: str
+    place: str
+    title: str
+    dataset: str
+
+
+@dataclass(frozen=True)
 class Cell:
     """One published value.
 
@@ -242,10 +186,18 @@ class Cell:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A method of the registry, and the options that make it a row's."""
+    """A method of the registry, and the options that make it a row's.
+
+    Attributes:
+        options: what a run of the row must have, as on the command line.
+        unlike: settings that make it another row's.
+        backbone: the printed name of the one that rows mean which print none; "" where the method's own is meant.
+    """
 
     method: str
     options: Mapping[str, str]
+    unlike: Mapping[str, str] = field(default_factory=dict)
+    backbone: str = ""
 
 
 @dataclass(frozen=True)
@@ -310,15 +262,15 @@ def find(
     ]
 
 
-def table_of(tables: Iterable[PublishedTable], name: str) -> PublishedTable:
+def table_of(tables: Iterable[PublishedTable], name: str, others: Iterable[str] = ()) -> PublishedTable:
     """The table of that id.
 
     Raises:
-        DataError: there is none; names those there are.
+        DataError: there is none; names those there are, and the ``others`` that could have been meant.
     """
     known = {table.id: table for table in tables}
     if name not in known:
-        raise DataError(f"no published table {name!r}; there are {', '.join(known)}")
+        raise DataError(f"no published table {name!r}; there are {', '.join([*known, *others])}")
     return known[name]
 
 
@@ -335,15 +287,31 @@ def load(folder: Traversable | None = None) -> list[PublishedTable]:
     words = vocabulary(folder)
     tables: list[PublishedTable] = []
     taken: dict[str, str] = {}
-    for path in sorted(folder.iterdir(), key=lambda path: path.name):
-        if not path.name.endswith(".yaml") or path.name == CONVENTIONS:
-            continue
+    for path in _sources(folder):
         for table in _tables(path, words):
             if table.id in taken:
                 raise DataError(f"{path}: table {table.id!r}: {taken[table.id]} has a table of that id; give another")
             taken[table.id] = path.name
             tables.append(table)
     return tables
+
+
+def figures(folder: Traversable | None = None) -> list[PublishedFigure]:
+    """The figures that can be drawn again, by file; those of this package when no folder is given.
+
+    Raises:
+        DataError: names the file and the entry in it.
+    """
+    folder = folder or _shipped()
+    words, found = vocabulary(folder), list[PublishedFigure]()
+    for path in _sources(folder):
+        given = _read(path, SOURCE_SCHEMA)
+        for entry in given.get("figures", ()):
+            _known(f"{path}: figure {entry['id']!r}: dataset", entry["dataset"], words.datasets)
+            if entry["id"] in [figure.id for figure in found]:
+                raise DataError(f"{path}: figure {entry['id']!r} is there twice; give one another id")
+            found.append(PublishedFigure(_source(given), **entry))
+    return found
 
 
 def vocabulary(folder: Traversable | None = None) -> Vocabulary:
@@ -353,7 +321,7 @@ def vocabulary(folder: Traversable | None = None) -> Vocabulary:
         DataError: names the file, the entry in it and the remedy.
     """
     path = (folder or _shipped()) / CONVENTIONS
-    given = _read(path, _CONVENTIONS_SCHEMA)
+    given = _read(path, CONVENTIONS_SCHEMA)
     conventions = {}
     for key, entry in given["conventions"].items():
         tolerance = Decimal(entry["tolerance"]) if "tolerance" in entry else None
@@ -366,12 +334,23 @@ def vocabulary(folder: Traversable | None = None) -> Vocabulary:
                 f"{path}: convention {convention.key!r}: by {first.key!r}, {convention.metric} is in {first.unit} and "
                 f"{first.better} is better; a metric has one unit and one direction, so give this one another name"
             )
-    runs = {key: Recipe(entry["method"], entry.get("options", {})) for key, entry in given.get("runs", {}).items()}
-    for key in runs:
+    runs = {key: Recipe(**{"options": {}, **entry}) for key, entry in given.get("runs", {}).items()}
+    for key, recipe in runs.items():
         _known(f"{path}: runs", key, given["methods"])
+        if recipe.backbone:
+            _known(f"{path}: runs: {key}: backbone", recipe.backbone, given.get("backbones", {}))
     return Vocabulary(
         conventions, given["datasets"], given["methods"], runs, given.get("backbones", {}), given.get("stand_ins", {})
     )
+
+
+def _sources(folder: Traversable) -> list[Traversable]:
+    files = sorted(folder.iterdir(), key=lambda path: path.name)
+    return [path for path in files if path.name.endswith(".yaml") and path.name != CONVENTIONS]
+
+
+def _source(given: Mapping[str, Any]) -> Source:
+    return Source(**{**given["source"], "notes": tuple(given["source"].get("notes", ()))})
 
 
 def _shipped() -> Traversable:
@@ -439,9 +418,8 @@ def _wrong(error: jsonschema.ValidationError) -> str:
 
 
 def _tables(path: Traversable, words: Vocabulary) -> Iterator[PublishedTable]:
-    given = _read(path, _SOURCE_SCHEMA)
-    origin = given["source"]
-    source = Source(**{**origin, "notes": tuple(origin.get("notes", ()))})
+    given = _read(path, SOURCE_SCHEMA)
+    source = _source(given)
     for entry in given["tables"]:
         where = f"{path}: table {entry['id']!r}"
         columns = tuple(_column(where, column, entry["dataset"], words) for column in entry["columns"])
@@ -509,7 +487,7 @@ def _row(
 
 
 def _check(where: str, column: Column, printed: str, decimals: int) -> None:
-    if not _PRINTED.fullmatch(printed):
+    if not PRINTED.fullmatch(printed):
         raise DataError(f"{where}: {printed!r} is no number; write what is printed, or null where nothing is")
     found = len(printed.partition(".")[2])
     if found != decimals:

@@ -1,4 +1,7 @@
-"""``gazebench tables``: the papers' tables in their own layout, our runs beside them, and what is still to be run."""
+"""``gazebench tables``: the papers' tables in their own layout, our runs beside them, and what is still to be run.
+
+Figures stand on the same page; the studies draw them (``paper_figures``).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from html import escape
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -15,18 +19,20 @@ import pandas as pd
 import yaml
 from tabulate import tabulate
 
-from gazebench import published, results
+from gazebench import paper_figures, published, results
 from gazebench.bench import Places
 from gazebench.intervals import Interval, interval
-from gazebench.published import PublishedTable, Recipe, Row, Vocabulary
+from gazebench.paper_figures import STUDIES
+from gazebench.protocol import ALL
+from gazebench.published import PublishedFigure, PublishedTable, Recipe, Row, Vocabulary
 from gazebench.registry import RegistryError, load_dataset, load_method
 from gazebench.results import write_atomically
 from gazebench.study.command import main as study
 from gazebench.types import DataError
 
 FORMATS = ("md", "tex", "html", "csv")
-BASE = "ViT-B"
-"""The backbone of rows that print none."""
+SPLIT = "dataset.subsets"
+"""The setting that columns by subset need where subsets are not the data's own."""
 ARROW = {"higher": "↑", "lower": "↓"}
 
 
@@ -38,11 +44,13 @@ class Ours:
         value: over the seeds there are records of.
         published: None where the paper prints nothing, or where another dataset stands in for the paper's.
         tolerance: within which a re-run counts as the same; None where nobody knows.
+        command: what makes the run, where there is none and a run would have this value.
     """
 
     value: Interval
     published: Decimal | None
     tolerance: Decimal | None
+    command: str = ""
 
     @property
     def difference(self) -> float | None:
@@ -64,7 +72,11 @@ class Line:
     row: Row
     ours: tuple[Ours, ...] | None
     seeds: int
-    commands: tuple[str, ...]
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """What makes the runs it lacks."""
+        return tuple(dict.fromkeys(cell.command for cell in self.ours or () if cell.command))
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,14 +111,15 @@ def fill(table: PublishedTable, words: Vocabulary, boards: Path, dataset: str = 
     """
     names = [dataset or column.dataset for column in table.columns]
     known = {name: _records(boards, name) for name in dict.fromkeys(names)}
+    by_subset = {name for name, column in zip(names, table.columns, strict=True) if column.subset != ALL}
     lines = []
     for row in table.rows:
         recipe = words.runs.get(row.method)
-        if recipe is None or (dataset and row.backbone not in ("", BASE)):  # one backbone stands in for all
-            lines.append(Line(row, None, 0, ()))
+        if recipe is None or (dataset and row.backbone not in ("", recipe.backbone)):  # one backbone stands in for all
+            lines.append(Line(row, None, 0))
             continue
-        backbone = "" if dataset else words.backbones.get(row.backbone or BASE, "")
-        cells, commands, seeds = [], [], 0
+        backbone = "" if dataset else words.backbones.get(row.backbone or recipe.backbone, "")
+        cells, seeds = [], 0
         for position, (column, name) in enumerate(zip(table.columns, names, strict=True)):
             convention = row.replaced.get(position, column.convention)
             found = _by_seed(known[name], recipe, backbone)
@@ -114,23 +127,33 @@ def fill(table: PublishedTable, words: Vocabulary, boards: Path, dataset: str = 
             value = interval([score for score in scores if score is not None])
             printed = row.values[position]
             same = not dataset and printed is not None
-            cells.append(Ours(value, Decimal(printed) if same and printed else None, convention.tolerance))
+            wanted = not value.count and (dataset or printed is not None) and _measures(name, convention.metric)
+            how = command(recipe, name, backbone, name in by_subset) if wanted else ""
+            cells.append(Ours(value, Decimal(printed) if same and printed else None, convention.tolerance, how))
             seeds = max(seeds, len(found))
-            if not found and known[name] is not None and (dataset or printed is not None):
-                commands.append(command(recipe, name, backbone))
-        lines.append(Line(row, tuple(cells), seeds, tuple(dict.fromkeys(commands))))
+        lines.append(Line(row, tuple(cells), seeds))
     return Filled(table, tuple(lines), dataset)
 
 
-def command(recipe: Recipe, dataset: str, backbone: str = "") -> str:
+def _measures(dataset: str, metric: str) -> bool:
+    """Whether the suite has the dataset, and its protocol the metric."""
+    try:
+        return metric in [use.name for use in load_dataset(dataset).protocol.metrics]
+    except RegistryError:
+        return False
+
+
+def command(recipe: Recipe, dataset: str, backbone: str = "", by_subset: bool = False) -> str:
     """What makes the run of a row."""
     card = load_dataset(dataset).card
     parts = ["make bench", f"METHOD={recipe.method}", f"DATASET={dataset}"]
     parts += [] if card.synthetic else ["DATA_ROOT=..."]
     if backbone and _has_backbone(recipe):
         parts.append(f"BACKBONE={backbone}")
-    if recipe.options:
-        parts.append('ARGS="' + " ".join(f"--{name}={value}" for name, value in recipe.options.items()) + '"')
+    options = [f"--{name}={value}" for name, value in recipe.options.items()]
+    options += [f"--{SPLIT}=..."] if by_subset and not card.synthetic else []
+    if options:
+        parts.append('ARGS="' + " ".join(options) + '"')
     return " ".join(parts)
 
 
@@ -160,9 +183,10 @@ def _by_seed(
     for record in sorted(records or (), key=lambda record: record["finished"]):
         settings = record["config"]
         same = record["method"]["name"] == recipe.method and all(
-            str(_setting(settings, name)) == value for name, value in recipe.options.items()
+            _setting(settings, name) == yaml.safe_load(value) for name, value in recipe.options.items()
         )
-        if same and backbone in ("", settings["model"].get("backbone", backbone)):
+        other = any(_setting(settings, name) == yaml.safe_load(value) for name, value in recipe.unlike.items())
+        if same and not other and backbone in ("", settings["model"].get("backbone", backbone)):
             found[record["seed"]] = record
     return found
 
@@ -226,16 +250,25 @@ def markdown(filled: Filled) -> str:
     lines += [grid, ""]
     if not filled.dataset and any(cell.reproduced is not None for line in filled.lines for cell in line.ours or ()):
         lines += ["✓ within the tolerance of independent re-runs, ✗ outside; no mark where nobody knows it.", ""]
-    if filled.missing:
-        wanted: dict[str, list[str]] = {}
-        for line in filled.missing:
-            for text in line.commands:
-                wanted.setdefault(text, []).append(line.row.title)
+    wanted = _wanted(filled)
+    if wanted:
         lines += ["What is missing (SEED=1, 2 ... for more seeds):", ""]
-        lines += [f"- {', '.join(rows)}: `{text}`" for text, rows in wanted.items()] + [""]
+        lines += [f"- {rows}: `{text}`" for text, rows in wanted.items()] + [""]
+    if any(SPLIT in text for text in wanted):
+        lines += [f"Subsets need a prober's split for `--{SPLIT}`: `make splits DATASET={filled.table.dataset} "
+                  "DATA_ROOT=... PROBER=openai` makes one (docs/splits.md).", ""]  # fmt: skip
     notes = () if filled.dataset else table.notes
     lines += [f"- {note}" for note in notes] + ([""] if notes else [])
     return "\n".join(lines)
+
+
+def _wanted(filled: Filled) -> dict[str, str]:
+    """The rows that each command makes."""
+    wanted: dict[str, list[str]] = {}
+    for line in filled.missing:
+        for text in line.commands:
+            wanted.setdefault(text, []).append(line.row.title)
+    return {text: ", ".join(rows) for text, rows in wanted.items()}
 
 
 def latex(filled: Filled) -> str:
@@ -244,7 +277,8 @@ def latex(filled: Filled) -> str:
     styled = shown.style.hide(axis="index")
     place = "ll" + "c" * (shown.shape[1] - 2) if len(filled.table.labels) == 1 else None
     text = str(styled.to_latex(hrules=True, multicol_align="c", column_format=place))
-    return f"% {filled.table.source.title}, {filled.table.place}; needs booktabs, amssymb\n{text}"
+    missing = "".join(f"% missing: {rows}: {how}\n" for how, rows in _wanted(filled).items())
+    return f"% {filled.table.source.title}, {filled.table.place}; needs booktabs, amssymb\n{missing}{text}"
 
 
 def _escaped(shown: pd.DataFrame) -> pd.DataFrame:
@@ -263,7 +297,9 @@ def html(filled: Filled) -> str:
     """A ``<table>`` with a caption."""
     styled = frame(filled).style.hide(axis="index")
     styled = styled.set_caption(f"{filled.table.source.title}, {filled.table.place}").format(escape="html")
-    return str(styled.to_html(table_uuid=filled.table.id))
+    text = str(styled.to_html(table_uuid=filled.table.id))
+    missing = [f"<li>{escape(rows)}: <code>{escape(how)}</code></li>" for how, rows in _wanted(filled).items()]
+    return text + ("\n".join(["<p>What is missing:</p>", "<ul>", *missing, "</ul>", ""]) if missing else "")
 
 
 def csv(filled: Filled) -> str:
@@ -287,7 +323,9 @@ def csv(filled: Filled) -> str:
                     "half_width": None if cell is None else cell.value.half,
                     "seeds": 0 if cell is None else cell.value.count,
                     "difference": None if cell is None else cell.difference,
+                    "tolerance": convention.tolerance,
                     "reproduced": None if cell is None else cell.reproduced,
+                    "command": None if cell is None else cell.command or None,
                 }
             )
     return str(pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
@@ -307,10 +345,10 @@ def write(filled: Sequence[Filled], folder: Path, formats: Iterable[str]) -> lis
     return paths
 
 
-def page(filled: Sequence[Filled]) -> str:
-    """All tables on one page."""
+def page(filled: Sequence[Filled], figures: Sequence[str] = ()) -> str:
+    """All tables, and the sections of figures, on one page."""
     lines = [
-        "# The papers' tables",
+        "# The papers' tables and figures",
         "",
         "<!-- generated by `gazebench tables`; do not edit -->",
         "",
@@ -318,7 +356,7 @@ def page(filled: Sequence[Filled]) -> str:
         "on the board ± half the width of the 95% interval; only complete official runs stand beside published values.",
         "",
     ]
-    return "\n".join([*lines, *(markdown(one) for one in filled)]).rstrip("\n") + "\n"
+    return "\n".join([*lines, *(markdown(one) for one in filled), *figures]).rstrip("\n") + "\n"
 
 
 # Running what is missing -----------------------------------------------------------------------------------------
@@ -367,14 +405,15 @@ def plan(filled: Filled, words: Vocabulary, dataset: str, seeds: Sequence[int]) 
 # The command -----------------------------------------------------------------------------------------------------
 
 USAGE = """gazebench tables [ID ...] [--dataset NAME] [--format md|tex|html|csv] [--out DIR] [--boards DIR] [--check]
+gazebench tables hclora-figure-2 ...   draws figures anew, from what the studies have stored
 gazebench tables ID --run [--dataset NAME] [--seeds 0,1,2] [--jobs N] [--dry-run] [--group.setting=value ...]"""
 
 
 def main(arguments: Sequence[str], places: Places) -> int:
-    """Writes the tables, or runs what one of them is missing.
+    """Writes the tables and draws the figures, or runs what one of them is missing.
 
     Raises:
-        DataError: an unknown table, or one whose rows cannot be run.
+        DataError: an unknown table or figure, or one whose rows cannot be run.
     """
     parser = argparse.ArgumentParser(prog="gazebench tables", usage=USAGE, allow_abbrev=False)
     parser.add_argument("tables", nargs="*", metavar="ID")
@@ -384,53 +423,71 @@ def main(arguments: Sequence[str], places: Places) -> int:
     parser.add_argument("--check", action="store_true", help="only say whether the tables are up to date")
     parser.add_argument("--run", action="store_true", help="run what is missing, as a resumable study")
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time: one a device")
+    parser.add_argument("--jobs", type=int, help="runs at the same time; default: one a device")
     parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("--studies", type=Path, default=STUDIES, help="folder of the plans that draw figures")
     given, options = parser.parse_known_args(list(arguments))
     words, known = published.vocabulary(), published.load()
-    chosen = [published.table_of(known, name) for name in given.tables] or known
+    figures = published.figures()
+    names = {figure.id: figure for figure in figures}
+    chosen = [published.table_of(known, name, names) for name in given.tables if name not in names]
+    shown = [names[name] for name in given.tables if name in names]
+    if not given.tables:
+        chosen, shown = known, figures
     out = given.out or places.boards / "tables"
+    drawn = paper_figures.drawings(given.studies, figures) if shown else []
     if given.run:
-        return _run(given, options, chosen, words, places, out)
+        return _run(given, options, [*chosen, *shown], words, places, out, drawn)
     if options:
         raise DataError(f"gazebench tables: {' '.join(options)} makes no sense without --run\n{USAGE}")
     filled = [fill(table, words, places.boards, given.dataset) for table in chosen]
+    for problem in (line for figure in shown if given.tables for line in paper_figures.draw(figure, drawn, places)):
+        print(f"  {problem}", file=sys.stderr)
+    sections = (
+        [] if given.dataset and not given.tables else [paper_figures.section(figure, drawn, out) for figure in shown]
+    )
     if not given.dataset and not given.tables:  # the whole page: GazeWorld fills the layouts it can
-        for dataset, names in words.stand_ins.items():
-            filled += [fill(published.table_of(known, name), words, places.boards, dataset) for name in names]
+        for dataset, layouts in words.stand_ins.items():
+            filled += [fill(published.table_of(known, name), words, places.boards, dataset) for name in layouts]
     if given.check:
         path = out / "README.md"
-        stale = not path.is_file() or path.read_text(encoding="utf-8") != page(filled)
+        stale = not path.is_file() or path.read_text(encoding="utf-8") != page(filled, sections)
         if stale:
             print(f"out of date: {path}; run `gazebench tables`", file=sys.stderr)
         return int(stale)
     paths = write(filled, out, given.format or ())
     if given.tables:
-        print("\n".join(markdown(one) for one in filled))
+        print("\n".join([*(markdown(one) for one in filled), *sections]))
     else:
         paths.append(out / "README.md")
-        write_atomically(paths[-1], page(filled))
+        write_atomically(paths[-1], page(filled, sections))
     if paths:
         print(f"{len(paths)} file{'s' if len(paths) > 1 else ''} in {out}")
     return 0
 
 
 def _run(
-    given: argparse.Namespace, options: Sequence[str], chosen: Sequence[PublishedTable], words: Vocabulary,
-    places: Places, out: Path,
+    given: argparse.Namespace, options: Sequence[str], chosen: Sequence[PublishedTable | PublishedFigure],
+    words: Vocabulary, places: Places, out: Path, drawn: Sequence[paper_figures.Drawing],
 ) -> int:  # fmt: skip
     if len(given.tables) != 1:
         raise DataError(f"gazebench tables --run: give one table\n{USAGE}")
     table = chosen[0]
     dataset = given.dataset or table.dataset
+    flags = [*([f"--jobs={given.jobs}"] if given.jobs else []), *(["--dry-run"] if given.dry_run else [])]
+    for one in drawn:  # a study of that very dataset is the plan, and keeps its results
+        if table.id in one.figure.paper and one.measured.plan.dataset == dataset:
+            return study([str(one.measured.plan.file), *flags, *options], places)
     try:
         seeds = [int(seed) for seed in given.seeds.split(",")]
     except ValueError:
         raise DataError(f"--seeds {given.seeds}: give whole numbers with commas between them") from None
-    content = plan(fill(table, words, places.boards, given.dataset), words, dataset, seeds)
+    if isinstance(table, PublishedFigure):
+        content = paper_figures.plan(table, drawn, dataset, seeds)
+    else:
+        content = plan(fill(table, words, places.boards, given.dataset), words, dataset, seeds)
     if not content["rows"]:
         raise DataError(f"{table.id}: no row of this table is a method of this suite")
     path = out / "plans" / f"{table.id}-{dataset}.yaml"
     write_atomically(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110))
-    flags = [f"--jobs={given.jobs}", *(["--dry-run"] if given.dry_run else [])]
-    return study([str(path), *flags, *options], places)
+    return study([str(path), "--adopt", *flags, *options], places)

@@ -12,7 +12,7 @@ LAYERS = [
     {"questions", "vocabulary"},
     {"metrics"},
     {"nn", "protocol", "subsets"},
-    {"evaluation", "dataset"},
+    {"evaluation", "dataset", "published_schema"},
     {"method", "results", "published", "interview"},
     {"registry", "datamodule"},
     {"config", "predictions", "settings", "traits"},
@@ -20,6 +20,7 @@ LAYERS = [
     {"bench", "dataset_tools"},
     {"report", "score"},
     {"predict", "contract", "study", "probe", "scaffold", "compare", "vqa"},
+    {"paper_figures"},
     {"tables"},
     {"cli"},
 ]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gazebench.protocol import QUESTIONS
-from gazebench.published import CONVENTIONS, UNITS, cells, find, load, table_of, vocabulary
+from gazebench.published import CONVENTIONS, UNITS, cells, figures, find, load, table_of, vocabulary
 from gazebench.registry import entries, load_dataset
 from gazebench.types import DataError
 
@@ -537,6 +537,11 @@ def test_contradictions_are_noted_and_not_repaired(tables):
     assert "Tables 5 and 5" in numbering
     implied = (number(tables, "omnigf-4", "OmniGF (proposed)", "Acc@1") / Decimal("1.231")).quantize(Decimal("0.001"))
     assert noted(tables, "omnigf-4", str(implied))
+
+
+def test_figures_are_figures_of_their_papers(texts):
+    for figure in figures():
+        assert f"\n{figure.place}: " in texts[figure.source.key], figure.id
 
 
 def test_the_contradictory_numbering_is_in_the_text(texts):

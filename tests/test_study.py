@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from scipy import stats
 
@@ -26,6 +27,7 @@ from gazebench.registry import entries
 from gazebench.study import command, page, running
 from gazebench.study.measured import Measured
 from gazebench.study.plan import Claim, read_plan
+from gazebench.study.running import devices
 from gazebench.study.store import Store
 from gazebench.study.summary import Column, Line, csv, markdown, marks
 from gazebench.types import DataError
@@ -67,16 +69,24 @@ FIGURES = [
     "kind": "overlays", "file": "c.png", "title": "Pictures", "metric": "avg_l2", "above": "one",
     "below": "two", "count": 2, "cone": {"angle": 60, "sharpness": 50},
 },
+{
+    "kind": "scatter", "file": "d.png", "title": "Points", "metric": "avg_l2", "second": "min_angle",
+    "rows": ["one", "two"],
+},
+{
+    "kind": "overlays", "file": "e.png", "title": "Failures", "metric": "avg_l2", "above": "one", "pick": "worst",
+    "count": 3, "seed": 1,
+},
 ]  # fmt: skip
 """Apart, for drawing them takes longest."""
 FACTORS = {"one": 1.0, "two": 0.8, "three": 0.4}
 """By which the script multiplies every metric of a row."""
 
 SCRIPT = """
-import json, pathlib, shutil, sys, time
+import json, os, pathlib, shutil, sys, time
 template, answer, runs, log, row, seed, factor, mode = sys.argv[1:]
 with open(log, "a") as file:
-    file.write(f"{row} {seed}\\n")
+    file.write(f"{row} {seed} {os.environ.get('CUDA_VISIBLE_DEVICES', '')}".strip() + "\\n")
 if mode == "fail":
     print("halfway there"); print("the disk is full"); sys.exit(3)
 if mode == "hang":
@@ -135,6 +145,8 @@ class Desk:
 def desk(tmp_path, template, monkeypatch):
     desk = Desk(tmp_path, template)
     monkeypatch.setattr(running, "command", desk.command)
+    monkeypatch.setattr(running, "devices", list)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     return desk
 
 
@@ -207,6 +219,8 @@ def changed(**values):
         (changed(figures=[{"kind": "subsets", "file": "a.png", "title": "T"}]), "figures/0/: 'metric' is a required"),
         (changed(figures=[{**FIGURES[2], "below": "four"}]), "no row 'four'"),
         (changed(figures=[FIGURES[0]] * 2), "same file name"),
+        (changed(figures=[{**FIGURES[3], "second": "speed"}]), "no metric 'speed'"),
+        (changed(figures=[{**FIGURES[4], "pick": "largest"}]), "improvements are from one row to another"),
         (changed(claims=[{"text": "c", "metric": "auc", "row": "one", "at_least": 0}]), "compares a row with itself"),
         (changed(claims=[{"text": "c", "metric": "auc", "row": "x", "at_least": 0}]), "no row 'x'"),
         (changed(quick={"rows": ["four"]}), "quick: no row 'four'"),
@@ -358,6 +372,43 @@ def test_the_cores_are_shared_out(monkeypatch):
     assert running._environment(1)["PYTHONSAFEPATH"] == "1"
 
 
+def test_every_run_has_a_gpu_of_its_own(desk, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-5")
+    assert devices() == ["3", "GPU-5"]
+    monkeypatch.setattr(running, "devices", devices)
+    assert desk.study("--jobs=2") == 0
+    assert sorted(line.split()[2] for line in desk.launched[:2]) == ["3", "GPU-5"]
+    assert {line.split()[2] for line in desk.launched} == {"3", "GPU-5"}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert devices() == []
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert devices() == ["0", "1", "2"]
+    desk.write(changed(options=[*PLAN["options"], "--trainer.devices=2"]))
+    assert desk.study("--jobs=2", "--again") == 0
+    assert {len(line.split()) for line in desk.launched} == {2}, "a run on several devices takes them by itself"
+
+
+def test_finished_runs_of_the_board_are_taken_over(desk, capsys):
+    record = json.loads((desk.template / "record.json").read_text())
+    board = desk.runs / "boards" / "gazeworld"
+    board.mkdir(parents=True)
+    (board / "smoke.json").write_text(json.dumps(record))
+    assert desk.study("--adopt", "--dry-run") == 0
+    assert "9 runs, 0 recorded" in capsys.readouterr().out, "a smoke run stands for nothing"
+    (board / "smoke.json").unlink()
+    (board / "whole.json").write_text(json.dumps({**record, "status": {"class": "synthetic", "reasons": []}}))
+    assert desk.study("--dry-run") == 0
+    told = capsys.readouterr().out
+    assert "9 runs, 0 recorded" in told
+    assert "time still needed: about" in told, "by what such a run took on this machine"
+    assert desk.study("--adopt") == 0
+    assert "1 finished runs of these settings are on the board" in capsys.readouterr().out
+    assert "one 0" not in desk.launched
+    assert len(desk.launched) == 8
+    assert Store(desk.out).results()["one", 0]["metrics"] == record["metrics"]
+
+
 @pytest.mark.slow
 def test_a_real_run(desk, monkeypatch):
     """One run through the real process: what it stores is the record of the run."""
@@ -379,7 +430,8 @@ def test_a_real_run(desk, monkeypatch):
 def test_pages_come_from_stored_results_alone(desk, capsys):
     desk.write(changed(figures=FIGURES))
     assert desk.study() == 0
-    assert {"a.png", "b.png", "c.png", "heatmaps.parquet"} <= {path.name for path in desk.out.iterdir()}
+    assert {*"abcde"} <= {path.stem for path in desk.out.glob("*.png")}
+    assert "*Failures.* The worst avg_l2 of First, a person a picture: 3 people, seed 1" in desk.text
     before = {path.name: path.read_bytes() for path in desk.out.glob("*.*") if path.name != ".lock"}
     shutil.rmtree(desk.runs)
     for name in before:
@@ -497,6 +549,11 @@ def test_overlays_show_the_largest_improvements(desk):
     assert {pick.person for pick in picks} <= set(chosen["person_id"])
     assert picks[0].above >= picks[-1].above
     assert picks[0].below == 0
+    worst = found.picks(found.plan.figures[2])
+    mine = people[(people["row"] == "one") & (people["seed"] == 1)].set_index("person_id")["metric_avg_l2"]
+    assert [pick.below for pick in worst] == [None] * 3
+    assert worst[0].above == mine.max()
+    assert [pick.above for pick in worst] == sorted((mine[pick.person] for pick in worst), reverse=True)
     other = found.picks(replace(found.plan.figures[0], pick="random"))
     assert len(other) == 2
     assert len({pick.image for pick in other}) == 2

@@ -4,13 +4,18 @@ import copy
 import json
 import re
 from decimal import Decimal
+from html import escape
+from io import StringIO
 
+import pandas as pd
 import pytest
+import yaml
 
-from gazebench import published, tables
+from gazebench import paper_figures, published, tables
 from gazebench.cli import main
 from gazebench.registry import load_dataset
 from gazebench.study.plan import read_plan
+from gazebench.study.store import Store
 
 WORDS = published.vocabulary()
 TABLES = published.load()
@@ -61,7 +66,7 @@ def test_every_recipe_is_a_method_of_the_suite_with_these_options():
         options = [f"--{name}={value}" for name, value in recipe.options.items()]
         config = resolve([recipe.method, "gazeworld", *options])
         for name, value in recipe.options.items():
-            assert config.values["model"][name.removeprefix("model.")] == value, key
+            assert config.values["model"][name.removeprefix("model.")] == yaml.safe_load(value), key
     titles = {load_dataset(name).card.synthetic for name in WORDS.stand_ins}
     assert titles == {True}
 
@@ -111,12 +116,33 @@ def test_missing_cells_name_the_command_that_fills_them(tmp_path, record):
     commands = [text for line in filled.missing for text in line.commands]
     assert (
         'make bench METHOD=hclora DATASET=gazefollow DATA_ROOT=... BACKBONE=dinov2_vitb14 '
-        'ARGS="--model.adaptation=hclora --model.supervision=cone"'
+        'ARGS="--model.adaptation=hclora --model.supervision=cone --dataset.subsets=..."'
     ) in commands  # fmt: skip
     put(tmp_path, record, method="hclora",
         model={"adaptation": "hclora", "supervision": "cone", "backbone": "dinov2_vitb14"})  # fmt: skip
     left = tables.fill(published.table_of(TABLES, "hclora-4"), WORDS, tmp_path)
     assert len(left.missing) == len(filled.missing) - 1
+    assert all(text in tables.latex(filled) and escape(text) in tables.html(filled) for text in commands)
+    assert set(pd.read_csv(StringIO(tables.csv(filled)))["command"].dropna()) == set(commands)
+    assert "make splits DATASET=gazefollow" in tables.markdown(filled)
+    counts = tables.fill(published.table_of(TABLES, "hclora-fig7"), WORDS, tmp_path)
+    assert not counts.missing, "no run has a number of people in its record"
+
+
+def test_rows_that_differ_in_what_they_are_not(tmp_path, record):
+    text = {"branches": "language", "head_tokens": False, "tuning": "none", "backbone": "tiny"}
+    put(tmp_path, record, method="omnigf", model=text, dataset="gazeworld", klass="synthetic", value=0.4)
+    put(tmp_path, record, method="omnigf", model=text | {"tuning": "full"}, run="full", dataset="gazeworld",
+        klass="synthetic", value=0.2)  # fmt: skip
+    filled = tables.fill(published.table_of(TABLES, "omnigf-2"), WORDS, tmp_path, "gazeworld")
+    values = {line.row.method: line.ours[0].value for line in filled.lines}
+    assert {name: value.mean for name, value in values.items() if value.count} == {
+        "qwen3vl+zero-shot": 0.4, "omnigf+language": 0.2
+    }  # fmt: skip
+    command = next(line.commands[0] for line in filled.missing if line.row.method == "omnigf")
+    assert command == (
+        'make bench METHOD=omnigf DATASET=gazeworld ARGS="--model.branches=both --model.head_tokens=true"'
+    )
 
 
 def test_a_drawn_dataset_fills_the_layout_and_is_compared_with_nothing(tmp_path, record):
@@ -145,7 +171,8 @@ def test_every_table_in_every_format(tmp_path, record):
     assert all(rule in tex for rule in (r"\toprule", r"\midrule", r"\bottomrule", r"\multicolumn{5}{c}{Consistent}"))
     assert "0.1049" in tex
     assert tex.count("{") == tex.count("}")
-    assert not re.search(r"(?<!\\)[&%_#](?=[^ ])", tex.split("\n", 1)[1].replace("% ", "")), "an unescaped sign"
+    body = "\n".join(line for line in tex.splitlines() if not line.startswith("%"))
+    assert not re.search(r"(?<!\\)[&%_#](?=[^ ])", body), "an unescaped sign"
 
 
 def test_a_plan_of_a_table_is_a_study(tmp_path):
@@ -155,6 +182,60 @@ def test_a_plan_of_a_table_is_a_study(tmp_path):
     plan = read_plan(path)
     assert len(plan.runs) == 2 * sum(line.ours is not None for line in filled.lines)
     assert {row.title for row in plan.rows.values()} == {line.row.title for line in filled.lines if line.ours}
+
+
+@pytest.fixture
+def studies(tmp_path):
+    """A study that draws one figure, of one row."""
+    plan = {
+        "title": "T", "dataset": "gazeworld", "seeds": [0],
+        "rows": {"frozen": {"title": "Gaze-LLE", "method": "gazelle"}},
+        "figures": [{"kind": "subsets", "file": "bars.png", "title": "Bars", "metric": "avg_l2", "rows": ["frozen"],
+                     "paper": ["hclora-figure-2"]}],
+    }  # fmt: skip
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies" / "plan.yaml").write_text(yaml.safe_dump(plan))
+    return tmp_path / "studies"
+
+
+def test_figures_are_drawn_by_the_studies_that_name_them(tmp_path, record, studies, capsys):
+    options = [f"--boards={tmp_path / 'boards'}", f"--studies={studies}", f"--runs={tmp_path / 'runs'}"]
+    assert main(["tables", "hclora-figure-2", *options]) == 0
+    told = capsys.readouterr().out
+    assert "*Bars*: not drawn for want of results." in told
+    assert "0 of 1 runs are in; `gazebench study" in told
+    store = Store(studies / "plan")
+    store.add(read_plan(studies / "plan.yaml").runs[0], record, digest="d", seconds=1.0, predictions=None)
+    assert main(["tables", "hclora-figure-2", *options]) == 0
+    assert "runs are in" not in capsys.readouterr().out
+    assert (studies / "plan" / "bars.png").read_bytes().startswith(b"\x89PNG")
+    assert main(["tables", *options]) == 0
+    page = tmp_path / "boards" / "tables" / "README.md"
+    (link,) = re.findall(r"!\[Bars\]\((.*)\)", page.read_text())
+    assert (page.parent / link).resolve() == (studies / "plan" / "bars.png").resolve()
+    assert "Figure 3\n" in page.read_text(), "a figure that no study draws is named, too"
+    assert main(["tables", "--check", *options]) == 0
+    capsys.readouterr()
+    assert (
+        main(["tables", "hclora-figure-2", "--run", "--dataset=gazefollow", "--dry-run", "--seeds=0,1", *options]) == 0
+    )
+    assert "Figure 2: 2 runs, 0 recorded, 2 to do" in capsys.readouterr().out
+    made = read_plan(tmp_path / "boards" / "tables" / "plans" / "hclora-figure-2-gazefollow.yaml")
+    assert [figure.file for figure in made.figures] == ["bars.png"]
+    assert main(["tables", "hclora-figure-2", "--run", "--dataset=gazeworld", "--dry-run", *options]) == 0
+    assert "T: 1 runs" in capsys.readouterr().out, "on its own dataset it is the study itself"
+    assert main(["tables", "hclora-figure-3", "--run", *options]) == 2
+    assert "no study draws it" in capsys.readouterr().err
+    text = (studies / "plan.yaml").read_text().replace("hclora-figure-2", "hclora-figure-20")
+    (studies / "plan.yaml").write_text(text)
+    assert main(["tables", *options]) == 2
+    assert "no figure 'hclora-figure-20'" in capsys.readouterr().err
+
+
+def test_the_figures_of_the_paper_are_drawn():
+    figures = published.figures()
+    drawn = paper_figures.drawings(paper_figures.STUDIES, figures)
+    assert {figure.id for figure in figures} == {name for one in drawn for name in one.figure.paper}
 
 
 def test_the_command(tmp_path, capsys):

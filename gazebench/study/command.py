@@ -9,16 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from gazebench.bench import BOARDS, Places
-from gazebench.study import page
+from gazebench.study import adoption, page
 from gazebench.study.figures import draw_figures, gather_heatmaps
 from gazebench.study.measured import Measured
 from gazebench.study.plan import Plan, Run, read_plan
-from gazebench.study.running import State, duration, execute, remaining_seconds, states
+from gazebench.study.running import State, devices, duration, execute, remaining_seconds, states
 from gazebench.study.store import Store
 from gazebench.types import DataError
 
 USAGE = (
-    "gazebench study PLAN.yaml [--quick] [--dry-run] [--jobs N] [--again] [--render-only] [--check] "
+    "gazebench study PLAN.yaml [--quick] [--dry-run] [--jobs N] [--again] [--adopt] [--render-only] [--check] "
     "[--out=DIR] [--runs=DIR] [--boards=DIR] [--group.setting=value of every run ...]"
 )
 
@@ -31,9 +31,9 @@ def main(arguments: Sequence[str], places: Places) -> int:
     """
     parser = argparse.ArgumentParser(prog="gazebench study", usage=USAGE, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("plan", type=Path)
-    for flag in ("--quick", "--dry-run", "--again", "--render-only", "--check"):
+    for flag in ("--quick", "--dry-run", "--again", "--adopt", "--render-only", "--check"):
         parser.add_argument(flag, action="store_true")
-    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=max(1, len(devices())))
     parser.add_argument("--out", type=Path)
     if not arguments or {"-h", "--help"} & set(arguments):
         print(f"usage: {USAGE}")
@@ -57,9 +57,11 @@ def main(arguments: Sequence[str], places: Places) -> int:
     if given.render_only:
         render(plan, store, places)
         return 0
+    if given.adopt and (taken := adoption.adopt(plan, store, places)):
+        print(f"{taken} finished runs of these settings are on the board and need not be run again")
     found = states(plan, store, again=given.again)
     todo = [state.run for state in found if state.why]
-    _announce(plan, found, todo, store, given.jobs, commands=given.dry_run)
+    _announce(plan, found, todo, store, given.jobs, places, commands=given.dry_run)
     if given.dry_run:
         return 0
     failures = execute(plan, todo, store, places, jobs=given.jobs, finished=lambda: page.write(plan, store))
@@ -94,7 +96,7 @@ def _check(plan: Plan, store: Store) -> int:
 
 
 def _announce(
-    plan: Plan, found: Sequence[State], todo: Sequence[Run], store: Store, jobs: int, *, commands: bool
+    plan: Plan, found: Sequence[State], todo: Sequence[Run], store: Store, jobs: int, places: Places, *, commands: bool
 ) -> None:
     """Lists all runs, perhaps with the command that makes each alone, and the time the missing ones will take."""
     print(f"{plan.title}: {len(found)} runs, {len(found) - len(todo)} recorded, {len(todo)} to do")
@@ -105,5 +107,6 @@ def _announce(
         if commands and state.why:
             print(f"      gazebench bench {arguments}")
     if todo:
-        seconds = remaining_seconds(todo, store, jobs)
-        print(f"time still needed: {'unknown' if seconds is None else f'about {duration(seconds)}'}")
+        seconds = remaining_seconds(todo, store, jobs, adoption.seconds(plan, places))
+        told = "unknown, nothing like it is recorded" if seconds is None else f"about {duration(seconds)}"
+        print(f"time still needed: {told}, {jobs} at a time")

@@ -35,7 +35,7 @@ OUTSIDE = "#0f172a"
 _PANEL = ["row", "seed", "run", "person_id"]
 """What names the heatmap of a panel."""
 
-DPI = {"subsets": 130, "exceeding": 130, "overlays": 100}
+DPI = {"subsets": 130, "exceeding": 130, "overlays": 100, "scatter": 130}
 """By kind of figure; pictures take the most space, and they are committed."""
 
 _STYLE: Any = {
@@ -50,10 +50,12 @@ def colours(measured: Measured) -> dict[str, str]:
     return {row: PALETTE[index % len(PALETTE)] for index, row in enumerate(measured.plan.rows)}
 
 
-def draw_figures(measured: Measured, folder: Path) -> list[str]:
-    """Draws what the results suffice for; returns a line about each figure that was not drawn."""
+def draw_figures(measured: Measured, folder: Path, paper: str = "") -> list[str]:
+    """Draws what the results suffice for, all figures or those after one of a paper; a line about each not drawn."""
     problems = []
     for figure in measured.plan.figures:
+        if paper and paper not in figure.paper:
+            continue
         with rc_context(_STYLE):
             try:
                 canvas = FIGURES[figure.kind](measured, figure)
@@ -79,6 +81,8 @@ def available(measured: Measured, figure: Figure) -> bool:
         return bool(drawn) and drawn <= set(zip(*(maps[name] for name in _PANEL), strict=True))
     if figure.kind == "exceeding":
         return any(measured.values(row, figure.metric, figure.subset, 0.0) for row in figure.rows)
+    if figure.kind == "scatter":
+        return any(_both_values(measured, figure, row) for row in figure.rows)
     return any(measured.values(row, figure.metric, subset) for row in figure.rows for subset in figure.subsets)
 
 
@@ -156,6 +160,33 @@ def _bars(
             label = None
 
 
+def scatter(measured: Measured, figure: Figure) -> Canvas | None:
+    """A row a point: one metric to the right, another one upwards, with the intervals of both."""
+    rows = [row for row in figure.rows if _both_values(measured, figure, row)]
+    if not rows:
+        return None
+    canvas = Canvas(figsize=(6.4, 4.2), layout="constrained")
+    axis = canvas.subplots()
+    for row in rows:
+        x, y = (measured.summary(row, metric, figure.subset) for metric in (figure.metric, figure.second))
+        colour = colours(measured)[row]
+        axis.errorbar([x.mean], [y.mean], xerr=x.half, yerr=y.half, fmt="o", markersize=8, color=colour,
+                      elinewidth=1.1, label=measured.plan.rows[row].title)  # fmt: skip
+    for set_label, metric, name in (
+        (axis.set_xlabel, figure.metric, figure.name), (axis.set_ylabel, figure.second, figure.second_label)
+    ):  # fmt: skip
+        set_label(f"{name or metric} {'↑' if measured.plan.protocol.higher_is_better(metric) else '↓'}")
+    axis.set_title(figure.title)
+    axis.grid(visible=True, axis="both")
+    axis.margins(0.08)
+    axis.legend(frameon=False)
+    return canvas
+
+
+def _both_values(measured: Measured, figure: Figure, row: str) -> bool:
+    return all(measured.values(row, metric, figure.subset) for metric in (figure.metric, figure.second))
+
+
 def _lighter(colour: str, strength: float) -> tuple[float, float, float]:
     red, green, blue = (1 - strength * (1 - part) for part in to_rgb(colour))
     return red, green, blue
@@ -175,11 +206,7 @@ def drawn_people(measured: Measured, figure: Figure) -> list[tuple[str, int, str
     if seed is None:
         return []
     picks = measured.picks(figure)
-    return [
-        (row, seed, measured.of(row)[seed]["run"], pick.person)
-        for row in (figure.above, figure.below)
-        for pick in picks
-    ]
+    return [(row, seed, measured.of(row)[seed]["run"], pick.person) for row in figure.panels for pick in picks]
 
 
 def gather_heatmaps(measured: Measured, places: Places) -> None:
@@ -212,7 +239,7 @@ def _packed(heatmap: npt.NDArray[np.float32] | None) -> dict[Hashable, Any]:
 
 
 def overlays(measured: Measured, figure: Figure) -> Canvas | None:
-    """The same people twice: predictions of one row above, of the other below; a cone is drawn over the upper ones."""
+    """People under the predictions of one row, and of another below; a cone is drawn over the upper ones."""
     if not available(measured, figure):
         return None
     picks, seed = measured.picks(figure), measured.drawn_seed(figure)
@@ -221,11 +248,12 @@ def overlays(measured: Measured, figure: Figure) -> Canvas | None:
     scenes = [_scene(dataset, pick.person) for pick in picks]
     digits = min(measured.plan.protocol.use(figure.metric).digits, 2)
     ratios = [shown.picture.shape[1] / shown.picture.shape[0] for shown in scenes]
-    canvas = Canvas(figsize=(2.3 * sum(ratios) + 0.5, 5.4), layout="constrained")
+    canvas = Canvas(figsize=(2.3 * sum(ratios) + 0.5, 2.5 * len(figure.panels) + 0.4), layout="constrained")
     canvas.suptitle(figure.title, fontsize=11, fontweight="bold")
-    axes = canvas.subplots(2, len(picks), squeeze=False, gridspec_kw={"width_ratios": ratios})
-    for line, row in enumerate((figure.above, figure.below)):
+    axes = canvas.subplots(len(figure.panels), len(picks), squeeze=False, gridspec_kw={"width_ratios": ratios})
+    for line, row in enumerate(figure.panels):
         for axis, pick, shown in zip(axes[line], picks, scenes, strict=True):
+            value = pick.below if line else pick.above
             point, heatmap = _answer(measured, runs[row], pick)
             draw(axis, shown.picture, shown.head, shown.points, point, heatmap)
             if figure.cone and not line:
@@ -233,10 +261,7 @@ def overlays(measured: Measured, figure: Figure) -> Canvas | None:
             axis.set(xticks=[], yticks=[])
             axis.grid(False)
             axis.spines[:].set_visible(False)
-            axis.set_title(
-                f"{figure.name} {(pick.below if line else pick.above):.{digits}f}{figure.unit}", fontsize=9,
-                fontweight="normal",
-            )  # fmt: skip
+            axis.set_title(f"{figure.name} {value:.{digits}f}{figure.unit}", fontsize=9, fontweight="normal")
         axes[line, 0].set_ylabel(measured.plan.rows[row].title, fontweight="bold", color=colours(measured)[row])
     return canvas
 
@@ -283,4 +308,5 @@ FIGURES: dict[str, Callable[[Measured, Figure], Canvas | None]] = {
     "subsets": by_subset,
     "exceeding": exceeding,
     "overlays": overlays,
+    "scatter": scatter,
 }

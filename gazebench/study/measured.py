@@ -40,12 +40,12 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Pick:
-    """A person that is drawn: their metric in both rows."""
+    """A person that is drawn: their metric in the row above, and in the one below where there is one."""
 
     person: str
     image: str
     above: float
-    below: float
+    below: float | None
 
 
 class Measured:
@@ -135,34 +135,38 @@ class Measured:
         return Verdict(claim, one, other, gain, holds, clear)
 
     def drawn_seed(self, figure: Figure) -> int | None:
-        """The seed whose predictions an overlay shows: the first that both rows have."""
-        both = self.of(figure.above).keys() & self.of(figure.below).keys()
-        return next((seed for seed in self.plan.seeds if seed in both), None)
+        """The seed whose predictions an overlay shows: the one it names, or the first that its rows have."""
+        seeds = self.plan.seeds if figure.seed is None else (figure.seed,)
+        return next((seed for seed in seeds if all(seed in self.of(row) for row in figure.panels)), None)
 
     def picks(self, figure: Figure) -> list[Pick]:
         """Whom an overlay shows, one person a picture, always the same ones.
 
-        Either those whom the change from ``above`` to ``below`` helps most, or any of the subset.
+        Those whom the change from ``above`` to ``below`` helps most, those whom ``above`` serves worst, or any.
         """
         seed = self.drawn_seed(figure)
         column = f"metric_{figure.metric}"
         if seed is None or column not in self.people:
             return []
         sides = []
-        for side, row in (("above", figure.above), ("below", figure.below)):
+        for side, row in zip(("above", "below"), figure.panels, strict=False):
             people = self.persons(row, figure.subset)
             sides.append(people[people["seed"] == seed].set_index("person_id").rename(columns={column: side}))
-        both = sides[0][["image_id", "above"]].join(sides[1][["below"]], how="inner").dropna()
-        gain = both["below"] - both["above"]
-        both["order"] = (
-            pd.Series([sample_key(f"{figure.file} {person}") for person in both.index], index=both.index)
-            if figure.pick == "random"
-            else (-gain if self.plan.protocol.higher_is_better(figure.metric) else gain)
-        )
-        chosen = both.sort_values("order", kind="stable").drop_duplicates("image_id").head(figure.count)
+        both = sides[0][["image_id", "above"]]
+        for other in sides[1:]:
+            both = both.join(other[["below"]], how="inner")
+        both = both.dropna()
+        sign = 1 if self.plan.protocol.higher_is_better(figure.metric) else -1
+        if figure.pick == "random":
+            order = pd.Series([sample_key(f"{figure.file} {person}") for person in both.index], index=both.index)
+        else:
+            order = sign * (both["above"] if figure.pick == "worst" else both["above"] - both["below"])
+        chosen = both.assign(order=order).sort_values("order", kind="stable").drop_duplicates("image_id")
         return [
-            Pick(str(person), str(row["image_id"]), float(row["above"]), float(row["below"]))
-            for person, row in chosen.iterrows()
+            Pick(
+                str(person), str(row["image_id"]), float(row["above"]), float(row["below"]) if "below" in row else None
+            )
+            for person, row in chosen.head(figure.count).iterrows()
         ]
 
 

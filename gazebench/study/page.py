@@ -182,32 +182,35 @@ def _figures(measured: Measured) -> str:
         return ""
     lines = ["## Figures"]
     for figure in shown:
-        lines += ["", f"![{figure.title}]({figure.file})", "", f"*{figure.title}.* {_caption(measured, figure)}"]
+        lines += ["", f"![{figure.title}]({figure.file})", "", f"*{figure.title}.* {caption(measured, figure)}"]
     absent = [figure.title for figure in measured.plan.figures if figure not in shown]
     if absent:
         lines += ["", f"Not drawn for want of results: {', '.join(absent)}."]
     return "\n".join(lines)
 
 
-def _caption(measured: Measured, figure: Figure) -> str:
+def caption(measured: Measured, figure: Figure) -> str:
+    """What is below a figure: its text, who is shown, and how to read it."""
     plan = measured.plan
     parts = [figure.text.strip()] if figure.text else []
     if figure.kind == "overlays":
-        higher = plan.protocol.higher_is_better(figure.metric)
-        chosen = (
-            f"The largest improvements in {figure.name} from the upper to the lower row, the best case for it"
-            if figure.pick == "largest"
-            else "People drawn at random, whatever became of them"
-        )
+        higher, name = plan.protocol.higher_is_better(figure.metric), figure.name
+        chosen = {
+            "largest": f"The largest improvements in {name} from the upper to the lower row, the best case for it",
+            "worst": f"The worst {name} of {plan.rows[figure.above].title}, a person a picture",
+            "random": "People drawn at random, whatever became of them",
+        }[figure.pick]
         use = plan.protocol.use(figure.metric)
         picks = measured.picks(figure)
-        worse = sum((pick.below < pick.above) if higher else (pick.below > pick.above) for pick in picks)
+        changed = [(pick.above, pick.below) for pick in picks if pick.below is not None]
+        worse = sum(after < before if higher else after > before for before, after in changed)
         values = "; ".join(
-            f"`{p.person}` {p.above:.{use.digits}f} → {p.below:.{use.digits}f}" for p in picks
-        )  # fmt: skip
+            f"`{p.person}` " + " → ".join(f"{v:.{use.digits}f}" for v in (p.above, p.below) if v is not None)
+            for p in picks
+        )
         where = "" if figure.subset == ALL else f" of the {figure.subset} subset"
         parts.append(f"{chosen}: {len(picks)} people{where}, seed {measured.drawn_seed(figure)}; {values}.")
-        if figure.pick == "random":
+        if figure.pick == "random" and changed:
             parts.append(f"The lower row is worse for {worse} of them.")
         parts.append("Green: the head asked about; yellow: the annotations; red: the prediction, over its heatmap.")
         if figure.cone:

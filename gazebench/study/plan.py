@@ -33,7 +33,7 @@ def _closed(required: Sequence[str], **properties: Any) -> dict[str, Any]:
 
 
 _ANY_FIGURE = {"kind": _TEXT, "file": _FILE, "title": _TEXT, "text": _TEXT, "metric": _TEXT, "label": _TEXT,
-               "unit": _TEXT}  # fmt: skip
+               "unit": _TEXT, "paper": _NAMES}  # fmt: skip
 _FIGURES: dict[str, dict[str, Any]] = {
     "subsets": _closed(
         ["kind", "file", "title", "metric", "rows"],
@@ -45,13 +45,18 @@ _FIGURES: dict[str, dict[str, Any]] = {
         **_ANY_FIGURE, rows=_NAMES, subset=_SUBSET, thresholds={"type": "array", "items": _NUMBER, "minItems": 1},
     ),
     "overlays": _closed(
-        ["kind", "file", "title", "metric", "above", "below"],
+        ["kind", "file", "title", "metric", "above"],
         **_ANY_FIGURE, above=_TEXT, below=_TEXT, subset=_SUBSET,
-        count={"type": "integer", "minimum": 1, "maximum": 8}, pick={"enum": ["largest", "random"]},
-        cone=_closed(["angle", "sharpness"], angle=_NUMBER, sharpness=_NUMBER),
+        count={"type": "integer", "minimum": 1, "maximum": 8}, pick={"enum": ["largest", "worst", "random"]},
+        cone=_closed(["angle", "sharpness"], angle=_NUMBER, sharpness=_NUMBER), seed={"type": "integer", "minimum": 0},
+    ),
+    "scatter": _closed(
+        ["kind", "file", "title", "metric", "second", "rows"],
+        **_ANY_FIGURE, rows=_NAMES, subset=_SUBSET, second=_TEXT, second_label=_TEXT,
     ),
 }  # fmt: skip
-"""What a figure says, by its kind: a metric by subset, people beyond thresholds, pictures of single people."""
+"""What a figure says, by its kind: a metric by subset, people beyond thresholds, pictures of single people, a metric
+against another one."""
 
 SCHEMA: dict[str, Any] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -132,6 +137,10 @@ class Figure:
     Attributes:
         label: what the metric is called in it.
         unit: what is written behind the metric's values.
+        paper: ids of the published figures it is drawn after (``gazebench tables ID``).
+        above, below: the rows whose predictions are shown; one alone stands above.
+        seed: whose predictions are shown; None is the first that the rows have.
+        second, second_label: the metric upwards, of a scatter.
     """
 
     kind: str
@@ -150,11 +159,20 @@ class Figure:
     count: int = 4
     pick: str = "largest"
     cone: Mapping[str, float] | None = None
+    seed: int | None = None
+    second: str = ""
+    second_label: str = ""
+    paper: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """What the metric is called."""
         return self.label or self.metric
+
+    @property
+    def panels(self) -> tuple[str, ...]:
+        """The rows whose predictions are shown, from above."""
+        return tuple(filter(None, (self.above, self.below)))
 
 
 @dataclass(frozen=True)
@@ -348,8 +366,10 @@ def _check(plan: Plan, quick: Mapping[str, Any]) -> None:
         known(f"table {table.title!r}", table.columns, metrics, "metric")
     for figure in plan.figures:
         where = f"figure {figure.file!r}"
-        known(where, [*figure.rows, *filter(None, (figure.above, figure.below))], plan.rows, "row")
-        known(where, [figure.metric], metrics, "metric")
+        known(where, [*figure.rows, *figure.panels], plan.rows, "row")
+        known(where, [figure.metric, *filter(None, [figure.second])], metrics, "metric")
+        if figure.kind == "overlays" and figure.pick == "largest" and not figure.below:
+            raise DataError(f"{plan.file}: {where}: improvements are from one row to another; give `below`, or `pick`")
     files = [figure.file for figure in plan.figures]
     if len(set(files)) < len(files):
         raise DataError(f"{plan.file}: two figures have the same file name: {', '.join(sorted(files))}")
@@ -381,7 +401,7 @@ def _quick(plan: Plan, given: Mapping[str, Any]) -> Plan:
         options=(*plan.options, *quick.get("options", [])),
         rows={key: row for key, row in plan.rows.items() if has(key)},
         tables=tuple(table for table in tables if table.rows),
-        figures=tuple(f for f in figures if f.rows or (has(f.above) and has(f.below))),
+        figures=tuple(f for f in figures if f.rows or (f.panels and all(map(has, f.panels)))),
         claims=tuple(claim for claim in plan.claims if has(claim.row) and has(claim.against)),
         note=quick.get("note", "fewer seeds and less training than the study"),
         left_out=tuple(row.title for key, row in plan.rows.items() if not has(key)),

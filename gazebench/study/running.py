@@ -16,6 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
+import torch
+
 from gazebench.bench import Places
 from gazebench.config import Config
 from gazebench.study.measured import seconds_by_row
@@ -86,13 +88,30 @@ def states(plan: Plan, store: Store, *, again: bool = False) -> list[State]:
     return found
 
 
-def remaining_seconds(todo: Sequence[Run], store: Store, jobs: int) -> float | None:
-    """How long these runs will take, judged by the recorded ones; None when there are none."""
-    by_row = seconds_by_row(store.results())
+def remaining_seconds(
+    todo: Sequence[Run], store: Store, jobs: int, board: Mapping[str, float] | None = None
+) -> float | None:
+    """How long these runs will take, judged by the recorded ones; None when there are none.
+
+    Args:
+        todo: what is to be run.
+        store: of the study.
+        jobs: at a time.
+        board: by row, what runs like it took elsewhere.
+    """
+    by_row = {**(board or {}), **seconds_by_row(store.results())}
     if not by_row:
         return None
     usual = sum(by_row.values()) / len(by_row)
     return sum(by_row.get(run.row, usual) for run in todo) / max(1, min(jobs, len(todo)))
+
+
+def devices() -> list[str]:
+    """The GPUs that runs are dealt out to, by what ``CUDA_VISIBLE_DEVICES`` calls them; none on a processor."""
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if allowed is not None:
+        return [name.strip() for name in allowed.split(",") if name.strip() not in ("", "-1")]
+    return [str(index) for index in range(torch.cuda.device_count())]
 
 
 @dataclass
@@ -111,6 +130,7 @@ class _Process:
     answer: Path
     log: Path
     file: TextIO
+    device: str = ""
     begun: float = field(default_factory=time.monotonic)
 
 
@@ -140,18 +160,22 @@ def execute(
 ) -> list[Failure]:
     """Runs all of ``todo``, ``jobs`` at a time, and stores each result at once; returns what failed.
 
+    Where there are several GPUs, each run gets the one that the fewest others use.
+
     Raises:
         KeyboardInterrupt: after the processes of all runs were stopped; what is stored stays.
     """
     queue, active, failures, done = deque(todo), list[_Process](), list[Failure](), 0
-    environment = _environment(jobs)
+    environment, gpus = _environment(jobs), devices()
     logs = places.runs / "study-logs" / store.folder.name
     logs.mkdir(parents=True, exist_ok=True)
     with _terminated_is_interrupted():
         try:
             while queue or active:
                 while queue and len(active) < jobs:
-                    active.append(_start(plan, queue.popleft(), places, logs, environment))
+                    run = queue.popleft()
+                    device = _least_used(gpus, active) if _one_device(plan, run) else ""
+                    active.append(_start(plan, run, places, logs, environment, device))
                     say(f"  {active[-1].run} runs ({active[-1].log})")
                 time.sleep(0.05)
                 for child in [child for child in active if child.process.poll() is not None]:
@@ -199,16 +223,29 @@ def _environment(jobs: int) -> dict[str, str]:
     return shared | os.environ | {"PYTHONSAFEPATH": "1"}
 
 
-def _start(plan: Plan, run: Run, places: Places, logs: Path, environment: Mapping[str, str]) -> _Process:
+def _one_device(plan: Plan, run: Run) -> bool:
+    """Whether a run keeps to one device; others take theirs by themselves."""
+    return str(plan.config(run).values["trainer"]["devices"]) in ("auto", "1")
+
+
+def _least_used(gpus: Sequence[str], active: Sequence[_Process]) -> str:
+    used = [child.device for child in active]
+    return min(gpus, key=used.count) if len(gpus) > 1 else ""
+
+
+def _start(
+    plan: Plan, run: Run, places: Places, logs: Path, environment: Mapping[str, str], device: str = ""
+) -> _Process:
     answer, log = logs / f"{run.row}-{run.seed}.json", logs / f"{run.row}-{run.seed}.log"
     answer.unlink(missing_ok=True)
     file = log.open("w", encoding="utf-8")
+    pinned = {"CUDA_VISIBLE_DEVICES": device} if device else {}
     # A session of its own: Ctrl-C reaches this process alone, which then stops the whole group in order.
     process = subprocess.Popen(
-        command(plan, run, places, answer), env=dict(environment), stdin=subprocess.DEVNULL, stdout=file,
+        command(plan, run, places, answer), env={**environment, **pinned}, stdin=subprocess.DEVNULL, stdout=file,
         stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
-    return _Process(run, process, answer, log, file)
+    return _Process(run, process, answer, log, file, device)
 
 
 def _record(child: _Process) -> dict[str, Any] | None:
