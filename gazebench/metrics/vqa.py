@@ -11,6 +11,8 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torchmetrics.functional.text import rouge_score
@@ -20,7 +22,7 @@ from gazebench.metrics.classes import GazeMetric
 from gazebench.metrics.functional import Values, angle
 from gazebench.questions.geometry import FARTHEST, steps
 from gazebench.questions.reading import Said, names
-from gazebench.types import Question, Task, Truth
+from gazebench.types import FloatArray, Question, Task, Truth
 
 NEAR = 0.1
 """A point counts as found within this share of the picture."""
@@ -213,19 +215,25 @@ class ObjectBLEU(QuestionMetric):
 
     def reduce(self, values: Tensor) -> Tensor:
         """From the sums; nothing of nothing."""
-        if not len(values):
-            return values.new_zeros(0)
-        total = values.sum(0)
-        score = BLEUScore(N_GRAM, smooth=True)
+        return values.new_tensor(self._of(values.sum(0))) if len(values) else values.new_zeros(0)
+
+    def drawn(self, values: FloatArray, weights: FloatArray) -> FloatArray:
+        """From the sums of each draw."""
+        return np.array([self._of(torch.from_numpy(total)) for total in weights @ values])
+
+    @staticmethod
+    def _of(total: Tensor) -> float:
+        """BLEU of the summed columns."""
         # An order without a match would make torchmetrics say 0 before it smooths. Of descriptions that are all short
         # an order may have nothing to match; it is smoothed to 1.
         matches, totals = total[:N_GRAM], total[N_GRAM : 2 * N_GRAM]
         if not totals[0] or not matches[0]:
-            return values.new_tensor(0.0)
+            return 0.0
+        score = BLEUScore(N_GRAM, smooth=True)
         score.numerator, score.denominator = matches.clamp_min(torch.finfo(matches.dtype).tiny), totals
         score.preds_len, score.target_len = total[-2], total[-1]
         score._update_count = 1  # what an update does; compute() warns without it
-        return score.compute()
+        return float(score.compute())
 
 
 class ObjectROUGE(QuestionMetric):
@@ -246,6 +254,14 @@ class ObjectROUGE(QuestionMetric):
 # Refusals --------------------------------------------------------------------------------------------------------
 
 
+Flags = npt.NDArray[np.bool_]
+
+
+def _ratio(hits: FloatArray, over: FloatArray) -> FloatArray:
+    """Their quotient, NaN where there is nothing to share."""
+    return np.where(over > 0, hits / np.where(over > 0, over, 1), math.nan)
+
+
 class _Refusal(QuestionMetric):
     """Questions of which half cannot be answered; whether the reason is right does not count."""
 
@@ -263,38 +279,42 @@ class _Refusal(QuestionMetric):
         return [float(due), float(bool(said.refusal) if said.parsed else not due)]
 
     def reduce(self, values: Tensor) -> Tensor:
-        """From (K, 2) truths and answers; nothing where the share is one of nothing."""
-        due, done = values[:, 0] == 1, values[:, 1] == 1
-        over, hits = self.share(due, done)
-        return hits.double().mean() if over and len(values) else values.new_zeros(0)
+        """From (K, 2) truths and answers; nothing where it is a share of nothing."""
+        found = self.drawn(values.numpy(), np.ones((1, len(values))))
+        return values.new_tensor(found[0]) if np.isfinite(found[0]) else values.new_zeros(0)
+
+    def drawn(self, values: FloatArray, weights: FloatArray) -> FloatArray:
+        """The share of each draw."""
+        hits, over = (weights @ part.astype(float) for part in self.share(values[:, 0] == 1, values[:, 1] == 1))
+        return _ratio(hits, over)
 
     @abstractmethod
-    def share(self, due: Tensor, done: Tensor) -> tuple[int, Tensor]:
-        """Of how many, and (that many,) bool: which count."""
+    def share(self, due: Flags, done: Flags) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """What each of K questions counts, and what it could."""
 
 
 class RefusalAccuracy(_Refusal):
     """Share of questions rightly answered or rightly refused."""
 
-    def share(self, due: Tensor, done: Tensor) -> tuple[int, Tensor]:
+    def share(self, due: Flags, done: Flags) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Of all."""
-        return len(due), due == done
+        return due == done, np.ones(len(due))
 
 
 class RefusalPrecision(_Refusal):
     """Of the refusals, the share that was due."""
 
-    def share(self, due: Tensor, done: Tensor) -> tuple[int, Tensor]:
+    def share(self, due: Flags, done: Flags) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Of those refused."""
-        return int(done.sum()), due[done]
+        return due & done, done
 
 
 class RefusalRecall(_Refusal):
     """Of what cannot be answered, the share that was refused."""
 
-    def share(self, due: Tensor, done: Tensor) -> tuple[int, Tensor]:
+    def share(self, due: Flags, done: Flags) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Of those to be refused."""
-        return int(due.sum()), done[due]
+        return due & done, due
 
 
 class FalseRefusal(_Refusal):
@@ -302,23 +322,17 @@ class FalseRefusal(_Refusal):
 
     higher_is_better = False
 
-    def share(self, due: Tensor, done: Tensor) -> tuple[int, Tensor]:
+    def share(self, due: Flags, done: Flags) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Of those to be answered."""
-        return int((~due).sum()), done[~due]
+        return done & ~due, ~due
 
 
 class RefusalF1(_Refusal):
     """F1 of refusing; 0 where nothing is refused rightly."""
 
-    def reduce(self, values: Tensor) -> Tensor:
-        """2 TP / (2 TP + FP + FN); nothing where nothing is to be refused and nothing is."""
-        due, done = values[:, 0] == 1, values[:, 1] == 1
-        both, either = 2 * (due & done).sum().double(), due.sum() + done.sum()
-        return both / either if either else values.new_zeros(0)
-
-    def share(self, due: Tensor, done: Tensor) -> tuple[int, Tensor]:
-        """No share."""
-        raise NotImplementedError
+    def share(self, due: Flags, done: Flags) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """2 TP of 2 TP + FP + FN."""
+        return 2 * (due & done), due.astype(float) + done
 
 
 # Everything ------------------------------------------------------------------------------------------------------
@@ -354,10 +368,16 @@ class Overall(QuestionMetric):
         raise NotImplementedError
 
     def reduce(self, values: Tensor) -> Tensor:
-        """Each task counts the same."""
-        shares = [values[values[:, 0] == place, 1] for place in range(len(_RIGHT))]
-        means = [share.mean() for share in shares if len(share)]
-        return torch.stack(means).mean() if means else values.new_zeros(0)
+        """Each task counts the same; nothing of nothing."""
+        if not len(values):
+            return values.new_zeros(0)
+        return values.new_tensor(self.drawn(values.numpy(), np.ones((1, len(values))))[0])
+
+    def drawn(self, values: FloatArray, weights: FloatArray) -> FloatArray:
+        """Of each draw, over the tasks that there are."""
+        tasks = [values[:, 0] == place for place in range(len(_RIGHT))]
+        shares = [_ratio(weights @ (task * values[:, 1]), weights @ task.astype(float)) for task in tasks if task.any()]
+        return np.mean(shares, axis=0)
 
 
 class Parsed(QuestionMetric):

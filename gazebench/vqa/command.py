@@ -11,8 +11,8 @@ from typing import Any
 from gazebench.bench import Places
 from gazebench.dataset import SPLITS, GazeDataset
 from gazebench.dataset_tools import built
+from gazebench.intervals import format_value
 from gazebench.interview import SEED, Words
-from gazebench.results import format_value
 from gazebench.score import score as score_file
 from gazebench.types import DataError
 from gazebench.vlm.messages import Decoding, VLMError

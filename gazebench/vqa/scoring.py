@@ -4,38 +4,29 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from gazebench import results
-from gazebench.metrics.vqa import Similarity
+from gazebench.evaluation import Score, intervals_of
+from gazebench.intervals import DRAWS, METHOD
+from gazebench.metrics.vqa import QuestionMetric, Similarity
+from gazebench.protocol import ALL, Use
 from gazebench.questions.reading import Said
-from gazebench.types import DataError
+from gazebench.types import DataError, Question, Truth, sample_key
 from gazebench.vlm.messages import Reply
 from gazebench.vlm.store import AnswerStore
 from gazebench.vqa.answerers import Answerer
 from gazebench.vqa.files import Row, read
 from gazebench.vqa.protocols import OURS, Rules, rules
 
-DRAWS = 1000
 CENTRE = (0.5, 0.5)
 SCHEMA = 1
-
-
-@dataclass(frozen=True)
-class Value:
-    """A metric's value with its 95% interval, and the questions it is taken over."""
-
-    value: float
-    low: float
-    high: float
-    count: int
 
 
 @dataclass
@@ -69,69 +60,63 @@ def collect(path: Path, card: Mapping[str, Any], answerer: Answerer, store: Answ
     return found
 
 
+class Judged(QuestionMetric):
+    """Share of descriptions that a judge model takes for right."""
+
+    fields = ("questions", "truths", "said", "judged")
+    task = "object"
+    higher_is_better = True
+
+    def measured(self, counted: Sequence[tuple[Question, Truth, Said]], **fields: Any) -> list[Any]:
+        """1 or 0; without a verdict 0."""
+        return [float(fields["judged"].get(question.id, False)) for question, _, _ in counted]
+
+    def value(self, truth: Truth, said: Said) -> float:
+        """Not without its question."""
+        raise NotImplementedError
+
+
 def measure(
     answered: Answered,
     similarity: Similarity | None = None,
     judged: Mapping[str, bool] | None = None,
-    seed: int = 0,
     by: Rules = OURS,
-) -> dict[str, Value]:
-    """Every metric that has a question to be measured on.
-
-    Intervals are percentiles of ``DRAWS`` resamples of whole sources (pictures, clips), drawn with replacement.
+) -> dict[str, Score]:
+    """Every metric that has a question to be measured on, with its interval over sources (pictures, clips).
 
     Args:
         answered: questions and answers.
         similarity: CLIP's, for the metric that needs it.
         judged: by question id, whether a judge model took the description for right; adds ``vqa_object_judge``.
-        seed: of the resampling.
         by: the protocol's rules.
     """
+    rows = answered.rows
     fields: dict[str, Any] = {
-        "questions": [row.question for row in answered.rows],
-        "truths": [row.truth for row in answered.rows],
+        "questions": [row.question for row in rows],
+        "truths": [row.truth for row in rows],
         "said": answered.said,
         "similarity": similarity,
+        "judged": judged,
     }
-    _, group = np.unique([row.group for row in answered.rows], return_inverse=True)
-    found = {}
-    for use in by.metrics:
+    keys, sources = (
+        torch.tensor([sample_key(name) for name in names], dtype=torch.int64)
+        for names in ([row.question.id for row in rows], [row.group for row in rows])
+    )
+    found: dict[tuple[str, str], Any] = {}
+    scores = {}
+    for use in (*by.metrics, Use("vqa_object_judge", Judged, subsets=False)):
         metric: Any = use.metric()
         if any(fields[name] is None for name in metric.fields):
             continue
         values, chosen = metric.values(**fields)
-        value = _interval(metric.reduce, values, group[chosen.numpy()], seed)
-        if value is not None:
-            found[use.name] = value
-    if judged is not None:
-        rows = [index for index, row in enumerate(answered.rows) if row.question.task == "object"]
-        right = [[float(judged.get(answered.rows[index].question.id, False))] for index in rows]
-        values = torch.tensor(right, dtype=torch.float64).reshape(-1, 1)
-        value = _interval(lambda some: some.mean(), values, group[rows], seed)
-        if value is not None:
-            found["vqa_object_judge"] = value
-    return found
-
-
-def _interval(
-    reduce: Callable[[torch.Tensor], torch.Tensor], values: torch.Tensor, group: np.ndarray, seed: int
-) -> Value | None:
-    whole = reduce(values) if len(values) else values.new_zeros(0)
-    if not whole.numel():
-        return None
-    order = np.argsort(group, kind="stable")
-    _, first, counts = np.unique(group[order], return_index=True, return_counts=True)
-    dice = np.random.default_rng(seed)
-    drawn = []
-    for _ in range(DRAWS if len(first) > 1 else 0):
-        pick = dice.integers(0, len(first), len(first))
-        sizes = counts[pick]
-        offsets = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        again = reduce(values[torch.from_numpy(order[np.repeat(first[pick], sizes) + offsets])])
-        if again.numel():
-            drawn.append(float(again))
-    low, high = np.percentile(drawn, (2.5, 97.5)) if drawn else (float(whole),) * 2
-    return Value(float(whole), float(low), float(high), len(values))
+        metric.add(keys[chosen], values, sources[chosen])
+        value = metric.compute()
+        if value.numel():
+            scores[use.name] = Score(float(value), int(metric.count))
+            found[use.name, ALL] = metric
+    for (name, _), (low, high, count) in intervals_of(found).items():
+        scores[name] = replace(scores[name], low=low, high=high, sources=count)
+    return scores
 
 
 def result(
@@ -139,7 +124,7 @@ def result(
     answerer: Answerer,
     store: AnswerStore,
     answered: Answered,
-    values: Mapping[str, Value],
+    values: Mapping[str, Score],
     further: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The result as it is stored."""
@@ -152,6 +137,7 @@ def result(
     if code["dirty"] or card["code"]["dirty"]:
         reasons.append("the code had uncommitted changes")
     full = "synthetic" if card["synthetic"] else "complete"
+    blocks = {name: {ALL: value} for name, value in values.items()}
     return {
         "schema": SCHEMA,
         "protocol": card["protocol"],
@@ -165,8 +151,8 @@ def result(
         },
         "answers_sha256": store.digest(str(card["split"])),
         "status": {"class": "smoke" if reasons else full, "reasons": reasons},
-        "metrics": {name: vars(value) for name, value in values.items()},
-        "intervals": f"95%, {DRAWS} resamples of sources",
+        "metrics": {name: metric[ALL] for name, metric in results.metrics_block(blocks).items()},
+        "intervals": {"method": METHOD, "draws": DRAWS, "level": 0.95},
         **further,
         "code": {name: code[name] for name in ("version", "commit", "dirty", "digest")},
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -16,7 +16,7 @@ from tabulate import tabulate
 
 from gazebench.dataset import GazeDataset
 from gazebench.questions.geometry import LARGEST
-from gazebench.report import ANSWER, draw
+from gazebench.report.pictures import ANSWER, draw
 from gazebench.results import write_atomically
 from gazebench.types import PictureError
 from gazebench.vqa.files import Row, read

@@ -10,9 +10,10 @@ from typing import Any
 import pandas as pd
 
 from gazebench import results
+from gazebench.intervals import format_value
 from gazebench.protocol import QUESTIONS, Use
 from gazebench.questions.templates import templates
-from gazebench.results import format_value, write_atomically
+from gazebench.results import write_atomically
 from gazebench.types import DataError
 
 JUDGED = "vqa_object_judge"
@@ -67,7 +68,7 @@ def render(rows: list[dict[str, Any]], title: str) -> str:
         "",
         f"Protocol `{templates().id}`, which is ours ([docs/vqa.md](../../../docs/vqa.md)): these are not numbers of "
         "VL4Gaze.",
-        "Half-widths of 95% intervals, over pictures, in brackets; records of training runs come without.",
+        "Half-widths of 95% intervals, over pictures or clips, in brackets.",
     ]
     for split, status in dict.fromkeys((row["split"], row["status"]) for row in rows):
         chosen = [row for row in rows if (row["split"], row["status"]) == (split, status)]
