@@ -32,7 +32,8 @@ def index(boards: Sequence[Board], left_out: Mapping[str, str], folder: Path, ad
         address: of the report pages.
         note: a sentence under the heading.
     """
-    families = {row.family for one in boards for row in (*one.entries, *one.published)}
+    families = {row.family for one in boards for row in one.entries}
+    families |= {row.family for one in boards for row in one.published}
     return render(
         "index.html.j2", boards=[_board(one, address) for one in boards], left_out=left_out,
         families=sorted(families, key=lambda family: (family == UNKNOWN, family)),
