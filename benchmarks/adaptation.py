@@ -22,7 +22,7 @@ import torch
 from tabulate import tabulate
 
 from gazebench.nn.adaptation import LocalAdaptation
-from gazebench.nn.backbones import build_backbone
+from gazebench.nn.backbones import ComputeDtype, build_backbone
 
 SIDE = 448
 
@@ -43,10 +43,12 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def measure(backbone_name: str, kind: str, adapted: int, people: int, train: bool, repeats: int) -> dict[str, float]:
+def measure(
+    backbone_name: str, dtype: ComputeDtype, kind: str, adapted: int, people: int, train: bool, repeats: int
+) -> dict[str, float]:
     """Seconds of a call, of a bare backbone pass, and GiB beyond the model itself."""
     torch.manual_seed(0)
-    backbone = build_backbone(backbone_name, "random", compute_dtype="bfloat16")
+    backbone = build_backbone(backbone_name, "random", compute_dtype=dtype)
     images = torch.randint(0, 256, (1, 3, SIDE, SIDE), dtype=torch.uint8)
     low = torch.rand(people, 2) * 0.8
     head, owner = torch.cat([low, low + 0.15], 1), torch.zeros(people, dtype=torch.long)
@@ -84,15 +86,20 @@ def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", default="dinov2_vitb14")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the frozen weights")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="fewer people and rows")
     parser.add_argument("--one", nargs=4, metavar=("KIND", "ADAPTED", "PEOPLE", "TRAIN"), help="one row, as JSON")
     given = parser.parse_args()
     if given.one:
         kind, adapted, people, train = given.one
-        print(json.dumps(measure(given.backbone, kind, int(adapted), int(people), train == "1", given.repeats)))
+        print(
+            json.dumps(
+                measure(given.backbone, given.dtype, kind, int(adapted), int(people), train == "1", given.repeats)
+            )
+        )
         return
-    common = ["--backbone", given.backbone, "--repeats", str(given.repeats)]
+    common = ["--backbone", given.backbone, "--dtype", given.dtype, "--repeats", str(given.repeats)]
     counts = (1, 5) if given.quick else (1, 5, 20)
     depth = int(apart("frozen", "0", "1", "0", *common)["depth"])
     shares = sorted({depth // 3, depth // 2, depth} if not given.quick else {depth // 3})
