@@ -20,6 +20,8 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 if CHROMIUM is None:
     pytest.skip("needs Chromium (apt-get install chromium)", allow_module_level=True)
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra dev")
+expect = sync_api.expect
+expect.set_options(timeout=60_000)  # of a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,7 @@ def browser():
 def boards(tmp_path_factory):
     """The committed records, two of them with intervals, a smoke run better than all, and one of another family."""
     folder = tmp_path_factory.mktemp("browser")
-    for path in (ROOT / "leaderboards" / "gazeworld").glob("*.json"):
+    for path in sorted((ROOT / "leaderboards" / "gazeworld").glob("*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
         if record["method"]["name"] == "gazelle":
             for subsets in record["metrics"].values():
@@ -107,21 +109,25 @@ def test_a_click_sorts_the_right_way_first(visit, boards):
     page = visit(boards / "index.html")
     values = column(page, "avg_l2/all")
     assert values == sorted(values), "the headline, lower is better"
-    assert head(page, "avg_l2/all").get_attribute("aria-sort") == "ascending"
+    expect(head(page, "avg_l2/all")).to_have_attribute("aria-sort", "ascending")
     head(page, "auc/all").get_by_role("button").click()
+    expect(head(page, "auc/all")).to_have_attribute("aria-sort", "descending")
     values = column(page, "auc/all")
     assert values == sorted(values, reverse=True), "higher is better: the best first"
-    assert head(page, "auc/all").get_attribute("aria-sort") == "descending"
     assert head(page, "avg_l2/all").get_attribute("aria-sort") is None
     head(page, "auc/all").get_by_role("button").click()
+    expect(head(page, "auc/all")).to_have_attribute("aria-sort", "ascending")
     assert column(page, "auc/all") == sorted(values)
     head(page, "ap/all").get_by_role("button").click()
+    expect(head(page, "ap/all")).to_have_attribute("aria-sort", "descending")
     values = column(page, "ap/all")
     known = [value for value in values if value is not None]
     assert values == sorted(known, reverse=True) + [None] * (len(values) - len(known)), "absent ones last"
     head(page, "ap/all").get_by_role("button").click()
+    expect(head(page, "ap/all")).to_have_attribute("aria-sort", "ascending")
     assert column(page, "ap/all") == sorted(known) + [None] * (len(values) - len(known)), "in either direction"
     head(page, "method").get_by_role("button").click()
+    expect(head(page, "method")).to_have_attribute("aria-sort", "ascending")
     assert names(page) == sorted(names(page), key=str.lower)
 
 
@@ -130,9 +136,9 @@ def test_keys_do_what_clicks_do(visit, boards):
     button = head(page, "min_l2/all").get_by_role("button")
     button.focus()
     page.keyboard.press("Enter")
-    assert head(page, "min_l2/all").get_attribute("aria-sort") == "ascending"
+    expect(head(page, "min_l2/all")).to_have_attribute("aria-sort", "ascending")
     page.keyboard.press("Space")
-    assert head(page, "min_l2/all").get_attribute("aria-sort") == "descending"
+    expect(head(page, "min_l2/all")).to_have_attribute("aria-sort", "descending")
     assert button.evaluate("(node) => node === document.activeElement"), "the focus stays where it is"
     page.keyboard.press("Tab")
     focused = page.locator(":focus")
@@ -153,6 +159,7 @@ def test_smoke_runs_never_look_like_results(visit, boards):
     page.get_by_label("smoke run").check()
     assert names(page)[-1] == "Too good", "the best value of all, and still last"
     head(page, "avg_l2/all").get_by_role("button").click()
+    expect(head(page, "avg_l2/all")).to_have_attribute("aria-sort", "descending")
     assert names(page)[-1] == "Too good", "in either direction"
     row = page.locator("tr.smoke")
     assert "smoke run" in row.inner_text()
@@ -160,6 +167,10 @@ def test_smoke_runs_never_look_like_results(visit, boards):
     assert [text.split(":")[0] for text in groups] == ["Complete runs on synthetic data", "Smoke runs"]
     page.get_by_label("synthetic", exact=True).uncheck()
     assert names(page) == ["Too good"]
+    assert page.locator("#chart circle").count() == 0, "a baseline costs nothing"
+    page.locator("#plot-cost").select_option("test")
+    hollow = page.locator("#chart circle").evaluate("(dot) => getComputedStyle(dot.closest('g[fill]')).fill")
+    assert hollow == page.evaluate("() => getComputedStyle(document.querySelector('.scroll')).backgroundColor")
 
 
 def test_filters_and_search(visit, boards):
@@ -213,9 +224,9 @@ def test_the_plot_follows_the_filters(visit, boards):
     page.get_by_label("Method family").select_option("frozen foundation model")
     assert dots.count() == 1
     page.get_by_label("Method family").select_option("")
-    page.get_by_label("Cost").select_option("test")
+    page.locator("#plot-cost").select_option("test")
     assert dots.count() == 11, "every run takes time"
-    page.get_by_label("Metric").select_option("auc")
+    page.locator("#plot-metric").select_option("auc")
     assert "auc" in page.locator("#chart").inner_text()
     assert "higher is better" in page.locator("#chart").inner_text()
     page.locator("#chart a").first.focus()
@@ -274,6 +285,6 @@ def test_a_report_page(visit, run):
     page.get_by_text("The other", exact=False).click()
     assert page.get_by_text("trainer.max_epochs").is_visible()
     page.get_by_role("link", name="gazebench leaderboards").click()
-    sync_api.expect(page.get_by_label("smoke run")).to_be_checked(timeout=60_000)  # there are no others
+    expect(page.get_by_label("smoke run")).to_be_checked()  # there are no others
     page.locator("tr[data-kind] a.name").first.click()
     page.wait_for_url("**/report.html")  # the board of this machine leads to the full page

@@ -11,10 +11,11 @@
   const tables = new Map();
 
   // Values sort as numbers, in either direction with the missing ones last.
-  const missing = (a, b) => (a === "" ? (b === "" ? 0 : 1) : b === "" ? -1 : null);
+  const number = (cell) => Number.parseFloat(cell);
+  const ordered = (a, b, sign) => (Number.isNaN(a) ? (Number.isNaN(b) ? 0 : 1) : Number.isNaN(b) ? -1 : sign * (a - b));
   DataTable.type("value", {
     detect: () => false,
-    order: { asc: (a, b) => missing(a, b) ?? a - b, desc: (a, b) => missing(a, b) ?? b - a },
+    order: { pre: number, asc: (a, b) => ordered(a, b, 1), desc: (a, b) => ordered(a, b, -1) },
   });
 
   const columnsOf = (table) => [...table.tHead.rows[0].cells].map((cell) => {
@@ -149,6 +150,11 @@
     const families = [...new Set(board.rows.map((row) => row.family))].sort();
     const spans = (rows) => rows.filter((point) => point.low !== null);
     const wide = dots.length && Math.max(...dots.map((d) => d.x)) / Math.min(...dots.map((d) => d.x)) > 4;
+    const smoke = (point) => point.kind === "smoke run";
+    const dot = {
+      x: "x", y: "y", stroke: "family", strokeWidth: 2, r: 5, href: "href", title: text,
+      ariaLabel: (point) => text(point).replaceAll("\n", ", "),
+    };
     const figure = Plot.plot({
       width, height: narrow ? 320 : 400, marginLeft: 52, marginRight: narrow ? 16 : 24, marginBottom: 44, marginTop: 28,
       style: { fontSize: "12px", background: "transparent", overflow: "visible" },
@@ -159,12 +165,10 @@
         Plot.ruleY(free, { y: "y", stroke: "family", strokeDasharray: "5 4", strokeOpacity: 0.8 }),
         Plot.text(free, { y: "y", text: "title", frameAnchor: "left", textAnchor: "start", dx: 6, dy: -7, fill: "currentColor", className: "label fixed" }),
         Plot.ruleX(spans(dots), { x: "x", y1: "low", y2: "high", stroke: "family", strokeWidth: 1.5 }),
-        Plot.dot(dots, {
-          x: "x", y: "y", fill: (d) => (d.kind === "smoke run" ? "transparent" : d.family), stroke: "family", strokeWidth: 2, r: 5,
-          href: "href", title: text, ariaLabel: (d) => text(d).replaceAll("\n", ", "),
-        }),
+        Plot.dot(dots.filter((d) => !smoke(d)), { ...dot, fill: "family" }),
+        Plot.dot(dots.filter(smoke), { ...dot, fill: "var(--surface)" }), // hollow: no result
         Plot.text(dots, { x: "x", y: "y", text: "title", dy: -12, fill: "currentColor", className: "label" }),
-        Plot.tip(dots, Plot.pointer({ x: "x", y: "y", title: text, fill: "var(--surface)", stroke: "var(--line)" })),
+        Plot.tip(dots, Plot.pointer({ x: "x", y: "y", title: text, fill: "var(--surface)", stroke: "var(--line)", lineHeight: 1.4, lineWidth: narrow ? 17 : 30 })),
       ],
     });
     chart.replaceChildren(all.length ? figure : Object.assign(document.createElement("p"), { textContent: "No row has this value." }));
@@ -173,6 +177,7 @@
     one("plot-note").textContent = [
       dots.length && "A point leads to its report.",
       free.length && "Dashed: what costs nothing.",
+      dots.some(smoke) && "Hollow: smoke runs.",
       unknown.length && `Not recorded, and not in the plot: ${[...new Set(unknown)].join(", ")}.`,
       "Published rows have no recorded cost.",
     ].filter(Boolean).join(" ");
