@@ -16,13 +16,14 @@ from torch import Tensor
 from gazebench.method import Method, MethodCard, Recipe, Setting, trainable
 from gazebench.nn.backbones import ComputeDtype
 from gazebench.nn.gaze_branch import GazeBranch, spread
-from gazebench.nn.gaze_language import LARGEST, PROMPTS, Answer, as_json, whole
+from gazebench.nn.gaze_language import PROMPTS, Answer, as_json
 from gazebench.nn.gaze_vlm import Tuning, load_vlm
 from gazebench.nn.gaze_writing import Transcript, Writer, token_losses
 from gazebench.nn.head_encoder import HeadEncoder, HeadNet, head_crops
 from gazebench.nn.losses import batch_mean
 from gazebench.nn.optimizers import MuonAdamW, matrices, warm_cosine
 from gazebench.nn.vlm_rows import Rows, Scribe
+from gazebench.questions.geometry import LARGEST, whole
 from gazebench.transforms import Preprocess, gaussian_heatmap
 from gazebench.types import IN_FRAME, OUT_OF_FRAME, SOCIAL, Batch, Prediction, Targets
 from gazebench.weights import misfits, read_weights

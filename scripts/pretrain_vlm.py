@@ -1,10 +1,10 @@
 """Pre-trains the tiny Qwen3-VL on GazeWorld: ``python scripts/pretrain_vlm.py --minutes 30``.
 
 It stands in for a foundation model: it learns to ground words in pictures and is taught nothing about gaze. It answers
-the questions of ``gazebench.nn.grounding``, several to a picture, and the states of its image tokens tell, through
-linear layers that are thrown away, what can be seen in them and where the parts of a face are. No answer depends on
-where eyes point, and before a scene is drawn its people swap poses with those of other scenes, so that no gaze in the
-pictures has anything to do with what is around it.
+the questions of ``gazebench.nn.grounding``, several to a picture that is read once for all of them, and the states of
+its image tokens tell, through linear layers that are thrown away, what can be seen in them and where the parts of a
+face are. No answer depends on where eyes point, and before a scene is drawn its people swap poses with those of other
+scenes, so that no gaze in the pictures has anything to do with what is around it.
 
 Writes the weights (float16, names as in transformers) and, beside them, a card that tells how they were made.
 """
@@ -29,9 +29,12 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
 from gazebench.nn.gaze_vlm import TINY_WEIGHTS, GazeVLM, load_vlm
-from gazebench.nn.grounding import POINT, ask
+from gazebench.nn.gaze_writing import Writer
+from gazebench.nn.grounding import POINT, ask, named
 from gazebench.nn.optimizers import MuonAdamW, matrices
-from gazebench.nn.vlm_rows import IGNORED, Rows, Scribe
+from gazebench.nn.vlm_dialogue import Dialogue
+from gazebench.nn.vlm_rows import IGNORED, Rows
+from gazebench.questions.reading import read
 from gazebench.world import WORLD_VERSION, Scene
 from gazebench.world.patches import CLASSES, COLOUR_WORDS, FACE, HEAD, Patches, gather
 
@@ -59,9 +62,7 @@ class School:
     def __init__(self, vlm: GazeVLM, patches: Patches, scenes: list[Scene], seed: int) -> None:
         self.patches, self.scenes = patches, scenes
         self.rng = np.random.default_rng(seed)
-        self.scribe = Scribe(vlm.processor, PLAIN, vlm.grid(SIZE), slots=False, semantic=False)
-        begin, turn = "<|im_start|>", "<|im_end|>\n<|im_start|>"
-        self.to_answer, self.to_question = f"{turn}assistant\n", f"\n{begin}user\n"
+        self.dialogue = Dialogue(vlm.processor, PLAIN, vlm.grid(SIZE))
 
     def lessons(self, size: int, questions: int) -> Iterator[Lesson]:
         """Endless shuffled batches, half of them mirrored."""
@@ -76,24 +77,7 @@ class School:
         seen, place, salient, face = map(torch.from_numpy, (shown.seen, shown.place, shown.salient, shown.face))
         images, colour = torch.from_numpy(shown.images), torch.from_numpy(shown.colour).long()
         talks = [ask(self.scenes[i], self.rng, questions, mirrored) for i in index]
-        return Lesson(images, seen, place, colour, salient, face, self.rows(talks))
-
-    def rows(self, talks: list[list[tuple[str, str]]]) -> Rows:
-        """Conversations as rows; answers and the ends of their turns are learnt."""
-        tokens, end = self.scribe.pieces, self.scribe.end
-        ids, learnt = [], []
-        for talk in talks:
-            row = list(self.scribe.start)
-            owner = [IGNORED] * len(row)
-            for number, (question, answer) in enumerate(talk):
-                asked = tokens(question + self.to_answer)
-                told = [*tokens(answer), end]
-                after = tokens(self.to_question) if number < len(talk) - 1 else []
-                row += [*asked, *told, *after]
-                owner += [IGNORED] * len(asked) + [0] * len(told) + [IGNORED] * len(after)
-            ids.append(row)
-            learnt.append(owner)
-        return self.scribe.padded(ids, [[len(row) - 1] for row in ids], learnt)
+        return Lesson(images, seen, place, colour, salient, face, self.dialogue.packed(talks))
 
 
 class Pupil(nn.Module):
@@ -166,35 +150,20 @@ def score(pupil: Pupil, school: School) -> dict[str, float]:
 
 @torch.no_grad()
 def pointing(vlm: GazeVLM, school: School) -> float:
-    """The mean distance, in picture sizes, from a thing's centre to where the model points when asked for it."""
-    digits = torch.tensor([school.scribe.tokens(digit)[0] for digit in "0123456789"])
-    begin, comma = '{"point_2d": [', ", "
+    """The mean distance, in picture sizes, from a thing's centre to where the model points when asked for it.
+
+    Whatever is no point counts as the middle of the picture.
+    """
+    writer = Writer(vlm, school.dialogue, constrained=False)
     distance = []
     for index in np.arange(min(128, len(school.scenes))).reshape(-1, 32):
         scenes = [school.scenes[i] for i in index]
         things = [scene.things[school.rng.integers(len(scene.things))] for scene in scenes]
-        images = torch.from_numpy(school.patches.images[index])
-        patches, grid = vlm.pixels(images)
-        written = [begin] * len(scenes)
-        found: list[list[str]] = [["", ""] for _ in scenes]
-        for axis in range(2):
-            for place in range(3):  # all numbers with three digits: leading zeros are never needed to compare
-                talks = [
-                    [(POINT.format(name=f"{thing.colour} {thing.category}"), text)]
-                    for thing, text in zip(things, written, strict=True)
-                ]
-                rows = school.rows(talks)
-                states = vlm.states(rows, patches, grid, None)
-                best = vlm.logits(states[:, -2]).argmax(1)  # the last column is the end of the turn
-                for row, token in enumerate(best.tolist()):
-                    if token in digits.tolist() and len(found[row][axis]) == place:
-                        digit = str(digits.tolist().index(token))
-                        found[row][axis] += digit
-                        written[row] += digit
-            written = [text + comma for text in written]
-        for thing, (x, y) in zip(things, found, strict=True):
-            at = (int(x or 500) / 999, int(y or 500) / 999)
-            distance.append(math.dist(at, thing.centre))
+        rows = school.dialogue.asked([POINT.format(name=named(thing)) for thing in things])
+        pictures = vlm.look(*vlm.pixels(torch.from_numpy(school.patches.images[index])))
+        texts, _ = writer.say([writer.free(24) for _ in scenes], rows, pictures)
+        for thing, text in zip(things, texts, strict=True):
+            distance.append(math.dist(read("point", text).point or (0.5, 0.5), thing.centre))
     return float(np.mean(distance))
 
 

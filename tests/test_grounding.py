@@ -13,11 +13,13 @@ import pytest
 import torch
 
 from gazebench.nn.gaze_vlm import load_vlm
-from gazebench.nn.grounding import DIRECTIONS, ask
+from gazebench.nn.grounding import ask
+from gazebench.questions.geometry import DIRECTIONS
 from gazebench.world import compose, draw
 from gazebench.world.patches import CLASSES, COLOUR_WORDS, MIN_SHARE, Patches, gather, label, swap_poses
 
 SIZE, PATCH = 64, 16
+NEAREST = re.compile(r"(What|Point at what) is nearest to the head (.+) in the direction ([a-z-]+)[?.]")
 GRID = SIZE // PATCH
 
 
@@ -141,18 +143,23 @@ def test_answers_are_true(scenes, mirrored):
             elif found := re.fullmatch(r"Where is the \w+ (.+) as seen from the head (.+)\?", question):
                 person = next(p for p in scene.people if box(p.head) == json.loads(found[2])["bbox_2d"])
                 x, y = (things[found[1]].centre[axis] - person.eye[axis] for axis in range(2))
-                angle = math.degrees(math.atan2(y, (-1 if mirrored else 1) * x * scene.aspect)) % 360
+                angle = math.degrees(math.atan2(-y, (-1 if mirrored else 1) * x * scene.aspect)) % 360
                 middle = 45 * DIRECTIONS.index(answer)
-                assert abs((angle - middle + 180) % 360 - 180) <= 22.5 + 1e-9
-            elif found := re.fullmatch(r"(What|Point at what) is nearest, (\D+) the head (.+)[?.]", question):
-                person = next(p for p in scene.people if box(p.head) == json.loads(found[3])["bbox_2d"])
-                off = {}
+                assert abs((angle - middle + 180) % 360 - 180) <= 22.5 + 0.05
+            elif found := re.fullmatch(
+                r"(What|Point at what) is nearest to the head (.+) in the direction ([a-z-]+)[?.]", question
+            ):
+                person = next(p for p in scene.people if box(p.head) == json.loads(found[2])["bbox_2d"])
+                off, gaps = {}, []
                 for thing in scene.things:
                     x, y = (thing.centre[axis] - person.eye[axis] for axis in range(2))
-                    angle = math.degrees(math.atan2(y, (-1 if mirrored else 1) * x * scene.aspect)) % 360
-                    middle = 45 * DIRECTIONS.index(found[2])
-                    if abs((angle - middle + 180) % 360 - 180) <= 22.5 + 1e-9:
+                    angle = math.degrees(math.atan2(-y, (-1 if mirrored else 1) * x * scene.aspect)) % 360
+                    middle = 45 * DIRECTIONS.index(found[3])
+                    gaps.append(abs((angle - middle + 180) % 360 - 180))
+                    if gaps[-1] <= 22.5:
                         off[thing.category] = math.hypot(x * scene.aspect, y)
+                if any(abs(gap - 22.5) < 0.1 for gap in gaps):
+                    continue  # on the border, where rounding decides
                 nearest = things[min(off, key=off.get)]
                 if found[1] == "What":
                     assert answer == f"{nearest.colour} {nearest.category}"
@@ -169,7 +176,7 @@ def test_answers_are_true(scenes, mirrored):
     assert len(kinds) >= 8
 
 
-def test_conversations_are_learnt_where_the_model_speaks(scenes, monkeypatch):
+def test_lessons_of_the_pretraining(scenes, monkeypatch):
     file = Path(__file__).resolve().parent.parent / "scripts" / "pretrain_vlm.py"
     spec = importlib.util.spec_from_file_location("pretrain_vlm", file)
     script = importlib.util.module_from_spec(spec)
@@ -179,25 +186,14 @@ def test_conversations_are_learnt_where_the_model_speaks(scenes, monkeypatch):
     labels = [label(scene, script.SIZE, vlm.cell) for scene in scenes]
     patches = Patches(*(np.stack([getattr(each, field.name) for each in labels]) for field in fields(Patches)))
     school = script.School(vlm, patches, scenes, seed=0)
-    talks = [[("What place is it?", "beach"), ("Point at it.", '{"point_2d": [1, 20]}')], [("Is there a cat?", "no")]]
-    rows = school.rows(talks)
-    decode = vlm.processor.tokenizer.decode
-    for row, talk in enumerate(talks):
-        learnt = rows.input_ids[row][rows.learnt[row] == 0]
-        assert decode(learnt) == "".join(f"{answer}<|im_end|>" for _, answer in talk)
-        text = decode(rows.input_ids[row][rows.attention_mask[row] == 1])
-        for question, answer in talk:
-            assert f"{question}<|im_end|>\n<|im_start|>assistant\n{answer}<|im_end|>" in text
-        # One system turn, one picture, and every later question in a turn of the user's own.
-        assert text.count("<|im_start|>user\n") == len(talk)
-        assert text.count("<|image_pad|>") == (script.SIZE // vlm.cell) ** 2
-    kinds = (rows.input_ids == vlm.model.config.image_token_id).int()
-    grid = torch.tensor([[1, script.SIZE // 8, script.SIZE // 8]] * 2)
-    found, _ = vlm.model.model.get_rope_index(rows.input_ids, kinds, grid, attention_mask=rows.attention_mask)
-    seen = rows.attention_mask.bool()
-    assert torch.equal(found[:, seen], rows.position_ids[:, seen])
     lesson = school.lesson(np.array([3, 8]), questions=3, mirrored=True)
     assert torch.equal(lesson.images, torch.from_numpy(patches.images[[3, 8]]).flip(3))
+    decode, rows = vlm.processor.tokenizer.decode, lesson.rows
+    for row in range(2):
+        text = decode(rows.input_ids[row])
+        said = decode(rows.input_ids[row][rows.learnt[row] >= 0]).split("<|im_end|>")[:-1]
+        assert len(said) == 3
+        assert all(f"<|im_start|>assistant\n{answer}<|im_end|>" in text for answer in said)
     pupil = script.Pupil(vlm)
     answers, states = pupil(lesson)
     parts = script.losses(answers, states, vlm, lesson)

@@ -16,10 +16,10 @@ from gazebench.nn.gaze_language import (
     clean_category,
     parse_answers,
     person_line,
-    whole,
 )
 from gazebench.nn.gaze_vlm import load_vlm
 from gazebench.nn.vlm_rows import IGNORED, Scribe
+from gazebench.questions.geometry import whole
 
 INSIDE = 'P3: {"status": "inside", "point_2d": [12, 999]}'
 NAMED = 'P3: {"status": "inside", "point_2d": [12, 999], "category": "cup"}'

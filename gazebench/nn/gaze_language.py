@@ -17,10 +17,10 @@ from typing import Any, Final, Literal, NamedTuple
 
 import yaml
 
+from gazebench.questions.geometry import LARGEST, whole
+
 GAZE_PAD: Final = "<|gaze_pad|>"
 """The token whose embedding a head's takes the place of."""
-LARGEST: Final = 999
-"""The largest coordinate; it stands for 1, as 0 stands for 0."""
 PROMPTS: Final[dict[str, str]] = yaml.safe_load((Path(__file__).parent / "gaze_prompts.yaml").read_text("utf-8"))
 
 Status = Literal["inside", "outside", "unknown"]
@@ -51,11 +51,6 @@ class Piece(NamedTuple):
 
     text: str
     learnt: bool
-
-
-def whole(value: float) -> int:
-    """A normalised coordinate as the nearest whole number from 0 to 999; what lies outside moves to the border."""
-    return min(LARGEST, max(0, round(value * LARGEST)))
 
 
 def person_line(index: int, box: Sequence[float], slot: bool) -> str:

@@ -25,9 +25,10 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDe
 from transformers.utils import logging as transformers_logging
 
 from gazebench.nn.backbones import ComputeDtype, WeightsError
-from gazebench.nn.gaze_language import GAZE_PAD, LARGEST, PROMPTS, Answer, answer_pieces, person_line
+from gazebench.nn.gaze_language import GAZE_PAD, PROMPTS, Answer, answer_pieces, person_line
 from gazebench.nn.grounding import phrases
 from gazebench.nn.vlm_rows import Rows
+from gazebench.questions.geometry import LARGEST
 from gazebench.vlm.tiny import LABELS, TinySize, build, validate
 from gazebench.weights import misfits, read_weights
 

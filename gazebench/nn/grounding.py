@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from gazebench.nn.gaze_language import whole
+from gazebench.questions.geometry import DIRECTIONS, sector, whole
 from gazebench.world import CATEGORIES, COLOURS, Person, Scene, Thing
 from gazebench.world.patches import PLACES
 
@@ -29,10 +29,8 @@ HEADS: Final = "Locate all heads."
 HEAD: Final = "Locate the head of the person in {name}."
 WEARS: Final = "What does the person with the head {box} wear?"
 DIRECTION: Final = "Where is the {name} as seen from the head {box}?"
-NEAREST: Final = "What is nearest, {direction} the head {box}?"
-NEAREST_POINT: Final = "Point at what is nearest, {direction} the head {box}."
-DIRECTIONS: Final = ("right", "below right", "below", "below left", "left", "above left", "above", "above right")
-"""As on a clock that begins at three: sectors of 45 degrees around the direction, in the picture."""
+NEAREST: Final = "What is nearest to the head {box} in the direction {direction}?"
+NEAREST_POINT: Final = "Point at what is nearest to the head {box} in the direction {direction}."
 
 
 def ask(scene: Scene, rng: np.random.Generator, count: int, mirrored: bool = False) -> list[tuple[str, str]]:
@@ -96,21 +94,21 @@ def ask(scene: Scene, rng: np.random.Generator, count: int, mirrored: bool = Fal
 
     def seen_from(observer: Person, other: Thing) -> tuple[int, float]:
         """The sector another thing is in, and how far off it is."""
-        x, y = ((other.centre[axis] - observer.eye[axis]) * (scene.aspect, 1.0)[axis] for axis in (0, 1))
-        return round(math.degrees(math.atan2(y, -x if mirrored else x)) / 45) % 8, math.hypot(x, y)
+        ends = [(1 - x if mirrored else x, y) for x, y in (observer.eye, other.centre)]
+        away = math.hypot((ends[1][0] - ends[0][0]) * scene.aspect, ends[1][1] - ends[0][1])
+        return sector(*ends, size=(round(1000 * scene.aspect), 1000)), away
 
     def directed() -> tuple[str, str]:
         chosen, observer = thing(), person()
-        sector, _ = seen_from(observer, chosen)
-        return DIRECTION.format(name=named(chosen), box=box(observer.head)), DIRECTIONS[sector]
+        way, _ = seen_from(observer, chosen)
+        return DIRECTION.format(name=named(chosen), box=box(observer.head)), DIRECTIONS[way]
 
     def nearest() -> tuple[str, str]:
         observer = person()
-        sector, _ = seen_from(observer, thing())
-        chosen = min(
-            scene.things, key=lambda other: (seen_from(observer, other)[0] != sector, seen_from(observer, other))
-        )
-        blanks = {"direction": DIRECTIONS[sector], "box": box(observer.head)}
+        way, _ = seen_from(observer, thing())
+        there = [other for other in scene.things if seen_from(observer, other)[0] == way]
+        chosen = min(there, key=lambda other: seen_from(observer, other)[1])
+        blanks = {"direction": DIRECTIONS[way], "box": box(observer.head)}
         if rng.random() < 0.5:
             return NEAREST.format(**blanks), named(chosen)
         return NEAREST_POINT.format(**blanks), json.dumps({"point_2d": point(chosen.centre)})
