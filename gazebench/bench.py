@@ -27,6 +27,7 @@ from gazebench.board import refresh
 from gazebench.config import Config, provenance
 from gazebench.datamodule import GazeDataModule
 from gazebench.dataset import GazeDataset, file_digest
+from gazebench.errors import UserError
 from gazebench.method import Method
 from gazebench.predictions import PredictionWriter, merge_parts
 from gazebench.registry import origin_of
@@ -56,7 +57,7 @@ class Outcome:
     repeated: bool = False
 
 
-class RunningError(RuntimeError):
+class RunningError(UserError, RuntimeError):
     """The same run is going on in another process."""
 
 

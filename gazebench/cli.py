@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import gazebench
-from gazebench.types import DataError
+from gazebench.errors import DataError, UserError
 
 if TYPE_CHECKING:  # importing torch takes seconds: not for --help
     from gazebench.bench import Places
@@ -55,13 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f"did you mean {near[0]}? " if near else ""
         print(f"error: no command {arguments[0]!r}; {hint}`gazebench --help` lists them", file=sys.stderr)
         return 2
-    from gazebench.bench import RunningError
-    from gazebench.nn.backbones import WeightsError
-    from gazebench.registry import RegistryError
-
     try:
         return command(arguments[1:])
-    except (DataError, RegistryError, RunningError, WeightsError) as error:
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -17,24 +17,20 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import gazebench
-from gazebench.dataset import Card, GazeDataset
-from gazebench.method import Capability, Method, MethodCard
-from gazebench.protocol import Protocol
+from gazebench.errors import UserError
+
+if TYPE_CHECKING:  # they import torch and Lightning: seconds that listing names need not take
+    from gazebench.dataset import GazeDataset
+    from gazebench.method import Method
 
 Kind = Literal["methods", "datasets"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-BASES: dict[str, type] = {"methods": Method, "datasets": GazeDataset}
-DECLARED: dict[str, dict[str, type]] = {
-    "methods": {"card": MethodCard, "capabilities": frozenset, "published": Mapping},
-    "datasets": {"card": Card, "protocol": Protocol},
-}
-"""What everybody who lists or names a class relies on."""
 
 
-class RegistryError(LookupError):
+class RegistryError(UserError, LookupError):
     """A name that is not there, or a plug-in that cannot be used; the message says what to do."""
 
 
@@ -192,8 +188,20 @@ def _told(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
+def _base(kind: Kind) -> tuple[type, dict[str, type]]:
+    """What every class of a kind extends, and what everybody who lists or names one relies on."""
+    if kind == "methods":
+        from gazebench.method import Method, MethodCard
+
+        return Method, {"card": MethodCard, "capabilities": frozenset, "published": Mapping}
+    from gazebench.dataset import Card, GazeDataset
+    from gazebench.protocol import Protocol
+
+    return GazeDataset, {"card": Card, "protocol": Protocol}
+
+
 def _from_module(kind: Kind, module: ModuleType, name: str) -> type:
-    base = BASES[kind]
+    base, _ = _base(kind)
     own = [
         value
         for value in vars(module).values()
@@ -213,13 +221,15 @@ def _from_module(kind: Kind, module: ModuleType, name: str) -> type:
 
 
 def _checked(kind: Kind, value: Any, what: str) -> type:
-    base = BASES[kind]
+    from gazebench.method import Capability
+
+    base, declared = _base(kind)
     if not (inspect.isclass(value) and issubclass(value, base)):
         raise RegistryError(f"{kind[:-1]} {what} is {value!r}, not a subclass of {base.__module__}.{base.__name__}")
     if inspect.isabstract(value):
         lacks = ", ".join(f"{name}()" for name in sorted(getattr(value, "__abstractmethods__", ())))
         raise RegistryError(f"{kind[:-1]} {what}: the class {value.__name__} lacks {lacks}")
-    for name, wanted in DECLARED[kind].items():
+    for name, wanted in declared.items():
         if not isinstance(getattr(value, name, None), wanted):
             got = f"it is {getattr(value, name)!r}" if hasattr(value, name) else "there is none"
             raise RegistryError(

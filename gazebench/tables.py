@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cache
 from html import escape
 from inspect import signature
 from pathlib import Path
@@ -21,6 +22,7 @@ from tabulate import tabulate
 
 from gazebench import paper_figures, published, results
 from gazebench.bench import Places
+from gazebench.dataset import GazeDataset
 from gazebench.intervals import Interval, interval
 from gazebench.paper_figures import STUDIES
 from gazebench.protocol import ALL
@@ -135,38 +137,46 @@ def fill(table: PublishedTable, words: Vocabulary, boards: Path, dataset: str = 
     return Filled(table, tuple(lines), dataset)
 
 
-def _measures(dataset: str, metric: str) -> bool:
-    """Whether the suite has the dataset, and its protocol the metric."""
+@cache  # a page asks for the same few thousands of times
+def _dataset(name: str) -> type[GazeDataset] | None:
+    """The suite's dataset of that name; None where there is none."""
     try:
-        return metric in [use.name for use in load_dataset(dataset).protocol.metrics]
+        return load_dataset(name)
     except RegistryError:
-        return False
+        return None
+
+
+def _measures(name: str, metric: str) -> bool:
+    """Whether the suite has the dataset, and its protocol the metric."""
+    dataset = _dataset(name)
+    return dataset is not None and metric in [use.name for use in dataset.protocol.metrics]
 
 
 def command(recipe: Recipe, dataset: str, backbone: str = "", by_subset: bool = False) -> str:
     """What makes the run of a row."""
-    card = load_dataset(dataset).card
+    found = _dataset(dataset)
+    drawn = found is not None and found.card.synthetic
     parts = ["make bench", f"METHOD={recipe.method}", f"DATASET={dataset}"]
-    parts += [] if card.synthetic else ["DATA_ROOT=..."]
-    if backbone and _has_backbone(recipe):
+    parts += [] if drawn else ["DATA_ROOT=..."]
+    if backbone and _has_backbone(recipe.method):
         parts.append(f"BACKBONE={backbone}")
     options = [f"--{name}={value}" for name, value in recipe.options.items()]
-    options += [f"--{SPLIT}=..."] if by_subset and not card.synthetic else []
+    options += [f"--{SPLIT}=..."] if by_subset and not drawn else []
     if options:
         parts.append('ARGS="' + " ".join(options) + '"')
     return " ".join(parts)
 
 
-def _has_backbone(recipe: Recipe) -> bool:
-    method = load_method(recipe.method)
+@cache
+def _has_backbone(name: str) -> bool:
+    method = load_method(name)
     return any("backbone" in signature(base).parameters for base in method.__mro__ if base is not object)
 
 
 def _records(boards: Path, dataset: str) -> list[dict[str, Any]] | None:
     """The comparable records of a dataset by its protocol; None where the suite has no such dataset."""
-    try:
-        found = load_dataset(dataset)
-    except RegistryError:
+    found = _dataset(dataset)
+    if found is None:
         return None
     wanted = "synthetic" if found.card.synthetic else "official"
     return [

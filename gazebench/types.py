@@ -11,13 +11,15 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from gazebench.errors import DataError as DataError
+from gazebench.errors import PictureError as PictureError
 
 Unit = Literal["pixel", "normalised"]
 Policy = Literal["error", "skip"]
@@ -40,20 +42,6 @@ Observer = Literal["box", "unique", "ambiguous", "non_exist"]
 """How a question refers to whom it asks about: by a head box, or by words that fit one, several or no person."""
 Refusal = Literal["", "ambiguous", "non_exist", "outside"]
 """Why a question cannot be answered: several people fit, nobody does, or the target is outside the picture."""
-
-
-class DataError(ValueError):
-    """Bad input: the message names the file, the row and the remedy."""
-
-
-class PictureError(DataError):
-    """A picture that is missing, or that no decoder can read."""
-
-    @classmethod
-    def of(cls, path: Path | str, error: Exception) -> PictureError:
-        """What is wrong with a file, by what reading it raised."""
-        reason = "no such file" if isinstance(error, FileNotFoundError) else f"not a readable picture ({error})"
-        return cls(f"{path}: {reason}; restore it from the release")
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,16 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported
 
+import multiprocessing
 import subprocess
 import sys
 import venv
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGED = {
@@ -43,10 +46,43 @@ def bare() -> Callable[[Path], tuple[Path, Path]]:
     return make
 
 
+STARTED = """
+import os, sys, torch
+os.environ.update({environment!r})
+log = os.open({log!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+os.dup2(log, 1), os.dup2(log, 2)
+torch.set_num_threads(1)
+from gazebench.cli import main
+sys.exit(main({arguments!r}))
+"""
+
+
+@pytest.fixture(scope="session")
+def started() -> Callable[..., BaseProcess]:
+    """Starts ``gazebench ARGUMENTS`` as a process, forked from one that has imported everything: that takes longest."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["gazebench.bench", "gazebench.report", "gazebench.methods.gazelle", "timm"])
+
+    def start(log: Path, *arguments: str, **environment: str) -> BaseProcess:
+        code = STARTED.format(environment=environment, log=str(log), arguments=list(arguments))
+        process = context.Process(target=exec, args=(code, {}))
+        process.start()
+        return process
+
+    return start
+
+
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory) -> Path:
-    """The package as a wheel, built offline from a copy of the files that git knows or may come to know."""
-    folder = tmp_path_factory.mktemp("wheel")
+    """The package as a wheel, built once for all workers."""
+    shared = os.environ.get("PYTEST_XDIST_WORKER") is not None
+    folder = (tmp_path_factory.getbasetemp().parent if shared else tmp_path_factory.getbasetemp()) / "wheel"
+    with FileLock(f"{folder}.lock"):
+        return next(folder.glob("*.whl"), None) or built(folder)
+
+
+def built(folder: Path) -> Path:
+    """A wheel, offline, of a copy of the files that git knows or may come to know."""
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -56,6 +92,6 @@ def wheel(tmp_path_factory) -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes((ROOT / name).read_bytes())
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", folder]
-    built = subprocess.run([*command, folder / "source"], capture_output=True, text=True, timeout=300)
-    assert built.returncode == 0, built.stderr
+    done = subprocess.run([*command, folder / "source"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
     return next(folder.glob("*.whl"))

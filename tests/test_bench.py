@@ -1,9 +1,7 @@
 """One run from nothing to a leaderboard row; killed, repeated, re-run from its config, scored again from its file."""
 
 import json
-import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -155,25 +153,24 @@ def test_an_unreadable_checkpoint_starts_again(places):
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment(places):
+def test_killed_at_any_moment(places, started, tmp_path):
     """SIGKILL at several moments of a real process; the last repetition finishes, and no half record ever appears."""
-    command = [
-        sys.executable, "-m", "gazebench.cli", "bench", "gazelle", "gazeworld", *options(places),
-        *CONTRACT_OPTIONS, "--trainer.max_epochs=4",
-    ]  # fmt: skip
-    environment = {**os.environ, "PYTHONSAFEPATH": "1", "OMP_WAIT_POLICY": "passive"}
+    log = tmp_path / "log"
+    command = [log, "bench", "gazelle", "gazeworld", *options(places), *CONTRACT_OPTIONS, "--trainer.max_epochs=4"]
     for wait in ("config.yaml", "checkpoints/last.ckpt"):
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = started(*command)
         deadline = time.monotonic() + 120
-        while process.poll() is None and time.monotonic() < deadline:
+        while process.is_alive() and time.monotonic() < deadline:
             if list(places.runs.rglob(wait)):
                 break
             time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, log.read_text()
         assert not list(places.boards.rglob("*.json"))
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    process = started(*command)
+    process.join(300)
+    assert process.exitcode == 0, log.read_text()
     assert len(list(places.boards.rglob("*.json"))) == 1
 
 

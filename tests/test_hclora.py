@@ -289,9 +289,12 @@ def test_attention_kernels_agree():
     assert torch.allclose(fused(batch()).heatmap, plain(batch()).heatmap, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["dinov2_vitb14", "dinov2_vitl14"])
-def test_official_sizes_take_hub_weights_and_a_training_step_at_448(name, tmp_path):
-    """Weights with torch.hub's names, made here; one person, in bfloat16, recomputing what it can."""
+@pytest.mark.parametrize(("name", "side"), [("dinov2_vitb14", 448), ("dinov2_vitl14", 112)])
+def test_official_sizes_take_hub_weights_and_a_training_step(name, side, tmp_path):
+    """Weights with torch.hub's names, made here; one person, in bfloat16, recomputing what it can.
+
+    The larger one has the same grid of places as the other; its step is made on fewer of them, to spare minutes.
+    """
     from gazebench.nn.backbones import build_backbone
 
     torch.manual_seed(0)
@@ -301,13 +304,14 @@ def test_official_sizes_take_hub_weights_and_a_training_step_at_448(name, tmp_pa
     digest = source.digest()
     del source, state
     model = HCLoRA(backbone=name, backbone_weights=str(tmp_path / "hub.pth"), compute_dtype="bfloat16", inout=True,
-                   adapted_blocks=4, checkpointing=True)  # fmt: skip
+                   adapted_blocks=4, checkpointing=True, image_size=side if side != 448 else 0)  # fmt: skip
     assert model.backbone.digest() == digest
-    assert model.size == (448, 448)
+    assert model.size == (side, side)
+    assert model.backbone.grid((448, 448)) == (32, 32)
     some = batch()
     targets = Targets(some.targets.point[:1], torch.tensor([1]), some.targets.points[:1], torch.tensor([0]), [""])
-    images = torch.randint(0, 256, (1, 3, 448, 448), dtype=torch.uint8)
-    one = Batch(images, torch.tensor([0]), some.head[:1], ["a"], ["x"], ["x"], torch.full((1, 2), 448), targets)
+    images = torch.randint(0, 256, (1, 3, side, side), dtype=torch.uint8)
+    one = Batch(images, torch.tensor([0]), some.head[:1], ["a"], ["x"], ["x"], torch.full((1, 2), side), targets)
     losses = model.train().loss(model(one), one)
     torch.stack(list(losses.values())).sum().backward()
     learning = [p for p in model.parameters() if p.requires_grad]

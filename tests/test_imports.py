@@ -7,7 +7,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
-    {"_version", "types", "processes"},
+    {"_version", "errors"},
+    {"types", "processes"},
     {"decode", "intervals", "transforms", "images", "annotation_cache", "weights", "world", "vlm"},
     {"questions", "vocabulary"},
     {"metrics"},

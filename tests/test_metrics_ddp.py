@@ -100,14 +100,16 @@ def gradient(people: list[int], keeps_step: bool = False) -> float:
     return float(total)
 
 
-def run(rank: int, folder: str, shares: list[list[int]]) -> None:
+def run(rank: int, folder: str) -> None:
     """One process of two; started by the test as a script."""
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=len(shares))
-    found = score(shares[rank])
-    found["gradient"] = gradient(shares[rank])
-    found["idle"] = gradient(shares[rank], keeps_step=rank == 1)
-    found["union"] = sorted(union(map(str, shares[rank])))
-    (Path(folder) / f"{rank}.json").write_text(json.dumps(found))
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    everything = {}
+    for name, shares in SHARES.items():
+        found = everything[name] = score(shares[rank])
+        found["gradient"] = gradient(shares[rank])
+        found["idle"] = gradient(shares[rank], keeps_step=rank == 1)
+        found["union"] = sorted(union(map(str, shares[rank])))
+    (Path(folder) / f"{rank}.json").write_text(json.dumps(everything))
     dist.destroy_process_group()
 
 
@@ -116,27 +118,31 @@ def spread(images: list[list[int]]) -> list[int]:
     return [person for image in images for person in image]
 
 
-@pytest.mark.parametrize(
-    "shares",
-    [
-        [spread(IMAGES[0::2]), spread([*IMAGES[1::2], IMAGES[0]])],  # DistributedSampler: the first again, as padding
-        [list(range(33)), []],  # a process that saw nobody
-    ],
-    ids=["padded", "empty"],
-)
-def test_two_processes_give_what_one_gives(tmp_path, shares):
-    alone = score(list(range(PEOPLE)))
-    assert all(0 < value < 1 for value, _ in alone.values()), "a value at its limit would hide a loss"
+SHARES = {
+    "padded": [spread(IMAGES[0::2]), spread([*IMAGES[1::2], IMAGES[0]])],  # DistributedSampler: the first once more
+    "empty": [list(range(33)), []],  # a process that saw nobody
+}
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory) -> list[dict]:
+    """What each of two processes computed."""
+    folder = tmp_path_factory.mktemp("ranks")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"}
-    ranks = [
-        subprocess.Popen([sys.executable, __file__, str(rank), str(tmp_path), json.dumps(shares)], env=environment)
-        for rank in range(2)
-    ]
-    assert [rank.wait(timeout=120) for rank in ranks] == [0, 0]
+    command = [sys.executable, __file__]
+    processes = [subprocess.Popen([*command, str(rank), str(folder)], env=environment) for rank in range(2)]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+
+
+@pytest.mark.parametrize("name", SHARES)
+def test_two_processes_give_what_one_gives(ranks, name):
+    alone, shares = score(list(range(PEOPLE))), SHARES[name]
+    assert all(0 < value < 1 for value, _ in alone.values()), "a value at its limit would hide a loss"
     for rank in range(2):
-        together = json.loads((tmp_path / f"{rank}.json").read_text())
-        for name, (value, count) in alone.items():
-            assert together[name] == [value, count], name
+        together = ranks[rank][name]
+        for metric, (value, count) in alone.items():
+            assert together[metric] == [value, count], metric
         everybody = shares[0] + shares[1]
         assert together["gradient"] == pytest.approx(gradient(everybody), rel=1e-6), "not the mean of two means"
         assert together["idle"] == pytest.approx(gradient(shares[0]), rel=1e-6)
@@ -144,4 +150,4 @@ def test_two_processes_give_what_one_gives(tmp_path, shares):
 
 
 if __name__ == "__main__":
-    run(int(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]))
+    run(int(sys.argv[1]), sys.argv[2])

@@ -55,22 +55,18 @@ def test_two_devices_test_as_one(alone, tmp_path):
     same_metrics(record_of(tmp_path), alone.record, 1e-4)
 
 
-def test_two_nodes_train_as_one(alone, tmp_path):
+def test_two_nodes_train_as_one(alone, tmp_path, started):
     """Each node is started on its own, as a scheduler or a person would."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-    command = [*GAZEBENCH, "bench", f"--config={alone.folder / 'config.yaml'}", "--trainer.num_nodes=2"]
+    command = ["bench", f"--config={alone.folder / 'config.yaml'}", "--trainer.num_nodes=2"]
     places = [f"--runs={tmp_path / 'runs'}", f"--boards={tmp_path / 'boards'}"]
-    nodes = [
-        subprocess.Popen(
-            [*command, *places], env={**ENVIRONMENT, **meeting, "NODE_RANK": str(node)}, stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE, text=True,
-        )
-        for node in range(2)
-    ]  # fmt: skip
-    told = [node.communicate(timeout=300)[1] for node in nodes]
-    assert [node.returncode for node in nodes] == [0, 0], told
+    logs = [tmp_path / "0.log", tmp_path / "1.log"]
+    nodes = [started(log, *command, *places, NODE_RANK=str(rank), **meeting) for rank, log in enumerate(logs)]
+    for node in nodes:
+        node.join(300)
+    assert [node.exitcode for node in nodes] == [0, 0], [log.read_text() for log in logs]
     record = record_of(tmp_path)
     assert alone.record["training"] == {
         "people_a_step": 6, "images_a_step": 2, "accumulated_batches": 1, "processes": 1, "nodes": 1

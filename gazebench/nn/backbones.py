@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from gazebench.errors import UserError
 from gazebench.weights import misfits
 
 IMAGE_MEAN: Final = (0.485, 0.456, 0.406)
@@ -36,7 +37,7 @@ TINY_WEIGHTS: Final = Path(__file__).parent / "weights" / "tiny.pt"
 ComputeDtype = Literal["float32", "bfloat16"]
 
 
-class WeightsError(RuntimeError):
+class WeightsError(UserError, RuntimeError):
     """Weights that cannot be had or do not fit; the message tells the remedy."""
 
 

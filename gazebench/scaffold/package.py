@@ -9,8 +9,8 @@ from pathlib import Path
 from string import Template
 
 import gazebench
+from gazebench.errors import DataError
 from gazebench.registry import KINDS, Kind, entries
-from gazebench.types import DataError
 
 TEMPLATES = Path(__file__).parent / "templates"
 SUFFIX = ".tmpl"
