@@ -94,9 +94,9 @@ def ask(scene: Scene, rng: np.random.Generator, count: int, mirrored: bool = Fal
 
     def seen_from(observer: Person, other: Thing) -> tuple[int, float]:
         """The sector another thing is in, and how far off it is."""
-        ends = [(1 - x if mirrored else x, y) for x, y in (observer.eye, other.centre)]
-        away = math.hypot((ends[1][0] - ends[0][0]) * scene.aspect, ends[1][1] - ends[0][1])
-        return sector(*ends, size=(round(1000 * scene.aspect), 1000)), away
+        start, end = [(1 - x if mirrored else x, y) for x, y in (observer.eye, other.centre)]
+        away = math.hypot((end[0] - start[0]) * scene.aspect, end[1] - start[1])
+        return sector(start, end, (round(1000 * scene.aspect), 1000)), away
 
     def directed() -> tuple[str, str]:
         chosen, observer = thing(), person()
