@@ -98,7 +98,8 @@ class HeadConditionedLoRA(nn.Module):
     def forward(self, x: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
         """(P, N, d) tokens and their (P, N) prior -> the update (P, N, out_features), and A(X) (P, N, r)."""
         low = self.down(self.dropout(x))
-        return self.scale * self.up(low * self.modulation(prior).to(low.dtype)), low
+        # The factors meet in the r channels: as wide as the projection, each would cost as much as a pass over it.
+        return self.up(low * (self.scale * self.modulation(prior)).to(low.dtype)), low
 
 
 class _Tap:
@@ -113,7 +114,7 @@ class _Tap:
         if self.prior is None:  # the projection is used by somebody else
             return output
         update, self.low = self.residual(inputs[0], self.prior)
-        return output + update
+        return output.add_(update)  # nobody else has seen the output: no third tensor of its size is needed
 
 
 class Adaptation(nn.Module):
