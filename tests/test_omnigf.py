@@ -774,7 +774,7 @@ def test_two_optimizers_are_one(plain, tmp_path):
     names = {name for name, parameter in plain.vlm.named_parameters() if id(parameter) in chosen}
     assert names
     assert not any("embed" in name or "norm" in name or "lm_head" in name for name in names)
-    assert sum("visual.blocks" in name for name in names) == 3 * 4
+    assert sum("visual.blocks" in name for name in names) == 4 * 4
 
 
 @pytest.mark.parametrize("dataset", ["gazefollow", "vat", "childplay", "gazehoi", "gazefollow_semantic", "vsgaze"])
