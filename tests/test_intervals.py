@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import average_precision_score, f1_score
 
 from gazebench import results
-from gazebench.evaluation import Score, _intervals
+from gazebench.evaluation import Score, intervals_of
 from gazebench.intervals import DRAWS, bootstrap, interval, mean_of
 from gazebench.metrics import functional as F
 from gazebench.metrics.classes import GazeMetric, InOutAP, L2ToMean, LookingAtEachOther, SharedAttention
@@ -89,7 +89,7 @@ def test_metrics_keep_their_own_sources():
     rng, owner = sample()
     distance, answer = rng.random(60), np.stack([rng.random(60), (rng.random(60) < 0.5).astype(float)], 1)
     half = np.arange(60) % 2 == 0
-    found = _intervals(
+    found = intervals_of(
         {
             ("one", "all"): fed(L2ToMean(), distance, owner),
             ("two", "all"): fed(L2ToMean(), distance**2, owner),
