@@ -121,7 +121,8 @@ class OmniGF(Method):
         image_size: side of the square input in pixels.
         picture_size: side at which pictures are read: what heads are cut from. 0 is ``image_size``.
         head_net: ``resnet18``, or ``small`` for tiny crops.
-        head_weights: a file with the head encoder's weights (the paper's are trained on Gaze360); "" starts afresh.
+        head_weights: a file with the head encoder's weights (the paper's are trained on Gaze360), ``embedded`` for those
+            of ``small``, or "" to start afresh.
         head_size: side of the head crops in pixels.
         decoder_width: channels of the gaze branch's heads.
         deconvolutions: of the heatmap decoder, each doubling the map.

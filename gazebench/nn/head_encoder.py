@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,8 @@ from gazebench.nn.backbones import IMAGE_MEAN, IMAGE_STD, WeightsError
 from gazebench.weights import misfits, read_weights
 
 HeadNet = Literal["resnet18", "small"]
+SMALL_WEIGHTS: Final = Path(__file__).parent / "weights" / "small_head.pt"
+"""Of ``small``, made by ``scripts/pretrain_head.py``: directions of drawn eyes, as the paper's are Gaze360's."""
 
 
 def head_crops(images: Tensor, head: Tensor, image_index: Tensor, side: int) -> Tensor:
@@ -48,7 +50,8 @@ class HeadEncoder(nn.Module):
         net: ``resnet18``, torchvision's (the paper's), or ``small``, which suits crops of 64 pixels and a CPU.
         dim: of the embeddings.
         scale: their root mean square at first: that of the text embeddings they stand among.
-        weights: a file for the network (the projection always starts afresh), or "" for random ones.
+        weights: a file for the network (the projection always starts afresh), "embedded" for those of ``small`` that
+            come with the package, or "" for random ones.
 
     Raises:
         WeightsError: no such file, or it does not fit.
@@ -63,7 +66,7 @@ class HeadEncoder(nn.Module):
         else:
             self.net, width = SmallNet(), SmallNet.width
         if weights:
-            self._load(Path(weights))
+            self._load(SMALL_WEIGHTS if weights == "embedded" else Path(weights))
         self.project = nn.Linear(width, dim)
         self.norm = nn.LayerNorm(dim)
         nn.init.constant_(self.norm.weight, scale)

@@ -10,6 +10,67 @@ import torch
 from torch import nn
 
 
+class Muon(torch.optim.Optimizer):
+    """Keller Jordan's Muon in float32, with matrices of one shape at a time.
+
+    ``torch.optim.Muon`` takes them one by one and orthogonalises in bfloat16, which CPUs without matrix units do some
+    ten times more slowly than float32. Constants and update are the same.
+
+    Args:
+        params: two-dimensional parameters.
+        lr: times the square root of rows by columns where there are more rows.
+        weight_decay: decoupled.
+        momentum: Nesterov's.
+    """
+
+    COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+    STEPS = 5
+
+    def __init__(
+        self, params: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.0, momentum: float = 0.95
+    ) -> None:
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+        odd = [tuple(p.shape) for group in self.param_groups for p in group["params"] if p.ndim != 2]
+        if odd:
+            raise ValueError(f"Muon is for matrices, got {odd[0]}")
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step of every matrix that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            alike: dict[torch.Size, list[nn.Parameter]] = {}
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    alike.setdefault(parameter.shape, []).append(parameter)
+            for (rows, columns), parameters in alike.items():
+                moved = []
+                for parameter in parameters:
+                    assert parameter.grad is not None
+                    state = self.state[parameter]
+                    average = state.setdefault("momentum_buffer", torch.zeros_like(parameter))
+                    average.lerp_(parameter.grad, 1 - group["momentum"])
+                    moved.append(parameter.grad.lerp(average, group["momentum"]))
+                rate = group["lr"] * math.sqrt(max(1, rows / columns))
+                for parameter, update in zip(parameters, self._orthogonal(torch.stack(moved)), strict=True):
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update.to(parameter), alpha=rate)
+        return loss
+
+    @classmethod
+    def _orthogonal(cls, updates: torch.Tensor) -> torch.Tensor:
+        """(N, rows, columns), each nearly orthogonalised by Newton and Schulz's iteration."""
+        wide = updates.float() if updates.shape[1] <= updates.shape[2] else updates.float().mT
+        wide = wide / wide.norm(dim=(1, 2), keepdim=True).clamp_min(1e-7)
+        a, b, c = cls.COEFFICIENTS
+        for _ in range(cls.STEPS):
+            gram = wide @ wide.mT
+            wide = torch.baddbmm(wide, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
+        return wide if updates.shape[1] <= updates.shape[2] else wide.mT
+
+
 class MuonAdamW(torch.optim.Optimizer):
     """Muon for some matrices and AdamW for everything else, as one optimizer.
 
@@ -25,7 +86,7 @@ class MuonAdamW(torch.optim.Optimizer):
     def __init__(
         self, matrices: Iterable[nn.Parameter], others: Iterable[dict[str, Any]], lr: float, weight_decay: float = 0.0
     ) -> None:
-        self.muon = torch.optim.Muon([{"params": list(matrices)}], lr=lr, weight_decay=weight_decay)
+        self.muon = Muon(matrices, lr, weight_decay)
         self.adamw = torch.optim.AdamW(list(others), weight_decay=weight_decay)
         # The very groups of the two: whoever changes a rate here changes it there.
         super().__init__([*self.muon.param_groups, *self.adamw.param_groups], {})
