@@ -76,11 +76,12 @@ SOCIAL_GAZE: Recipe = {
 
 TINY: Recipe = _ours(
     "fits the embedded backbone and two CPU cores",
-    model__backbone_weights="random",
+    model__backbone_weights="pretrained",
     model__compute_dtype="float32",
     model__image_size=160,
     model__picture_size=224,
     model__head_net="small",
+    model__head_weights="embedded",
     model__head_size=64,
     model__decoder_width=64,
     model__tuning="full",
@@ -121,8 +122,8 @@ class OmniGF(Method):
         image_size: side of the square input in pixels.
         picture_size: side at which pictures are read: what heads are cut from. 0 is ``image_size``.
         head_net: ``resnet18``, or ``small`` for tiny crops.
-        head_weights: a file with the head encoder's weights (the paper's are trained on Gaze360), ``embedded`` for those
-            of ``small``, or "" to start afresh.
+        head_weights: a file with the head encoder's weights (the paper's are trained on Gaze360), ``embedded`` for
+            those of ``small``, or "" to start afresh.
         head_size: side of the head crops in pixels.
         decoder_width: channels of the gaze branch's heads.
         deconvolutions: of the heatmap decoder, each doubling the map.
@@ -195,7 +196,8 @@ class OmniGF(Method):
         "gazeworld": {
             **GAZEFOLLOW,
             **_ours("the embedded world runs on two CPU cores", model__backbone="tiny", model__augment=False),
-            **_ours("as long as it takes to see losses fall", trainer__max_epochs=2),
+            **_ours("the world has names of things and labels of pairs", model__semantic=True, model__social=True),
+            **_ours("as long as two CPU cores take some ten minutes for", trainer__max_epochs=3),
         },
     }
 
@@ -272,8 +274,9 @@ class OmniGF(Method):
 
     @classmethod
     def recipe(cls, dataset: str, model: Mapping[str, Any]) -> Recipe:
-        """The recipe of the dataset, or one that fits the tiny backbone."""
-        recipe = dict(super().recipe(dataset, model))
+        """The recipe of the dataset, without what the chosen branches cannot do, or one that fits the tiny backbone."""
+        cannot = {"language": "model.social", "gaze": "model.semantic"}.get(model.get("branches", ""))
+        recipe = {name: value for name, value in super().recipe(dataset, model).items() if name != cannot}
         chosen = recipe.get("model.backbone")
         backbone = model.get("backbone", chosen.value if chosen else "")
         return {**recipe, **TINY} if backbone == "tiny" else recipe

@@ -1,8 +1,8 @@
 """Pre-trains the small head encoder on GazeWorld: ``python scripts/pretrain_head.py --minutes 5``.
 
-It stands in for the ResNet-18 trained on Gaze360 with which OmniGF starts (section 4.3): from the crop of a head it tells
-the direction of the eyes in space. Of where a gaze lands it is taught nothing: people are drawn with the poses of people
-of other scenes, and what is around the head is not in the crop.
+It stands in for the ResNet-18 trained on Gaze360 with which OmniGF starts (section 3.2): from the crop of a head it
+tells the direction of the eyes in space. Of where a gaze lands it is taught nothing: people are drawn with the poses of
+people of other scenes, and what is around the head is not in the crop.
 
 Writes the network's weights (float16) and, beside them, a card that tells how they were made.
 """

@@ -1,10 +1,12 @@
 """Pre-trains the tiny Qwen3-VL on GazeWorld: ``python scripts/pretrain_vlm.py --minutes 30``.
 
 It stands in for a foundation model: it learns to ground words in pictures and is taught nothing about gaze. It answers
-the questions of ``gazebench.nn.grounding``, several to a picture that is read once for all of them, and the states of
-its image tokens tell, through linear layers that are thrown away, what can be seen in them and where the parts of a
-face are. No answer depends on where eyes point, and before a scene is drawn its people swap poses with those of other
-scenes, so that no gaze in the pictures has anything to do with what is around it.
+the questions of ``gazebench.nn.grounding``, several to a picture that is read once for all of them. Through layers that
+are thrown away, the states of its image tokens tell what can be seen in them and where the parts of a face are, the
+state that begins an answer points at the image token that the answer is about, and the state that ends a question at
+the place it tells in numbers; by the text alone words find their way into pictures too, but not in minutes. No answer
+depends on where eyes point, and before a scene is drawn its people swap poses with those of other scenes, so that no
+gaze in the pictures has anything to do with what is around it.
 
 Writes the weights (float16, names as in transformers) and, beside them, a card that tells how they were made.
 """
@@ -30,7 +32,7 @@ from torch import Tensor, nn
 
 from gazebench.nn.gaze_vlm import TINY_WEIGHTS, GazeVLM, load_vlm
 from gazebench.nn.gaze_writing import Writer
-from gazebench.nn.grounding import POINT, ask, named
+from gazebench.nn.grounding import POINT, Asked, ask, named
 from gazebench.nn.optimizers import MuonAdamW, matrices
 from gazebench.nn.vlm_dialogue import Dialogue
 from gazebench.nn.vlm_rows import IGNORED, Rows
@@ -38,14 +40,18 @@ from gazebench.questions.reading import read
 from gazebench.world import WORLD_VERSION, Scene
 from gazebench.world.patches import CLASSES, COLOUR_WORDS, FACE, HEAD, Patches, gather
 
-SCRIPT_VERSION = 1
+SCRIPT_VERSION = 2
 SIZE = 160
 PLAIN = "You are a helpful assistant."
 
 
 @dataclass
 class Lesson:
-    """A batch: pictures, what is true of their image tokens (N of each), and conversations about them."""
+    """A batch: pictures, what is true of their image tokens (N of each), and conversations about them.
+
+    ``row`` and ``column`` (M,) are of the states that point at something, ``spot`` (M, 2) is where that is; those of
+    questions, ``given`` in number, come before those of answers.
+    """
 
     images: Tensor
     seen: Tensor
@@ -54,6 +60,10 @@ class Lesson:
     salient: Tensor
     face: Tensor
     rows: Rows
+    row: Tensor
+    column: Tensor
+    spot: Tensor
+    given: int
 
 
 class School:
@@ -77,7 +87,23 @@ class School:
         seen, place, salient, face = map(torch.from_numpy, (shown.seen, shown.place, shown.salient, shown.face))
         images, colour = torch.from_numpy(shown.images), torch.from_numpy(shown.colour).long()
         talks = [ask(self.scenes[i], self.rng, questions, mirrored) for i in index]
-        return Lesson(images, seen, place, colour, salient, face, self.dialogue.packed(talks))
+        rows = self.dialogue.packed([[(each.question, each.answer) for each in talk] for talk in talks])
+        return Lesson(images, seen, place, colour, salient, face, rows, *self.pointers(rows, talks))
+
+    def pointers(self, rows: Rows, talks: list[list[Asked]]) -> tuple[Tensor, Tensor, Tensor, int]:
+        """The states that point, and where."""
+        given, answered = [], []
+        number = 0
+        for row, talk in enumerate(talks):
+            for asked in talk:
+                begin = int((rows.learnt[row] == number).nonzero()[0]) - 1  # what the answer is written after
+                if asked.given is not None:
+                    given.append((row, begin - len(self.dialogue.rest), asked.given))
+                if asked.place is not None:
+                    answered.append((row, begin, asked.place))
+                number += 1
+        row, column, spot = zip(*given, *answered, strict=True)
+        return torch.tensor(row), torch.tensor(column), torch.tensor(spot), len(given)
 
 
 class Pupil(nn.Module):
@@ -93,6 +119,8 @@ class Pupil(nn.Module):
         self.colour = nn.Linear(vlm.dim, len(COLOUR_WORDS))
         self.salient = nn.Linear(vlm.dim, 1)
         self.face = nn.Sequential(nn.LayerNorm(vlm.dim), nn.Linear(vlm.dim, 3 * len(FACE)))
+        self.points = nn.ModuleList(nn.Linear(vlm.dim, vlm.dim) for _ in range(2))  # questions, answers
+        self.pointed = nn.Linear(vlm.dim, vlm.dim)
 
     def forward(self, lesson: Lesson) -> tuple[dict[str, Tensor], Tensor]:
         """-> answers (B, N, ...) about image tokens, and the states of the rows."""
@@ -103,6 +131,9 @@ class Pupil(nn.Module):
         image = states[torch.arange(len(states))[:, None], columns]
         answers = {name: getattr(self, name)(image) for name in ("seen", "place", "colour", "salient", "face")}
         answers["face"] = answers["face"].unflatten(2, (len(FACE), 3))
+        pointing = states[lesson.row, lesson.column].split([lesson.given, len(lesson.row) - lesson.given])
+        query = torch.cat([points(part) for points, part in zip(self.points, pointing, strict=True)])
+        answers["points"] = (query[:, None] * self.pointed(image)[lesson.row]).sum(2) / self.vlm.dim**0.5
         return answers, states
 
 
@@ -114,6 +145,7 @@ def losses(answers: dict[str, Tensor], states: Tensor, vlm: GazeVLM, lesson: Les
     text = F.cross_entropy(vlm.logits(states[:, :-1][learnt]), lesson.rows.input_ids[:, 1:][learnt])
     return {
         "text": 2 * text,
+        "points": 0.5 * F.cross_entropy(answers["points"], shares(lesson.spot, lesson.seen.shape[1])),
         "seen": 8 * F.binary_cross_entropy_with_logits(answers["seen"], lesson.seen.float()),
         "place": 3 * F.smooth_l1_loss(answers["place"][shown], place[shown], beta=0.05),
         "colour": 0.2 * F.cross_entropy(answers["colour"][coloured], colour[coloured]),
@@ -123,16 +155,25 @@ def losses(answers: dict[str, Tensor], states: Tensor, vlm: GazeVLM, lesson: Les
     }
 
 
+def shares(spot: Tensor, tokens: int) -> Tensor:
+    """(M, 2) normalised points -> (M, N), how much of each is in which image token: bilinear."""
+    side = round(math.sqrt(tokens))
+    centre = (torch.arange(side) + 0.5) / side
+    near = (1 - (spot[:, :, None].clamp(0.5 / side, 1 - 0.5 / side) - centre).abs() * side).clamp_min(0)
+    return (near[:, 1, :, None] * near[:, 0, None, :]).flatten(1)
+
+
 @torch.no_grad()
 def score(pupil: Pupil, school: School) -> dict[str, float]:
     """What held-out pictures get right: mean AP of the classes per token, answers word by word, points and boxes."""
     pupil.eval()
-    seen, truth, right = [], [], []
+    seen, truth, right, found = [], [], [], []
     for index in np.arange(len(school.scenes)).reshape(-1, 32):
         lesson = school.lesson(index, 6, mirrored=False)
         answers, states = pupil(lesson)
         seen.append(answers["seen"].sigmoid().flatten(0, 1))
         truth.append(lesson.seen.flatten(0, 1))
+        found.append((answers["points"].argmax(1) == shares(lesson.spot, lesson.seen.shape[1]).argmax(1)).float())
         learnt = lesson.rows.learnt[:, 1:] != IGNORED
         best = pupil.vlm.logits(states[:, :-1][learnt]).argmax(1)
         right.append((best == lesson.rows.input_ids[:, 1:][learnt]).float())
@@ -142,6 +183,7 @@ def score(pupil: Pupil, school: School) -> dict[str, float]:
         "seen_map": float(np.mean([average_precision_score(labels[:, c], logits[:, c]) for c in shown])),
         "head_ap": float(average_precision_score(labels[:, HEAD], logits[:, HEAD])),
         "tokens_right": float(torch.cat(right).mean()),
+        "pointed_right": float(torch.cat(found).mean()),
         "point_error": pointing(pupil.vlm, school),
     }
     pupil.train()

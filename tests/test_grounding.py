@@ -101,6 +101,11 @@ def test_no_answer_depends_on_where_anybody_looks(scenes):
         assert ask(one, np.random.default_rng(2), 40) == ask(other, np.random.default_rng(2), 40)
 
 
+def middle_of(numbers):
+    """Of a point or box from 0 to 999."""
+    return ((numbers[0] + numbers[-2]) / 2 / 999, (numbers[1] + numbers[-1]) / 2 / 999)
+
+
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_answers_are_true(scenes, mirrored):
     def box(sides):
@@ -110,7 +115,18 @@ def test_answers_are_true(scenes, mirrored):
     kinds = set()
     for number, scene in enumerate(scenes):
         things = {thing.category: thing for thing in scene.things}
-        for question, answer in ask(scene, np.random.default_rng(number), 60, mirrored):
+        for question, answer, given, place in ask(scene, np.random.default_rng(number), 60, mirrored):
+            told = [int(digits) for digits in re.findall(r"(?<!_)\d+", question)]
+            assert (given is None) == (not told)
+            if told:
+                assert given == pytest.approx(middle_of(told), abs=2e-3)
+            if answer[0] == "{":
+                (coordinates,) = json.loads(answer).values()
+                assert place == pytest.approx(middle_of(coordinates), abs=2e-3)
+            elif answer.split(" ", 1)[-1] in things:
+                left, top, right, bottom = box(things[answer.split(" ", 1)[1]].box)
+                assert left - 1 <= 999 * place[0] <= right + 1
+                assert top - 1 <= 999 * place[1] <= bottom + 1
             kinds.add(question.split()[0] + question.split()[1])
             if found := re.fullmatch(r"Point at the (\w+) (.+)\.", question):
                 thing = things[found[2]]
@@ -194,6 +210,14 @@ def test_lessons_of_the_pretraining(scenes, monkeypatch):
         said = decode(rows.input_ids[row][rows.learnt[row] >= 0]).split("<|im_end|>")[:-1]
         assert len(said) == 3
         assert all(f"<|im_start|>assistant\n{answer}<|im_end|>" in text for answer in said)
+    marks = [decode(rows.input_ids[row, : column + 1]) for row, column in zip(lesson.row, lesson.column, strict=True)]
+    assert 0 < lesson.given < len(marks)
+    assert all(mark.endswith("?") or mark.endswith(".") for mark in marks[: lesson.given])
+    assert all(mark.endswith("<|im_start|>assistant\n") for mark in marks[lesson.given :])
+    shares = script.shares(lesson.spot, lesson.seen.shape[1])
+    side = script.SIZE // vlm.cell
+    centres = torch.stack(torch.meshgrid([(torch.arange(side) + 0.5) / side] * 2, indexing="xy"), 2).flatten(0, 1)
+    assert torch.allclose(shares @ centres, lesson.spot.clamp(0.5 / side, 1 - 0.5 / side), atol=1e-5)
     pupil = script.Pupil(vlm)
     answers, states = pupil(lesson)
     parts = script.losses(answers, states, vlm, lesson)

@@ -1,5 +1,6 @@
 """The method: both branches, generation in one pass, losses, what learns, and what is stored."""
 
+import hashlib
 import json
 import math
 import re
@@ -19,11 +20,12 @@ from gazebench.nn.backbones import IMAGE_MEAN, IMAGE_STD, WeightsError
 from gazebench.nn.gaze_branch import spread
 from gazebench.nn.gaze_language import GAZE_PAD, Answer, parse_answers
 from gazebench.nn.gaze_vlm import load_vlm
-from gazebench.nn.head_encoder import HeadEncoder, head_crops
-from gazebench.nn.optimizers import MuonAdamW, matrices, warm_cosine
+from gazebench.nn.head_encoder import SMALL_WEIGHTS, HeadEncoder, head_crops
+from gazebench.nn.optimizers import Muon, MuonAdamW, matrices, warm_cosine
 from gazebench.transforms import gaussian_heatmap
 from gazebench.types import Batch, Targets
 from gazebench.vlm.tiny import TinySize, build
+from gazebench.world import WORLD_VERSION
 
 SMALL = {"backbone": "tiny", "backbone_weights": "random", "compute_dtype": "float32", "image_size": 64,
          "picture_size": 96, "head_net": "small", "head_size": 32, "decoder_width": 32, "tuning": "full",
@@ -728,7 +730,44 @@ def test_head_encoders_take_weights_by_any_prefix(tmp_path):
     assert float(embedded.detach().square().mean().sqrt()) == pytest.approx(0.02, rel=0.01)
 
 
+def test_shipped_weights_are_those_of_their_cards():
+    for file in (gaze_vlm.TINY_WEIGHTS, SMALL_WEIGHTS):
+        card = json.loads(file.with_suffix(".json").read_text())
+        assert hashlib.sha256(file.read_bytes()).hexdigest() == card["sha256"]
+        assert card["world"] == WORLD_VERSION
+        assert file.stat().st_size < 6e6
+    embedded = method(backbone_weights="pretrained", head_weights="embedded")
+    assert embedded.weights_identity()["grade"] == "embedded"
+    assert embedded.weights_identity()["head_encoder"] == "embedded"
+    stored = torch.load(SMALL_WEIGHTS)
+    assert all(
+        torch.equal(value, stored[name].float()) for name, value in embedded.head_encoder.net.state_dict().items()
+    )
+    with pytest.raises(WeightsError, match=r"small_head\.pt do not fit the head encoder"):
+        HeadEncoder("resnet18", 16, weights="embedded")
+
+
 # Optimizers and recipes ------------------------------------------------------------------------------------------
+
+
+def test_muon_is_that_of_torch():
+    """Which orthogonalises in bfloat16: to a few per cent of a step."""
+    shapes = [(64, 32), (32, 64), (64, 32), (32, 32)]
+    generator = torch.Generator().manual_seed(0)
+    ours = [torch.nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
+    theirs = [torch.nn.Parameter(parameter.detach().clone()) for parameter in ours]
+    start = [parameter.detach().clone() for parameter in ours]
+    one, other = Muon(ours, 0.02, weight_decay=0.1), torch.optim.Muon(theirs, 0.02, weight_decay=0.1)
+    for _ in range(4):
+        for mine, its in zip(ours, theirs, strict=True):
+            mine.grad = torch.randn(mine.shape, generator=generator)
+            its.grad = mine.grad.clone()
+        one.step()
+        other.step()
+    for mine, its, first in zip(ours, theirs, start, strict=True):
+        assert (mine - its).norm() < 0.02 * (its - first).norm()
+    with pytest.raises(ValueError, match="for matrices"):
+        Muon([torch.nn.Parameter(torch.zeros(3))], 0.02)
 
 
 def test_two_optimizers_are_one(plain, tmp_path):
@@ -792,6 +831,13 @@ def test_recipes(dataset, backbone):
         assert (model["backbone"], model["tuning"], model["image_size"]) == ("Qwen/Qwen3-VL-4B-Instruct", "lora", 448)
         assert (values["loader"]["batch_size"], values["trainer"]["accumulate_grad_batches"]) == (8, 2)
         assert values["init"] == (None if dataset == "gazefollow" else "from:gazefollow")
+
+
+@pytest.mark.parametrize("branches", ["language", "gaze", "both"])
+def test_recipes_ask_of_no_branch_what_it_cannot_do(branches):
+    model = resolve(["omnigf", "gazeworld", f"--model.branches={branches}"]).values["model"]
+    assert model["semantic"] == (branches != "gaze")
+    assert model["social"] == (branches != "language")
 
 
 def test_answers_of_the_method_are_its_own_text(plain):

@@ -1,11 +1,15 @@
 """What the README shows must work as it stands."""
 
 import re
+import shlex
+import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from gazebench.cli import COMMANDS
+from gazebench.cli import COMMANDS, main
+from gazebench.config import resolve
 from gazebench.contract import check
 from gazebench.registry import entries
 
@@ -62,3 +66,37 @@ def test_the_documentation_names_what_exists(page):
                 assert name in known[kind], f"{page.name}: no {name}"
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
         assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def examples(text):
+    """The commands in a page's code blocks, as words; `...` and comments left out, make's rules as what they run."""
+    for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = [word for word in shlex.split(line, comments=True) if word != "..."]
+            if words[:2] == ["make", "bench"]:
+                printed = subprocess.run(
+                    ["make", "-n", *words[1:]], cwd=ROOT, capture_output=True, text=True, check=True
+                )
+                (line,) = (row for row in printed.stdout.replace("\\\n", " ").splitlines() if "/gazebench bench" in row)
+                words = ["gazebench", *shlex.split(line)[1:]]
+            if words and words[0].endswith("gazebench"):
+                yield words[1:]
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *pages()], ids=lambda page: page.name)
+def test_examples_have_options_that_exist(page, capsys):
+    """Every example of a run resolves into a configuration; of other commands every option is in their help."""
+    text = page.read_text(encoding="utf-8")
+    made = set(re.findall(r"gazebench new (?:method|dataset) (\w+)", text))
+    for command, *rest in examples(text):
+        if command == "bench":
+            if not (made & set(rest)) and not any(word.endswith((".py", "config.yaml")) for word in rest):
+                resolve(rest)
+            continue
+        options = {word.split("=")[0] for word in rest if word.startswith("--")}
+        options = {option for option in options if not re.match(r"--(model|dataset|loader|trainer)\.", option)}
+        if options:
+            with suppress(SystemExit):
+                main([command, *rest[: command == "vqa"], "--help"])
+            told = "".join(capsys.readouterr())
+            assert options <= set(re.findall(r"--[a-z][a-z_-]*", told)), f"{page.name}: {command} {options}"

@@ -35,7 +35,7 @@ from gazebench.weights import misfits, read_weights
 Tuning = Literal["lora", "full", "none"]
 LORA_TARGETS: Final = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
 TINY_SIZE: Final = TinySize(patch=8, positions=20, vision_width=128, vision_layers=4)
-"""Image tokens of 16 pixels, so that a picture of 160 has 10 x 10 of them; 2.1 million parameters."""
+"""Image tokens of 16 pixels, so that a picture of 160 has 10 x 10 of them; 2.8 million parameters."""
 TINY_SEED: Final = 0
 TINY_WEIGHTS: Final = Path(__file__).parent / "weights" / "tiny_vlm.pt"
 """Of ``tiny``, made by ``scripts/pretrain_vlm.py``."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from gazebench.world import CATEGORIES, COLOURS, Person, Scene, Thing
 from gazebench.world.patches import PLACES
 
 Box = tuple[float, float, float, float]
+Spot = tuple[float, float]
 
 POINT: Final = "Point at the {name}."
 BOX: Final = "Locate the {name}."
@@ -33,7 +34,23 @@ NEAREST: Final = "What is nearest to the head {box} in the direction {direction}
 NEAREST_POINT: Final = "Point at what is nearest to the head {box} in the direction {direction}."
 
 
-def ask(scene: Scene, rng: np.random.Generator, count: int, mirrored: bool = False) -> list[tuple[str, str]]:
+class Asked(NamedTuple):
+    """A question about a scene.
+
+    Attributes:
+        question: the text.
+        answer: the text.
+        given: the normalised point that the question tells in numbers, or its box's middle; None where there is none.
+        place: the middle of what is to be looked at for the answer; None where that is several things or none.
+    """
+
+    question: str
+    answer: str
+    given: Spot | None = None
+    place: Spot | None = None
+
+
+def ask(scene: Scene, rng: np.random.Generator, count: int, mirrored: bool = False) -> list[Asked]:
     """Some questions about a scene and their answers.
 
     Args:
@@ -43,13 +60,19 @@ def ask(scene: Scene, rng: np.random.Generator, count: int, mirrored: bool = Fal
         mirrored: whether the picture is shown turned left to right.
     """
 
+    def shown(at: Spot) -> Spot:
+        return (1 - at[0] if mirrored else at[0]), at[1]
+
     def box(sides: Box) -> str:
         left, top, right, bottom = sides
         turned = (1 - right, top, 1 - left, bottom) if mirrored else sides
         return json.dumps({"bbox_2d": [whole(side) for side in turned]})
 
-    def point(at: tuple[float, float]) -> list[int]:
-        return [whole(1 - at[0] if mirrored else at[0]), whole(at[1])]
+    def middle(sides: Box) -> Spot:
+        return shown(((sides[0] + sides[2]) / 2, (sides[1] + sides[3]) / 2))
+
+    def point(at: Spot) -> list[int]:
+        return [whole(side) for side in shown(at)]
 
     def thing() -> Thing:
         return scene.things[rng.integers(len(scene.things))]
@@ -57,65 +80,72 @@ def ask(scene: Scene, rng: np.random.Generator, count: int, mirrored: bool = Fal
     def person() -> Person:
         return scene.people[rng.integers(len(scene.people))]
 
-    def pointed() -> tuple[str, str]:
+    def pointed() -> Asked:
         chosen = thing()
-        return POINT.format(name=named(chosen)), json.dumps({"point_2d": point(chosen.centre)})
+        answer = json.dumps({"point_2d": point(chosen.centre)})
+        return Asked(POINT.format(name=named(chosen)), answer, place=shown(chosen.centre))
 
-    def located() -> tuple[str, str]:
+    def located() -> Asked:
         chosen = thing()
-        return BOX.format(name=chosen.category), box(chosen.box)
+        return Asked(BOX.format(name=chosen.category), box(chosen.box), place=shown(chosen.centre))
 
-    def recognised() -> tuple[str, str]:
+    def recognised() -> Asked:
         chosen = thing()
-        return AT.format(point=json.dumps(point(chosen.centre))), named(chosen)
+        at = shown(chosen.centre)
+        return Asked(AT.format(point=json.dumps(point(chosen.centre))), named(chosen), at, at)
 
-    def present() -> tuple[str, str]:
+    def present() -> Asked:
         there = {each.category for each in scene.things}
         if rng.random() < 0.5:
-            return THERE.format(name=thing().category), "yes"
+            chosen = thing()
+            return Asked(THERE.format(name=chosen.category), "yes", place=shown(chosen.centre))
         absent = [name for name in CATEGORIES if name not in there]
-        return THERE.format(name=absent[rng.integers(len(absent))]), "no"
+        return Asked(THERE.format(name=absent[rng.integers(len(absent))]), "no")
 
-    def standing_out() -> tuple[str, str]:
+    def standing_out() -> Asked:
         chosen = scene.find(scene.salient)
-        return (SALIENT, named(chosen)) if rng.random() < 0.5 else (SALIENT_BOX, box(chosen.box))
+        question, answer = (SALIENT, named(chosen)) if rng.random() < 0.5 else (SALIENT_BOX, box(chosen.box))
+        return Asked(question, answer, place=shown(chosen.centre))
 
-    def headed() -> tuple[str, str]:
+    def headed() -> Asked:
         chosen = person()
-        return HEAD.format(name=chosen.clothes), box(chosen.head)
+        return Asked(HEAD.format(name=chosen.clothes), box(chosen.head), place=middle(chosen.head))
 
-    def all_heads() -> tuple[str, str]:
+    def all_heads() -> Asked:
         order = sorted((box(each.head) for each in scene.people), key=lambda text: json.loads(text)["bbox_2d"])
-        return HEADS, f"[{', '.join(order)}]"
+        return Asked(HEADS, f"[{', '.join(order)}]")
 
-    def dressed() -> tuple[str, str]:
+    def dressed() -> Asked:
         chosen = person()
-        return WEARS.format(box=box(chosen.head)), chosen.clothes
+        question = WEARS.format(box=box(chosen.head))
+        return Asked(question, chosen.clothes, middle(chosen.head), middle(chosen.body))
 
     def seen_from(observer: Person, other: Thing) -> tuple[int, float]:
         """The sector another thing is in, and how far off it is."""
-        start, end = [(1 - x if mirrored else x, y) for x, y in (observer.eye, other.centre)]
+        start, end = shown(observer.eye), shown(other.centre)
         away = math.hypot((end[0] - start[0]) * scene.aspect, end[1] - start[1])
         return sector(start, end, (round(1000 * scene.aspect), 1000)), away
 
-    def directed() -> tuple[str, str]:
+    def directed() -> Asked:
         chosen, observer = thing(), person()
         way, _ = seen_from(observer, chosen)
-        return DIRECTION.format(name=named(chosen), box=box(observer.head)), DIRECTIONS[way]
+        question = DIRECTION.format(name=named(chosen), box=box(observer.head))
+        return Asked(question, DIRECTIONS[way], middle(observer.head), shown(chosen.centre))
 
-    def nearest() -> tuple[str, str]:
+    def nearest() -> Asked:
         observer = person()
         way, _ = seen_from(observer, thing())
         there = [other for other in scene.things if seen_from(observer, other)[0] == way]
         chosen = min(there, key=lambda other: seen_from(observer, other)[1])
         blanks = {"direction": DIRECTIONS[way], "box": box(observer.head)}
+        question, answer = NEAREST_POINT, json.dumps({"point_2d": point(chosen.centre)})
         if rng.random() < 0.5:
-            return NEAREST.format(**blanks), named(chosen)
-        return NEAREST_POINT.format(**blanks), json.dumps({"point_2d": point(chosen.centre)})
+            question, answer = NEAREST, named(chosen)
+        return Asked(question.format(**blanks), answer, middle(observer.head), shown(chosen.centre))
 
-    about_things: list[Callable[[], tuple[str, str]]] = [pointed, located, recognised, present]
-    about_people: list[Callable[[], tuple[str, str]]] = [headed, all_heads, dressed, directed, nearest]
-    kinds = [lambda: (PLACE, scene.backdrop.kind), *about_things * 2 * bool(scene.things)]
+    about_things: list[Callable[[], Asked]] = [pointed, located, recognised, present]
+    about_people: list[Callable[[], Asked]] = [headed, all_heads, dressed, directed, nearest]
+    kinds = [lambda: Asked(PLACE, scene.backdrop.kind), *about_things * 2 * bool(scene.things)]
     kinds += [standing_out] * bool(scene.things) + about_people * bool(scene.people and scene.things)
     return [kinds[rng.integers(len(kinds))]() for _ in range(count)]
 
