@@ -84,7 +84,7 @@ TINY: Recipe = _ours(
     model__head_weights="embedded",
     model__head_size=64,
     model__decoder_width=64,
-    model__tuning="full",
+    model__tuning="language",
     model__optimizer="muon",
     model__lr=2e-3,
     model__lr_heads=2e-3,
@@ -106,8 +106,8 @@ class OmniGF(Method):
         compute_dtype: of the frozen weights; what learns is float32.
         branches: ``both`` (the paper's), or a row of its ablation (section 4.5) with one of them.
         head_tokens: whether heads get into the prompt as embeddings.
-        tuning: of the language model: ``lora``; ``full`` fine-tuning of everything; ``none``, which with ``language``
-            alone and without head tokens is the zero-shot row.
+        tuning: ``lora`` of the language model; ``language``, all of it; ``full``, the image encoder too; ``none``,
+            which with ``branches`` ``language`` and without head tokens is the zero-shot row.
         rank: r of LoRA.
         alpha: its updates are scaled by alpha / r.
         dropout: of what goes into them.

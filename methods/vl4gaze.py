@@ -66,7 +66,8 @@ class VL4Gaze(Method):
         backbone: ``tiny``, a folder with a Qwen3-VL as ``save_pretrained`` writes it, or a model's id on the hub.
         backbone_weights: ``pretrained``, ``random`` or a file.
         compute_dtype: of the frozen weights; what learns is float32.
-        tuning: of the language model: ``lora``; ``full`` fine-tuning of everything; ``none``, the zero-shot row.
+        tuning: ``lora`` of the language model; ``language``, all of it; ``full``, the image encoder too; ``none``, the
+            zero-shot row.
         rank: r of LoRA.
         alpha: its updates are scaled by alpha / r.
         dropout: of what goes into them.

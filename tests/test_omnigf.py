@@ -453,7 +453,7 @@ def test_rows_of_the_ablation(title):
             assert point == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("tuning", ["lora", "full"])
+@pytest.mark.parametrize("tuning", ["lora", "language", "full"])
 def test_gradients_reach_what_learns_and_nothing_else(tuning):
     model = method(tuning=tuning, social=True, rank=4, hidden_share=0.0, checkpointing=tuning == "lora").train()
     with torch.no_grad():
@@ -826,7 +826,7 @@ def test_recipes(dataset, backbone):
     assert model["social"] == (dataset == "vsgaze")
     assert values["loader"]["people"] == ("all" if dataset == "vsgaze" else "labelled")
     if backbone:
-        assert (model["tuning"], model["optimizer"], values["init"]) == ("full", "muon", None)
+        assert (model["tuning"], model["optimizer"], values["init"]) == ("language", "muon", None)
     else:
         assert (model["backbone"], model["tuning"], model["image_size"]) == ("Qwen/Qwen3-VL-4B-Instruct", "lora", 448)
         assert (values["loader"]["batch_size"], values["trainer"]["accumulate_grad_batches"]) == (8, 2)

@@ -32,7 +32,7 @@ from gazebench.questions.geometry import LARGEST
 from gazebench.vlm.tiny import LABELS, TinySize, build, validate
 from gazebench.weights import misfits, read_weights
 
-Tuning = Literal["lora", "full", "none"]
+Tuning = Literal["lora", "language", "full", "none"]
 LORA_TARGETS: Final = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
 TINY_SIZE: Final = TinySize(patch=8, positions=20, vision_width=128, vision_layers=4)
 """Image tokens of 16 pixels, so that a picture of 160 has 10 x 10 of them; 2.8 million parameters."""
@@ -97,9 +97,12 @@ class GazeVLM(nn.Module):
         self.requires_grad_(False)
 
     def tune(self, tuning: Tuning, rank: int, alpha: int, dropout: float) -> None:
-        """Chooses what learns: low-rank updates of all projections of the language model, everything, or nothing."""
+        """Chooses what learns: low-rank updates of the language model, all of it, everything, or nothing."""
         if tuning == "full":
             self.requires_grad_()
+        elif tuning == "language":  # all but the image encoder
+            for part in (self.model.model.language_model, self.model.lm_head):
+                part.requires_grad_()
         elif tuning == "lora":
             adapter = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=LORA_TARGETS)
             inject_adapter_in_model(adapter, self.model)
