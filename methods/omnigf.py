@@ -29,6 +29,8 @@ from gazebench.types import IN_FRAME, OUT_OF_FRAME, SOCIAL, Batch, Prediction, T
 from gazebench.weights import misfits, read_weights
 
 Branches = Literal["language", "gaze", "both"]
+HEAD_ENCODER_SHARE = 0.1
+"""Of the heads' learning rate: the encoder knows gaze before it starts."""
 
 _UNSAID = "the paper does not say; "
 
@@ -133,7 +135,7 @@ class OmniGF(Method):
         social_weight: of the pairs' losses.
         optimizer: ``adamw``, or ``muon`` for the language model's matrices beside it.
         lr: learning rate of the language model.
-        lr_heads: of the head encoder and the gaze branch.
+        lr_heads: of the gaze branch; the head encoder, which knows gaze already, learns at a tenth of it.
         lr_muon: of the matrices with ``muon``.
         weight_decay: of all.
         augment: crop, flip and jitter head boxes in training.
@@ -436,8 +438,9 @@ class OmniGF(Method):
     def optimizer(self) -> tuple[torch.optim.Optimizer, Any]:
         """AdamW, where asked for with Muon, under a warm-up and a cosine (section 4.3)."""
         language = trainable(self.vlm)
-        heads = [p for module in (self.head_encoder, self.branch) if module is not None for p in trainable(module)]
-        groups: list[dict[str, Any]] = [{"params": language, "lr": self.lr}, {"params": heads, "lr": self.lr_heads}]
+        groups: list[dict[str, Any]] = [{"params": language, "lr": self.lr}]
+        for module, share in ((self.branch, 1.0), (self.head_encoder, HEAD_ENCODER_SHARE)):
+            groups += [{"params": trainable(module), "lr": share * self.lr_heads}] if module is not None else []
         optimizer: torch.optim.Optimizer
         if self.optimizer_name == "muon":
             big = matrices(self.vlm)

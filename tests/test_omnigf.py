@@ -474,6 +474,7 @@ def test_gradients_reach_what_learns_and_nothing_else(tuning):
         adapted = {name for name in learning if name.startswith("vlm.")}
         assert all("language_model" in name and "lora_" in name for name in adapted)
         assert len(adapted) == 2 * 7 * 4
+    assert any("visual" in name for name in learning) == (tuning == "full")
 
 
 def test_a_few_steps_lower_every_loss():

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import resnet18
 from torchvision.ops import roi_align
@@ -67,13 +68,18 @@ class HeadEncoder(nn.Module):
             self.net, width = SmallNet(), SmallNet.width
         if weights:
             self._load(SMALL_WEIGHTS if weights == "embedded" else Path(weights))
+        # Features of unit length under weights of one: a step of Adam then turns the embedding by a few per cent. Under
+        # small weights and long features the first steps would add the same to everybody, and drown what differs.
         self.project = nn.Linear(width, dim)
+        nn.init.normal_(self.project.weight)
+        nn.init.zeros_(self.project.bias)
         self.norm = nn.LayerNorm(dim)
         nn.init.constant_(self.norm.weight, scale)
 
     def forward(self, crops: Tensor) -> Tensor:
         """(P, 3, S, S) normalised crops -> (P, dim)."""
-        return self.norm(self.project(self.net(crops)))
+        features = self.net(crops)
+        return self.norm(self.project(F.layer_norm(features, features.shape[1:]) / features.shape[1] ** 0.5))
 
     def _load(self, file: Path) -> None:
         if not file.is_file():
