@@ -479,10 +479,10 @@ def test_gradients_reach_what_learns_and_nothing_else(tuning):
 
 def test_a_few_steps_lower_every_loss():
     model, some = method(optimizer="muon", lr=2e-3, lr_heads=2e-3).train(), batch((2, 2))
-    model.trainer = type("T", (), {"estimated_stepping_batches": 10})()
+    model.trainer = type("T", (), {"estimated_stepping_batches": 20})()
     optimizer, schedule = model.optimizer()
     seen = []
-    for _ in range(10):
+    for _ in range(20):
         losses = model.loss(model(some), some)
         optimizer.zero_grad()
         sum(losses.values()).backward()
