@@ -369,6 +369,17 @@ def page(filled: Sequence[Filled], figures: Sequence[str] = ()) -> str:
     return "\n".join([*lines, *(markdown(one) for one in filled), *figures]).rstrip("\n") + "\n"
 
 
+def tasks(boards: Path) -> list[str]:
+    """The sections of models by tasks: the pages that ``gazebench vqa table`` writes, one a dataset."""
+    sections = []
+    for path in sorted((boards / "vqa").glob("*/README.md")):
+        title, _, text = path.read_text(encoding="utf-8").partition("\n")
+        lines = [line for line in text.splitlines() if not line.startswith("<!--")]
+        body = "\n".join(lines).replace("](../../../", "](../../").replace("\n## ", "\n### ").strip()
+        sections.append(f"## The four tasks of VL4Gaze, in questions of ours: {title.removeprefix('# ')}\n\n{body}\n")
+    return sections
+
+
 # Running what is missing -----------------------------------------------------------------------------------------
 
 
@@ -459,6 +470,7 @@ def main(arguments: Sequence[str], places: Places) -> int:
     if not given.dataset and not given.tables:  # the whole page: GazeWorld fills the layouts it can
         for dataset, layouts in words.stand_ins.items():
             filled += [fill(published.table_of(known, name), words, places.boards, dataset) for name in layouts]
+        sections += tasks(places.boards)
     if given.check:
         path = out / "README.md"
         stale = not path.is_file() or path.read_text(encoding="utf-8") != page(filled, sections)

@@ -3,9 +3,11 @@
 import copy
 import json
 import re
+import shutil
 from decimal import Decimal
 from html import escape
 from io import StringIO
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -16,6 +18,8 @@ from gazebench.cli import main
 from gazebench.registry import load_dataset
 from gazebench.study.plan import read_plan
 from gazebench.study.store import Store
+
+ROOT = Path(__file__).resolve().parent.parent
 
 WORDS = published.vocabulary()
 TABLES = published.load()
@@ -236,6 +240,20 @@ def test_the_figures_of_the_paper_are_drawn():
     figures = published.figures()
     drawn = paper_figures.drawings(paper_figures.STUDIES, figures)
     assert {figure.id for figure in figures} == {name for one in drawn for name in one.figure.paper}
+
+
+def test_models_by_tasks_stand_on_the_same_page(tmp_path):
+    assert tables.tasks(tmp_path) == []
+    shutil.copytree(ROOT / "leaderboards" / "vqa", tmp_path / "vqa")
+    (section,) = tables.tasks(tmp_path)
+    first, *rest = section.splitlines()
+    assert first.startswith("## ")
+    assert first.endswith("Questions about GazeWorld")
+    table = [
+        line for line in (tmp_path / "vqa" / "gazeworld" / "README.md").read_text().splitlines() if line[:1] == "|"
+    ]
+    assert [line for line in rest if line[:1] == "|"] == table
+    assert (ROOT / "leaderboards" / "tables" / re.findall(r"\]\((.+?)\)", section)[0]).resolve().is_file()
 
 
 def test_the_command(tmp_path, capsys):
