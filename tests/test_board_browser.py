@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -32,25 +33,25 @@ def browser():
         started.close()
 
 
+def committed() -> list[dict]:
+    """The records of GazeWorld that git knows (all there are, where there is no git); not those of runs made here."""
+    folder = ROOT / "leaderboards" / "gazeworld"
+    listed = subprocess.run(["git", "ls-files", "*.json"], cwd=folder, capture_output=True, text=True, check=False)
+    paths = [folder / name for name in listed.stdout.split()] or sorted(folder.glob("*.json"))
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(paths)]
+
+
 def titles(trained: int = 0) -> int:
     """Rows of the committed records that trained so many parameters: the seeds of one code of a method are one."""
-    texts = (path.read_text(encoding="utf-8") for path in (ROOT / "leaderboards" / "gazeworld").glob("*.json"))
-    records = [json.loads(text) for text in texts]
-    return len(
-        {
-            (record["method"]["title"], record["method"].get("source"))
-            for record in records
-            if record["parameters"]["trained"] >= trained
-        }
-    )
+    records = [record for record in committed() if record["parameters"]["trained"] >= trained]
+    return len({(record["method"]["title"], record["method"].get("source")) for record in records})
 
 
 @pytest.fixture(scope="module")
 def boards(tmp_path_factory):
     """The committed records, two of them with intervals, a smoke run better than all, and one of another family."""
     folder = tmp_path_factory.mktemp("browser")
-    for path in sorted((ROOT / "leaderboards" / "gazeworld").glob("*.json")):
-        record = json.loads(path.read_text(encoding="utf-8"))
+    for record in committed():
         if record["method"]["name"] == "gazelle":
             for subsets in record["metrics"].values():
                 for score in subsets.values():
