@@ -30,7 +30,7 @@ from gazebench.weights import misfits, read_weights
 
 Branches = Literal["language", "gaze", "both"]
 HEAD_ENCODER_SHARE = 0.1
-"""Of the heads' learning rate: the encoder knows gaze before it starts."""
+"""Of the heads' learning rate, for an encoder that starts from weights and so knows gaze already."""
 
 _UNSAID = "the paper does not say; "
 
@@ -135,7 +135,7 @@ class OmniGF(Method):
         social_weight: of the pairs' losses.
         optimizer: ``adamw``, or ``muon`` for the language model's matrices beside it.
         lr: learning rate of the language model.
-        lr_heads: of the gaze branch; the head encoder, which knows gaze already, learns at a tenth of it.
+        lr_heads: of the gaze branch and the head encoder; an encoder that starts from weights learns at a tenth of it.
         lr_muon: of the matrices with ``muon``.
         weight_decay: of all.
         augment: crop, flip and jitter head boxes in training.
@@ -439,7 +439,8 @@ class OmniGF(Method):
         """AdamW, where asked for with Muon, under a warm-up and a cosine (section 4.3)."""
         language = trainable(self.vlm)
         groups: list[dict[str, Any]] = [{"params": language, "lr": self.lr}]
-        for module, share in ((self.branch, 1.0), (self.head_encoder, HEAD_ENCODER_SHARE)):
+        encoder_share = HEAD_ENCODER_SHARE if self.head_weights else 1.0
+        for module, share in ((self.branch, 1.0), (self.head_encoder, encoder_share)):
             groups += [{"params": trainable(module), "lr": share * self.lr_heads}] if module is not None else []
         optimizer: torch.optim.Optimizer
         if self.optimizer_name == "muon":
