@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,6 +27,8 @@ FORMAT = """One row a person. CSV, Parquet or JSON lines, with the columns
   label                optional; the name of the category looked at, empty for no answer (which is wrong)
   lah, laeo, sa        optional; a JSON object with a probability for everybody else of the picture, by person_id: that
                        this person looks at the other one's head, that they look at each other, at the same thing
+  answers              optional; a JSON object with the answer to every question about this person, by the question's id
+                       (`gazebench vqa build` lists the questions)
   heatmap              optional; the raw map, row by row (a list, or little-endian float32 bytes in Parquet)
   heatmap_h, heatmap_w its height and width
 Metrics a file has no column for are absent from its result (AUC needs the raw heatmap)."""
@@ -183,7 +185,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path}: cannot be read ({error}). Predictions are\n{FORMAT}") from error
-    alone = {"heatmap", "label", *SOCIAL}
+    alone = {"heatmap", "label", "answers", *SOCIAL}
     if "person_id" not in frame or not ({"x", "y"} <= set(frame.columns) or alone & set(frame.columns)):
         raise DataError(f"{path}: columns are {', '.join(map(str, frame.columns))}. Predictions are\n{FORMAT}")
     frame["person_id"] = frame["person_id"].astype(str)
@@ -211,28 +213,42 @@ def read_predictions(path: Path) -> pd.DataFrame:
     if "heatmap" in frame:
         maps = [_map(path, row, record) for row, record in enumerate(frame.to_dict("records"), start=1)]
         frame["heatmap"] = pd.Series(maps, index=frame.index, dtype=object)
-    for name in SOCIAL:
+    kinds: dict[str, Callable[[Any], float | str]] = {**dict.fromkeys(SOCIAL, _probability), "answers": _text}
+    for name, kind in kinds.items():
         if name in frame:
-            said = [_others(path, row, name, cell) for row, cell in enumerate(frame[name].tolist(), start=1)]
+            said = [_named(path, row, name, cell, kind) for row, cell in enumerate(frame[name].tolist(), start=1)]
             frame[name] = pd.Series(said, index=frame.index, dtype=object)
     return frame.set_index("person_id")
 
 
-def _others(path: Path, row: int, name: str, cell: Any) -> dict[str, float] | None:
-    """The scores of one person's pairs by the other one's id; None where there are none."""
+def _named(path: Path, row: int, name: str, cell: Any, kind: Callable[[Any], float | str]) -> dict[str, Any] | None:
+    """What one row says by id, of the others in the picture or of questions; None where it says nothing."""
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return None
     try:
         said = json.loads(cell) if isinstance(cell, str) else cell
-        scores = {str(person): float(score) for person, score in said.items()}
+        items = [(str(each), value) for each, value in said.items()]
     except (AttributeError, TypeError, ValueError) as error:
-        raise DataError(
-            f"{path}:{row}: {name} is {str(cell)[:60]!r}, not a JSON object of ids and probabilities ({error})"
-        ) from error
-    wrong = [person for person, score in scores.items() if not 0 <= score <= 1]
-    if wrong:
-        raise DataError(f"{path}:{row}: {name} of {wrong[0]!r} is {scores[wrong[0]]}, not a probability in [0, 1]")
-    return scores
+        raise DataError(f"{path}:{row}: {name} is {str(cell)[:60]!r}, not a JSON object by id ({error})") from error
+    found = {}
+    for each, value in items:
+        try:
+            found[each] = kind(value)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{path}:{row}: {name} of {each!r} is {value!r}, {error}") from error
+    return found
+
+
+def _probability(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError("not a probability in [0, 1]")
+    return float(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not a text")
+    return value
 
 
 def _map(path: Path, row: int, record: dict[Any, Any]) -> np.ndarray | None:
@@ -265,13 +281,15 @@ class Stored(Method):
             name: name in frame and bool(frame[name].notna().all())
             for name in ("x", "y", "inout", "heatmap", "used_annotation", "label", *SOCIAL)
         }
+        # Somebody about whom nothing is asked has none.
+        self.has["answers"] = "answers" in frame and bool(frame["answers"].notna().any())
         self.shapes = {heatmap.shape for heatmap in frame["heatmap"]} if self.has["heatmap"] else set()
         if len(self.shapes) > 1:
             raise DataError(f"{title}: all heatmaps must have one size, they have {sorted(self.shapes)}")
 
     def preprocess(self) -> Preprocess:
-        """Nothing is looked at."""
-        return Preprocess()
+        """Nothing is looked at; questions are asked where there are answers."""
+        return Preprocess(questions=self.has["answers"])
 
     def covered(self, records: Records) -> tuple[Records, list[str]]:
         """The records the file speaks of, and the people it leaves out.
@@ -304,8 +322,26 @@ class Stored(Method):
                 else None
             ),
             extra=({"label": rows["label"].tolist()} if self.has["label"] else {})
-            | {name: self._scores(name, batch, rows[name].tolist()) for name in SOCIAL if self.has[name]},
+            | {name: self._scores(name, batch, rows[name].tolist()) for name in SOCIAL if self.has[name]}
+            | ({"answers": self._answers(batch, rows["answers"].tolist())} if self.has["answers"] else {}),
         )
+
+    def _answers(self, batch: Batch, said: list[dict[str, str] | None]) -> list[str]:
+        """The answers to the questions of a batch.
+
+        Raises:
+            DataError: the file says nothing of a question.
+        """
+        found = []
+        for question in batch.questions:
+            answer = (said[question.person] or {}).get(question.id)
+            if answer is None:
+                raise DataError(
+                    f"{self.title}: answers of {batch.person_ids[question.person]!r} lack question {question.id!r}: "
+                    f'{question.text!r}; give "" for no answer, or leave the column out to score points alone'
+                )
+            found.append(answer)
+        return found
 
     def _scores(self, name: str, batch: Batch, said: list[dict[str, float]]) -> torch.Tensor:
         """(N,) float64 the scores of the pairs of a batch.

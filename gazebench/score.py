@@ -47,6 +47,9 @@ def score(path: Path, data: str, options: Sequence[str], places: Places) -> tupl
             f"{path}: {len(left_out):,} of {len(left_out) + records.people:,} people have no prediction "
             f"(first: {names}); add them, or give --partial for a result that is marked incomplete"
         )
+    answered = stored.has["answers"]
+    if left_out:  # half of a split's questions hang on who else is in it
+        stored.has["answers"] = False
     evaluator = Evaluator(dataset.protocol)
     samples = ImageSamples(
         dataset, records, stored.preprocess(), augment=False, sees_images=False, bad_images="error", seed=0
@@ -58,6 +61,8 @@ def score(path: Path, data: str, options: Sequence[str], places: Places) -> tupl
     reasons = ["scored from a file: what made it is not known to the suite"]
     if left_out:
         reasons.append(f"{len(left_out):,} people have no prediction")
+        if answered:
+            reasons.append("answers were not scored: the questions are those about everybody of the split")
     if not identity["complete"]:
         reasons.append("the data are not the official set")
     reasons += subsets.defects(identity["subsets"])

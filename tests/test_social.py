@@ -514,9 +514,9 @@ def test_stored_scores_of_pairs_score_as_the_run_did(tmp_path):
 @pytest.mark.parametrize(
     ("cell", "message"),
     [
-        ("{", "lah is '{', not a JSON object of ids and probabilities"),
+        ("{", "lah is '{', not a JSON object by id"),
         ("[1]", "not a JSON object"),
-        ('{"b": "much"}', "not a JSON object"),
+        ('{"b": "much"}', "lah of 'b' is 'much', not a probability"),
         ('{"b": 1.5}', "lah of 'b' is 1.5, not a probability"),
         ('{"b": NaN}', "lah of 'b' is nan, not a probability"),
     ],

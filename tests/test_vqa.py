@@ -16,6 +16,7 @@ from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_sc
 from torchmetrics.functional.text import bleu_score
 
 from gazebench.bench import Places
+from gazebench.cli import main
 from gazebench.datamodule import ImageSamples, collate
 from gazebench.evaluation import Evaluator
 from gazebench.metrics import vqa as metrics
@@ -473,6 +474,51 @@ def test_the_evaluator_scores_answers_of_any_method(world):
     with pytest.raises(ValueError, match="one each"):
         evaluator.update(Prediction(extra={"answers": ["x"]}), batch)
     assert world.protocol.describe()["questions"]["id"] == "gazebench-vqa-v1"
+
+
+def test_stored_answers_are_scored_again_and_bad_ones_explained(world, folder, tmp_path, capsys):
+    said = {str(person): {} for person in world.records("test").person_id}
+    for row in files.read(folder / "test.jsonl"):
+        said[row.person][row.question.id] = row.truth.answer
+
+    def scored(name, people, *more):
+        file = tmp_path / f"{name}.jsonl"
+        file.write_text("".join(json.dumps({"person_id": p, "answers": own}) + "\n" for p, own in people.items()))
+        capsys.readouterr()
+        done = main(["score", str(file), "gazeworld", *SIZES, *more, f"--boards={tmp_path}", f"--runs={tmp_path}"])
+        found = list((tmp_path / "gazeworld").glob(f"{name}-*.json")) if not done else []
+        return json.loads(found[0].read_text()) if found else capsys.readouterr().err
+
+    truth = scored("truth", said)
+    assert truth["metrics"]["vqa_overall"]["all"]["value"] == 1
+    assert truth["metrics"]["vqa_parsed"]["all"]["count"] == sum(map(len, said.values()))
+    assert "avg_l2" not in truth["metrics"]
+    mute = scored("mute", {person: dict.fromkeys(own, "") for person, own in said.items()})
+    assert mute["metrics"]["vqa_overall"]["all"]["value"] == 0
+    person, own = next((person, own) for person, own in said.items() if own)
+    gone = next(iter(own))
+    lacking = scored("lacking", {**said, person: {name: text for name, text in own.items() if name != gone}})
+    assert f"answers of '{person}' lack question '{gone}'" in lacking
+    assert "lacking.jsonl" in lacking
+    numbers = scored("numbers", {**said, person: {**own, gone: 5}})
+    row = 1 + list(said).index(person)
+    assert f"numbers.jsonl:{row}: answers of '{gone}' is 5, not a text" in numbers
+    # Who is left out changes what is asked of the others.
+    few = dict(list(said.items())[1:])
+    assert "no prediction" in scored("few", few)
+
+
+def test_answers_of_a_part_of_the_people_are_not_scored(world, tmp_path):
+    people = [str(person) for person in world.records("test").person_id][1:]
+    rows = [{"person_id": person, "x": 0.5, "y": 0.5, "answers": {}} for person in people]
+    file = tmp_path / "part.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = ["--partial", *SIZES, f"--boards={tmp_path}", f"--runs={tmp_path}"]
+    assert main(["score", str(file), "gazeworld", *options]) == 0
+    record = json.loads(next((tmp_path / "gazeworld").glob("part-*.json")).read_text())
+    assert "avg_l2" in record["metrics"]
+    assert not any(name.startswith("vqa") for name in record["metrics"])
+    assert any("answers were not scored" in reason for reason in record["status"]["reasons"])
 
 
 # Models that describe and judge ---------------------------------------------------------------------------------------
