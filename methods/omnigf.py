@@ -476,12 +476,11 @@ class OmniGF(Method):
 
     def weights_identity(self) -> dict[str, Any]:
         """Which Qwen3-VL, and whose weights it and the head encoder started from."""
-        head = None if self.head_encoder is None else Path(self.head_weights).name or "random"
         return {
             "grade": self.vlm.grade(self.tuning),
             "name": self.vlm.identity["name"],
             "backbone": self.vlm.identity,
-            "head_encoder": head,
+            "head_encoder": None if self.head_encoder is None else self.head_encoder.identity,
         }
 
 

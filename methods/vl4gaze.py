@@ -47,9 +47,10 @@ TINY: Recipe = _ours(
     model__backbone_weights="pretrained",
     model__compute_dtype="float32",
     model__image_size=160,
-    model__tuning="full",
+    model__tuning="language",
     model__optimizer="muon",
-    model__lr=2e-3,
+    model__lr=1.2e-3,
+    model__lr_muon=0.012,
     model__questions_limit=8,
     loader__batch_size=20,
 )
@@ -130,7 +131,7 @@ class VL4Gaze(Method):
         "gazeworld": {
             **FULL,
             **_ours("the embedded world runs on two CPU cores", model__backbone="tiny", model__augment=False),
-            **_ours("one pass takes a CPU core some ten minutes", trainer__max_epochs=1),
+            **_ours("one pass takes a CPU core some six minutes", trainer__max_epochs=1),
         },
     }
 

@@ -3,10 +3,10 @@
 It stands in for a foundation model: it learns to ground words in pictures and is taught nothing about gaze. It answers
 the questions of ``gazebench.nn.grounding``, several to a picture that is read once for all of them. Through layers that
 are thrown away, the states of its image tokens tell what can be seen in them and where the parts of a face are, the
-state that begins an answer points at the image token that the answer is about, and the state that ends a question at
-the place it tells in numbers; by the text alone words find their way into pictures too, but not in minutes. No answer
-depends on where eyes point, and before a scene is drawn its people swap poses with those of other scenes, so that no
-gaze in the pictures has anything to do with what is around it.
+state that begins an answer points at the image token that the answer is about and tells the thing's category and
+colour, and the state that ends a question points at the place it tells in numbers; by the text alone words find their
+way into pictures too, but not in minutes. No answer depends on where eyes point, and before a scene is drawn its people
+swap poses with those of other scenes, so that no gaze in the pictures has anything to do with what is around it.
 
 Writes the weights (float16, names as in transformers) and, beside them, a card that tells how they were made.
 """
@@ -37,11 +37,12 @@ from gazebench.nn.optimizers import MuonAdamW, matrices
 from gazebench.nn.vlm_dialogue import Dialogue
 from gazebench.nn.vlm_rows import IGNORED, Rows
 from gazebench.questions.reading import read
-from gazebench.world import WORLD_VERSION, Scene
+from gazebench.world import CATEGORIES, WORLD_VERSION, Scene
 from gazebench.world.patches import CLASSES, COLOUR_WORDS, FACE, HEAD, Patches, gather
 
-SCRIPT_VERSION = 2
+SCRIPT_VERSION = 3
 SIZE = 160
+NAMES = tuple(CATEGORIES)
 PLAIN = "You are a helpful assistant."
 
 
@@ -50,7 +51,8 @@ class Lesson:
     """A batch: pictures, what is true of their image tokens (N of each), and conversations about them.
 
     ``row`` and ``column`` (M,) are of the states that point at something, ``spot`` (M, 2) is where that is; those of
-    questions, ``given`` in number, come before those of answers.
+    questions, ``given`` in number, come before those of answers. Of the latter ``name`` is the index of the thing's
+    category and ``tint`` that of its colour, -1 where the question tells them.
     """
 
     images: Tensor
@@ -64,6 +66,8 @@ class Lesson:
     column: Tensor
     spot: Tensor
     given: int
+    name: Tensor
+    tint: Tensor
 
 
 class School:
@@ -90,9 +94,9 @@ class School:
         rows = self.dialogue.packed([[(each.question, each.answer) for each in talk] for talk in talks])
         return Lesson(images, seen, place, colour, salient, face, rows, *self.pointers(rows, talks))
 
-    def pointers(self, rows: Rows, talks: list[list[Asked]]) -> tuple[Tensor, Tensor, Tensor, int]:
-        """The states that point, and where."""
-        given, answered = [], []
+    def pointers(self, rows: Rows, talks: list[list[Asked]]) -> tuple[Tensor, Tensor, Tensor, int, Tensor, Tensor]:
+        """The states that point, where, and at what."""
+        given, answered, things = [], [], []
         number = 0
         for row, talk in enumerate(talks):
             for asked in talk:
@@ -101,9 +105,13 @@ class School:
                     given.append((row, begin - len(self.dialogue.rest), asked.given))
                 if asked.place is not None:
                     answered.append((row, begin, asked.place))
+                    thing = asked.thing
+                    known = (NAMES.index(thing.category), COLOUR_WORDS.index(thing.colour)) if thing else (-1, -1)
+                    things.append(known)
                 number += 1
-        row, column, spot = zip(*given, *answered, strict=True)
-        return torch.tensor(row), torch.tensor(column), torch.tensor(spot), len(given)
+        row, column, spot = map(torch.tensor, zip(*given, *answered, strict=True))
+        name, tint = torch.tensor(things).T
+        return row, column, spot, len(given), name, tint
 
 
 class Pupil(nn.Module):
@@ -121,6 +129,8 @@ class Pupil(nn.Module):
         self.face = nn.Sequential(nn.LayerNorm(vlm.dim), nn.Linear(vlm.dim, 3 * len(FACE)))
         self.points = nn.ModuleList(nn.Linear(vlm.dim, vlm.dim) for _ in range(2))  # questions, answers
         self.pointed = nn.Linear(vlm.dim, vlm.dim)
+        self.name = nn.Linear(vlm.dim, len(NAMES))
+        self.tint = nn.Linear(vlm.dim, len(COLOUR_WORDS))
 
     def forward(self, lesson: Lesson) -> tuple[dict[str, Tensor], Tensor]:
         """-> answers (B, N, ...) about image tokens, and the states of the rows."""
@@ -134,6 +144,7 @@ class Pupil(nn.Module):
         pointing = states[lesson.row, lesson.column].split([lesson.given, len(lesson.row) - lesson.given])
         query = torch.cat([points(part) for points, part in zip(self.points, pointing, strict=True)])
         answers["points"] = (query[:, None] * self.pointed(image)[lesson.row]).sum(2) / self.vlm.dim**0.5
+        answers |= {name: getattr(self, name)(pointing[1]) for name in ("name", "tint")}
         return answers, states
 
 
@@ -142,10 +153,13 @@ def losses(answers: dict[str, Tensor], states: Tensor, vlm: GazeVLM, lesson: Les
     place, colour, salient, face = lesson.place.float(), lesson.colour, lesson.salient, lesson.face.float()
     head, shown, coloured, thing = ~face[..., 0, 0].isnan(), ~place[..., 0].isnan(), colour >= 0, salient >= 0
     learnt = lesson.rows.learnt[:, 1:] != IGNORED
+    shows = lesson.name >= 0
     text = F.cross_entropy(vlm.logits(states[:, :-1][learnt]), lesson.rows.input_ids[:, 1:][learnt])
     return {
         "text": 2 * text,
         "points": 0.5 * F.cross_entropy(answers["points"], shares(lesson.spot, lesson.seen.shape[1])),
+        "name": 0.5 * F.cross_entropy(answers["name"][shows], lesson.name[shows]),
+        "tint": 0.2 * F.cross_entropy(answers["tint"][shows], lesson.tint[shows]),
         "seen": 8 * F.binary_cross_entropy_with_logits(answers["seen"], lesson.seen.float()),
         "place": 3 * F.smooth_l1_loss(answers["place"][shown], place[shown], beta=0.05),
         "colour": 0.2 * F.cross_entropy(answers["colour"][coloured], colour[coloured]),
@@ -167,13 +181,15 @@ def shares(spot: Tensor, tokens: int) -> Tensor:
 def score(pupil: Pupil, school: School) -> dict[str, float]:
     """What held-out pictures get right: mean AP of the classes per token, answers word by word, points and boxes."""
     pupil.eval()
-    seen, truth, right, found = [], [], [], []
+    seen, truth, right, found, knew = [], [], [], [], []
     for index in np.arange(len(school.scenes)).reshape(-1, 32):
         lesson = school.lesson(index, 6, mirrored=False)
         answers, states = pupil(lesson)
         seen.append(answers["seen"].sigmoid().flatten(0, 1))
         truth.append(lesson.seen.flatten(0, 1))
         found.append((answers["points"].argmax(1) == shares(lesson.spot, lesson.seen.shape[1]).argmax(1)).float())
+        shows = lesson.name >= 0
+        knew.append((answers["name"][shows].argmax(1) == lesson.name[shows]).float())
         learnt = lesson.rows.learnt[:, 1:] != IGNORED
         best = pupil.vlm.logits(states[:, :-1][learnt]).argmax(1)
         right.append((best == lesson.rows.input_ids[:, 1:][learnt]).float())
@@ -184,6 +200,7 @@ def score(pupil: Pupil, school: School) -> dict[str, float]:
         "head_ap": float(average_precision_score(labels[:, HEAD], logits[:, HEAD])),
         "tokens_right": float(torch.cat(right).mean()),
         "pointed_right": float(torch.cat(found).mean()),
+        "named_right": float(torch.cat(knew).mean()),
         "point_error": pointing(pupil.vlm, school),
     }
     pupil.train()
@@ -224,7 +241,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--scenes", type=int, default=9600)
     parser.add_argument("--batch", type=int, default=24)
-    parser.add_argument("--questions", type=int, default=4, help="about each picture")
+    parser.add_argument("--questions", type=int, default=8, help="about each picture")
     parser.add_argument("--muon", type=float, default=0.02, help="peak rate of matrices")
     parser.add_argument("--adamw", type=float, default=2e-3, help="peak rate of everything else")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)

@@ -115,7 +115,7 @@ def test_answers_are_true(scenes, mirrored):
     kinds = set()
     for number, scene in enumerate(scenes):
         things = {thing.category: thing for thing in scene.things}
-        for question, answer, given, place in ask(scene, np.random.default_rng(number), 60, mirrored):
+        for question, answer, given, place, shown in ask(scene, np.random.default_rng(number), 60, mirrored):
             told = [int(digits) for digits in re.findall(r"(?<!_)\d+", question)]
             assert (given is None) == (not told)
             if told:
@@ -127,6 +127,13 @@ def test_answers_are_true(scenes, mirrored):
                 left, top, right, bottom = box(things[answer.split(" ", 1)[1]].box)
                 assert left - 1 <= 999 * place[0] <= right + 1
                 assert top - 1 <= 999 * place[1] <= bottom + 1
+            told_by_sight = ("What is", "Point at what", "What stands", "Locate what")
+            assert (shown is not None) == question.startswith(told_by_sight)
+            if shown is not None:
+                assert things[shown.category] == shown
+                assert f" {shown.category}" not in question
+                assert place == ((1 - shown.centre[0] if mirrored else shown.centre[0]), shown.centre[1])
+                assert answer[0] == "{" or answer == f"{shown.colour} {shown.category}"
             kinds.add(question.split()[0] + question.split()[1])
             if found := re.fullmatch(r"Point at the (\w+) (.+)\.", question):
                 thing = things[found[2]]
@@ -214,6 +221,10 @@ def test_lessons_of_the_pretraining(scenes, monkeypatch):
     assert 0 < lesson.given < len(marks)
     assert all(mark.endswith("?") or mark.endswith(".") for mark in marks[: lesson.given])
     assert all(mark.endswith("<|im_start|>assistant\n") for mark in marks[lesson.given :])
+    assert len(lesson.name) == len(lesson.tint) == len(marks) - lesson.given
+    assert ((lesson.name >= 0) == (lesson.tint >= 0)).all()
+    by_sight = [re.search(r"(What is (at|near)|Point at what|stands? out)", m.rsplit("user", 1)[1]) for m in marks]
+    assert [int(index) >= 0 for index in lesson.name] == [found is not None for found in by_sight[lesson.given :]]
     shares = script.shares(lesson.spot, lesson.seen.shape[1])
     side = script.SIZE // vlm.cell
     centres = torch.stack(torch.meshgrid([(torch.arange(side) + 0.5) / side] * 2, indexing="xy"), 2).flatten(0, 1)

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from gazebench.config import resolve
+from gazebench.dataset import file_digest
 from gazebench.methods.omnigf import OmniGF, image_tokens
 from gazebench.nn import gaze_vlm
 from gazebench.nn.backbones import IMAGE_MEAN, IMAGE_STD, WeightsError
@@ -739,7 +740,8 @@ def test_shipped_weights_are_those_of_their_cards():
         assert file.stat().st_size < 6e6
     embedded = method(backbone_weights="pretrained", head_weights="embedded")
     assert embedded.weights_identity()["grade"] == "embedded"
-    assert embedded.weights_identity()["head_encoder"] == "embedded"
+    told = embedded.weights_identity()["head_encoder"]
+    assert told == {"net": "small", "weights": "embedded", "sha256": file_digest(SMALL_WEIGHTS)}
     stored = torch.load(SMALL_WEIGHTS)
     assert all(
         torch.equal(value, stored[name].float()) for name, value in embedded.head_encoder.net.state_dict().items()

@@ -1,5 +1,6 @@
 """The method: packed questions are as good as lone ones, what is learnt, what is written, and points out of text."""
 
+import importlib.util
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +11,14 @@ import torch
 from gazebench.config import resolve
 from gazebench.datamodule import ImageSamples, collate
 from gazebench.methods.vl4gaze import VL4Gaze, _title
+from gazebench.nn.gaze_vlm import load_vlm
 from gazebench.nn.vlm_dialogue import Dialogue, buckets
 from gazebench.nn.vlm_rows import IGNORED
 from gazebench.questions.reading import read
 from gazebench.registry import load_dataset
 from gazebench.study.plan import read_plan
 from gazebench.types import Batch
+from gazebench.vlm.local import LocalModel
 
 ROOT = Path(__file__).resolve().parent.parent
 WORLD = load_dataset("gazeworld")
@@ -214,8 +217,22 @@ def test_the_ablation_is_a_plan_that_resolves():
 def test_recipes_fit_their_backbone():
     tiny = resolve(["vl4gaze", "gazeworld"]).values
     assert tiny["model"]["backbone"] == "tiny"
-    assert tiny["model"]["tuning"] == "full"
+    assert tiny["model"]["tuning"] == "language"
     full = resolve(["vl4gaze", "vat"]).values
     assert full["model"]["backbone"].endswith("Qwen3-VL-4B-Instruct")
     assert full["model"]["tuning"] == "lora"
     assert full["loader"]["train_stride"] == 6
+
+
+def test_a_tuned_model_is_saved_for_other_programs(plain, tmp_path, capsys):
+    spec = importlib.util.spec_from_file_location("save_vlm", ROOT / "scripts" / "save_vlm.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    torch.save(plain.export(), tmp_path / "weights.pt")
+    script.main(["tiny", str(tmp_path / "model"), f"--weights={tmp_path / 'weights.pt'}"])
+    assert "weights sha256:" in capsys.readouterr().out
+    again = load_vlm(str(tmp_path / "model"))
+    own = plain.vlm.model.state_dict()
+    assert own.keys() == again.model.state_dict().keys()
+    assert all(torch.equal(value, own[name]) for name, value in again.model.state_dict().items())
+    assert LocalModel(tmp_path / "model").identity()["model"]  # what `gazebench vqa ask` asks takes it, too

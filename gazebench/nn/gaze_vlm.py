@@ -6,7 +6,6 @@ rotary positions and deepstack stay the model's own business (OmniGF, section 3.
 
 from __future__ import annotations
 
-import hashlib
 import random
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 from transformers.utils import logging as transformers_logging
 
+from gazebench.dataset import file_digest
 from gazebench.nn.backbones import ComputeDtype, WeightsError
 from gazebench.nn.gaze_language import GAZE_PAD, PROMPTS, Answer, answer_pieces, person_line
 from gazebench.nn.grounding import phrases
@@ -234,7 +234,8 @@ def load_vlm(name: str, weights: str | Path = "pretrained", dtype: ComputeDtype 
                 "--model.backbone_weights random"
             )
         model, processor, origin = _loaded(place, name, TINY_WEIGHTS if embedded else weights, dtype)
-        origin = {"weights": "embedded"} if embedded else origin
+        if embedded:
+            origin = {"weights": "embedded", "sha256": origin["weights"].removeprefix("sha256:")}
     identity = {"name": name if "/" not in name or not Path(name).exists() else Path(name).name, **origin}
     return GazeVLM(model, processor, identity)
 
@@ -263,12 +264,12 @@ def _loaded(place: str, name: str, weights: str | Path, dtype: ComputeDtype) -> 
         ) from error
     if file is not None:
         _fill_from(model, file)
-        return model, processor, {"weights": f"sha256:{_sha256(file)}"}
+        return model, processor, {"weights": f"sha256:{file_digest(file)}"}
     if weights == "random":
         return model, processor, {"weights": "random"}
     if Path(place).is_dir():
         shards = sorted(Path(place).glob("*.safetensors"))
-        return model, processor, {"weights": "sha256:" + "+".join(_sha256(shard) for shard in shards)}
+        return model, processor, {"weights": "sha256:" + "+".join(file_digest(shard) for shard in shards)}
     return model, processor, {"weights": "pretrained", "revision": str(getattr(config, "_commit_hash", None) or "")}
 
 
@@ -286,11 +287,6 @@ def _fill_from(model: nn.Module, file: Path) -> None:
     if found:
         raise WeightsError(f"the weights of {file.name} do not fit this Qwen3-VL: {found}")
     model.load_state_dict(state, strict=False)
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _built_tiny(folder: Path) -> Path:

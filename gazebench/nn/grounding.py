@@ -42,12 +42,14 @@ class Asked(NamedTuple):
         answer: the text.
         given: the normalised point that the question tells in numbers, or its box's middle; None where there is none.
         place: the middle of what is to be looked at for the answer; None where that is several things or none.
+        thing: that thing, where only the picture tells what it is; None where the question names it.
     """
 
     question: str
     answer: str
     given: Spot | None = None
     place: Spot | None = None
+    thing: Thing | None = None
 
 
 def ask(scene: Scene, rng: np.random.Generator, count: int, mirrored: bool = False) -> list[Asked]:
@@ -92,7 +94,7 @@ def ask(scene: Scene, rng: np.random.Generator, count: int, mirrored: bool = Fal
     def recognised() -> Asked:
         chosen = thing()
         at = shown(chosen.centre)
-        return Asked(AT.format(point=json.dumps(point(chosen.centre))), named(chosen), at, at)
+        return Asked(AT.format(point=json.dumps(point(chosen.centre))), named(chosen), at, at, chosen)
 
     def present() -> Asked:
         there = {each.category for each in scene.things}
@@ -105,7 +107,7 @@ def ask(scene: Scene, rng: np.random.Generator, count: int, mirrored: bool = Fal
     def standing_out() -> Asked:
         chosen = scene.find(scene.salient)
         question, answer = (SALIENT, named(chosen)) if rng.random() < 0.5 else (SALIENT_BOX, box(chosen.box))
-        return Asked(question, answer, place=shown(chosen.centre))
+        return Asked(question, answer, place=shown(chosen.centre), thing=chosen)
 
     def headed() -> Asked:
         chosen = person()
@@ -141,13 +143,16 @@ def ask(scene: Scene, rng: np.random.Generator, count: int, mirrored: bool = Fal
         question, answer = NEAREST_POINT, json.dumps({"point_2d": point(chosen.centre)})
         if rng.random() < 0.5:
             question, answer = NEAREST, named(chosen)
-        return Asked(question.format(**blanks), answer, middle(observer.head), shown(chosen.centre))
+        return Asked(question.format(**blanks), answer, middle(observer.head), shown(chosen.centre), chosen)
 
-    about_things: list[Callable[[], Asked]] = [pointed, located, recognised, present]
-    about_people: list[Callable[[], Asked]] = [headed, all_heads, dressed, directed, nearest]
-    kinds = [lambda: Asked(PLACE, scene.backdrop.kind), *about_things * 2 * bool(scene.things)]
-    kinds += [standing_out] * bool(scene.things) + about_people * bool(scene.people and scene.things)
-    return [kinds[rng.integers(len(kinds))]() for _ in range(count)]
+    # How often each is asked: names are learnt slowest, and are most of what is asked about gaze.
+    kinds: dict[Callable[[], Asked], int] = {lambda: Asked(PLACE, scene.backdrop.kind): 1}
+    if scene.things:
+        kinds |= {pointed: 2, located: 2, recognised: 4, present: 1, standing_out: 3}
+    if scene.things and scene.people:
+        kinds |= {headed: 1, all_heads: 1, dressed: 1, directed: 2, nearest: 3}
+    drawn = [kind for kind, share in kinds.items() for _ in range(share)]
+    return [drawn[rng.integers(len(drawn))]() for _ in range(count)]
 
 
 def named(thing: Thing) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet18
 from torchvision.ops import roi_align
 
+from gazebench.dataset import file_digest
 from gazebench.nn.backbones import IMAGE_MEAN, IMAGE_STD, WeightsError
 from gazebench.weights import misfits, read_weights
 
@@ -54,6 +55,9 @@ class HeadEncoder(nn.Module):
         weights: a file for the network (the projection always starts afresh), "embedded" for those of ``small`` that
             come with the package, or "" for random ones.
 
+    Attributes:
+        identity: what a result has to say of the network.
+
     Raises:
         WeightsError: no such file, or it does not fit.
     """
@@ -66,8 +70,14 @@ class HeadEncoder(nn.Module):
             self.net.fc, width = nn.Identity(), 512
         else:
             self.net, width = SmallNet(), SmallNet.width
+        self.identity = {"net": net, "weights": "random"}
         if weights:
-            self._load(SMALL_WEIGHTS if weights == "embedded" else Path(weights))
+            file = SMALL_WEIGHTS if weights == "embedded" else Path(weights)
+            self._load(file)
+            digest = file_digest(file)
+            self.identity |= (
+                {"weights": "embedded", "sha256": digest} if weights == "embedded" else {"weights": f"sha256:{digest}"}
+            )
         # Features of unit length under weights of one: a step of Adam then turns the embedding by a few per cent. Under
         # small weights and long features the first steps would add the same to everybody, and drown what differs.
         self.project = nn.Linear(width, dim)
