@@ -31,11 +31,12 @@ from gazebench.vlm.local import LocalModel
 from gazebench.vlm.messages import Backend, Decoding, Failure, Picture, Reply, VLMError
 from gazebench.vlm.pictures import Encoding
 from gazebench.vlm.store import AnswerStore
-from gazebench.vqa import answerers, asking, command, files, judge, protocols, scoring
+from gazebench.vqa import answerers, asking, command, files, judge, protocols, scoring, table
 from gazebench.vqa.answerers import Examples, Majority, ModelAnswerer, Oracle, Random, Shuffled
 from gazebench.vqa.build import build
 from gazebench.vqa.describe import Describer, described, understood
 
+ROOT = Path(__file__).resolve().parent.parent
 WORLD = load_dataset("gazeworld")
 SIZES = ["--dataset.train=16", "--dataset.val=2", "--dataset.test=14"]
 
@@ -519,6 +520,19 @@ def test_answers_of_a_part_of_the_people_are_not_scored(world, tmp_path):
     assert "avg_l2" in record["metrics"]
     assert not any(name.startswith("vqa") for name in record["metrics"])
     assert any("answers were not scored" in reason for reason in record["status"]["reasons"])
+
+
+def test_runs_stand_by_what_they_learnt(tmp_path):
+    record = json.loads(next((ROOT / "leaderboards" / "gazeworld").glob("vl4gaze-*.json")).read_text())
+    kinds = {"zero-shot": (0, None), "trained": (9, None), "given": (0, {"file": "weights.pt"})}
+    (tmp_path / "gazeworld").mkdir()
+    for title, (learnt, initial) in kinds.items():
+        one = record | {"run": title, "method": record["method"] | {"name": title, "title": title}}
+        one["parameters"] = {"total": 9, "trained": learnt}
+        one["weights"] = record["weights"] | {"initial": initial}
+        (tmp_path / "gazeworld" / f"{title}-{title}.json").write_text(json.dumps(one))
+    modes = {row["model"].split(",")[0]: row["mode"] for row in table._records(tmp_path, "gazeworld")}
+    assert modes == {"zero-shot": "zero-shot", "trained": "trained", "given": "trained"}
 
 
 # Models that describe and judge ---------------------------------------------------------------------------------------

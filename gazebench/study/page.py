@@ -20,6 +20,9 @@ from gazebench.study.plan import Figure, Plan, Run, Table
 from gazebench.study.running import duration
 from gazebench.study.store import Store
 
+UNITS = {"person": "people", "pair": "pairs", "question": "questions"}
+"""What a metric counts, of several."""
+
 
 def texts(plan: Plan, store: Store) -> dict[str, str]:
     """``README.md`` and a CSV file a table, by file name."""
@@ -95,26 +98,26 @@ def _names(measured: Measured) -> str:
 
 def _table(measured: Measured, number: int, table: Table) -> str:
     columns, lines = measured.lines(table)
-    counts = {subset: _people(measured, table, subset) for subset in table.subsets}
-    people = ", ".join(f"{count:,} people {subset}" for subset, count in counts.items() if count)
+    counted = ", ".join(part for subset in table.subsets for part in _counted(measured, table, subset))
     note = " ".join(filter(None, [
         table.text.strip(),
-        f"Scored: {people}." if people else "",
+        f"Scored: {counted}." if counted else "",
         "Best mean bold" + (", second underlined." if len(lines) > 2 else "."),
         f"Full precision: [`table-{number}.csv`](table-{number}.csv).",
     ]))  # fmt: skip
     return f"## {table.title}\n\n{summary.markdown(table.labels, columns, lines)}\n\n{note}"
 
 
-def _people(measured: Measured, table: Table, subset: str) -> int:
-    """The most people any metric of the table counts on a subset."""
-    scores = [
-        entry["metrics"].get(metric, {}).get(subset, {"count": 0})["count"]
-        for row in table.rows
-        for entry in measured.of(row).values()
-        for metric in table.columns
-    ]
-    return max(scores, default=0)
+def _counted(measured: Measured, table: Table, subset: str) -> list[str]:
+    """Of people, pairs and questions the most that any metric of the table counts on a subset."""
+    most: dict[str, int] = {}
+    for metric in table.columns:
+        unit = measured.plan.protocol.use(metric).metric().unit
+        for row in table.rows:
+            for entry in measured.of(row).values():
+                count = entry["metrics"].get(metric, {}).get(subset, {"count": 0})["count"]
+                most[unit] = max(most.get(unit, 0), count)
+    return [f"{count:,} {UNITS[unit]} {subset}" for unit, count in most.items() if count]
 
 
 def _claims(measured: Measured) -> str:

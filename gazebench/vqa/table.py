@@ -159,7 +159,8 @@ def _records(boards: Path, dataset: str) -> list[dict[str, Any]]:
         metrics = {name: scores["all"] for name, scores in record["metrics"].items() if name.startswith("vqa_")}
         if "vqa_overall" not in metrics:
             continue
-        trained = record["parameters"]["trained"] > 0 or record["weights"].get("trained") is not None
+        # Weights that a run began with or made by learning; a run that learns nothing stores some, too.
+        trained = record["parameters"]["trained"] > 0 or record["weights"]["initial"] is not None
         found.append(
             {
                 "split": record["data"]["split"],
