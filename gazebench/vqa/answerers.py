@@ -83,7 +83,7 @@ class ModelAnswerer(Answerer):
         model = str(backend.identity()["model"]).rstrip("/").rsplit("/", 1)[-1]
         self.title = title or model
         shots = examples.shots if examples else 0
-        self.mode = f"in context, {shots} examples" if shots else "zero-shot"
+        self.mode = f"in context, {shots} example{'s' if shots > 1 else ''}" if shots else "zero-shot"
         slug = "".join(sign if sign.isalnum() or sign in "._-" else "-" for sign in self.title.lower())
         self.name = f"{slug}-{shots}-shot"
         self.place = {str(image): index for index, image in enumerate(records.images)}
