@@ -26,14 +26,14 @@ from gazebench import processes, results, subsets
 from gazebench.board import refresh
 from gazebench.config import Config, provenance
 from gazebench.datamodule import GazeDataModule
-from gazebench.dataset import GazeDataset, file_digest
+from gazebench.dataset import GazeDataset
 from gazebench.errors import UserError
 from gazebench.method import Method
 from gazebench.predictions import PredictionWriter, merge_parts
 from gazebench.registry import origin_of
 from gazebench.results import CHECKOUT, write_atomically
 from gazebench.types import DataError, sample_key
-from gazebench.weights import local_file, read_weights
+from gazebench.weights import file_digest, local_file, read_weights
 
 RUNS = (CHECKOUT or Path.cwd()) / "runs"
 BOARDS = (CHECKOUT or Path.cwd()) / "leaderboards"

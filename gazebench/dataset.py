@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -223,9 +222,3 @@ class GazeDataset(ABC):
             "complete": completeness.complete,
             "subsets": self._subsets.get(split),
         }
-
-
-def file_digest(path: Path) -> str:
-    """The sha256 of a file, in hex."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

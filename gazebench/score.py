@@ -13,12 +13,12 @@ from gazebench import results, subsets
 from gazebench.bench import Places
 from gazebench.board import refresh
 from gazebench.datamodule import ImageSamples, collate
-from gazebench.dataset import file_digest
 from gazebench.dataset_tools import built
 from gazebench.evaluation import Evaluator
 from gazebench.predictions import Stored, read_predictions
 from gazebench.registry import name_of
 from gazebench.types import DataError
+from gazebench.weights import file_digest
 
 
 def score(path: Path, data: str, options: Sequence[str], places: Places) -> tuple[dict[str, Any], Path]:

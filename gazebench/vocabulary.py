@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from gazebench.annotation_cache import cache_folder, write_arrays
 from gazebench.types import DataError
+from gazebench.weights import file_digest
 
 TEMPLATE = "a photo of {}"
 CHUNK = 256
@@ -123,8 +124,7 @@ class Vocabulary:
     @cached_property
     def _digest(self) -> str:
         try:
-            with self.weights.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
+            return file_digest(self.weights)
         except OSError as error:
             raise DataError(f"{self.weights}: no CLIP weights there ({error.strerror}); give a file") from error
 

@@ -14,7 +14,6 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from gazebench.config import resolve
-from gazebench.dataset import file_digest
 from gazebench.methods.omnigf import OmniGF, image_tokens
 from gazebench.nn import gaze_vlm
 from gazebench.nn.backbones import IMAGE_MEAN, IMAGE_STD, WeightsError
@@ -26,6 +25,7 @@ from gazebench.nn.optimizers import Muon, MuonAdamW, matrices, warm_cosine
 from gazebench.transforms import gaussian_heatmap
 from gazebench.types import Batch, Targets
 from gazebench.vlm.tiny import TinySize, build
+from gazebench.weights import file_digest
 from gazebench.world import WORLD_VERSION
 
 SMALL = {"backbone": "tiny", "backbone_weights": "random", "compute_dtype": "float32", "image_size": 64,

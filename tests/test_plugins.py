@@ -12,10 +12,10 @@ import pytest
 
 from gazebench.cli import COMMANDS, main
 from gazebench.contract import check
-from gazebench.dataset import file_digest
 from gazebench.registry import KINDS, RegistryError, load_method, origin_of
 from gazebench.scaffold import write
 from gazebench.types import DataError
+from gazebench.weights import file_digest
 
 ROOT = Path(__file__).resolve().parent.parent
 TUTORIAL = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")

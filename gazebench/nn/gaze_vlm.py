@@ -23,14 +23,13 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 from transformers.utils import logging as transformers_logging
 
-from gazebench.dataset import file_digest
 from gazebench.nn.backbones import ComputeDtype, WeightsError
 from gazebench.nn.gaze_language import GAZE_PAD, PROMPTS, Answer, answer_pieces, person_line
 from gazebench.nn.grounding import phrases
 from gazebench.nn.vlm_rows import Rows
 from gazebench.questions.geometry import LARGEST
 from gazebench.vlm.tiny import LABELS, TinySize, build, validate
-from gazebench.weights import misfits, read_weights
+from gazebench.weights import file_digest, misfits, read_weights
 
 Tuning = Literal["lora", "language", "full", "none"]
 LORA_TARGETS: Final = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"

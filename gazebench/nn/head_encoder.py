@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torchvision.models import resnet18
 from torchvision.ops import roi_align
 
-from gazebench.dataset import file_digest
 from gazebench.nn.backbones import IMAGE_MEAN, IMAGE_STD, WeightsError
-from gazebench.weights import misfits, read_weights
+from gazebench.weights import file_digest, misfits, read_weights
 
 HeadNet = Literal["resnet18", "small"]
 SMALL_WEIGHTS: Final = Path(__file__).parent / "weights" / "small_head.pt"
