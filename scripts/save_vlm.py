@@ -11,6 +11,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from gazebench.errors import UserError
 from gazebench.nn.gaze_vlm import load_vlm
 
 
@@ -21,7 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--weights", default="pretrained", help="pretrained, random or a file")
     options = parser.parse_args(arguments)
-    vlm = load_vlm(options.name, options.weights)
+    try:
+        vlm = load_vlm(options.name, options.weights)
+    except UserError as error:  # of weights that are none, or of another model
+        parser.error(str(error))
     vlm.model.save_pretrained(options.folder)
     vlm.processor.save_pretrained(options.folder)
     print(f"{options.folder}: {options.name}, weights {vlm.identity['weights']}")

@@ -145,7 +145,7 @@ def ask(scene: Scene, rng: np.random.Generator, count: int, mirrored: bool = Fal
             question, answer = NEAREST, named(chosen)
         return Asked(question.format(**blanks), answer, middle(observer.head), shown(chosen.centre), chosen)
 
-    # How often each is asked: names are learnt slowest, and are most of what is asked about gaze.
+    # How often each is asked: names are learnt slowest.
     kinds: dict[Callable[[], Asked], int] = {lambda: Asked(PLACE, scene.backdrop.kind): 1}
     if scene.things:
         kinds |= {pointed: 2, located: 2, recognised: 4, present: 1, standing_out: 3}
