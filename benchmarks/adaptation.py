@@ -21,7 +21,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import torch
 from tabulate import tabulate
 
-from gazebench.nn.adaptation import LocalAdaptation
+from gazebench.methods.hclora.adaptation import LocalAdaptation
 from gazebench.nn.backbones import ComputeDtype, build_backbone
 
 SIDE = 448

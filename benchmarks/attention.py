@@ -8,8 +8,8 @@ import time
 
 import torch
 
+from gazebench.core.types import Batch, Targets
 from gazebench.methods.hclora import HCLoRA
-from gazebench.types import Batch, Targets
 
 
 def batch(people: int = 8, images: int = 3) -> Batch:

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import functional as tv
 
-from gazebench.images import load_image
+from gazebench.data.images import load_image
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Size = tuple[int, int]

@@ -16,11 +16,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import torch
 from tabulate import tabulate
 
-from gazebench.method import Method
+from gazebench.core.types import Batch, Targets
+from gazebench.engine.method import Method
 from gazebench.methods.gazelle import GazeLLE
 from gazebench.methods.hclora import HCLoRA
 from gazebench.methods.omnigf import OmniGF
-from gazebench.types import Batch, Targets
 
 COUNTS = (1, 5, 15)
 OMNIGF = {"backbone": "tiny", "compute_dtype": "float32", "image_size": 160, "picture_size": 224, "head_net": "small",

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from gazebench.core.types import Records
 from gazebench.datasets.gazefollow import GazeFollow
-from gazebench.interview import Interviewer
-from gazebench.types import Records
 from gazebench.vqa import files
 from gazebench.vqa.build import rows
+from gazebench.vqa.interview import Interviewer
 
 
 def annotations(people: int) -> Records:

@@ -17,8 +17,8 @@ from tabulate import tabulate
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from gazebench.nn.gaze_language import PROMPTS, Answer
-from gazebench.nn.gaze_vlm import LORA_TARGETS, load_vlm
-from gazebench.nn.vlm_rows import Scribe
+from gazebench.nn.qwen3vl import LORA_TARGETS, load_vlm
+from gazebench.nn.rows import Scribe
 
 GIB, TERA = 2**30, 1e12
 

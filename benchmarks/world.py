@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gazebench.world import annotate, clip, compose, draw, statistics
+from gazebench.datasets.gazeworld.world import annotate, clip, compose, draw, statistics
 
 
 def milliseconds(call: Callable[[Any], Any], items: list[Any]) -> float:

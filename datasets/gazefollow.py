@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from gazebench.annotation_cache import cached, on_disk, read_rows, settle, without_area
-from gazebench.dataset import Card, GazeDataset
-from gazebench.protocol import QUESTIONS, SEVERAL_ANNOTATORS, Protocol
-from gazebench.types import IN_FRAME, OUT_OF_FRAME, UNKNOWN, Policy, Records, ragged_starts
-from gazebench.world import Scene, annotate, compose, draw
+from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, UNKNOWN, Policy, Records, ragged_starts
+from gazebench.data.annotations import cached, on_disk, read_rows, settle, without_area
+from gazebench.data.dataset import Card, GazeDataset
+from gazebench.datasets.gazeworld.world import Scene, annotate, compose, draw
+from gazebench.metrics.protocol import QUESTIONS, SEVERAL_ANNOTATORS, Protocol
 
 PARSER = 2
 """A change of what ``_read`` makes of the same file is a new number."""

@@ -12,14 +12,14 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from gazebench.annotation_cache import Rows, read_rows, read_table
-from gazebench.dataset import Card
+from gazebench.core.types import DataError, Issue, Records
+from gazebench.data.annotations import Rows, read_rows, read_table
+from gazebench.data.dataset import Card
 from gazebench.datasets.gazefollow import FILES, NUMERIC, WITH_INOUT, WITHOUT_INOUT, GazeFollow, fake_names
+from gazebench.datasets.gazeworld.world import CATEGORIES, Scene, compose
 from gazebench.metrics.classes import ClassAccuracy, LabelAccuracy, MultiClassAccuracy, MultiLabelAccuracy
-from gazebench.protocol import QUESTIONS, SEVERAL_ANNOTATORS, Protocol, Use
-from gazebench.types import DataError, Issue, Records
-from gazebench.vocabulary import Vocabulary, read_classes
-from gazebench.world import CATEGORIES, Scene, compose
+from gazebench.metrics.protocol import QUESTIONS, SEVERAL_ANNOTATORS, Protocol, Use
+from gazebench.metrics.vocabulary import Vocabulary, read_classes
 
 VOCABULARY = "vocab2id.json"
 TRAIN, VAL, TEST = (f"gaze-labels-{name}.csv" for name in ("train", "val", "test"))

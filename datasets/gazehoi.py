@@ -11,13 +11,13 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image
 
-from gazebench.annotation_cache import cached, on_disk, read_table, settle, without_area
-from gazebench.dataset import Card, GazeDataset
+from gazebench.core.types import IN_FRAME, Policy, Records, ragged_starts
+from gazebench.data.annotations import cached, on_disk, read_table, settle, without_area
+from gazebench.data.dataset import Card, GazeDataset
+from gazebench.datasets.gazeworld.world import CATEGORIES, Scene, compose, draw
 from gazebench.metrics.classes import ClassAccuracy, GazeAccuracy, LabelAccuracy
-from gazebench.protocol import QUESTIONS, Protocol, Use
-from gazebench.types import IN_FRAME, Policy, Records, ragged_starts
-from gazebench.vocabulary import Vocabulary, read_classes
-from gazebench.world import CATEGORIES, Scene, compose, draw
+from gazebench.metrics.protocol import QUESTIONS, Protocol, Use
+from gazebench.metrics.vocabulary import Vocabulary, read_classes
 
 PARSER = 1
 """A change of what ``_read`` makes of the same files is a new number."""

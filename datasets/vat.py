@@ -11,12 +11,12 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image
 
-from gazebench.annotation_cache import cached, on_disk, read_rows, settle, without_area
-from gazebench.dataset import Card, GazeDataset
+from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, DataError, FloatArray, IntArray, Policy, Records, ragged_starts
+from gazebench.data.annotations import cached, on_disk, read_rows, settle, without_area
+from gazebench.data.dataset import Card, GazeDataset
+from gazebench.datasets.gazeworld.world import Scene, clip, draw
 from gazebench.metrics.classes import AngleToMean, AUCRectangle, InOutAP, L2ToMean
-from gazebench.protocol import QUESTIONS, Protocol, Use
-from gazebench.types import IN_FRAME, OUT_OF_FRAME, DataError, FloatArray, IntArray, Policy, Records, ragged_starts
-from gazebench.world import Scene, clip, draw
+from gazebench.metrics.protocol import QUESTIONS, Protocol, Use
 
 PARSER = 1
 """A change of what ``_read`` makes of the same files is a new number."""

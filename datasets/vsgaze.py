@@ -15,11 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 
-from gazebench.annotation_cache import cached, on_disk, settle
-from gazebench.dataset import Card, GazeDataset
-from gazebench.metrics.classes import InOutAP, MinL2
-from gazebench.protocol import SOCIAL_GAZE, Protocol, Use
-from gazebench.types import (
+from gazebench.core.types import (
     IN_FRAME,
     OUT_OF_FRAME,
     SOCIAL,
@@ -34,7 +30,11 @@ from gazebench.types import (
     pairs_of,
     ragged_starts,
 )
-from gazebench.world import Scene, annotate, clip, compose, draw, social
+from gazebench.data.annotations import cached, on_disk, settle
+from gazebench.data.dataset import Card, GazeDataset
+from gazebench.datasets.gazeworld.world import Scene, annotate, clip, compose, draw, social
+from gazebench.metrics.classes import InOutAP, MinL2
+from gazebench.metrics.protocol import SOCIAL_GAZE, Protocol, Use
 
 PARSER = 1
 """A change of what ``_read`` makes of the same files is a new number."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from gazebench.method import Method, MethodCard
-from gazebench.transforms import Preprocess
-from gazebench.types import Batch, Prediction
+from gazebench.core.types import Batch, Prediction
+from gazebench.data.transforms import Preprocess
+from gazebench.engine.method import Method, MethodCard
 
 
 class Center(Method):

@@ -14,15 +14,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gazebench.method import Method, MethodCard, Published, Recipe, Setting, adam_cosine, adam_one_cycle, trainable
-from gazebench.nn.adaptation import Encoded
+from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, Batch, Prediction
+from gazebench.core.weights import read_weights
+from gazebench.data.transforms import Preprocess, gaussian_heatmap
+from gazebench.engine.method import (
+    Method,
+    MethodCard,
+    Published,
+    Recipe,
+    Setting,
+    adam_cosine,
+    adam_one_cycle,
+    trainable,
+)
 from gazebench.nn.backbones import ComputeDtype, build_backbone
 from gazebench.nn.feature_cache import CachedEncoder, default_folder
-from gazebench.nn.gaze_decoder import GazeDecoder, load_official, official_state
+from gazebench.nn.gaze_decoder import Encoded, GazeDecoder, load_official, official_state
 from gazebench.nn.losses import batch_mean
-from gazebench.transforms import Preprocess, gaussian_heatmap
-from gazebench.types import IN_FRAME, OUT_OF_FRAME, Batch, Prediction
-from gazebench.weights import read_weights
 
 
 def _official(place: str, **values: Any) -> dict[str, Setting]:

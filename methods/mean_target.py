@@ -7,9 +7,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from gazebench.method import Method, MethodCard, Setting
-from gazebench.transforms import Preprocess, gaussian_heatmap
-from gazebench.types import IN_FRAME, Batch, Prediction
+from gazebench.core.types import IN_FRAME, Batch, Prediction
+from gazebench.data.transforms import Preprocess, gaussian_heatmap
+from gazebench.engine.method import Method, MethodCard, Setting
 
 
 class MeanTarget(Method):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from gazebench.method import Method, MethodCard
-from gazebench.transforms import Preprocess, gaussian_heatmap
-from gazebench.types import Batch, Prediction, sample_key
+from gazebench.core.types import Batch, Prediction, sample_key
+from gazebench.data.transforms import Preprocess, gaussian_heatmap
+from gazebench.engine.method import Method, MethodCard
 
 
 class OneAnnotator(Method):

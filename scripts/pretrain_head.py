@@ -23,9 +23,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gazebench.nn.head_encoder import SMALL_WEIGHTS, SmallNet, head_crops
-from gazebench.world import WORLD_VERSION
-from gazebench.world.patches import gather
+from gazebench.datasets.gazeworld.world import WORLD_VERSION
+from gazebench.datasets.gazeworld.world.patches import gather
+from gazebench.methods.omnigf.head_encoder import SMALL_WEIGHTS, SmallNet, head_crops
 
 SCRIPT_VERSION = 1
 SIZE, PATCH, SIDE = 224, 14, 64

@@ -30,9 +30,9 @@ import torch.nn.functional as F
 from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
+from gazebench.datasets.gazeworld.world import WORLD_VERSION
+from gazebench.datasets.gazeworld.world.patches import CLASSES, COLOUR_WORDS, FACE, HEAD, Patches, gather
 from gazebench.nn.backbones import TINY_WEIGHTS, ViTBackbone, build_backbone
-from gazebench.world import WORLD_VERSION
-from gazebench.world.patches import CLASSES, COLOUR_WORDS, FACE, HEAD, Patches, gather
 
 SCRIPT_VERSION = 2
 SIZE, PATCH = 224, 14
@@ -42,7 +42,7 @@ FACE_DEPTH = 4
 
 @dataclass
 class Pictures:
-    """``gazebench.world.patches.Patches`` of N pictures, as tensors."""
+    """``gazebench.datasets.gazeworld.world.patches.Patches`` of N pictures, as tensors."""
 
     images: Tensor
     seen: Tensor

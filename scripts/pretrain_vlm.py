@@ -1,8 +1,8 @@
 """Pre-trains the tiny Qwen3-VL on GazeWorld: ``python scripts/pretrain_vlm.py --minutes 30``.
 
 It stands in for a foundation model: it learns to ground words in pictures and is taught nothing about gaze. It answers
-the questions of ``gazebench.nn.grounding``, several to a picture that is read once for all of them. Through layers that
-are thrown away, the states of its image tokens tell what can be seen in them and where the parts of a face are, the
+the questions of ``gazebench.datasets.gazeworld.grounding``, several to a picture that is read once for all of them.
+Through layers that are thrown away, the states of its image tokens tell what can be seen in them and where the parts of a face are, the
 state that begins an answer points at the image token that the answer is about and tells the thing's category and
 colour, and the state that ends a question points at the place it tells in numbers; by the text alone words find their
 way into pictures too, but not in minutes. No answer depends on where eyes point, and before a scene is drawn its people
@@ -30,15 +30,15 @@ import torch.nn.functional as F
 from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
-from gazebench.nn.gaze_vlm import TINY_WEIGHTS, GazeVLM, load_vlm
-from gazebench.nn.gaze_writing import Writer
-from gazebench.nn.grounding import POINT, Asked, ask, named
+from gazebench.datasets.gazeworld.grounding import POINT, Asked, ask, named
+from gazebench.datasets.gazeworld.world import CATEGORIES, WORLD_VERSION, Scene
+from gazebench.datasets.gazeworld.world.patches import CLASSES, COLOUR_WORDS, FACE, HEAD, Patches, gather
+from gazebench.methods.vl4gaze.dialogue import Dialogue
 from gazebench.nn.optimizers import MuonAdamW, matrices
-from gazebench.nn.vlm_dialogue import Dialogue
-from gazebench.nn.vlm_rows import IGNORED, Rows
-from gazebench.questions.reading import read
-from gazebench.world import CATEGORIES, WORLD_VERSION, Scene
-from gazebench.world.patches import CLASSES, COLOUR_WORDS, FACE, HEAD, Patches, gather
+from gazebench.nn.qwen3vl import TINY_WEIGHTS, GazeVLM, load_vlm
+from gazebench.nn.rows import IGNORED, Rows
+from gazebench.nn.writing import Writer
+from gazebench.vqa.questions.reading import read
 
 SCRIPT_VERSION = 3
 SIZE = 160

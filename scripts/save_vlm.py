@@ -11,8 +11,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from gazebench.errors import UserError
-from gazebench.nn.gaze_vlm import load_vlm
+from gazebench.core.errors import UserError
+from gazebench.nn.qwen3vl import load_vlm
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

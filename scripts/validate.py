@@ -12,8 +12,8 @@ import time
 
 from lightning import Trainer, seed_everything
 
-from gazebench.bench import data_module, quiet
-from gazebench.config import resolve
+from gazebench.engine.config import resolve
+from gazebench.engine.run import data_module, quiet
 
 
 def main(arguments: list[str]) -> None:

@@ -52,7 +52,7 @@ os.environ.update({environment!r})
 log = os.open({log!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 os.dup2(log, 1), os.dup2(log, 2)
 torch.set_num_threads(1)
-from gazebench.cli import main
+from gazebench.cli.main import main
 sys.exit(main({arguments!r}))
 """
 
@@ -61,7 +61,9 @@ sys.exit(main({arguments!r}))
 def started() -> Callable[..., BaseProcess]:
     """Starts ``gazebench ARGUMENTS`` as a process, forked from one that has imported everything: that takes longest."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["gazebench.bench", "gazebench.report", "gazebench.methods.gazelle", "timm"])
+    context.set_forkserver_preload(
+        ["gazebench.engine.run", "gazebench.report.run", "gazebench.methods.gazelle", "timm"]
+    )
 
     def start(log: Path, *arguments: str, **environment: str) -> BaseProcess:
         code = STARTED.format(environment=environment, log=str(log), arguments=list(arguments))

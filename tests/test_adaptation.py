@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from gazebench.nn.adaptation import (
+from gazebench.methods.hclora.adaptation import (
     PROJECTIONS,
     FullFineTuning,
     HeadConditionedLoRA,

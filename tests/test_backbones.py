@@ -12,6 +12,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from gazebench.datasets.gazeworld.world import WORLD_VERSION
 from gazebench.nn import backbones
 from gazebench.nn.backbones import (
     TINY_WEIGHTS,
@@ -21,7 +22,6 @@ from gazebench.nn.backbones import (
     load_weights,
     position_embedding,
 )
-from gazebench.world import WORLD_VERSION
 
 # A module with DINOv2's names, down to the unused mask_token, that shares no code with timm.
 HUBCONF = textwrap.dedent(

@@ -13,12 +13,12 @@ import torch
 import yaml
 from lightning import Callback
 
-from gazebench.bench import Places, RunningError, bench, initial_weights
-from gazebench.cli import main
-from gazebench.config import resolve
-from gazebench.contract import small_config
-from gazebench.intervals import bootstrap, mean_of, owners
-from gazebench.types import DataError
+from gazebench.cli.main import main
+from gazebench.core.types import DataError
+from gazebench.engine.config import resolve
+from gazebench.engine.contract import small_config
+from gazebench.engine.run import Places, RunningError, bench, initial_weights
+from gazebench.metrics.intervals import bootstrap, mean_of, owners
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -128,7 +128,7 @@ class Stop(Callback):
 def test_resuming_gives_the_uninterrupted_result(places, tmp_path, monkeypatch, arguments):
     config = small(*arguments, "--trainer.max_epochs=3")
     whole = bench(config, Places(tmp_path / "w", tmp_path / "wb")).record
-    import gazebench.bench as module
+    import gazebench.engine.run as module
 
     built = module._trainer
     monkeypatch.setattr(

@@ -9,19 +9,19 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from gazebench import published
-from gazebench.bench import Places, bench
-from gazebench.board import local, refresh, stale
-from gazebench.board.rows import COSTS, board, gather, published_rows
-from gazebench.board.templating import ASSETS
-from gazebench.cli import main
-from gazebench.contract import small_config
-from gazebench.intervals import interval
-from gazebench.protocol import SUBSETS
-from gazebench.registry import load_dataset
+from gazebench.cli.main import main
+from gazebench.engine.contract import small_config
+from gazebench.engine.record import write_record
+from gazebench.engine.registry import load_dataset
+from gazebench.engine.run import Places, bench
+from gazebench.metrics.intervals import interval
+from gazebench.metrics.protocol import SUBSETS
 from gazebench.report import page as report_page
-from gazebench.report import show
-from gazebench.results import write_record
+from gazebench.report import published
+from gazebench.report.board import local, refresh, stale
+from gazebench.report.board.rows import COSTS, board, gather, published_rows
+from gazebench.report.board.templating import ASSETS
+from gazebench.report.run import show
 
 ROOT = Path(__file__).resolve().parent.parent
 WORLD = load_dataset("gazeworld")
@@ -318,7 +318,7 @@ def test_a_report_that_fails_costs_no_result(run, capsys, monkeypatch):
         raise RuntimeError("no room left")
 
     (outcome.folder / "report.html").unlink()
-    monkeypatch.setattr("gazebench.report.write_page", broken)
+    monkeypatch.setattr("gazebench.report.run.write_page", broken)
     show(outcome, config)
     said = capsys.readouterr()
     assert "avg_l2" in said.out

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from gazebench.bench import Places, bench
-from gazebench.board import refresh
-from gazebench.contract import small_config
-from gazebench.registry import load_dataset
-from gazebench.report import show
-from gazebench.results import write_record
+from gazebench.engine.contract import small_config
+from gazebench.engine.record import write_record
+from gazebench.engine.registry import load_dataset
+from gazebench.engine.run import Places, bench
+from gazebench.report.board import refresh
+from gazebench.report.run import show
 
 ROOT = Path(__file__).resolve().parent.parent
 WORLD = load_dataset("gazeworld")

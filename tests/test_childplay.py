@@ -8,14 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
-from gazebench.bench import Places, bench
-from gazebench.cli import main
-from gazebench.contract import small_config
-from gazebench.datamodule import ImageSamples, collate
+from gazebench.cli.main import main
+from gazebench.core.types import DataError, Prediction
+from gazebench.data.datamodule import ImageSamples, collate
+from gazebench.data.transforms import Preprocess
 from gazebench.datasets.childplay import COLUMNS, ChildPlay
-from gazebench.evaluation import Evaluator
-from gazebench.transforms import Preprocess
-from gazebench.types import DataError, Prediction
+from gazebench.engine.contract import small_config
+from gazebench.engine.run import Places, bench
+from gazebench.metrics.scoring import Evaluator
 
 HEADER = ",".join(COLUMNS)
 CLIP = "ab-C_d_120-129"

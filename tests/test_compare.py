@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from gazebench import compare
-from gazebench.bench import Places, bench
-from gazebench.cli import main
-from gazebench.contract import small_config
+from gazebench.cli.main import main
+from gazebench.core.types import DataError
+from gazebench.data.groups import CROWDS, DISTANCES, HEADS, traits
+from gazebench.engine.contract import small_config
+from gazebench.engine.registry import load_dataset
+from gazebench.engine.run import Places, bench
 from gazebench.metrics import functional
-from gazebench.registry import load_dataset
-from gazebench.traits import CROWDS, DISTANCES, HEADS, traits
-from gazebench.types import DataError
+from gazebench.report import compare
 
 WORLD = load_dataset("gazeworld")
 

@@ -2,15 +2,15 @@
 
 import pytest
 
-from gazebench.contract import check
-from gazebench.registry import KINDS, entries
+from gazebench.engine.contract import check
+from gazebench.engine.registry import KINDS, entries
 
 GOOD = '''
 import torch
 from torch import nn
-from gazebench.method import Method, MethodCard, Setting, adam_cosine
-from gazebench.transforms import Preprocess
-from gazebench.types import Prediction
+from gazebench.engine.method import Method, MethodCard, Setting, adam_cosine
+from gazebench.data.transforms import Preprocess
+from gazebench.core.types import Prediction
 
 
 class Line(Method):
@@ -42,7 +42,7 @@ class Line(Method):
 
 POINT, L2 = "(head[:, :2] + head[:, 2:]) / 2 + self.offset", '{"l2": (prediction.point[known] -'
 BREAKAGES = {
-    "forward() returns Tensor, not a gazebench.types.Prediction": (f"Prediction(point={POINT})", POINT),
+    "forward() returns Tensor, not a gazebench.core.types.Prediction": (f"Prediction(point={POINT})", POINT),
     "preprocess() returns NoneType": ("return Preprocess()", "return None"),
     "Line lacks forward(): Predicts for all P people": ("def forward", "def forwards"),
     "Line lacks loss(): Scalar losses by name": ("def loss", "def losses"),

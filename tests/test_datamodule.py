@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from gazebench.datamodule import EpochSampler, GazeDataModule, ImageSamples, ShareSampler, collate
-from gazebench.registry import load_dataset, load_method
-from gazebench.transforms import Preprocess
-from gazebench.types import DataError, clean_boxes
+from gazebench.core.types import DataError, clean_boxes
+from gazebench.data.datamodule import EpochSampler, GazeDataModule, ImageSamples, ShareSampler, collate
+from gazebench.data.transforms import Preprocess
+from gazebench.engine.registry import load_dataset, load_method
 
 WORLD = load_dataset("gazeworld")
 SMALL = Preprocess(size=(28, 28))
@@ -140,8 +140,8 @@ def test_an_unreadable_image_stops_or_is_named_and_counted(tmp_path):
 
 
 def test_a_run_with_unreadable_images_is_recorded_as_such(tmp_path):
-    from gazebench.bench import Places, bench
-    from gazebench.config import resolve
+    from gazebench.engine.config import resolve
+    from gazebench.engine.run import Places, bench
 
     _, name = broken_gazefollow(tmp_path / "data")
     places = Places(tmp_path / "runs", tmp_path / "boards")

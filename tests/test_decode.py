@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gazebench.decode import DECODERS, argmax_plus_one, argmax_point, dark
+from gazebench.metrics.decode import DECODERS, argmax_plus_one, argmax_point, dark
 
 
 def bell(x, y, size=64, sigma=3.0):

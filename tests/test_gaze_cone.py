@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from gazebench.nn.gaze_cone import cell_centres, cone_mask, outside_ratio
+from gazebench.methods.hclora.gaze_cone import cell_centres, cone_mask, outside_ratio
 
 SIZE = (16, 24)
 

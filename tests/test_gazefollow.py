@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gazebench import annotation_cache
+from gazebench.core.types import DataError, clean_boxes, normalise
+from gazebench.data import annotations as annotation_cache
 from gazebench.datasets.gazefollow import GazeFollow, held_out
-from gazebench.types import DataError, clean_boxes, normalise
 
 REAL = Path(__file__).parents[2] / "shared" / "real" / "gazefollow"
 TRAIN, TEST = "train_annotations_release.txt", "test_annotations_release.txt"

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from gazebench.bench import Places, bench
-from gazebench.contract import small_config
-from gazebench.datamodule import ImageSamples, collate
+from gazebench.core.types import DataError, Prediction
+from gazebench.data.datamodule import ImageSamples, collate
+from gazebench.data.transforms import Preprocess
 from gazebench.datasets.gazefollow import GazeFollow
 from gazebench.datasets.gazefollow_semantic import GazeFollowSemantic
-from gazebench.evaluation import Evaluator
-from gazebench.transforms import Preprocess
-from gazebench.types import DataError, Prediction
+from gazebench.engine.contract import small_config
+from gazebench.engine.run import Places, bench
+from gazebench.metrics.scoring import Evaluator
 
 CLASSES = {"cup": 0, "book": 1, "person": 2, "fish-bowl": 3, "jar": 4, "bowl": 5}
 TRAIN = ("path", "id", "gaze_pseudo_label", "label_id")

@@ -10,15 +10,15 @@ import pandas as pd
 import pytest
 import torch
 
-from gazebench.bench import Places, bench
-from gazebench.cli import main
-from gazebench.contract import small_config
-from gazebench.datamodule import ImageSamples, collate
+from gazebench.cli.main import main
+from gazebench.core.types import DataError, Prediction
+from gazebench.data.datamodule import ImageSamples, collate
+from gazebench.data.transforms import Preprocess
 from gazebench.datasets.gazehoi import GazeHOI
-from gazebench.evaluation import Evaluator
-from gazebench.predictions import read_predictions
-from gazebench.transforms import Preprocess
-from gazebench.types import DataError, Prediction
+from gazebench.engine.contract import small_config
+from gazebench.engine.predictions import read_predictions
+from gazebench.engine.run import Places, bench
+from gazebench.metrics.scoring import Evaluator
 
 COLUMNS = (
     "file_name", "pair_id", "o_xmin", "o_ymin", "o_xmax", "o_ymax", "oc_x", "oc_y", "object", "aux_object",
@@ -246,9 +246,9 @@ def test_a_method_that_names_nothing_has_no_accuracy(tmp_path):
 
 NAMER = '''
 import torch
-from gazebench.method import Method, MethodCard
-from gazebench.transforms import Preprocess
-from gazebench.types import Prediction
+from gazebench.engine.method import Method, MethodCard
+from gazebench.data.transforms import Preprocess
+from gazebench.core.types import Prediction
 
 
 class Namer(Method):

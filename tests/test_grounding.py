@@ -12,11 +12,19 @@ import numpy as np
 import pytest
 import torch
 
-from gazebench.nn.gaze_vlm import load_vlm
-from gazebench.nn.grounding import ask
-from gazebench.questions.geometry import DIRECTIONS
-from gazebench.world import compose, draw
-from gazebench.world.patches import CLASSES, COLOUR_WORDS, MIN_SHARE, Patches, gather, label, swap_poses
+from gazebench.datasets.gazeworld.grounding import ask
+from gazebench.datasets.gazeworld.world import compose, draw
+from gazebench.datasets.gazeworld.world.patches import (
+    CLASSES,
+    COLOUR_WORDS,
+    MIN_SHARE,
+    Patches,
+    gather,
+    label,
+    swap_poses,
+)
+from gazebench.nn.qwen3vl import load_vlm
+from gazebench.vqa.questions.geometry import DIRECTIONS
 
 SIZE, PATCH = 64, 16
 NEAREST = re.compile(r"(What|Point at what) is nearest to the head (.+) in the direction ([a-z-]+)[?.]")

@@ -7,16 +7,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gazebench.bench import Places, bench
-from gazebench.config import resolve
-from gazebench.contract import check, small_config
-from gazebench.method import adam_one_cycle
+from gazebench.core.types import Batch, DataError, Targets
+from gazebench.engine.config import resolve
+from gazebench.engine.contract import check, small_config
+from gazebench.engine.method import adam_one_cycle
+from gazebench.engine.run import Places, bench
 from gazebench.methods.gazelle import GazeLLE
 from gazebench.methods.hclora import HCLoRA
+from gazebench.methods.hclora.gaze_cone import cell_centres, cone_mask
+from gazebench.methods.hclora.gaze_evidence import GazeEvidence, GazeVector, divergence, pooled_at_head
 from gazebench.nn.backbones import build_backbone
-from gazebench.nn.gaze_cone import cell_centres, cone_mask
-from gazebench.nn.gaze_evidence import GazeEvidence, GazeVector, divergence, pooled_at_head
-from gazebench.types import Batch, DataError, Targets
 
 ROWS = [("frozen", "none"), ("full", "none"), ("vpt", "none"), ("lora", "none"),
         *(("hclora", supervision) for supervision in ("none", "vector", "heatmap", "cone", "ooc"))]  # fmt: skip

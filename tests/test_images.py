@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional as tv
 
-from gazebench.images import image_size, load_image
-from gazebench.types import DataError
+from gazebench.core.types import DataError
+from gazebench.data.images import image_size, load_image
 
 REAL = Path(__file__).parents[2] / "shared" / "real"
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, f1_score
 
-from gazebench import results
-from gazebench.evaluation import Score, intervals_of
-from gazebench.intervals import DRAWS, bootstrap, interval, mean_of
+from gazebench.engine import record as results
 from gazebench.metrics import functional as F
 from gazebench.metrics.classes import GazeMetric, InOutAP, L2ToMean, LookingAtEachOther, SharedAttention
+from gazebench.metrics.intervals import DRAWS, bootstrap, interval, mean_of
+from gazebench.metrics.scoring import Score, intervals_of
 
 
 def sample(people=60, sources=12, seed=0):
@@ -41,7 +41,7 @@ def test_portions_change_nothing(monkeypatch):
     rng, owner = sample()
     statistic = mean_of(rng.normal(size=60), owner, 12)
     whole = bootstrap(statistic, 12)
-    monkeypatch.setattr("gazebench.intervals._CELLS", 12 * 700)
+    monkeypatch.setattr("gazebench.metrics.intervals._CELLS", 12 * 700)
     assert bootstrap(statistic, 12) == whole
 
 

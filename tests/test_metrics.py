@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from sklearn.metrics import accuracy_score, average_precision_score, precision_score, roc_auc_score
 from torchmetrics import MetricCollection
 
+from gazebench.core.types import SOCIAL, pairs_of
 from gazebench.metrics import classes, functional
 from gazebench.metrics.classes import (
     AngleToMean,
@@ -23,7 +24,6 @@ from gazebench.metrics.classes import (
     MinL2,
     MultiLabelAccuracy,
 )
-from gazebench.types import SOCIAL, pairs_of
 
 
 def maps(rng, kind, height=64, width=64):

@@ -11,6 +11,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from gazebench.core.distributed import union
+from gazebench.core.types import SOCIAL, pairs_of
 from gazebench.metrics.classes import (
     AUCRectangle,
     GazeAccuracy,
@@ -26,8 +28,6 @@ from gazebench.metrics.classes import (
     SharedAttention,
 )
 from gazebench.nn.losses import batch_mean, idle
-from gazebench.processes import union
-from gazebench.types import SOCIAL, pairs_of
 
 PEOPLE = 33
 METRICS = (

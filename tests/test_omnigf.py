@@ -13,20 +13,20 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from gazebench.config import resolve
+from gazebench.core.types import Batch, Targets
+from gazebench.core.weights import file_digest
+from gazebench.data.transforms import gaussian_heatmap
+from gazebench.datasets.gazeworld.world import WORLD_VERSION
+from gazebench.engine.config import resolve
 from gazebench.methods.omnigf import OmniGF, image_tokens
+from gazebench.methods.omnigf.gaze_branch import spread
+from gazebench.methods.omnigf.head_encoder import SMALL_WEIGHTS, HeadEncoder, head_crops
 from gazebench.nn import gaze_vlm
 from gazebench.nn.backbones import IMAGE_MEAN, IMAGE_STD, WeightsError
-from gazebench.nn.gaze_branch import spread
 from gazebench.nn.gaze_language import GAZE_PAD, Answer, parse_answers
-from gazebench.nn.gaze_vlm import load_vlm
-from gazebench.nn.head_encoder import SMALL_WEIGHTS, HeadEncoder, head_crops
 from gazebench.nn.optimizers import Muon, MuonAdamW, matrices, warm_cosine
-from gazebench.transforms import gaussian_heatmap
-from gazebench.types import Batch, Targets
+from gazebench.nn.qwen3vl import load_vlm
 from gazebench.vlm.tiny import TinySize, build
-from gazebench.weights import file_digest
-from gazebench.world import WORLD_VERSION
 
 SMALL = {"backbone": "tiny", "backbone_weights": "random", "compute_dtype": "float32", "image_size": 64,
          "picture_size": 96, "head_net": "small", "head_size": 32, "decoder_width": 32, "tuning": "full",

@@ -17,9 +17,9 @@ from gazebench.nn.gaze_language import (
     parse_answers,
     person_line,
 )
-from gazebench.nn.gaze_vlm import load_vlm
-from gazebench.nn.vlm_rows import IGNORED, Scribe
-from gazebench.questions.geometry import whole
+from gazebench.nn.qwen3vl import load_vlm
+from gazebench.nn.rows import IGNORED, Scribe
+from gazebench.vqa.questions.geometry import whole
 
 INSIDE = 'P3: {"status": "inside", "point_2d": [12, 999]}'
 NAMED = 'P3: {"status": "inside", "point_2d": [12, 999], "category": "cup"}'

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PROBE = (
-    "import importlib.util as u, gazebench, gazebench.registry as r, json, sys;"
+    "import importlib.util as u, gazebench, gazebench.engine.registry as r, json, sys;"
     "spec = u.find_spec('datasets');"
     "print(json.dumps({'methods': sorted(r.entries('methods')), 'datasets': sorted(r.entries('datasets')),"
     " 'where': gazebench.__file__,"

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from gazebench.cli import COMMANDS, main
-from gazebench.contract import check
-from gazebench.registry import KINDS, RegistryError, load_method, origin_of
+from gazebench.cli.main import COMMANDS, main
+from gazebench.core.types import DataError
+from gazebench.core.weights import file_digest
+from gazebench.engine.contract import check
+from gazebench.engine.registry import KINDS, RegistryError, load_method, origin_of
 from gazebench.scaffold import write
-from gazebench.types import DataError
-from gazebench.weights import file_digest
 
 ROOT = Path(__file__).resolve().parent.parent
 TUTORIAL = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
@@ -260,14 +260,14 @@ def test_a_card_with_another_name_is_told(install, tmp_path):
 
 # Broken ones -----------------------------------------------------------------------------------------------------
 
-HEAD = "from gazebench.method import Method, MethodCard\n\n\nclass Broken(Method):\n"
+HEAD = "from gazebench.engine.method import Method, MethodCard\n\n\nclass Broken(Method):\n"
 WITH_CARD = f"{HEAD}    card = MethodCard(title='Broken', family='test')\n"
 BROKEN = {
     "cannot be imported: ModuleNotFoundError: No module named 'nothing_of_that_name'": "import nothing_of_that_name",
     "cannot be imported: SyntaxError": "class Broken(:",
     "cannot be imported: SystemExit: 3": "import sys\nsys.exit(3)",
     "cannot be imported: AttributeError: module 'gazebench_broken' has no attribute 'Broken'": "x = 1",
-    "not a subclass of gazebench.method.Method": "class Broken: pass",
+    "not a subclass of gazebench.engine.method.Method": "class Broken: pass",
     "the class Broken needs `card`, a MethodCard": HEAD + "    trains = False\n",
     "it is 'a card'": HEAD + "    card = 'a card'\n",
     "needs `capabilities`, a frozenset": WITH_CARD + "    capabilities = 'point'\n",
@@ -302,7 +302,8 @@ def test_a_broken_plugin_is_named_and_passed_over(install, capsys, problem):
 
 def test_a_broken_dataset_is_named_and_passed_over(install, capsys):
     texts = {
-        "gazebench_module": "from gazebench.dataset import GazeDataset\nclass Half(GazeDataset):\n    card = None\n",
+        "gazebench_module": "from gazebench.data.dataset import GazeDataset\n"
+        "class Half(GazeDataset):\n    card = None\n",
         "gazebench_empty": "",
     }
     points = {"half": "gazebench_module:Half", "whole_module": "gazebench_module", "empty": "gazebench_empty"}
@@ -310,7 +311,7 @@ def test_a_broken_dataset_is_named_and_passed_over(install, capsys):
     assert main(["list"]) == 1
     lines = [line for line in capsys.readouterr().out.splitlines() if "BROKEN" in line]
     assert [line.split()[0] for line in lines] == ["empty", "half", "whole_module"]
-    assert "must define exactly one public subclass of gazebench.dataset.GazeDataset; it has none" in lines[0]
+    assert "must define exactly one public subclass of gazebench.data.dataset.GazeDataset; it has none" in lines[0]
     assert all("the class Half lacks fake(), parse()" in line for line in lines[1:])
 
 
@@ -409,7 +410,7 @@ def test_what_the_tutorial_names_exists():
 IN_ONE_GO = """
 import json, sys
 import pytest
-from gazebench.cli import main
+from gazebench.cli.main import main
 
 for command in (["list"], ["check", "first_people"], ["bench", "first_light", "gazeworld", *json.loads(sys.argv[1])]):
     assert main(command) == 0, command

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gazebench import subsets
-from gazebench.cli import main
+from gazebench.cli.main import main
+from gazebench.core.types import DataError
+from gazebench.data import saliency_splits as subsets
+from gazebench.engine.registry import load_dataset
 from gazebench.probe import asking, audit, build
 from gazebench.probe.probers import ModelProber, Oracle, SpectralResidual, prompt, prompts, saliency
-from gazebench.registry import load_dataset
-from gazebench.types import DataError
 from gazebench.vlm.messages import Backend, Failure, Picture, Reply, VLMError
 from gazebench.vlm.store import AnswerStore
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from gazebench.protocol import QUESTIONS
-from gazebench.published import CONVENTIONS, UNITS, cells, figures, find, load, table_of, vocabulary
-from gazebench.registry import entries, load_dataset
-from gazebench.types import DataError
+from gazebench.core.types import DataError
+from gazebench.engine.registry import entries, load_dataset
+from gazebench.metrics.protocol import QUESTIONS
+from gazebench.report.published import CONVENTIONS, UNITS, cells, figures, find, load, table_of, vocabulary
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "leaderboards" / "published"

@@ -9,15 +9,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gazebench.datamodule import ImageSamples, collate
-from gazebench.interview import Interviewer
-from gazebench.questions.geometry import DIRECTIONS, sector, steps, whole
-from gazebench.questions.reading import REFUSED, Said, names, read
-from gazebench.questions.templates import templates
-from gazebench.questions.writing import NOT_ASKED, REFUSALS, plan
-from gazebench.registry import load_dataset
-from gazebench.transforms import Preprocess
-from gazebench.types import IN_FRAME
+from gazebench.core.types import IN_FRAME
+from gazebench.data.datamodule import ImageSamples, collate
+from gazebench.data.transforms import Preprocess
+from gazebench.engine.registry import load_dataset
+from gazebench.vqa.interview import Interviewer
+from gazebench.vqa.questions.geometry import DIRECTIONS, sector, steps, whole
+from gazebench.vqa.questions.reading import REFUSED, Said, names, read
+from gazebench.vqa.questions.templates import templates
+from gazebench.vqa.questions.writing import NOT_ASKED, REFUSALS, plan
 
 WORLD = load_dataset("gazeworld")
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from gazebench.cli import COMMANDS, main
-from gazebench.config import resolve
-from gazebench.contract import check
-from gazebench.registry import entries
+from gazebench.cli.main import COMMANDS, main
+from gazebench.engine.config import resolve
+from gazebench.engine.contract import check
+from gazebench.engine.registry import entries
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -5,15 +5,15 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from gazebench import registry
-from gazebench.method import Method
-from gazebench.registry import RegistryError, entries, load, load_dataset, load_method, name_of, usable
+from gazebench.engine import registry
+from gazebench.engine.method import Method
+from gazebench.engine.registry import RegistryError, entries, load, load_dataset, load_method, name_of, usable
 
 PLUGIN = """
 import torch
-from gazebench.method import Method, MethodCard
-from gazebench.transforms import Preprocess
-from gazebench.types import Prediction
+from gazebench.engine.method import Method, MethodCard
+from gazebench.data.transforms import Preprocess
+from gazebench.core.types import Prediction
 
 
 class Left(Method):

@@ -8,13 +8,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from gazebench import results
-from gazebench.board import refresh
-from gazebench.board.markdown import render, table
-from gazebench.board.rows import board
-from gazebench.protocol import Protocol
-from gazebench.registry import load_dataset
-from gazebench.results import RecordError, read_records, validate, write_record
+from gazebench.engine import record as results
+from gazebench.engine.record import RecordError, read_records, validate, write_record
+from gazebench.engine.registry import load_dataset
+from gazebench.metrics.protocol import Protocol
+from gazebench.report.board import refresh
+from gazebench.report.board.markdown import render, table
+from gazebench.report.board.rows import board
 
 WORLD = load_dataset("gazeworld")
 

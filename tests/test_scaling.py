@@ -12,12 +12,12 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
 
-from gazebench.bench import Places, bench
-from gazebench.cli import main
-from gazebench.contract import small_config
+from gazebench.cli.main import main
+from gazebench.engine.contract import small_config
+from gazebench.engine.run import Places, bench
 
 ROOT = Path(__file__).resolve().parent.parent
-GAZEBENCH = [sys.executable, "-m", "gazebench.cli"]
+GAZEBENCH = [sys.executable, "-m", "gazebench.cli.main"]
 ENVIRONMENT = {**os.environ, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from gazebench.method import Method, MethodCard, Setting
-from gazebench.registry import entries, load_method
-from gazebench.settings import constructor_defaults, findings, recipes, sheet
+from gazebench.engine.method import Method, MethodCard, Setting
+from gazebench.engine.registry import entries, load_method
+from gazebench.report.settings import constructor_defaults, findings, recipes, sheet
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -9,13 +9,16 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, f1_score
 
-from gazebench import annotation_cache
-from gazebench.bench import Places, bench
-from gazebench.cli import main
-from gazebench.contract import small_config
-from gazebench.datamodule import GazeDataModule, ImageSamples, collate
+from gazebench.cli.main import main
+from gazebench.core.types import SOCIAL, DataError, Prediction, Records, pair_starts, pairs_of, ragged_starts
+from gazebench.data import annotations as annotation_cache
+from gazebench.data.datamodule import GazeDataModule, ImageSamples, collate
+from gazebench.data.transforms import Preprocess
 from gazebench.datasets.gazeworld import GazeWorld
-from gazebench.evaluation import Evaluator
+from gazebench.datasets.gazeworld.world import clip, compose, social
+from gazebench.engine.contract import small_config
+from gazebench.engine.predictions import read_predictions
+from gazebench.engine.run import Places, bench
 from gazebench.metrics import functional
 from gazebench.metrics.classes import (
     LookingAtEachOther,
@@ -24,11 +27,8 @@ from gazebench.metrics.classes import (
     LookingAtHeadsByPoint,
     SharedAttention,
 )
-from gazebench.predictions import read_predictions
-from gazebench.protocol import Protocol, Use
-from gazebench.transforms import Preprocess
-from gazebench.types import SOCIAL, DataError, Prediction, Records, pair_starts, pairs_of, ragged_starts
-from gazebench.world import clip, compose, social
+from gazebench.metrics.protocol import Protocol, Use
+from gazebench.metrics.scoring import Evaluator
 
 BOARD = Path(__file__).resolve().parent.parent / "leaderboards" / "gazeworld"
 
@@ -457,9 +457,9 @@ def test_the_worlds_fingerprint_is_what_records_on_the_board_carry():
 
 GOSSIP = '''
 import torch
-from gazebench.method import Method, MethodCard
-from gazebench.transforms import Preprocess
-from gazebench.types import Prediction
+from gazebench.engine.method import Method, MethodCard
+from gazebench.data.transforms import Preprocess
+from gazebench.core.types import Prediction
 
 
 class Gossip(Method):

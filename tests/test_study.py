@@ -19,18 +19,18 @@ import torch
 import yaml
 from scipy import stats
 
-from gazebench.bench import Places, bench
-from gazebench.cli import main
-from gazebench.config import resolve
-from gazebench.intervals import Interval, interval
-from gazebench.registry import entries
+from gazebench.cli.main import main
+from gazebench.core.types import DataError
+from gazebench.engine.config import resolve
+from gazebench.engine.registry import entries
+from gazebench.engine.run import Places, bench
+from gazebench.metrics.intervals import Interval, interval
 from gazebench.study import command, page, running
 from gazebench.study.measured import Measured
 from gazebench.study.plan import Claim, read_plan
 from gazebench.study.running import devices
 from gazebench.study.store import Store
 from gazebench.study.summary import Column, Line, csv, markdown, marks
-from gazebench.types import DataError
 
 ROOT = Path(__file__).resolve().parent.parent
 WORLD = ["--dataset.train=4", "--dataset.val=2", "--dataset.test=6"]

@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from gazebench import subsets
-from gazebench.bench import Places, bench
-from gazebench.contract import small_config
-from gazebench.registry import load_dataset
-from gazebench.report import write_report
-from gazebench.types import DataError
+from gazebench.core.types import DataError
+from gazebench.data import saliency_splits as subsets
+from gazebench.engine.contract import small_config
+from gazebench.engine.registry import load_dataset
+from gazebench.engine.run import Places, bench
+from gazebench.report.run import write_report
 
 WORLD = load_dataset("gazeworld")
 SMALL = {"train": 2, "val": 2, "test": 4}

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from gazebench import paper_figures, published, tables
-from gazebench.cli import main
-from gazebench.registry import load_dataset
+from gazebench.cli.main import main
+from gazebench.engine.registry import load_dataset
+from gazebench.report import paper_figures, published, tables
 from gazebench.study.plan import read_plan
 from gazebench.study.store import Store
 
@@ -28,8 +28,8 @@ TABLES = published.load()
 @pytest.fixture(scope="module")
 def record(tmp_path_factory):
     """A real record, to be varied."""
-    from gazebench.bench import Places, bench
-    from gazebench.contract import small_config
+    from gazebench.engine.contract import small_config
+    from gazebench.engine.run import Places, bench
 
     folder = tmp_path_factory.mktemp("run")
     outcome = bench(small_config("center", "gazeworld"), Places(folder / "runs", folder / "boards"))
@@ -64,7 +64,7 @@ def cell(filled, method, metric, subset="all", backbone=""):
 
 
 def test_every_recipe_is_a_method_of_the_suite_with_these_options():
-    from gazebench.config import resolve
+    from gazebench.engine.config import resolve
 
     for key, recipe in WORDS.runs.items():
         options = [f"--{name}={value}" for name, value in recipe.options.items()]

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from gazebench.images import load_image
-from gazebench.transforms import Preprocess, View, apply_view, gaussian_heatmap, sample_view
+from gazebench.data.images import load_image
+from gazebench.data.transforms import Preprocess, View, apply_view, gaussian_heatmap, sample_view
 
 
 def naive_heatmap(x, y, height, width, sigma):

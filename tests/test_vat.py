@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gazebench.core.types import DataError
 from gazebench.datasets.vat import VAL_SHOWS, VAT, smooth
-from gazebench.types import DataError
 
 REAL = Path(__file__).parents[2] / "shared" / "real" / "videoattentiontarget"
 

@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from gazebench.config import resolve
-from gazebench.datamodule import ImageSamples, collate
+from gazebench.core.types import Batch
+from gazebench.data.datamodule import ImageSamples, collate
+from gazebench.engine.config import resolve
+from gazebench.engine.registry import load_dataset
 from gazebench.methods.vl4gaze import VL4Gaze, _title
-from gazebench.nn.gaze_vlm import load_vlm
-from gazebench.nn.vlm_dialogue import Dialogue, buckets
-from gazebench.nn.vlm_rows import IGNORED
-from gazebench.questions.reading import read
-from gazebench.registry import load_dataset
+from gazebench.methods.vl4gaze.dialogue import Dialogue, buckets
+from gazebench.nn.qwen3vl import load_vlm
+from gazebench.nn.rows import IGNORED
 from gazebench.study.plan import read_plan
-from gazebench.types import Batch
 from gazebench.vlm.local import LocalModel
+from gazebench.vqa.questions.reading import read
 
 ROOT = Path(__file__).resolve().parent.parent
 WORLD = load_dataset("gazeworld")

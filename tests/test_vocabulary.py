@@ -8,15 +8,15 @@ import open_clip
 import pytest
 import torch
 
-from gazebench import vocabulary
-from gazebench.datamodule import ImageSamples, collate
+from gazebench.core.types import DataError, Prediction
+from gazebench.data.datamodule import ImageSamples, collate
+from gazebench.data.transforms import Preprocess
 from gazebench.datasets.gazehoi import GazeHOI
-from gazebench.evaluation import Evaluator
+from gazebench.metrics import vocabulary
 from gazebench.metrics.classes import ClassAccuracy
-from gazebench.protocol import Protocol, Use
-from gazebench.transforms import Preprocess
-from gazebench.types import DataError, Prediction
-from gazebench.vocabulary import Vocabulary, read_classes
+from gazebench.metrics.protocol import Protocol, Use
+from gazebench.metrics.scoring import Evaluator
+from gazebench.metrics.vocabulary import Vocabulary, read_classes
 
 WORDS = ["cup", "book", "fish bowl", "Cup", "laptop", "bicycle"]
 MODEL = "gazebench-test-tiny"

@@ -15,17 +15,16 @@ import torch
 from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
 from torchmetrics.functional.text import bleu_score
 
-from gazebench.bench import Places
-from gazebench.cli import main
-from gazebench.datamodule import ImageSamples, collate
-from gazebench.evaluation import Evaluator
+from gazebench.cli.main import main
+from gazebench.core.types import DataError, PictureError, Prediction, Question, Truth
+from gazebench.data.datamodule import ImageSamples, collate
+from gazebench.data.transforms import Preprocess
+from gazebench.engine.registry import load_dataset
+from gazebench.engine.run import Places
 from gazebench.metrics import vqa as metrics
 from gazebench.metrics.classes import GazeMetric
-from gazebench.protocol import QUESTIONS
-from gazebench.questions.reading import Said
-from gazebench.registry import load_dataset
-from gazebench.transforms import Preprocess
-from gazebench.types import DataError, PictureError, Prediction, Question, Truth
+from gazebench.metrics.protocol import QUESTIONS
+from gazebench.metrics.scoring import Evaluator
 from gazebench.vlm import tiny
 from gazebench.vlm.local import LocalModel
 from gazebench.vlm.messages import Backend, Decoding, Failure, Picture, Reply, VLMError
@@ -35,6 +34,7 @@ from gazebench.vqa import answerers, asking, command, files, judge, protocols, s
 from gazebench.vqa.answerers import Examples, Majority, ModelAnswerer, Oracle, Random, Shuffled
 from gazebench.vqa.build import build
 from gazebench.vqa.describe import Describer, described, understood
+from gazebench.vqa.questions.reading import Said
 
 ROOT = Path(__file__).resolve().parent.parent
 WORLD = load_dataset("gazeworld")

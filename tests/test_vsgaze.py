@@ -10,14 +10,14 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
-from gazebench.bench import Places, bench
-from gazebench.contract import small_config
-from gazebench.datamodule import ImageSamples, collate
+from gazebench.core.types import SOCIAL, DataError, Prediction
+from gazebench.data.datamodule import ImageSamples, collate
+from gazebench.data.transforms import Preprocess
 from gazebench.datasets import vsgaze
 from gazebench.datasets.vsgaze import PARTS, VIDEO, VSGaze, write_table
-from gazebench.evaluation import Evaluator
-from gazebench.transforms import Preprocess
-from gazebench.types import SOCIAL, DataError, Prediction
+from gazebench.engine.contract import small_config
+from gazebench.engine.run import Places, bench
+from gazebench.metrics.scoring import Evaluator
 
 BOX = (0.25, 0.25, 0.5, 0.5)
 HDF = pytest.mark.skipif(not importlib.util.find_spec("tables"), reason="PyTables is not installed")

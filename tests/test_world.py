@@ -12,10 +12,20 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from gazebench.world import CATEGORIES, COLOURS, Scene, annotate, clip, compose, contact_sheet, draw, statistics
-from gazebench.world.compose import Target, aimed, sized
-from gazebench.world.figure import HAIRSTYLES, Skull, direction
-from gazebench.world.pen import Canvas, Pen
+from gazebench.datasets.gazeworld.world import (
+    CATEGORIES,
+    COLOURS,
+    Scene,
+    annotate,
+    clip,
+    compose,
+    contact_sheet,
+    draw,
+    statistics,
+)
+from gazebench.datasets.gazeworld.world.compose import Target, aimed, sized
+from gazebench.datasets.gazeworld.world.figure import HAIRSTYLES, Skull, direction
+from gazebench.datasets.gazeworld.world.pen import Canvas, Pen
 
 GOLDEN = {
     ("train", 0): "5ee9fefcaf504a14",
@@ -49,7 +59,7 @@ def test_pictures_are_the_same_in_another_process():
     picture = draw(scene, 120, 90)
     assert np.array_equal(picture, draw(scene, 120, 90))
     code = (
-        "import hashlib; from gazebench.world import compose, draw;"
+        "import hashlib; from gazebench.datasets.gazeworld.world import compose, draw;"
         "print(hashlib.sha256(draw(compose(0, 3, 'train'), 120, 90).tobytes()).hexdigest())"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from gazebench.core.types import IN_FRAME, UNKNOWN, FloatArray
 from gazebench.metrics import functional as F
 from gazebench.metrics.functional import Plane, Values
-from gazebench.types import IN_FRAME, UNKNOWN, FloatArray
 
 
 class GazeMetric(Metric, ABC):

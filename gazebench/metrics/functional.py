@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from sklearn.metrics import average_precision_score
 from torch import Tensor
 
-from gazebench.types import IN_FRAME, UNKNOWN, FloatArray
+from gazebench.core.types import IN_FRAME, UNKNOWN, FloatArray
 
 Plane = Literal["normalised", "pixel"]
 Values = tuple[Tensor, Tensor]

@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from gazebench.errors import UserError
-from gazebench.weights import misfits
+from gazebench.core.errors import UserError
+from gazebench.core.weights import misfits
 
 IMAGE_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGE_STD: Final = (0.229, 0.224, 0.225)
@@ -32,7 +32,7 @@ TIMM: Final = {
     "dinov2_vitl14": "vit_large_patch14_dinov2.lvd142m",
 }
 BACKBONES: Final = (*TIMM, "tiny")
-TINY_WEIGHTS: Final = Path(__file__).parent / "weights" / "tiny.pt"
+TINY_WEIGHTS: Final = Path(__file__).parents[2] / "datasets" / "gazeworld" / "weights" / "tiny.pt"
 
 ComputeDtype = Literal["float32", "bfloat16"]
 

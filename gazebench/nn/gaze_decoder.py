@@ -4,13 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from gazebench.weights import misfits
+from gazebench.core.weights import misfits
+
+
+@dataclass
+class Encoded:
+    """What an adapted backbone says of a batch.
+
+    Attributes:
+        features: (B, C, h, w) float32, or (P, C, h, w) where every person has features of their own.
+        owner: (P,) the row of ``features`` of each person; None: person p owns row p.
+        low: of the adapted blocks in order, the low-rank features A(X) of their first projection, (P, h w, r).
+        prior: (P, h w) the head prior; None where the head plays no part.
+    """
+
+    features: Tensor
+    owner: Tensor | None
+    low: list[Tensor] = field(default_factory=list)
+    prior: Tensor | None = None
 
 
 class GazeDecoder(nn.Module):

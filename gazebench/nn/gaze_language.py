@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import yaml
 
-from gazebench.questions.geometry import LARGEST, whole
+from gazebench.vqa.questions.geometry import LARGEST, whole
 
 GAZE_PAD: Final = "<|gaze_pad|>"
 """The token whose embedding a head's takes the place of."""

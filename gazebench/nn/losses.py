@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from gazebench.processes import world_size
+from gazebench.core.distributed import world_size
 
 _idle: ContextVar[bool] = ContextVar("idle", default=False)
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gazebench.dataset import GazeDataset
+from gazebench.core.types import DataError, IntArray, PictureError, Records, clean_boxes, normalise
+from gazebench.data.dataset import GazeDataset
 from gazebench.probe.answers import Answer, read_answer
 from gazebench.probe.probers import Job, Prober
-from gazebench.types import DataError, IntArray, PictureError, Records, clean_boxes, normalise
 from gazebench.vlm.messages import Failure, Reply, Unreadable
 from gazebench.vlm.store import Answer as Stored
 from gazebench.vlm.store import AnswerStore, shard_of

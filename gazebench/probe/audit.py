@@ -13,10 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from sklearn.metrics import cohen_kappa_score
 
-from gazebench.dataset import GazeDataset
+from gazebench.core.types import PictureError, Records, clean_boxes, normalise
+from gazebench.data.dataset import GazeDataset
+from gazebench.data.saliency_splits import CONSISTENT, INCONSISTENT, inside, verdict
 from gazebench.probe.build import Verdict
-from gazebench.subsets import CONSISTENT, INCONSISTENT, inside, verdict
-from gazebench.types import PictureError, Records, clean_boxes, normalise
 
 THRESHOLDS = tuple(round(0.1 * step, 1) for step in range(10))
 COLOURS = {CONSISTENT: "#1b7837", INCONSISTENT: "#b2182b", "": "#666666"}

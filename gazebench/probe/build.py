@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from gazebench import results
-from gazebench.dataset import GazeDataset
+from gazebench.core.types import IN_FRAME, DataError, FloatArray, PictureError, Records, normalise
+from gazebench.data.dataset import GazeDataset
+from gazebench.data.saliency_splits import COLUMNS, CONSISTENT, INCONSISTENT, RULE, inside, verdict
+from gazebench.engine import record as results
 from gazebench.probe.asking import Plan, final
 from gazebench.probe.probers import Prober
-from gazebench.subsets import COLUMNS, CONSISTENT, INCONSISTENT, RULE, inside, verdict
-from gazebench.types import IN_FRAME, DataError, FloatArray, PictureError, Records, normalise
 from gazebench.vlm.store import AnswerStore
 
 ANSWER, UNPARSED, UNANSWERED, NO_BOX, OUT = "answer", "unparsed", "unanswered", "no_head_box", "out_of_frame"

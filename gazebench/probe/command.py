@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gazebench import results, subsets
-from gazebench.dataset import SPLITS, GazeDataset
-from gazebench.dataset_tools import built
+from gazebench.core.types import DataError, Records
+from gazebench.data import saliency_splits as subsets
+from gazebench.data.check import built
+from gazebench.data.dataset import SPLITS, GazeDataset
+from gazebench.engine import record as results
 from gazebench.probe import asking, audit, build
 from gazebench.probe.probers import ModelProber, Oracle, Prober, SpectralResidual, prompt
-from gazebench.types import DataError, Records
 from gazebench.vlm.messages import Decoding, VLMError
 from gazebench.vlm.options import BACKENDS, Meter, add_model, backend, check_server, shard
 from gazebench.vlm.pictures import Encoding

@@ -15,10 +15,10 @@ import numpy.typing as npt
 import yaml
 from scipy import ndimage
 
-from gazebench.dataset import GazeDataset
-from gazebench.images import resized
+from gazebench.core.types import DataError, FloatArray, PictureError, Records
+from gazebench.data.dataset import GazeDataset
+from gazebench.data.images import resized
 from gazebench.probe.answers import Convention
-from gazebench.types import DataError, FloatArray, PictureError, Records
 from gazebench.vlm.messages import Backend, Decoding, Failure, Message, Picture, Reply, Request, Unreadable
 from gazebench.vlm.pictures import Encoding, encode, from_file
 

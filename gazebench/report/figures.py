@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from gazebench.protocol import SUBSETS
+from gazebench.metrics.protocol import SUBSETS
 
 INK = "#010203"
 """Stands for the page's own ink until the SVG is written."""

@@ -15,20 +15,20 @@ import pandas as pd
 import yaml
 from matplotlib.figure import Figure
 
-from gazebench.bench import Places
-from gazebench.board import local
-from gazebench.board.run import report
-from gazebench.config import Config
-from gazebench.dataset import GazeDataset
-from gazebench.intervals import bootstrap, format_value, mean_of, owners
+from gazebench.core.types import DataError
+from gazebench.data.dataset import GazeDataset
+from gazebench.data.groups import groups, traits
+from gazebench.engine.config import Config
+from gazebench.engine.record import write_atomically
+from gazebench.engine.registry import load_dataset
+from gazebench.engine.run import Places
 from gazebench.metrics.classes import AngleToMean, GazeMetric, MeanAngle, MinAngle
-from gazebench.protocol import Protocol, Use
-from gazebench.registry import load_dataset
+from gazebench.metrics.intervals import bootstrap, format_value, mean_of, owners
+from gazebench.metrics.protocol import Protocol, Use
+from gazebench.report.board import local
+from gazebench.report.board.run import report
 from gazebench.report.figures import curves, distribution
 from gazebench.report.pictures import ANSWER, HEAD, TRUTH, draw, heatmap_of, scene, spread
-from gazebench.results import write_atomically
-from gazebench.traits import groups, traits
-from gazebench.types import DataError
 
 USAGE = "gazebench report RUN [--dataset.root DIR] [--runs DIR] [--boards DIR]   (RUN: a run's folder or id)"
 ANGLES = (10, 30, 60, 90, 120)

@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from gazebench.dataset import GazeDataset
-from gazebench.types import IN_FRAME, FloatArray, Records, clean_boxes, normalise
+from gazebench.core.types import IN_FRAME, FloatArray, Records, clean_boxes, normalise
+from gazebench.data.dataset import GazeDataset
 
 HEAD, TRUTH, ANSWER = "#16a34a", "#facc15", "#e11d48"
 """Colours of the head box, the annotations and the predicted point in every picture."""

@@ -9,8 +9,8 @@ from pathlib import Path
 from string import Template
 
 import gazebench
-from gazebench.errors import DataError
-from gazebench.registry import KINDS, Kind, entries
+from gazebench.core.errors import DataError
+from gazebench.engine.registry import KINDS, Kind, entries
 
 TEMPLATES = Path(__file__).parent / "templates"
 SUFFIX = ".tmpl"

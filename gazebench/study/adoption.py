@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gazebench.bench import Places
-from gazebench.config import Config
-from gazebench.results import RecordError, hardware_identity, read_records
+from gazebench.engine.config import Config
+from gazebench.engine.record import RecordError, hardware_identity, read_records
+from gazebench.engine.run import Places
 from gazebench.study.plan import Plan
 from gazebench.study.store import Store
 

@@ -7,13 +7,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gazebench.bench import Places, RunningError, bench
-from gazebench.config import resolve
+from gazebench.core.types import DataError
+from gazebench.engine.config import resolve
+from gazebench.engine.record import write_atomically
+from gazebench.engine.registry import RegistryError
+from gazebench.engine.run import Places, RunningError, bench
 from gazebench.nn.backbones import WeightsError
-from gazebench.registry import RegistryError
-from gazebench.report import show
-from gazebench.results import write_atomically
-from gazebench.types import DataError
+from gazebench.report.run import show
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from gazebench.bench import BOARDS, Places
+from gazebench.core.types import DataError
+from gazebench.engine.run import BOARDS, Places
 from gazebench.study import adoption, page
 from gazebench.study.figures import draw_figures, gather_heatmaps
 from gazebench.study.measured import Measured
 from gazebench.study.plan import Plan, Run, read_plan
 from gazebench.study.running import State, devices, duration, execute, remaining_seconds, states
 from gazebench.study.store import Store
-from gazebench.types import DataError
 
 USAGE = (
     "gazebench study PLAN.yaml [--quick] [--dry-run] [--jobs N] [--again] [--adopt] [--render-only] [--check] "

@@ -16,16 +16,16 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Patch
 
-from gazebench.bench import Places
-from gazebench.dataset import GazeDataset
-from gazebench.intervals import Interval
-from gazebench.nn.gaze_cone import cone_mask
-from gazebench.predictions import read_predictions
-from gazebench.protocol import ALL
+from gazebench.core.types import DataError
+from gazebench.data.dataset import GazeDataset
+from gazebench.engine.predictions import read_predictions
+from gazebench.engine.run import Places
+from gazebench.methods.hclora.gaze_cone import cone_mask
+from gazebench.metrics.intervals import Interval
+from gazebench.metrics.protocol import ALL
 from gazebench.report.pictures import Scene, draw, scene
 from gazebench.study.measured import Measured, Pick
 from gazebench.study.plan import Figure, Run
-from gazebench.types import DataError
 
 # Paul Tol's muted scheme, told apart by colour-blind readers too; a row has the same colour in every figure.
 PALETTE = ("#7f7f7f", "#ddaa33", "#bb5566", "#999933", "#332288", "#44aa99", "#cc6677", "#88ccee", "#117733")

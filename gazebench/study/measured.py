@@ -10,12 +10,12 @@ from typing import Any
 
 import pandas as pd
 
-from gazebench.intervals import Interval, interval
-from gazebench.protocol import ALL
+from gazebench.core.types import sample_key
+from gazebench.metrics.intervals import Interval, interval
+from gazebench.metrics.protocol import ALL
 from gazebench.study.plan import Claim, Figure, Plan, Run, Table
 from gazebench.study.store import Store
 from gazebench.study.summary import Column, Line
-from gazebench.types import sample_key
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import Any
 
 from tabulate import tabulate
 
-from gazebench.intervals import format_value, interval
-from gazebench.protocol import ALL
-from gazebench.registry import load_dataset
-from gazebench.results import write_atomically
+from gazebench.engine.record import write_atomically
+from gazebench.engine.registry import load_dataset
+from gazebench.metrics.intervals import format_value, interval
+from gazebench.metrics.protocol import ALL
 from gazebench.study import summary
 from gazebench.study.figures import available
 from gazebench.study.measured import Measured, Verdict

@@ -11,11 +11,11 @@ from typing import Any
 import jsonschema
 import yaml
 
-from gazebench.config import Config, resolve
-from gazebench.protocol import ALL, SUBSETS, Protocol
-from gazebench.registry import RegistryError, load_dataset
-from gazebench.results import CHECKOUT
-from gazebench.types import DataError
+from gazebench.core.types import DataError
+from gazebench.engine.config import Config, resolve
+from gazebench.engine.record import CHECKOUT
+from gazebench.engine.registry import RegistryError, load_dataset
+from gazebench.metrics.protocol import ALL, SUBSETS, Protocol
 
 _TEXT = {"type": "string", "minLength": 1}
 _TEXTS = {"type": "array", "items": _TEXT}

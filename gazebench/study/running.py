@@ -18,8 +18,8 @@ from typing import Any, TextIO
 
 import torch
 
-from gazebench.bench import Places
-from gazebench.config import Config
+from gazebench.engine.config import Config
+from gazebench.engine.run import Places
 from gazebench.study.measured import seconds_by_row
 from gazebench.study.plan import Plan, Run
 from gazebench.study.store import Store

@@ -17,9 +17,9 @@ import pandas as pd
 import pyarrow as pa
 from filelock import FileLock
 
-from gazebench.results import write_atomically
+from gazebench.core.types import DataError
+from gazebench.engine.record import write_atomically
 from gazebench.study.plan import Run
-from gazebench.types import DataError
 
 SCHEMA_VERSION = 1
 _PEOPLE = ["person_id", "image_id", "subset", "x", "y", "inout"]

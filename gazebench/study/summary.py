@@ -10,7 +10,7 @@ from typing import Literal
 import pandas as pd
 from tabulate import tabulate
 
-from gazebench.intervals import Interval
+from gazebench.metrics.intervals import Interval
 
 Mark = Literal["best", "second", ""]
 

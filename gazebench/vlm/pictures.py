@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image
 
-from gazebench.types import PictureError
+from gazebench.core.types import PictureError
 from gazebench.vlm.messages import Picture
 
 Format = Literal["jpeg", "png"]

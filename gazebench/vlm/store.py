@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from gazebench.types import DataError, IntArray
+from gazebench.core.types import DataError, IntArray
 from gazebench.vlm.messages import Reply
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

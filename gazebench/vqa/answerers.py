@@ -9,16 +9,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from gazebench.dataset import GazeDataset
-from gazebench.questions.geometry import DIRECTIONS, LARGEST, whole
-from gazebench.questions.templates import templates
-from gazebench.questions.writing import FORMS
-from gazebench.types import DataError, Form, PictureError, Records, Task, sample_key
+from gazebench.core.types import DataError, Form, PictureError, Records, Task, sample_key
+from gazebench.data.dataset import GazeDataset
 from gazebench.vlm.messages import Backend, Decoding, Failure, Message, Picture, Reply, Request, Unreadable
 from gazebench.vlm.pictures import Encoding
 from gazebench.vqa.describe import shown
 from gazebench.vqa.files import Row, read, read_card
 from gazebench.vqa.protocols import OURS, Rules
+from gazebench.vqa.questions.geometry import DIRECTIONS, LARGEST, whole
+from gazebench.vqa.questions.templates import templates
+from gazebench.vqa.questions.writing import FORMS
 
 FLOORS = ("oracle", "shuffled", "random", "majority")
 

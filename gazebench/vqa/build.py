@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from gazebench import results
-from gazebench.dataset import GazeDataset
-from gazebench.interview import SEED, Interviewer, Words
-from gazebench.questions.templates import templates
-from gazebench.types import Records
+from gazebench.core.types import Records
+from gazebench.data.dataset import GazeDataset
+from gazebench.engine import record as results
 from gazebench.vqa import files
+from gazebench.vqa.interview import SEED, Interviewer, Words
+from gazebench.vqa.questions.templates import templates
 
 NOTES = {
     True: "everybody in a picture is annotated: expressions fit exactly as many people as they say",

@@ -8,23 +8,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gazebench.bench import Places
-from gazebench.dataset import SPLITS, GazeDataset
-from gazebench.dataset_tools import built
-from gazebench.intervals import format_value
-from gazebench.interview import SEED, Words
-from gazebench.score import score as score_file
-from gazebench.types import DataError
+from gazebench.core.types import DataError
+from gazebench.data.check import built
+from gazebench.data.dataset import SPLITS, GazeDataset
+from gazebench.engine.run import Places
+from gazebench.engine.score import score as score_file
+from gazebench.metrics.intervals import format_value
+from gazebench.metrics.vocabulary import Vocabulary
 from gazebench.vlm.messages import Decoding, VLMError
 from gazebench.vlm.options import BACKENDS, Meter, add_model, backend, check_server, shard
 from gazebench.vlm.pictures import Encoding
 from gazebench.vlm.store import AnswerStore
-from gazebench.vocabulary import Vocabulary
 from gazebench.vqa import asking, judge, scoring, sheet, table
 from gazebench.vqa.answerers import FLOORS, Answerer, Examples, ModelAnswerer, floor
 from gazebench.vqa.build import build
 from gazebench.vqa.describe import Describer, described
 from gazebench.vqa.files import read_card
+from gazebench.vqa.interview import SEED, Words
 from gazebench.vqa.protocols import rules
 
 MODEL = "Qwen/Qwen3-VL-4B-Instruct"

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import yaml
 
-from gazebench.dataset import GazeDataset
-from gazebench.questions.geometry import whole
-from gazebench.types import IN_FRAME, InWords, Records, normalise
+from gazebench.core.types import IN_FRAME, InWords, Records, normalise
+from gazebench.data.dataset import GazeDataset
 from gazebench.vlm.messages import Backend, Decoding, Failure, Message, Picture, Request
 from gazebench.vlm.pictures import Encoding, encode, from_file
 from gazebench.vlm.reading import json_values, without_thoughts
 from gazebench.vlm.store import AnswerStore
+from gazebench.vqa.questions.geometry import whole
 
 Progress = Callable[[int, int, int], None]
 DESCRIBE = "describe-1"

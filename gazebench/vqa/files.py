@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gazebench.results import write_atomically
-from gazebench.types import DataError, Question, Truth
-from gazebench.weights import file_digest
+from gazebench.core.types import DataError, Question, Truth
+from gazebench.core.weights import file_digest
+from gazebench.engine.record import write_atomically
 
 CARD = ".json"
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from gazebench.questions.reading import LONGEST
 from gazebench.vlm.messages import Backend, Decoding, Failure, Message, Request
 from gazebench.vlm.reading import without_thoughts
 from gazebench.vlm.store import AnswerStore
 from gazebench.vqa.describe import prompts
+from gazebench.vqa.questions.reading import LONGEST
 from gazebench.vqa.scoring import Answered
 
 JUDGE = "judge-1"

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gazebench.protocol import QUESTIONS, Use
-from gazebench.questions.reading import Said, read
-from gazebench.questions.templates import templates
-from gazebench.types import DataError, Form
+from gazebench.core.types import DataError, Form
+from gazebench.metrics.protocol import QUESTIONS, Use
+from gazebench.vqa.questions.reading import Said, read
+from gazebench.vqa.questions.templates import templates
 
 Reader = Callable[[Form, str, str, tuple[int, int] | None], Said]
 """From form, text, finish reason and the size of the picture as shown to what an answer says."""

@@ -12,18 +12,18 @@ from typing import Any
 
 import torch
 
-from gazebench import results
-from gazebench.evaluation import Score, intervals_of
-from gazebench.intervals import DRAWS, METHOD
-from gazebench.metrics.vqa import QuestionMetric, Similarity
-from gazebench.protocol import ALL, Use
-from gazebench.questions.reading import Said
-from gazebench.types import DataError, Question, Truth, sample_key
+from gazebench.core.types import DataError, Question, Truth, sample_key
+from gazebench.engine import record as results
+from gazebench.metrics.intervals import DRAWS, METHOD
+from gazebench.metrics.protocol import ALL, Use
+from gazebench.metrics.scoring import Score, intervals_of
 from gazebench.vlm.messages import Reply
 from gazebench.vlm.store import AnswerStore
 from gazebench.vqa.answerers import Answerer
 from gazebench.vqa.files import Row, read
+from gazebench.vqa.metrics import QuestionMetric, Similarity
 from gazebench.vqa.protocols import OURS, Rules, rules
+from gazebench.vqa.questions.reading import Said
 
 CENTRE = (0.5, 0.5)
 SCHEMA = 1

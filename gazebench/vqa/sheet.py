@@ -14,12 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from tabulate import tabulate
 
-from gazebench.dataset import GazeDataset
-from gazebench.questions.geometry import LARGEST
+from gazebench.core.types import PictureError
+from gazebench.data.dataset import GazeDataset
+from gazebench.engine.record import write_atomically
 from gazebench.report.pictures import ANSWER, draw
-from gazebench.results import write_atomically
-from gazebench.types import PictureError
 from gazebench.vqa.files import Row, read
+from gazebench.vqa.questions.geometry import LARGEST
 
 COLUMNS, ROWS = 4, 4
 _BOX = re.compile(r"\[(\d+), (\d+), (\d+), (\d+)\]")

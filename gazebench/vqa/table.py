@@ -9,12 +9,12 @@ from typing import Any
 
 import pandas as pd
 
-from gazebench import results
-from gazebench.intervals import format_value
-from gazebench.protocol import QUESTIONS, Use
-from gazebench.questions.templates import templates
-from gazebench.results import write_atomically
-from gazebench.types import DataError
+from gazebench.core.types import DataError
+from gazebench.engine import record as results
+from gazebench.engine.record import write_atomically
+from gazebench.metrics.intervals import format_value
+from gazebench.metrics.protocol import QUESTIONS, Use
+from gazebench.vqa.questions.templates import templates
 
 JUDGED = "vqa_object_judge"
 GROUPS: dict[str, dict[str, str]] = {

@@ -1,0 +1,1 @@
+"""Types, errors, files and processes: what every other package stands on."""

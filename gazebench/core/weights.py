@@ -1,0 +1,83 @@
+"""Weights from a file or an address."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from urllib.parse import urlparse
+
+import torch
+from torch import Tensor
+
+from gazebench.core.types import DataError
+
+
+class WeightsFileError(DataError):
+    """A file of weights that is missing or is none."""
+
+
+def misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor], may_lack: Iterable[str] = ()) -> str:
+    """What is wrong with weights for a model, in words; empty when names and shapes agree."""
+    shapes = [
+        f"{key} {tuple(given[key].shape)}, here {tuple(own[key].shape)}"
+        for key in sorted(own.keys() & given.keys())
+        if own[key].shape != given[key].shape
+    ]
+    problems = {
+        "missing": sorted(own.keys() - given.keys() - set(may_lack)),
+        "unknown": sorted(given.keys() - own.keys()),
+        "of another shape": shapes,
+    }
+    return "; ".join(
+        f"{what}: {', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}"
+        for what, names in problems.items()
+        if names
+    )
+
+
+def local_file(place: str | Path) -> Path:
+    """A path as it is; an http(s) address downloaded once into torch.hub's checkpoint folder.
+
+    Raises:
+        WeightsFileError: nothing is there, or the address cannot be reached.
+    """
+    text = str(place)
+    if not text.startswith(("http://", "https://")):
+        path = Path(text)
+        if not path.is_file():
+            raise WeightsFileError(f"{path}: no such weights file")
+        return path
+    target = Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(urlparse(text).path)  # noqa: PTH119
+    if not target.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(text, str(target))
+        except OSError as error:
+            raise WeightsFileError(
+                f"{text} cannot be downloaded ({error}); fetch it where there is a network and give the file's path"
+            ) from error
+    return target
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """A state dict from our ``weights.pt``, a Lightning checkpoint, or an official ``.pt``.
+
+    Raises:
+        WeightsFileError: no torch file, or it holds no state dict.
+    """
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise WeightsFileError(f"{path}: not a file of weights ({type(error).__name__}: {error})") from error
+    state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise WeightsFileError(f"{path}: holds no state dict of tensors")
+    return state
+
+
+def file_digest(path: Path) -> str:
+    """The sha256 of a file, in hex."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""Data sets, annotations, pictures, and the one data module."""

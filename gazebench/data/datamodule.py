@@ -1,0 +1,427 @@
+"""The only data module: any dataset, seen through any method's preprocessing, image by image with all its people."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Dataset as TorchDataset
+
+from gazebench.core.types import (
+    IN_FRAME,
+    OUT_OF_FRAME,
+    UNKNOWN,
+    Batch,
+    DataError,
+    FloatArray,
+    Policy,
+    Records,
+    Targets,
+    clean_boxes,
+    holds_boxes,
+    normalise,
+    pair_starts,
+    ragged_starts,
+)
+from gazebench.data.dataset import GazeDataset
+from gazebench.data.transforms import Preprocess, View, apply_view, sample_view
+from gazebench.vqa.interview import Interviewer
+from gazebench.vqa.questions.writing import Asked
+
+People = Literal["in_frame", "labelled", "all"]
+
+
+@dataclass
+class Sample:
+    """One image with its people, before collation; arrays as in ``Batch`` and ``Targets``."""
+
+    image_id: str
+    group: str
+    size: tuple[int, int]
+    picture: torch.Tensor | None
+    head: np.ndarray
+    person_ids: list[str]
+    inout: np.ndarray
+    points: np.ndarray
+    counts: np.ndarray
+    subset: list[str]
+    extra: dict[str, np.ndarray]
+    pairs: dict[str, np.ndarray] = field(default_factory=dict)
+    asked: list[Asked] = field(default_factory=list)
+    skipped: str = ""
+
+
+class ImageSamples(TorchDataset[Sample]):
+    """The images of a split as samples; an index is (epoch, image), so that augmentation depends on nothing else."""
+
+    def __init__(
+        self,
+        dataset: GazeDataset,
+        records: Records,
+        preprocess: Preprocess,
+        *,
+        augment: bool,
+        sees_images: bool,
+        bad_images: Policy,
+        seed: int,
+    ) -> None:
+        self.dataset, self.records, self.preprocess = dataset, records, preprocess
+        self.augment, self.sees_images, self.bad_images, self.seed = augment, sees_images, bad_images, seed
+        self.start = records.person_start
+        self.pair_start = pair_starts(records.person_image, len(records))
+        self.interviewer = Interviewer(dataset, records) if preprocess.questions else None
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: tuple[int, int] | int) -> Sample:
+        epoch, image = index if isinstance(index, tuple) else (0, index)
+        try:
+            return self._read(epoch, image)
+        except DataError as error:
+            if self.bad_images == "error":
+                raise
+            return Sample(str(self.records.images[image]), str(self.records.groups[image]), (1, 1), None,
+                          np.zeros((0, 4)), [], np.zeros(0), np.zeros((0, 2)), np.zeros(0, int), [], {},
+                          skipped=str(error))  # fmt: skip
+
+    def _read(self, epoch: int, image: int) -> Sample:
+        records = self.records
+        people = slice(self.start[image], self.start[image + 1])
+        width, height = self.dataset.size(records, image)
+        counts = np.diff(records.point_start[people.start : people.stop + 1])
+        points = normalise(
+            records.points[records.point_start[people.start] : records.point_start[people.stop]],
+            records.point_unit, width, height,
+        )  # fmt: skip
+        head = clean_boxes(normalise(records.head[people], records.head_unit, width, height))
+        inout = records.inout[people].astype(np.int64)
+        columns = {name: column[people] for name, column in records.columns.items()}
+        subset = columns.pop("subset", np.full(len(head), ""))
+        boxes = {
+            name: clean_boxes(normalise(column.reshape(-1, 4), records.head_unit, width, height))
+            for name, column in columns.items()
+            if holds_boxes(column)
+        }
+        crop, flip = None, False
+        if self.augment:
+            rng = np.random.default_rng([self.seed, epoch, image])
+            owner = np.repeat(np.arange(len(head)), counts)
+            visible = inout[owner] == IN_FRAME
+            view = sample_view(rng, self.preprocess, width, height, head, points[visible])
+            head, points = apply_view(view, head, points)
+            boxes = {name: _still(view, flat) for name, flat in boxes.items()}
+            crop, flip = view.crop, view.flip
+            width, height = view.size
+        picture = None
+        if self.sees_images:
+            array = self.dataset.picture(records, image, self.preprocess.size, crop, flip)
+            picture = torch.from_numpy(array).permute(2, 0, 1)
+        columns |= {name: flat.reshape(columns[name].shape) for name, flat in boxes.items()}
+        asked: list[Asked] = []
+        if self.interviewer is not None:  # after the view: what is left, and where, is another matter in a mirror
+            split = np.split(points, np.cumsum(counts)[:-1]) if len(counts) else []
+            asked = self.interviewer.about(image, head, split, (width, height))
+        return Sample(
+            image_id=str(records.images[image]),
+            group=str(records.groups[image]),
+            size=(width, height),
+            picture=picture,
+            head=head,
+            person_ids=[str(person) for person in records.person_id[people]],
+            inout=inout,
+            points=points,
+            counts=counts,
+            subset=[str(name) for name in subset],
+            extra=columns,
+            pairs={
+                name: labels[self.pair_start[image] : self.pair_start[image + 1]]
+                for name, labels in records.pairs.items()
+            },
+            asked=asked,
+        )
+
+
+def _still(view: View, boxes: FloatArray) -> FloatArray:
+    """(N, 4) boxes in the view: truths, so they are cropped and mirrored but never jittered."""
+    return apply_view(replace(view, jitter=np.zeros_like(boxes)), boxes, np.zeros((0, 2)))[0]
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Samples to an image-major batch; unreadable images stay out and are named in ``skipped``."""
+    read = [sample for sample in samples if not sample.skipped]
+    people = [len(sample.head) for sample in read]
+    counts = np.concatenate([np.zeros(0, int), *(sample.counts for sample in read)])
+    start = ragged_starts(counts)
+    points = torch.from_numpy(np.concatenate([np.zeros((0, 2)), *(sample.points for sample in read)]))
+    inout = torch.from_numpy(np.concatenate([np.zeros(0, int), *(sample.inout for sample in read)]))
+    point = torch.full((len(counts), 2), torch.nan)
+    has = torch.from_numpy(counts > 0) & (inout == IN_FRAME)
+    point[has] = points[torch.from_numpy(start[:-1])[has]].float()
+    pictures = [sample.picture for sample in read if sample.picture is not None]
+    first = ragged_starts(people)
+    asked = [
+        (replace(question, person=question.person + int(start)), truth)
+        for sample, start in zip(read, first, strict=False)
+        for question, truth in sample.asked
+    ]
+    names = sorted({name for sample in read for name in sample.extra})
+    paired = sorted({name for sample in read for name in sample.pairs})
+    return Batch(
+        images=torch.stack(pictures) if pictures else None,
+        image_index=torch.repeat_interleave(torch.arange(len(read)), torch.tensor(people, dtype=torch.int64)),
+        head=torch.from_numpy(np.concatenate([np.zeros((0, 4)), *(sample.head for sample in read)])).float(),
+        person_ids=[person for sample in read for person in sample.person_ids],
+        image_ids=[sample.image_id for sample in read],
+        groups=[sample.group for sample in read],
+        sizes=torch.tensor([sample.size for sample in read], dtype=torch.int64).reshape(-1, 2),
+        targets=Targets(
+            point=point,
+            inout=inout,
+            points=points,
+            point_person=torch.from_numpy(np.repeat(np.arange(len(counts)), counts)),
+            subset=[name for sample in read for name in sample.subset],
+            extra={name: _joined([sample.extra[name] for sample in read]) for name in names}
+            | {name: _joined([sample.pairs[name].astype(np.int64) for sample in read]) for name in paired},
+            answers=[truth for _, truth in asked],
+        ),
+        questions=[question for question, _ in asked],
+        skipped=[sample.skipped for sample in samples if sample.skipped],
+    )
+
+
+def _joined(columns: Sequence[np.ndarray]) -> np.ndarray | torch.Tensor:
+    joined = np.concatenate(columns)
+    return joined if joined.dtype.kind == "U" else torch.from_numpy(joined)
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """(epoch, image) pairs; the order depends on seed and epoch only.
+
+    Several processes take turns without padding, so that no image is seen twice.
+    """
+
+    def __init__(self, length: int, *, shuffle: bool, seed: int, rank: int = 0, world: int = 1, epoch: int = 0) -> None:
+        self.length, self.shuffle, self.seed, self.rank, self.world = length, shuffle, seed, rank, world
+        self.epoch = epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this before each epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.arange(self.length)
+        if self.shuffle:
+            np.random.default_rng([self.seed, self.epoch, 1]).shuffle(order)
+        return ((self.epoch, int(image)) for image in order[self.rank :: self.world])
+
+    def __len__(self) -> int:
+        return len(range(self.rank, self.length, self.world))
+
+
+class ShareSampler(Sampler[list[tuple[int, int]]]):
+    """A process's share of every training batch: the batches are the same however many processes take part.
+
+    All of them get as many batches; of the last one of an epoch a process may get nothing.
+    """
+
+    def __init__(self, sampler: EpochSampler, images: int, *, rank: int = 0, world: int = 1) -> None:
+        self.sampler, self.images, self.rank, self.world = sampler, images, rank, world  # Lightning looks for `sampler`
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = list(self.sampler)
+        for start in range(0, len(order), self.images):
+            yield order[start : start + self.images][self.rank :: self.world]
+
+    def __len__(self) -> int:
+        return -(-len(self.sampler) // self.images)
+
+
+class GazeDataModule(LightningDataModule):
+    """Loaders over one dataset.
+
+    Args:
+        dataset: any ``GazeDataset``.
+        preprocess: the method's.
+        batch_size: people in a training batch on average, over all processes; images are never split, so a batch
+            holds ``batch_size / (people per image)`` images, which the processes share.
+        eval_batch_size: the same at evaluation, but in each process.
+        workers: loader processes; -1 is one less than the cores, at most 8.
+        people: who is trained on: those with a target ``in_frame``, all ``labelled`` (in or out) ones, or ``all``, with
+            those whose target nobody told.
+        selection: ``last`` trains on ``trainval`` and keeps the last epoch, as the papers do; ``val`` holds out the
+            validation sources and keeps the best epoch on them.
+        augment: training augmentation.
+        bad_images: ``error`` stops at a picture that cannot be read, ``skip`` leaves it out and names it.
+        train_stride: every n-th image of each source in training (VAT: every 6th frame).
+        limit_train: at most so many training images (0: all), evenly spaced.
+        limit_test: at most so many images of test and validation (0: all); the result is then marked incomplete.
+        seed: of order and augmentation.
+        sees_images: False spares methods without pictures the decoding.
+    """
+
+    def __init__(
+        self,
+        dataset: GazeDataset,
+        preprocess: Preprocess,
+        *,
+        batch_size: int = 60,
+        eval_batch_size: int = 60,
+        workers: int = -1,
+        people: People = "labelled",
+        selection: Literal["last", "val"] = "last",
+        augment: bool = True,
+        bad_images: Policy = "error",
+        train_stride: int = 1,
+        limit_train: int = 0,
+        limit_test: int = 0,
+        seed: int = 0,
+        sees_images: bool = True,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1 or eval_batch_size < 1 or train_stride < 1:
+            raise ValueError("batch_size, eval_batch_size and train_stride must be at least 1")
+        self.dataset, self.preprocess = dataset, preprocess
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.workers = max(0, min(8, (os.cpu_count() or 1) - 1)) if workers < 0 else workers
+        self.people, self.selection, self.augment, self.bad_images = people, selection, augment, bad_images
+        self.train_stride, self.limit_train, self.limit_test = train_stride, limit_train, limit_test
+        self.seed, self.sees_images = seed, sees_images
+        self.first_epoch = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Which epoch comes next: on resuming, workers draw their first batches before Lightning says so."""
+        assert self.trainer is not None
+        return {"epoch": self.trainer.current_epoch + self.trainer.is_last_batch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """See ``state_dict``."""
+        self.first_epoch = int(state_dict["epoch"])
+
+    def train_records(self) -> Records:
+        """The people trained on.
+
+        Raises:
+            DataError: nobody is left to train on.
+        """
+        records = self.dataset.records("trainval" if self.selection == "last" else "train")
+        known = (IN_FRAME, OUT_OF_FRAME)
+        wanted = {"in_frame": (IN_FRAME,), "labelled": known, "all": (*known, UNKNOWN)}
+        keep = np.isin(records.inout, wanted[self.people])
+        if self.train_stride > 1:
+            keep &= _strided(records, self.train_stride)[records.person_image]
+        records = _limited(records.select(keep), self.limit_train)
+        if not records.people:
+            raise DataError(f"{self.dataset.card.title} has nobody to train on in {records.split!r} under this root")
+        return records
+
+    def annotations(self) -> Iterator[Batch]:
+        """The people trained on, in order, without pictures or augmentation; read only when iterated."""
+        records = self.train_records()
+        samples = ImageSamples(
+            self.dataset, records, self.preprocess, augment=False, sees_images=False, bad_images=self.bad_images,
+            seed=self.seed,
+        )  # fmt: skip
+        for start in range(0, len(samples), 256):
+            yield collate([samples[image] for image in range(start, min(start + 256, len(samples)))])
+
+    def eval_records(self, split: str) -> Records:
+        """The people of ``val`` or ``test``, whole unless limited."""
+        return _limited(self.dataset.records(split), self.limit_test)
+
+    def batch_images(self, records: Records, batch_size: int) -> int:
+        """Images in a batch of so many people, as many as they are in on average."""
+        return max(1, round(batch_size / max(1.0, records.people / max(1, len(records)))))
+
+    def check_shares(self, world: int, accumulate: int) -> None:
+        """Whether so many processes can share a training batch.
+
+        Raises:
+            DataError: there are more processes than images; says what batch they could share.
+        """
+        records = self.train_records()
+        images = self.batch_images(records, self.batch_size)
+        if images >= world:
+            return
+        people = self.batch_size * accumulate
+        together = self.batch_images(records, people)
+        remedy = f"take at most {images}"
+        if accumulate > 1 and together >= world:
+            remedy += f", or --loader.batch_size={people} --trainer.accumulate_grad_batches=1, which is the same step"
+        else:
+            least = -(-world * records.people // len(records))
+            remedy += f", or --loader.batch_size={least}, which is another recipe"
+        raise DataError(
+            f"a training batch of {self.batch_size} people is {images} image(s) of {self.dataset.card.title}, too few "
+            f"for {world} processes to share; {remedy}"
+        )
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        """Shuffled, augmented; this process's share of every batch."""
+        records = self.train_records()
+        rank, world = self._place()
+        order = EpochSampler(len(records), shuffle=True, seed=self.seed, epoch=self.first_epoch)
+        shares = ShareSampler(order, self.batch_images(records, self.batch_size), rank=rank, world=world)
+        return DataLoader(
+            self._samples(records, augment=self.augment), batch_sampler=shares, num_workers=self.workers,
+            collate_fn=collate, persistent_workers=self.workers > 0,
+        )  # fmt: skip
+
+    def val_dataloader(self) -> DataLoader[Sample] | list[Any]:
+        """The held-out sources; nothing when the last epoch is taken."""
+        if self.selection == "last":
+            return []
+        return self._eval_loader("val")
+
+    def test_dataloader(self) -> DataLoader[Sample]:
+        """The test split, in order."""
+        return self._eval_loader("test")
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Stops at unreadable pictures unless they are to be skipped; here, where a worker's traceback is not in it."""
+        if batch.skipped and self.bad_images == "error":
+            raise DataError(f"{batch.skipped[0]}, or leave such pictures out: --loader.bad_images=skip")
+        return batch
+
+    def _eval_loader(self, split: str) -> DataLoader[Sample]:
+        records = self.eval_records(split)
+        rank, world = self._place()
+        return DataLoader(
+            self._samples(records, augment=False), batch_size=self.batch_images(records, self.eval_batch_size),
+            sampler=EpochSampler(len(records), shuffle=False, seed=self.seed, rank=rank, world=world),
+            num_workers=self.workers, collate_fn=collate,
+        )  # fmt: skip
+
+    def _samples(self, records: Records, *, augment: bool) -> ImageSamples:
+        return ImageSamples(
+            self.dataset, records, self.preprocess, augment=augment, sees_images=self.sees_images, bad_images="skip",
+            seed=self.seed,
+        )  # fmt: skip
+
+    def _place(self) -> tuple[int, int]:
+        """This process, and how many there are."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+
+def _strided(records: Records, stride: int) -> np.ndarray:
+    """(I,) bool; every ``stride``-th image of each group, counted in the group's order."""
+    position = np.zeros(len(records), dtype=np.int64)
+    order = np.argsort(records.groups, kind="stable")
+    groups = records.groups[order]
+    first = np.flatnonzero(np.concatenate([[True], groups[1:] != groups[:-1]])) if len(groups) else np.zeros(0, int)
+    position[order] = np.arange(len(groups)) - np.repeat(first, np.diff(np.concatenate([first, [len(groups)]])))
+    return position % stride == 0
+
+
+def _limited(records: Records, limit: int) -> Records:
+    if not limit or limit >= len(records):
+        return records
+    chosen = np.zeros(len(records), dtype=bool)
+    chosen[np.linspace(0, len(records) - 1, limit).round().astype(int)] = True
+    return records.select(chosen[records.person_image])

@@ -1,0 +1,224 @@
+"""What a dataset is to the suite: a card, records per split, pictures, a protocol, and a tiny fake of itself."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from gazebench.core.types import IN_FRAME, DataError, FloatArray, InWords, Policy, Records
+from gazebench.data import saliency_splits as subsets
+from gazebench.data.images import image_size, load_image
+from gazebench.metrics.protocol import Protocol
+
+Crop = tuple[int, int, int, int]
+SPLITS = ("train", "val", "trainval", "test")
+"""``train`` and ``val`` are disjoint by source and together are ``trainval``, the official training set."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What everybody who uses a dataset should know of it.
+
+    Attributes:
+        name: the name used on the command line (the module's stem).
+        title: the name used in print.
+        licence: under which terms the pictures and annotations are released.
+        source: where to get it.
+        citation: the paper to cite.
+        layout: the files expected below the root, as a few lines of text.
+        official: the published counts by split, e.g. ``{"test": {"people": 4782}}``; what is not published is absent.
+        label_version: which edition of the annotations the loader reads.
+        head_boxes: where the head boxes come from.
+        synthetic: drawn by us; its numbers are never those of a published benchmark.
+    """
+
+    name: str
+    title: str
+    licence: str
+    source: str
+    citation: str
+    layout: str
+    official: Mapping[str, Mapping[str, int]]
+    label_version: str
+    head_boxes: str
+    synthetic: bool = False
+
+
+@dataclass(frozen=True)
+class Completeness:
+    """What was found on disk against the official counts of a split."""
+
+    split: str
+    found: Mapping[str, int]
+    official: Mapping[str, int]
+    issues: int
+
+    @property
+    def complete(self) -> bool:
+        """Every published count is met and no row was skipped; False where nothing is published."""
+        return bool(self.official) and not self.issues and all(self.found[k] == n for k, n in self.official.items())
+
+    def __str__(self) -> str:
+        parts = [
+            f"{n:,} {k}" + (f" (official {self.official[k]:,})" if k in self.official else "")
+            for k, n in self.found.items()
+        ]
+        if self.issues:
+            parts.append(f"{self.issues:,} rows skipped")
+        return f"{self.split}: {', '.join(parts)} - {'complete' if self.complete else 'not the official set'}"
+
+
+@dataclass(eq=False)
+class GazeDataset(ABC):
+    """Base of all datasets; the constructor's arguments are its settings on the command line.
+
+    Args:
+        root: the folder of the official release.
+        bad_rows: ``error`` stops at rows that make no sense and names them, ``skip`` leaves them out and counts them.
+        subsets: who is consistent and who inconsistent: the name of a prober whose split is shipped, a folder of split
+            files, or a file (docs/splits.md).
+    """
+
+    root: Path | None = None
+    bad_rows: Policy = "error"
+    subsets: Path | None = None
+    _memo: dict[str, Records] = field(default_factory=dict, init=False, repr=False)
+    _sizes: dict[str, tuple[int, int]] = field(default_factory=dict, init=False, repr=False)
+    _subsets: dict[str, dict[str, Any]] = field(default_factory=dict, init=False, repr=False)
+
+    card: ClassVar[Card]
+    protocol: ClassVar[Protocol]
+    everybody: ClassVar[bool] = False
+    """Whether all people of a picture are in the records, so that words can be known to fit one person only."""
+
+    @abstractmethod
+    def parse(self, split: str) -> Records:
+        """Reads the annotations of a split; ``records`` memoises it and adds the subsets."""
+
+    @classmethod
+    @abstractmethod
+    def fake(cls, root: Path, *, people: int = 12, seed: int = 0) -> GazeDataset:
+        """Writes a tiny set in the official on-disk layout below ``root`` and returns the dataset over it."""
+
+    def records(self, split: str) -> Records:
+        """The annotations of ``train``, ``val``, ``trainval`` (train and val) or ``test``.
+
+        Raises:
+            DataError: the root is missing or a row makes no sense; the message names file, row and remedy.
+        """
+        if split not in SPLITS:
+            raise DataError(f"{self.card.name} has no split {split!r}; it has {', '.join(SPLITS)}")
+        if split not in self._memo:
+            records = self.parse(split)
+            place = None if self.subsets is None else subsets.locate(Path(self.subsets), self.card.name, split)
+            if place is not None:
+                used = subsets.read(place)
+                records, coverage = subsets.attach(records, used)
+                self._subsets[split] = subsets.identity(used, coverage)
+            self._memo[split] = records
+        return self._memo[split]
+
+    def size(self, records: Records, image: int) -> tuple[int, int]:
+        """Width and height in pixels of an image, from the annotations or the file's header."""
+        if records.sizes is not None:
+            width, height = records.sizes[image]
+            return int(width), int(height)
+        key = str(records.images[image])
+        if key not in self._sizes:
+            self._sizes[key] = image_size(self.path(records, image))
+        return self._sizes[key]
+
+    def picture(
+        self,
+        records: Records,
+        image: int,
+        size: tuple[int, int] | None = None,
+        crop: Crop | None = None,
+        flip: bool = False,
+    ) -> npt.NDArray[np.uint8]:
+        """(H, W, 3) uint8 RGB; ``crop`` in pixels of the original, then resized to ``size`` (H, W), then flipped."""
+        return load_image(self.path(records, image), size=size, crop=crop, flip=flip)
+
+    def salient_regions(self, records: Records, image: int) -> FloatArray | None:
+        """(K, 4) normalised xyxy: what a gaze-blind observer would bet on; None where nobody knows the truth."""
+        return None
+
+    def in_words(self, records: Records, image: int) -> list[InWords]:
+        """What can be said of the people of an image, in their order; by default the names of what they look at.
+
+        These are the columns ``label`` and, where several names are right, ``labels``.
+        """
+        start, stop = np.searchsorted(records.person_image, (image, image + 1))
+
+        def column(name: str) -> list[str]:
+            return [str(text) for text in records.columns[name][start:stop]] if name in records.columns else []
+
+        first = column("label") or [""] * (stop - start)
+        more = column("labels") or [""] * (stop - start)
+        return [
+            InWords(target=name, labels=tuple(dict.fromkeys(word for word in (name, *others.split("|")) if word)))
+            for name, others in zip(first, more, strict=True)
+        ]
+
+    def path(self, records: Records, image: int) -> Path:
+        """The file of an image."""
+        return self.existing_root() / str(records.images[image])
+
+    def existing_root(self, *needed: str) -> Path:
+        """The root, after checking that it and the ``needed`` files or folders below it are there.
+
+        Raises:
+            DataError: says what to download, from where, how to lay it out, and what to run without it.
+        """
+        card = self.card
+        missing = [name for name in needed if self.root is not None and not (Path(self.root) / name).exists()]
+        if self.root is not None and Path(self.root).is_dir() and not missing:
+            return Path(self.root)
+        if self.root is None:
+            problem = f"no folder was given for {card.title}"
+        elif not Path(self.root).is_dir():
+            problem = f"{self.root} is not a folder"
+        else:
+            problem = f"{self.root} holds no {', '.join(missing)}"
+        layout = "\n".join(f"    {line}" for line in card.layout.strip().splitlines())
+        raise DataError(
+            f"{problem}.\n{card.title} is released at {card.source} ({card.licence}); it cannot be bundled.\n"
+            f"Download it and lay it out as\n{layout}\n"
+            f"then give the folder: DATA_ROOT=... to make, --dataset.root ... to gazebench.\n"
+            f"Without it, the embedded world runs everything: DATASET=gazeworld."
+        )
+
+    def completeness(self, split: str) -> Completeness:
+        """What is on disk against the card's official counts."""
+        records = self.records(split)
+        found = {
+            "images": len(records),
+            "people": records.people,
+            "in_frame": int((records.inout == IN_FRAME).sum()),
+            **records.counts,
+        }
+        official = self.card.official.get(split, {})
+        return Completeness(split, found, official, len(records.issues))
+
+    def identity(self, split: str) -> dict[str, Any]:
+        """What a result records of the data it was measured on."""
+        completeness = self.completeness(split)
+        return {
+            "name": self.card.name,
+            "split": split,
+            "label_version": self.card.label_version,
+            "head_boxes": self.card.head_boxes,
+            "synthetic": self.card.synthetic,
+            "fingerprint": self.records(split).fingerprint(),
+            "found": dict(completeness.found),
+            "official": dict(completeness.official),
+            "skipped_rows": completeness.issues,
+            "complete": completeness.complete,
+            "subsets": self._subsets.get(split),
+        }

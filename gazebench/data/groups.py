@@ -1,0 +1,52 @@
+"""Groups of people that results are looked at by: subset, size of the head, distance of the target, company."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from gazebench.core.types import IN_FRAME, Records, clean_boxes, normalise
+from gazebench.data.dataset import GazeDataset
+from gazebench.metrics.protocol import SUBSETS
+
+HEADS = ((0.1, "small heads (a tenth of the height)"), (0.2, "middling heads"), (math.inf, "large heads"))
+DISTANCES = ((0.2, "near targets (under .2)"), (0.4, "targets at .2 to .4"), (math.inf, "far targets (over .4)"))
+CROWDS = ((1, "one person annotated"), (3, "two or three people"), (math.inf, "four people or more"))
+
+
+def traits(dataset: GazeDataset, records: Records) -> pd.DataFrame:
+    """By person id: height of the head, distance from its centre to the mean annotation, and people in the picture."""
+    rows = []
+    company = np.diff(records.person_start)
+    for person in range(records.people):
+        image = int(records.person_image[person])
+        size = dataset.size(records, image)
+        head = clean_boxes(normalise(records.head[[person]], records.head_unit, *size))[0]
+        points = normalise(records.points_of(person), records.point_unit, *size)
+        centre = (head[:2] + head[2:]) / 2
+        seen = records.inout[person] == IN_FRAME and len(points)
+        distance = float(np.linalg.norm(points.mean(0) - centre)) if seen else math.nan
+        rows.append((str(records.person_id[person]), head[3] - head[1], distance, int(company[image])))
+    return pd.DataFrame(rows, columns=["person_id", "head", "distance", "crowd"]).set_index("person_id")
+
+
+def groups(people: pd.DataFrame, facts: pd.DataFrame) -> list[tuple[str, npt.NDArray[np.bool_]]]:
+    """Names and masks (N,) of those groups that somebody is in.
+
+    Args:
+        people: by person id, with the column ``subset``.
+        facts: of ``traits``, of these and maybe other people.
+    """
+    facts = facts.reindex(people.index)
+    found: list[tuple[str, Any]] = [("everybody", np.ones(len(people), dtype=bool))]
+    found += [(name, (people["subset"] == name).to_numpy()) for name in SUBSETS[1:]]
+    for column, bounds in (("head", HEADS), ("distance", DISTANCES), ("crowd", CROWDS)):
+        values, low = facts[column].to_numpy(dtype=float), -math.inf
+        for bound, name in bounds:
+            found.append((name, (values > low) & (values <= bound)))
+            low = bound
+    return [(name, mask) for name, mask in found if mask.any()]

@@ -1,0 +1,134 @@
+"""What happens to a picture and its people before a network: size, training augmentation, heatmap targets.
+
+Augmentation is geometry first: a ``View`` is drawn for an image with all its people, then one decode crops, resizes
+and mirrors. The published recipe draws a view per person; an image is encoded once for all its people here, so they
+share one (crop and flip), while every box is jittered by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gazebench.core.types import FloatArray
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """What a method wants of its input.
+
+    Attributes:
+        size: (H, W) of the image in pixels; the aspect is not kept.
+        heatmap_size: (h, w) of its targets.
+        sigma: of the target Gaussian, in cells.
+        crop: probability of a random crop in training.
+        flip: of a horizontal flip.
+        box_jitter: of moving the sides of a head box.
+        jitter: largest move, as a share of the box's width or height.
+        questions: whether questions about the people come with them, with what is true of them among the targets.
+    """
+
+    size: tuple[int, int] = (448, 448)
+    heatmap_size: tuple[int, int] = (64, 64)
+    sigma: float = 3.0
+    crop: float = 0.5
+    flip: float = 0.5
+    box_jitter: float = 0.5
+    jitter: float = 0.2
+    questions: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """What one training step sees of an image.
+
+    Attributes:
+        original: width, height in pixels of the image.
+        crop: xmin, ymin, xmax, ymax in pixels, end exclusive; None is the whole image.
+        flip: mirrored, after cropping.
+        jitter: (P, 4) moves of the sides of the head boxes, as shares of their width or height.
+    """
+
+    original: tuple[int, int]
+    crop: tuple[int, int, int, int] | None
+    flip: bool
+    jitter: FloatArray
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width, height in pixels of the crop."""
+        if self.crop is None:
+            return self.original
+        x0, y0, x1, y1 = self.crop
+        return x1 - x0, y1 - y0
+
+
+def sample_view(
+    rng: np.random.Generator, preprocess: Preprocess, width: int, height: int, head: FloatArray, points: FloatArray
+) -> View:
+    """Draws crop, flip and box jitter as Gaze-LLE's training does; the generator alone decides.
+
+    Args:
+        rng: seeded by the caller, so that neither workers nor epochs matter.
+        preprocess: the probabilities.
+        width: of the image in pixels.
+        height: of the image in pixels.
+        head: (P, 4) normalised; NaN for people without a box.
+        points: (G, 2) normalised targets in frame.
+
+    Returns:
+        A view whose crop holds every head box and every point whole.
+    """
+    crop = None
+    corners = np.concatenate([head.reshape(-1, 2), points]) * (width, height)
+    corners = corners[np.isfinite(corners).all(axis=1)].clip(0, (width, height))
+    if rng.random() < preprocess.crop and len(corners):
+        extent = np.array([width, height])
+        low = np.minimum(np.floor(corners.min(axis=0)), extent - 1).astype(int)
+        start = rng.integers(0, low, endpoint=True)
+        end = rng.integers(np.maximum(np.ceil(corners.max(axis=0)).astype(int), start + 1), extent, endpoint=True)
+        crop = (int(start[0]), int(start[1]), int(end[0]), int(end[1]))
+    flip = bool(rng.random() < preprocess.flip)
+    moved = rng.random((len(head), 1)) < preprocess.box_jitter
+    jitter = rng.uniform(-preprocess.jitter, preprocess.jitter, head.shape) * moved
+    return View((width, height), crop, flip, jitter)
+
+
+def apply_view(view: View, head: FloatArray, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Head boxes (P, 4) and points (G, 2), normalised to the image, as they stand in the view, normalised to it.
+
+    Boxes are jittered last and clipped to the view, as in the official order; points are not clipped.
+    """
+    width, height = view.original
+    x0, y0, x1, y1 = view.crop or (0, 0, width, height)
+    origin = np.array([x0 / width, y0 / height])
+    scale = np.array([width / (x1 - x0), height / (y1 - y0)])
+    head = ((head.reshape(-1, 2, 2) - origin) * scale).reshape(-1, 4)
+    points = (points - origin) * scale
+    if view.flip:
+        head = np.stack([1 - head[:, 2], head[:, 1], 1 - head[:, 0], head[:, 3]], axis=1)
+        points = np.stack([1 - points[:, 0], points[:, 1]], axis=1)
+    extent = np.tile(head[:, 2:] - head[:, :2], 2)
+    return np.clip(head + view.jitter * extent, 0.0, 1.0), points
+
+
+def gaussian_heatmap(points: Tensor, size: tuple[int, int] = (64, 64), sigma: float = 3.0) -> Tensor:
+    """(P, h, w) float32 in [0, 1], the official target of points (P, 2), normalised.
+
+    A Gaussian around the cell (int(x w), int(y h)), cut to a square of 6 sigma + 1 cells and divided by its largest
+    visible value; zeros for a point that is NaN, negative, or so far outside that nothing of it is visible.
+    """
+    height, width = size
+    scale = torch.tensor([width, height], dtype=torch.float64, device=points.device)
+    known = (points >= 0).all(dim=1, keepdim=True)
+    cells = torch.where(known, (points.double() * scale).trunc(), -torch.inf)
+
+    def profile(center: Tensor, length: int) -> Tensor:
+        offset = torch.arange(length, device=points.device) - center[:, None]
+        bell = torch.exp(-(offset**2) / (2 * sigma**2)) * (offset.abs() <= int(3 * sigma))
+        return bell / bell.amax(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
+
+    return (profile(cells[:, 1], height)[:, :, None] * profile(cells[:, 0], width)[:, None, :]).float()

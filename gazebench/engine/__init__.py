@@ -1,0 +1,1 @@
+"""Methods, training, prediction, scoring and records."""

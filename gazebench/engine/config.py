@@ -1,0 +1,244 @@
+"""Configuration: constructor signatures are the schema, recipes the defaults, the command line the last word."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from argparse import ArgumentError
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser
+from lightning import Trainer
+
+from gazebench.core.types import DataError
+from gazebench.data.datamodule import GazeDataModule
+from gazebench.data.dataset import GazeDataset
+from gazebench.engine.method import Method, Recipe, Setting
+from gazebench.engine.registry import load_dataset, load_method, name_of
+
+_TRAINER_FIXED = {
+    "logger", "callbacks", "default_root_dir", "enable_checkpointing", "use_distributed_sampler", "plugins",
+    "profiler", "inference_mode", "barebones", "model_registry", "overfit_batches", "fast_dev_run",
+    "reload_dataloaders_every_n_epochs", "num_sanity_val_steps", "limit_predict_batches", "min_epochs", "min_steps",
+    "check_val_every_n_epoch", "val_check_interval", "max_time", "max_steps", "sync_batchnorm", "detect_anomaly",
+    "limit_train_batches", "limit_val_batches", "limit_test_batches", "enable_autolog_hparams", "benchmark",
+    "enable_model_summary", "log_every_n_steps",
+}  # fmt: skip
+"""Arguments of Lightning's Trainer that the harness sets itself, or that would change what a result means."""
+
+_NO_EFFECT = {
+    "dataset.root",
+    "model.feature_cache",
+    "model.feature_cache_gib",
+    "loader.workers",
+    "trainer.enable_progress_bar",
+}
+"""Settings that are no part of a run's identity; the data's own fingerprint is, wherever they lie."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A resolved configuration: everything needed to repeat a run, as plain data."""
+
+    values: dict[str, Any]
+
+    @property
+    def method(self) -> type[Method]:
+        """The method's class."""
+        return load_method(self.values["method"])
+
+    @property
+    def dataset(self) -> type[GazeDataset]:
+        """The dataset's class."""
+        return load_dataset(self.values["data"])
+
+    @property
+    def method_name(self) -> str:
+        """The name results are filed under."""
+        return name_of("methods", self.values["method"])
+
+    @property
+    def dataset_name(self) -> str:
+        """The name results are filed under."""
+        return name_of("datasets", self.values["data"])
+
+    def yaml(self) -> str:
+        """The file that re-runs it: ``gazebench bench --config FILE``."""
+        return yaml.safe_dump(self.values, sort_keys=False)
+
+    def public(self) -> dict[str, Any]:
+        """For records: folders of this machine are reduced to their names."""
+        values = json.loads(json.dumps(self.values))
+        for group in ("dataset", "model"):
+            values[group] = {key: _public_path(value) for key, value in values[group].items()}
+        values["init"], values["method"] = _public_path(values["init"]), self.method_name
+        values["data"] = self.dataset_name
+        return values
+
+    def digest(self, *further: str) -> str:
+        """Ten hex digits naming this configuration together with what else the result depends on."""
+        text = json.dumps([essence(self.values), *further], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def essence(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration's values, or a record's, without the settings that change no result."""
+    kept: dict[str, Any] = json.loads(json.dumps(values))
+    for name in _NO_EFFECT:
+        group, key = name.split(".")
+        kept.get(group, {}).pop(key, None)
+    return kept
+
+
+def resolve(
+    arguments: Sequence[str], *, prog: str = "gazebench bench", base: Mapping[str, Any] | None = None
+) -> Config:
+    """Reads ``METHOD DATASET [--config FILE] [--model.x ...]`` into a configuration.
+
+    Later wins: signature defaults, the method's recipe for the dataset, ``base`` and the config file, options.
+
+    Raises:
+        DataError: an option that does not exist or does not fit; RegistryError: an unknown name.
+    """
+    names, options, from_file = _split(arguments)
+    given: dict[str, Any] = {**(base or {}), **from_file}
+    for key, name in zip(("method", "data"), names, strict=False):
+        given[key] = name
+    for key in ("method", "data"):
+        for option in options:
+            if option.startswith(f"--{key}="):
+                given[key] = option.split("=", 1)[1]
+        if key not in given:
+            raise DataError(f"{prog}: say which {'method' if key == 'method' else 'dataset'}: {prog} METHOD DATASET")
+    method, dataset = load_method(given["method"]), load_dataset(given["data"])
+    model_given = {**given.get("model", {}), **_model_options(options)}
+    recipe = method.recipe(name_of("datasets", given["data"]), model_given)
+    parser = _parser(prog, method, dataset)
+    with clear_errors(prog):
+        parser.set_defaults(_defaults(recipe) | _flat(given))
+        config = parser.parse_args(options)
+    values = yaml.safe_load(parser.dump(config, skip_unset=False, skip_validation=True))
+    values = {"model": {}, "dataset": {}} | values
+    for name in ("root", "subsets"):  # the file re-runs from any folder
+        if values["dataset"].get(name) and Path(values["dataset"][name]).exists():  # else the name of a shipped split
+            values["dataset"][name] = str(Path(values["dataset"][name]).resolve())
+    return Config(values)
+
+
+@contextmanager
+def clear_errors(prog: str) -> Iterator[None]:
+    """Turns the parser's complaints about options into one readable error."""
+    try:
+        yield
+    except (ArgumentError, TypeError, ValueError, KeyError) as error:
+        raise DataError(f"{prog}: {str(error).strip()}; --help lists the options") from error
+
+
+def help_text(method: str, dataset: str) -> str:
+    """Every setting of a method on a dataset, from the signatures, with the recipe's values as defaults."""
+    parser = _parser("gazebench bench", load_method(method), load_dataset(dataset))
+    parser.set_defaults(_defaults(load_method(method).recipe(name_of("datasets", dataset), {})))
+    return parser.format_help()
+
+
+def provenance(config: Config) -> dict[str, dict[str, Any]]:
+    """For every setting of the recipe: its value in this run, where it comes from, and whether the user changed it."""
+    recipe = config.method.recipe(config.dataset_name, config.values["model"])
+    sheet = {}
+    for name, setting in recipe.items():
+        value = _lookup(config.values, name)
+        changed = value != setting.value
+        sheet[name] = {
+            "value": value,
+            "origin": "user" if changed else setting.origin,
+            "why": f"the recipe says {setting.value!r} ({setting.origin})" if changed else setting.why,
+        }
+    return sheet
+
+
+def _parser(prog: str, method: type[Method], dataset: type[GazeDataset]) -> ArgumentParser:
+    parser = ArgumentParser(prog=prog, exit_on_error=False)
+    parser.add_argument("--method", type=str, help="a name of `gazebench list` or a Python file")
+    parser.add_argument("--data", type=str, help="a name of `gazebench list` or a Python file")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation")
+    parser.add_argument("--init", type=str | None, default=None, help="weights of an earlier stage to start from")
+    parser.add_class_arguments(method, "model", fail_untyped=False)
+    parser.add_class_arguments(dataset, "dataset", fail_untyped=False)
+    parser.add_class_arguments(
+        GazeDataModule, "loader", skip={"dataset", "preprocess", "seed", "sees_images"}, fail_untyped=False
+    )
+    parser.add_class_arguments(Trainer, "trainer", skip=_TRAINER_FIXED, fail_untyped=False)
+    # Deterministic: on two threads even a scattered sum in a backward pass comes out in another order every time.
+    parser.set_defaults({"trainer.max_epochs": 1, "trainer.precision": "32-true", "trainer.deterministic": "warn"})
+    return parser
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[str], dict[str, Any]]:
+    """Names, options in the form ``--a.b=value``, and the content of a ``--config`` file."""
+    names: list[str] = []
+    options: list[str] = []
+    from_file: dict[str, Any] = {}
+    queue = list(arguments)
+    while queue:
+        word = queue.pop(0)
+        if not word.startswith("--"):
+            names.append(word)
+            continue
+        if "=" not in word and queue and not queue[0].startswith("--"):
+            word = f"{word}={queue.pop(0)}"
+        if word.startswith("--config="):
+            path = Path(word.split("=", 1)[1])
+            if not path.is_file():
+                raise DataError(f"{path}: no such config file")
+            try:
+                loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+            except yaml.YAMLError as error:
+                raise DataError(f"{path}: not YAML: {error}") from error
+            if not isinstance(loaded, dict):
+                raise DataError(f"{path}: a config file is a mapping of settings")
+            from_file |= loaded
+        else:
+            options.append(word)
+    if len(names) > 2:
+        raise DataError(f"unexpected words: {' '.join(names[2:])}; options begin with --")
+    return names, options, from_file
+
+
+def _model_options(options: Sequence[str]) -> dict[str, Any]:
+    return {
+        name.removeprefix("--model."): yaml.safe_load(value)
+        for name, _, value in (option.partition("=") for option in options)
+        if name.startswith("--model.")
+    }
+
+
+def _defaults(recipe: Recipe) -> dict[str, Any]:
+    unknown = [name for name, setting in recipe.items() if not isinstance(setting, Setting)]
+    if unknown:
+        raise ValueError(f"recipe values must be gazebench.engine.method.Setting: {unknown}")
+    return {name: setting.value for name, setting in recipe.items()}
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Groups become dotted names; what is inside a setting stays as it is."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        grouped = key in ("model", "dataset", "loader", "trainer") and isinstance(value, Mapping)
+        flat |= {f"{key}.{name}": item for name, item in value.items()} if grouped else {key: value}
+    return flat
+
+
+def _lookup(values: Mapping[str, Any], dotted: str) -> Any:
+    found: Any = values
+    for part in dotted.split("."):
+        found = found[part]
+    return found
+
+
+def _public_path(value: Any) -> Any:
+    return Path(value).name if isinstance(value, str) and "/" in value and not value.startswith("http") else value

@@ -1,0 +1,445 @@
+"""The contract every method and dataset keeps, as findings a person can act on.
+
+The same checks run in our test suite, behind ``gazebench check NAME``, and in a plug-in's own tests, which call
+``check(NAME)`` and expect an empty list; its signature is kept stable for them. A finding says what was expected, what
+was found and what to change. Exceptions are declared capabilities, never names.
+"""
+
+from __future__ import annotations
+
+import inspect
+import tempfile
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gazebench.core.types import IN_FRAME, SOCIAL, Batch, DataError, Prediction, Records, clean_boxes, normalise
+from gazebench.data.check import findings as data_findings
+from gazebench.data.datamodule import ImageSamples, collate
+from gazebench.data.dataset import GazeDataset
+from gazebench.data.transforms import Preprocess
+from gazebench.engine.config import Config, resolve
+from gazebench.engine.method import Method
+from gazebench.engine.registry import KINDS, RegistryError, entries, is_file, load_dataset, load_method
+from gazebench.engine.run import Places, bench, data_module, quiet
+from gazebench.metrics.scoring import Evaluator
+
+SMALL = [
+    "--loader.workers=0",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.accelerator=cpu",
+    "--trainer.devices=1",
+]
+TOLERANCE = 1e-4
+"""How far a prediction may move with the rest of its batch: what float32 sums taken in another order differ by."""
+
+
+def check(name: str, *options: str) -> list[str]:
+    """Findings about a method or dataset; none when the contract is kept.
+
+    Args:
+        name: of the method or dataset, or a file's path.
+        options: settings of the method, to check another configuration than its default.
+
+    Raises:
+        RegistryError: it is neither, or it cannot be loaded.
+    """
+    registered = [kind for kind in KINDS if not is_file(name) and name in entries(kind)]
+    if "methods" in registered:
+        return list(check_method(name, load_method(name), *options))
+    if "datasets" in registered:
+        dataset = load_dataset(name)
+        return [*_name_findings(name, dataset), *check_dataset(dataset)]
+    try:
+        method = load_method(name)
+    except RegistryError as no_method:
+        try:
+            dataset = load_dataset(name)
+        except RegistryError as no_dataset:
+            raise RegistryError("\n".join(dict.fromkeys([str(no_method), str(no_dataset)]))) from None
+        return list(check_dataset(dataset))
+    return list(check_method(name, method, *options))
+
+
+def _name_findings(name: str, dataset_class: type[GazeDataset]) -> Iterator[str]:
+    if dataset_class.card.name != name:
+        yield (
+            f"card.name is {dataset_class.card.name!r}, but the command line knows this dataset as {name!r}, the name "
+            "of its file or entry point; make the two the same"
+        )
+
+
+def check_dataset(dataset_class: type[GazeDataset]) -> Iterator[str]:
+    """Its fake set, in the official layout, through its own parser and its own protocol."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            yield from _dataset_findings(dataset_class, Path(folder))
+        except Exception as error:
+            yield _raised("on its own fake set", error, dataset_class)
+
+
+def _dataset_findings(dataset_class: type[GazeDataset], folder: Path) -> Iterator[str]:
+    dataset = dataset_class.fake(folder, people=12)
+    if not isinstance(dataset, dataset_class):
+        yield f"fake() returns {type(dataset).__name__}, not {dataset_class.__name__}: end with `return cls(root)`"
+        return
+    seen: dict[str, set[str]] = {}
+    for split in ("train", "val", "test"):
+        records = dataset.records(split)
+        if not records.people and split != "val":
+            yield f"fake() writes nobody into {split}; the parser has to be seen reading people there"
+        ids = [str(person) for person in records.person_id]
+        twice = sorted({person for person in ids if ids.count(person) > 1})
+        if twice:
+            yield (
+                f"{split}: person ids repeat ({twice[0]!r} and {len(twice) - 1} more); results are joined by them, so "
+                "build them from what tells people apart, e.g. image and row"
+            )
+        seen[split] = {str(group) for group in records.groups}
+        yield from (f"{split}: {finding}" for finding in data_findings(dataset, split, 0))
+        if records.fingerprint() != dataset.parse(split).fingerprint():
+            yield (
+                f"{split}: parse() gives other annotations the second time; sort what it lists (folders, sets), and "
+                "draw nothing at random"
+            )
+        yield from _record_findings(dataset, records)
+    for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
+        shared = sorted(seen[one] & seen[other])
+        if shared:
+            yield (
+                f"{one} and {other} share the source {shared[0]!r} and {len(shared) - 1} more; `groups` names the clip "
+                "or scene a picture comes from, and a source belongs to one split"
+            )
+    both, train, val = (dataset.records(split).people for split in ("trainval", "train", "val"))
+    if both != train + val:
+        yield f"trainval has {both} people, train {train} and val {val}: parse('trainval') must give both together"
+    if dataset.completeness("test").complete and not dataset.card.synthetic:
+        yield (
+            "a tiny fake set counts as the complete official test set: card.official['test'] must hold the counts of "
+            "the release (or nothing), not those of the fake"
+        )
+    yield from _scoring_findings(dataset)
+
+
+def _record_findings(dataset: GazeDataset, records: Records) -> Iterator[str]:
+    for image in range(len(records)):
+        width, height = dataset.size(records, image)
+        picture = dataset.picture(records, image, size=(28, 42))
+        if picture.shape != (28, 42, 3) or picture.dtype != np.uint8:
+            yield (
+                f"picture(size=(28, 42)) is {picture.dtype} {picture.shape}, not uint8 (28, 42, 3); "
+                "gazebench.data.images.load_image and resized return that"
+            )
+            break
+        people = slice(records.person_start[image], records.person_start[image + 1])
+        box = clean_boxes(normalise(records.head[people], records.head_unit, width, height))
+        finite = np.isfinite(box).all(axis=1)
+        if not (box[finite, 2:] > box[finite, :2]).all():
+            yield (
+                f"{records.images[image]}: a head box has no area inside the picture; it is xmin, ymin, xmax, ymax in "
+                f"head_unit, here {records.head_unit!r}, and a row of NaN where there is none"
+            )
+    bare = np.flatnonzero((np.diff(records.point_start) == 0) & (records.inout == IN_FRAME))
+    if len(bare):
+        yield (
+            f"{records.split}: {records.person_id[bare[0]]} and {len(bare) - 1} more are in frame without an annotated "
+            "point; give the point, or inout -1 (unknown) or 0 (out of frame)"
+        )
+
+
+def _scoring_findings(dataset: GazeDataset) -> Iterator[str]:
+    """Whether the protocol finds what it scores, when it is given every kind of answer there is."""
+    records = dataset.records("test")
+    samples = ImageSamples(
+        dataset, records, Preprocess(size=(28, 42)), augment=False, sees_images=False, bad_images="error", seed=0
+    )
+    batch = collate([samples[image] for image in range(len(records))])
+    assert batch.targets is not None
+    evaluator = Evaluator(dataset.protocol)
+    answer = Prediction(
+        heatmap=torch.rand(batch.people, 8, 8, generator=torch.Generator().manual_seed(0)),
+        point=torch.full((batch.people, 2), 0.5),
+        inout=torch.linspace(0, 1, batch.people),
+        extra={"label": [str(label) for label in batch.targets.extra.get("label", [])]},
+    )
+    evaluator.update(answer, batch)
+    headline = dataset.protocol.headline
+    if headline not in evaluator.compute():
+        needs = ", ".join(dataset.protocol.use(headline).metric().fields)
+        yield (
+            f"protocol {dataset.protocol.id}: its headline {headline!r} has a value for nobody of the fake test split; "
+            f"it needs {needs}: annotate people in frame, give the records those columns, or name another headline"
+        )
+
+
+def small_config(name: str, data: str = "gazeworld", *options: str) -> Config:
+    """A method on a handful of embedded scenes, on the CPU, without any download, one epoch."""
+    method = load_method(name)
+    world = [f"--dataset.{split}={count}" for split, count in (("train", 6), ("val", 3), ("test", 4))]
+    given = [*SMALL, "--loader.batch_size=6", "--trainer.max_epochs=1", *(world if data == "gazeworld" else [])]
+    return resolve([name, data, *given, *method.offline, *options])
+
+
+def check_method(name: str, method_class: type[Method], *options: str) -> Iterator[str]:
+    """Shapes, ranges, gradients, batching, leakage, checkpoints, and a whole run on a few scenes."""
+    quiet()
+    try:
+        config = small_config(name, "gazeworld", *options)
+    except DataError as error:
+        if options:  # the user's, who is told what is wrong with them
+            raise
+        yield f"its constructor and its recipe do not make a configuration: {error}"
+        return
+    try:
+        found = list(_method_findings(config))
+    except Exception as error:
+        found = [_raised("on four scenes", error, method_class)]
+    yield from found
+    if found:  # a whole run would only repeat it in harder words
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        places = Places(Path(folder) / "runs", Path(folder) / "leaderboards")
+        try:
+            first = bench(config, places)
+        except Exception as error:
+            yield _raised("a whole run fails", error, method_class)
+            return
+        if not bench(config, places).repeated:
+            yield "repeating a finished run runs again: keep the class in a file that does not change between two runs"
+        if first.record["status"]["class"] == "official":
+            yield "a run on a few scenes looks like an official result: weights_identity() must tell the weights' grade"
+
+
+def _method_findings(config: Config) -> Iterator[str]:
+    missing = list(_missing(config.method, "preprocess", "forward"))
+    if missing:
+        yield from missing
+        return
+    torch.manual_seed(0)
+    method = config.method(**config.values["model"])
+    preprocess = method.preprocess()
+    if not isinstance(preprocess, Preprocess):
+        yield f"preprocess() returns {type(preprocess).__name__}, not a gazebench.data.transforms.Preprocess"
+        return
+    dataset = config.dataset(**config.values["dataset"])
+    module = data_module(config, dataset, method)
+    samples = ImageSamples(
+        dataset, dataset.records("test"), preprocess, augment=False, sees_images=method.sees_images,
+        bad_images="error", seed=0,
+    )  # fmt: skip
+    several = [samples[image] for image in range(4)]
+    batch = collate(several)
+    method.observe(module.annotations())
+    method.eval()
+    prediction = method.predict_batch(batch)
+    wrong = list(_prediction_findings(method, prediction, batch))
+    if wrong:  # what follows would only repeat it in harder words
+        yield from wrong
+        return
+    if method.trains:
+        yield from _training_findings(method, collate(several))
+        method.eval()
+        prediction = method.predict_batch(batch)
+    again = _answers(method.predict_batch(batch))
+    drifting = [name for name, value in _answers(prediction).items() if not torch.equal(value, again[name])]
+    if drifting:  # every comparison below would stumble over it
+        yield (
+            f"{_some(drifting)} changes from one call to the next in eval mode: switch off what is random there "
+            "(dropout), or draw it from batch.person_ids"
+        )
+        return
+    yield from _batching_findings(method, prediction, several)
+    if not method.reads_annotations:
+        yield from _leakage_findings(method, prediction, batch)
+    yield from _headless_findings(method, batch)
+    yield from _export_findings(config, method, batch)
+
+
+def _missing(method_class: type[Method], *names: str) -> Iterator[str]:
+    for name in names:
+        if getattr(method_class, name) is getattr(Method, name):
+            yield f"{method_class.__name__} lacks {name}(): {inspect.getdoc(getattr(Method, name))}"
+
+
+def _prediction_findings(method: Method, prediction: Prediction, batch: Batch) -> Iterator[str]:
+    people = batch.people
+    if not isinstance(prediction, Prediction):
+        yield f"forward() returns {type(prediction).__name__}, not a gazebench.core.types.Prediction"
+        return
+    pairs = len(batch.pairs)
+    wanted = {
+        "heatmap": f"({people}, rows, columns)",
+        "point": f"({people}, 2): x, y of each person, normalised",
+        "inout": f"({people},): one score a person",
+        **dict.fromkeys(SOCIAL, f"({pairs},): one score for each of batch.pairs"),
+    }
+    for name, value in _answers(prediction).items():
+        shape = tuple(value.shape)
+        fits = len(shape) == 3 if name == "heatmap" else shape[1:] == ((2,) if name == "point" else ())
+        unit, count = ("pair", pairs) if name in SOCIAL else ("person", people)
+        if len(value) != count:
+            order = "of batch.pairs" if name in SOCIAL else "in the batch's order (batch.image_index tells the image)"
+            yield (
+                f"{name} has {len(value)} rows for {people} people in {len(batch.image_ids)} images: one a {unit} "
+                f"{order}, {count} in all"
+            )
+        elif not fits:
+            yield f"{name} has shape {shape}, not {wanted[name]}"
+        elif not torch.isfinite(value).all():
+            bad = ~torch.isfinite(value).reshape(count, -1).all(1)
+            yield f"{name} is not finite for {int(bad.sum())} of {count} {'pairs' if name in SOCIAL else 'people'}"
+        elif name not in ("point", "inout") and count and (value.min() < 0 or value.max() > 1):
+            yield (
+                f"{name} leaves [0, 1]: {float(value.min()):.3g} to {float(value.max()):.3g}; end with a sigmoid, or "
+                "divide a softmax by its largest value"
+            )
+    yield from _label_findings(method, prediction, people)
+    if not _answers(prediction).keys() & {"heatmap", "point"} and not method.capabilities & {"text", "semantic"}:
+        yield "neither a heatmap nor a point is predicted: give Prediction(heatmap=...) or Prediction(point=...)"
+    for name in _answers(prediction):
+        capability = "social" if name in SOCIAL else name
+        if capability not in ("point", *method.capabilities):
+            yield f"predicts {name} without declaring it: add {capability!r} to `capabilities`"
+
+
+def _label_findings(method: Method, prediction: Prediction, people: int) -> Iterator[str]:
+    labels = prediction.extra.get("label")
+    if labels is None:
+        return
+    if len(labels) != people or not all(isinstance(label, str) for label in labels):
+        yield f"extra['label'] is {labels!r:.60}, not a text for each of {people} people ('' where nothing is named)"
+    if "semantic" not in method.capabilities:
+        yield "names what is looked at without declaring it: add 'semantic' to `capabilities`"
+
+
+def _answers(prediction: Prediction) -> dict[str, Tensor]:
+    """All of a prediction that is scored as numbers."""
+    given = {name: getattr(prediction, name) for name in ("heatmap", "point", "inout")}
+    given |= {name: prediction.extra.get(name) for name in SOCIAL}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _training_findings(method: Method, batch: Batch) -> Iterator[str]:
+    method.train()
+    learning = {name: p for name, p in method.named_parameters() if p.requires_grad}
+    if not learning:
+        return
+    missing = list(_missing(type(method), "loss", "optimizer"))
+    if missing:
+        yield from (f"{finding} (or set trains = False)" for finding in missing)
+        return
+    losses = method.loss(method(batch), batch)
+    if not isinstance(losses, dict) or not losses:
+        yield f"loss() returns {losses!r:.80}, not a dict of scalar tensors by name, e.g. {{'l2': ...}}"
+        return
+    for name, value in losses.items():
+        if value.dim():
+            yield f"loss() gives {name} with shape {tuple(value.shape)}, not a scalar: take its mean or sum"
+            return
+    total = losses["total"] if "total" in losses else torch.stack(list(losses.values())).sum()
+    if not torch.isfinite(total):
+        yield (
+            f"the loss is {float(total.detach())} on four scenes: leave out people without a target "
+            "(batch.targets.point is NaN where inout is not 1)"
+        )
+    if not total.requires_grad:
+        yield "no gradient reaches anything: the loss does not depend on a trainable parameter (detach(), no_grad()?)"
+        return
+    total.backward()
+    without = [name for name, parameter in learning.items() if parameter.grad is None]
+    if without:
+        yield (
+            f"no gradient reaches {_some(without)}: use it in forward() and loss(), or freeze it with "
+            "requires_grad_(False)"
+        )
+    frozen = [n for n, p in method.named_parameters() if not p.requires_grad and p.grad is not None]
+    if frozen:
+        yield f"frozen parameters get gradients: {_some(frozen)}; leave requires_grad alone during loss()"
+    method.zero_grad()
+
+
+def _some(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}"
+
+
+def _batching_findings(method: Method, together: Prediction, samples: list[Any]) -> Iterator[str]:
+    alone = [_answers(method.predict_batch(collate([sample]))) for sample in samples]
+    for name, whole in _answers(together).items():
+        apart = torch.cat([answers[name] for answers in alone])
+        difference = float((whole.double() - apart.double()).abs().max()) if len(whole) else 0.0
+        if difference > TOLERANCE:
+            yield (
+                f"{name} depends on what else is in the batch (difference {difference:.2g}, at most {TOLERANCE:g}): "
+                "no statistics over a batch at evaluation, and batch.image_index to pair people with images"
+            )
+
+
+def _leakage_findings(method: Method, prediction: Prediction, batch: Batch) -> Iterator[str]:
+    targets = batch.targets
+    assert targets is not None
+    hidden = replace(
+        targets,
+        point=torch.full_like(targets.point, torch.nan),
+        points=torch.full_like(targets.points, torch.nan),
+        inout=torch.full_like(targets.inout, -1),
+        subset=[""] * batch.people,
+        extra={},
+        answers=[],
+    )
+    with torch.no_grad():
+        blind = _answers(method(replace(batch, targets=hidden)))
+    for name, seen in _answers(prediction).items():
+        if name not in blind or not torch.equal(seen, blind[name]):
+            yield (
+                f"{name} changes when the targets are hidden at evaluation: they leak; forward() must not read "
+                "batch.targets (a human baseline declares reads_annotations = True)"
+            )
+
+
+def _headless_findings(method: Method, batch: Batch) -> Iterator[str]:
+    """A person without a head box, as ``gazebench predict`` asks about when it is given none."""
+    head = batch.head.clone()
+    head[0] = torch.nan
+    for name, value in _answers(method.predict_batch(replace(batch, head=head))).items():
+        if not torch.isfinite(value).all():
+            yield (
+                f"{name} is not finite for a person without a head box (a row of NaN in batch.head): "
+                "fill it in, e.g. batch.head.nan_to_num(0.5)"
+            )
+
+
+def _export_findings(config: Config, method: Method, batch: Batch) -> Iterator[str]:
+    weights = {name: value.clone() for name, value in method.export().items()}
+    torch.manual_seed(0)  # frozen random parts, where there are any, are those of the first build
+    again = config.method(**config.values["model"])
+    again.load_export(weights)
+    again.eval()
+    others = _answers(again.predict_batch(batch))
+    for name, value in _answers(method.predict_batch(batch)).items():
+        if not torch.equal(value, others[name]):
+            yield (
+                f"{name} differs after export() and load_export(): what training changes must be a parameter or a "
+                "persistent buffer, and whatever is random in forward() off in eval mode"
+            )
+    if method.trains and weights:
+        broken = dict(weights)
+        broken.pop(next(iter(broken)))
+        try:
+            again.load_export(broken)
+        except ValueError:
+            return
+        yield "load_export() takes weights with a missing key: raise ValueError and name it, or leave it to the base"
+
+
+def _raised(when: str, error: Exception, culprit: type) -> str:
+    """An exception as a finding, with the last line of the author's own file it came through."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if frame.filename == inspect.getsourcefile(culprit)]
+    place = (own or frames)[-1]
+    return f"{when}: {type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno}: {place.line})"

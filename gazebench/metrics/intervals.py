@@ -1,0 +1,133 @@
+"""95% intervals: of a metric over its samples, bootstrapped over whole sources, and of a mean over seeds, Student's."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import stats
+from scipy.special import stdtrit
+
+from gazebench.core.types import FloatArray, sample_key
+
+DRAWS = 9_999
+"""How often the sources are drawn anew."""
+METHOD = "percentile bootstrap over sources (clips, pictures), drawn whole"
+_CELLS = 2**22
+"""Drawn counts (or samples) held at a time."""
+
+Statistic = Callable[[FloatArray], FloatArray]
+"""From how often each source was drawn, (B, S), to the statistic under each of the draws, (..., B)."""
+
+
+def bootstrap(
+    statistic: Statistic, sources: int, *, samples: int = 0, seed: int = 0, draws: int = DRAWS
+) -> tuple[FloatArray, FloatArray]:
+    """95% percentile interval of a statistic of sources drawn with replacement.
+
+    People of one clip, or of one picture, are no independent witnesses; so whole sources are drawn.
+
+    Args:
+        statistic: sees the draws in portions.
+        sources: how many there are.
+        samples: how many values the statistic handles a draw, where those are more than the sources.
+        seed: of the draws.
+        draws: how many.
+
+    Returns:
+        Lower and upper ends, each of the statistic's own shape; NaN for a single source, or where a draw has no value.
+    """
+    if sources < 2:
+        nothing = np.full(np.shape(statistic(np.ones((1, max(1, sources)))))[:-1], math.nan)
+        return nothing, nothing
+
+    def of(drawn: npt.NDArray[np.int64], axis: int = -1) -> FloatArray:
+        found = statistic(_counts(np.atleast_2d(drawn), sources))
+        return found if drawn.ndim > 1 else found[..., 0]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)  # where a draw has no value: said by NaN
+        found = stats.bootstrap(
+            (np.arange(sources),), of, vectorized=True, method="percentile", n_resamples=draws,
+            batch=max(1, _CELLS // max(sources, samples)), rng=np.random.default_rng(seed),
+        )  # fmt: skip
+    return np.asarray(found.confidence_interval.low), np.asarray(found.confidence_interval.high)
+
+
+def owners(sources: Iterable[str]) -> tuple[npt.NDArray[np.int64], int]:
+    """(N,) which source each of N people is from, and how many there are; numbered the same whoever asks."""
+    keys, owner = np.unique(np.array([sample_key(source) for source in sources], dtype=np.int64), return_inverse=True)
+    return owner, len(keys)
+
+
+def _counts(drawn: npt.NDArray[np.int64], sources: int) -> FloatArray:
+    """(B, S) how often each source is among the drawn ones (B, S)."""
+    place = drawn + sources * np.arange(len(drawn))[:, None]
+    return np.bincount(place.ravel(), minlength=len(drawn) * sources).reshape(len(drawn), sources).astype(np.float64)
+
+
+def mean_of(values: FloatArray, owner: npt.NDArray[np.int64], sources: int) -> Statistic:
+    """The mean over people of values (N,) or (N, M) whose sources are ``owner`` (N,), as a statistic of the sources."""
+    columns = values.reshape(len(values), -1)
+    sums = np.stack([np.bincount(owner, weights=column, minlength=sources) for column in columns.T], axis=1)
+    people = np.bincount(owner, minlength=sources).astype(np.float64)
+
+    def mean(counts: FloatArray) -> FloatArray:
+        found = (counts @ sums / (counts @ people)[:, None]).T
+        return np.asarray(found if values.ndim > 1 else found[0])
+
+    return mean
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its 95% interval.
+
+    Attributes:
+        mean: NaN of nothing.
+        half: half the interval's width; None where one value leaves it unknown.
+        count: how many values.
+    """
+
+    mean: float
+    half: float | None
+    count: int
+
+    @property
+    def low(self) -> float:
+        """The lower end; the mean where there is no interval."""
+        return self.mean - (self.half or 0.0)
+
+    @property
+    def high(self) -> float:
+        """The upper end; the mean where there is no interval."""
+        return self.mean + (self.half or 0.0)
+
+    def text(self, digits: int) -> str:
+        """``mean ± half``, the mean alone without an interval, a dash of nothing."""
+        if not self.count:
+            return format_value(None)
+        mean = format_value(self.mean, digits)
+        return mean if self.half is None else f"{mean} ± {format_value(self.half, digits)}"
+
+
+def interval(values: Sequence[float], level: float = 0.95) -> Interval:
+    """Student's interval of the mean of independent runs; values that are NaN do not count."""
+    known = np.asarray([value for value in values if not math.isnan(value)], dtype=np.float64)
+    if not len(known):
+        return Interval(math.nan, None, 0)
+    if len(known) == 1:
+        return Interval(float(known[0]), None, 1)
+    quantile = float(stdtrit(len(known) - 1, 0.5 + level / 2))
+    return Interval(float(known.mean()), quantile * float(known.std(ddof=1)) / math.sqrt(len(known)), len(known))
+
+
+def format_value(value: Any, digits: int = 4) -> str:
+    """A metric's value as tables show it; an absent one is a dash."""
+    return "-" if value is None or pd.isna(value) else f"{value:.{digits}f}"

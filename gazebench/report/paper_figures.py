@@ -1,0 +1,124 @@
+"""The papers' figures, drawn again by the studies that name them; nothing is drawn here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gazebench.core.types import DataError
+from gazebench.engine.record import CHECKOUT
+from gazebench.engine.registry import load_dataset
+from gazebench.engine.run import Places
+from gazebench.report.published import PublishedFigure
+from gazebench.study.figures import available, draw_figures, gather_heatmaps
+from gazebench.study.measured import Measured
+from gazebench.study.page import caption
+from gazebench.study.plan import Figure, read_plan
+from gazebench.study.store import Store
+
+STUDIES = (CHECKOUT or Path.cwd()) / "studies"
+
+
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """A drawing of a study after a figure of a paper, or after a part of it."""
+
+    measured: Measured
+    figure: Figure
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The rows it shows."""
+        return self.figure.rows or self.figure.panels
+
+    @property
+    def missing(self) -> list[str]:
+        """The runs it still lacks."""
+        return [str(run) for run in self.measured.missing if run.row in self.rows]
+
+
+def drawings(studies: Path, known: Sequence[PublishedFigure]) -> list[Drawing]:
+    """Everything that the studies of a folder draw after a paper's figure.
+
+    Raises:
+        DataError: a plan has a mistake, or names a figure that no paper has.
+    """
+    names, found = {figure.id for figure in known}, []
+    for path in sorted(studies.glob("*.yaml")):
+        plan = read_plan(path)
+        measured = Measured(plan, Store(path.with_suffix("")))
+        for figure in plan.figures:
+            unknown = [name for name in figure.paper if name not in names]
+            if unknown:
+                raise DataError(
+                    f"{path}: figure {figure.file!r}: no figure {unknown[0]!r}; there are {', '.join(names)}"
+                )
+            if figure.paper:
+                found.append(Drawing(measured, figure))
+    return found
+
+
+def draw(figure: PublishedFigure, drawn: Sequence[Drawing], places: Places) -> list[str]:
+    """Draws a figure anew from what its studies have stored; returns a line about each picture that was not drawn."""
+    problems = []
+    for measured in dict.fromkeys(one.measured for one in drawn if figure.id in one.figure.paper):
+        gather_heatmaps(measured, places)
+        problems += draw_figures(measured, measured.store.folder, figure.id)
+    return problems
+
+
+def section(figure: PublishedFigure, drawn: Sequence[Drawing], folder: Path) -> str:
+    """The pictures of a figure as Markdown for a page in ``folder``, and what is missing."""
+    mine = [one for one in drawn if figure.id in one.figure.paper]
+    where = " and ".join(dict.fromkeys(load_dataset(one.measured.plan.dataset).card.title for one in mine))
+    lines = [
+        f"## {figure.source.title}, {figure.place}" + (f" on {where}" if where else ""),
+        "",
+        figure.title + ".",
+        "",
+    ]
+    for one in mine:
+        plan, picture = one.measured.plan, one.measured.store.folder / one.figure.file
+        command = f"gazebench study {plan.shown}"
+        if available(one.measured, one.figure):
+            link = Path(os.path.relpath(picture, folder)).as_posix()
+            lines += [f"![{one.figure.title}]({link})", ""]
+            lines += [f"*{one.figure.title}.* {caption(one.measured, one.figure)}", ""]
+        else:
+            lines += [f"*{one.figure.title}*: not drawn for want of results.", ""]
+        if one.missing:
+            runs = sum(run.row in one.rows for run in plan.runs)
+            lines += [f"{runs - len(one.missing)} of {runs} runs are in; `{command}` makes the others.", ""]
+    if not mine:
+        lines += ["No study draws it.", ""]
+    else:
+        lines += [f"On the paper's own data: `gazebench tables {figure.id} --run --dataset={figure.dataset} "
+                  "--dataset.root=... --dataset.subsets=...`.", ""]  # fmt: skip
+    return "\n".join(lines)
+
+
+def plan(figure: PublishedFigure, drawn: Sequence[Drawing], dataset: str, seeds: Sequence[int]) -> dict[str, Any]:
+    """A plan for ``gazebench study`` that draws a figure on another dataset: the rows and drawings of the study.
+
+    Raises:
+        DataError: no study draws the figure.
+    """
+    mine = [one for one in drawn if figure.id in one.figure.paper]
+    if not mine:
+        raise DataError(f"{figure.id}: no study draws it; give a figure of a plan the key `paper: [{figure.id}]`")
+    given = yaml.safe_load(mine[0].measured.plan.file.read_text(encoding="utf-8"))
+    rows = dict.fromkeys(row for one in mine for row in one.rows)
+    figures = [entry for entry in given["figures"] if figure.id in entry.get("paper", ())]
+    return {
+        "title": f"{figure.source.title}, {figure.place}",
+        "text": figure.title,
+        "dataset": dataset,
+        "seeds": list(seeds),
+        "rows": {row: given["rows"][row] for row in rows},
+        "figures": [{key: value for key, value in entry.items() if key not in ("paper", "seed")} for entry in figures],
+    }

@@ -1,0 +1,81 @@
+"""The continuous branch of OmniGF: from hidden states to heatmaps, in/out and pairs (section 3.2.2)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gazebench.core.types import SOCIAL
+
+
+class HeatmapDecoder(nn.Module):
+    """Person tokens times image tokens -> heatmaps, by transposed convolutions.
+
+    Args:
+        dim: of the hidden states.
+        width: channels after the first, 1 x 1 convolution; every doubling of the map halves them.
+        deconvolutions: how many times the map's sides double.
+        out_size: height and width of the heatmaps, to which the last map is resized bilinearly.
+    """
+
+    def __init__(
+        self, dim: int, width: int = 256, deconvolutions: int = 2, out_size: tuple[int, int] = (64, 64)
+    ) -> None:
+        super().__init__()
+        self.out_size = out_size
+        self.reduce = nn.Conv2d(dim, width, 1)
+        blocks: list[nn.Module] = []
+        for _ in range(deconvolutions):
+            blocks += [nn.ConvTranspose2d(width, width // 2, 4, stride=2, padding=1), nn.GroupNorm(8, width // 2)]
+            blocks += [nn.GELU()]
+            width //= 2
+        self.enlarge = nn.Sequential(*blocks)
+        self.out = nn.Conv2d(width, 1, 1)
+
+    def forward(self, image: Tensor, person: Tensor, row: Tensor) -> Tensor:
+        """(R, C, h, w) image tokens, (P, C) person tokens, (P,) their rows -> (P, *out_size), any real numbers."""
+        x = F.gelu(self.reduce(image[row] * person[:, :, None, None]))
+        x = self.out(self.enlarge(x))
+        if x.shape[-2:] != self.out_size:
+            x = F.interpolate(x, self.out_size, mode="bilinear", align_corners=False)
+        return x.squeeze(1)
+
+
+class GazeBranch(nn.Module):
+    """All heads of the branch.
+
+    Args:
+        dim: of the hidden states.
+        width: of the heads.
+        deconvolutions: of the heatmap decoder.
+        out_size: of its heatmaps.
+        social: whether pairs are judged.
+    """
+
+    def __init__(
+        self, dim: int, width: int, deconvolutions: int, out_size: tuple[int, int] = (64, 64), social: bool = False
+    ) -> None:
+        super().__init__()
+        self.heatmap = HeatmapDecoder(dim, width, deconvolutions, out_size)
+        self.inout = nn.Sequential(nn.Linear(dim, width), nn.GELU(), nn.Linear(width, 1))
+        self.pairs: nn.Sequential | None = None
+        if social:
+            self.pairs = nn.Sequential(
+                nn.Linear(2 * dim, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, len(SOCIAL))
+            )
+
+    def pair_logits(self, person: Tensor, pairs: Tensor) -> Tensor:
+        """(P, C) person tokens and (N, 2) pairs of people -> (N, 3) logits of ``SOCIAL``."""
+        assert self.pairs is not None
+        return self.pairs(person[pairs].flatten(1))
+
+
+def spread(maps: Tensor) -> Tensor:
+    """(P, h, w) any real numbers -> heatmaps in [0, 1]: each is shifted and scaled so that it reaches from 0 to 1.
+
+    Neither the maximum's place nor the order of cells changes, nor does resizing by a linear rule: points and areas
+    under the curve are those of the map itself, which squared error leaves free to fall below 0.
+    """
+    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    return (maps - low) / (high - low).clamp_min(torch.finfo(maps.dtype).tiny)

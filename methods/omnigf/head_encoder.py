@@ -1,0 +1,121 @@
+"""Crops of heads and their embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models import resnet18
+from torchvision.ops import roi_align
+
+from gazebench.core.weights import file_digest, misfits, read_weights
+from gazebench.nn.backbones import IMAGE_MEAN, IMAGE_STD, WeightsError
+
+HeadNet = Literal["resnet18", "small"]
+SMALL_WEIGHTS: Final = Path(__file__).parent / "weights" / "small_head.pt"
+"""Of ``small``, made by ``scripts/pretrain_head.py``: directions of drawn eyes, as the paper's are Gaze360's."""
+
+
+def head_crops(images: Tensor, head: Tensor, image_index: Tensor, side: int) -> Tensor:
+    """Cuts heads out of pictures.
+
+    Args:
+        images: (B, 3, H, W) uint8.
+        head: (P, 4) normalised xyxy; a row of NaN is a person without a box, whose crop is blank.
+        image_index: (P,) int64.
+        side: of the square crops in pixels; a box's aspect is not kept.
+
+    Returns:
+        (P, 3, side, side) float32 with ImageNet's mean and deviation taken out; 0 where it is blank. A box of less than
+        a pixel is widened to one.
+    """
+    height, width = images.shape[-2:]
+    known = head.isfinite().all(1)
+    box = torch.where(known[:, None], head, 0.5).float() * head.new_tensor([width, height, width, height])
+    centre, extent = (box[:, :2] + box[:, 2:]) / 2, (box[:, 2:] - box[:, :2]).clamp_min(1.0)
+    corners = torch.cat([image_index[:, None].to(box.dtype), centre - extent / 2, centre + extent / 2], dim=1)
+    mean, deviation = (images.new_tensor(each, dtype=torch.float32).view(3, 1, 1) for each in (IMAGE_MEAN, IMAGE_STD))
+    # As many samples a cell as it has pixels (-1), so that large heads are averaged and not sampled.
+    crops = roi_align(images.float(), corners, side, sampling_ratio=-1, aligned=True)
+    return ((crops / 255 - mean) / deviation) * known[:, None, None, None]
+
+
+class HeadEncoder(nn.Module):
+    """Head crops -> embeddings of a language model (OmniGF, section 3.2).
+
+    Args:
+        net: ``resnet18``, torchvision's (the paper's), or ``small``, which suits crops of 64 pixels and a CPU.
+        dim: of the embeddings.
+        scale: their root mean square at first: that of the text embeddings they stand among.
+        weights: a file for the network (the projection always starts afresh), "embedded" for those of ``small`` that
+            come with the package, or "" for random ones.
+
+    Attributes:
+        identity: what a result has to say of the network.
+
+    Raises:
+        WeightsError: no such file, or it does not fit.
+    """
+
+    def __init__(self, net: HeadNet, dim: int, scale: float = 1.0, weights: str | Path = "") -> None:
+        super().__init__()
+        self.net: nn.Module
+        if net == "resnet18":
+            self.net = resnet18()
+            self.net.fc, width = nn.Identity(), 512
+        else:
+            self.net, width = SmallNet(), SmallNet.width
+        self.identity = {"net": net, "weights": "random"}
+        if weights:
+            file = SMALL_WEIGHTS if weights == "embedded" else Path(weights)
+            self._load(file)
+            digest = file_digest(file)
+            self.identity |= (
+                {"weights": "embedded", "sha256": digest} if weights == "embedded" else {"weights": f"sha256:{digest}"}
+            )
+        # Features of unit length under weights of one: a step of Adam then turns the embedding by a few per cent. Under
+        # small weights and long features the first steps would add the same to everybody, and drown what differs.
+        self.project = nn.Linear(width, dim)
+        nn.init.normal_(self.project.weight)
+        nn.init.zeros_(self.project.bias)
+        self.norm = nn.LayerNorm(dim)
+        nn.init.constant_(self.norm.weight, scale)
+
+    def forward(self, crops: Tensor) -> Tensor:
+        """(P, 3, S, S) normalised crops -> (P, dim)."""
+        features = self.net(crops)
+        return self.norm(self.project(F.layer_norm(features, features.shape[1:]) / features.shape[1] ** 0.5))
+
+    def _load(self, file: Path) -> None:
+        if not file.is_file():
+            raise WeightsError(f"no weights of a head encoder at {file}")
+        own = self.net.state_dict()
+        given = _without_prefix(read_weights(file), next(iter(own)))
+        given = {name: value for name, value in given.items() if not name.startswith("fc")}
+        found = misfits(own, given)
+        if found:
+            raise WeightsError(f"the weights of {file.name} do not fit the head encoder: {found}")
+        self.net.load_state_dict(given)
+
+
+def _without_prefix(state: Mapping[str, Tensor], first: str) -> dict[str, Tensor]:
+    """The part of a state dict that has a network's names, whatever wrapped it (``module.base_model.`` ...)."""
+    prefix = next((key.removesuffix(first) for key in state if key == first or key.endswith(f".{first}")), "")
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+
+
+class SmallNet(nn.Sequential):
+    """Four strided convolutions to a map of 4 x 4, whose places are kept: (P, 3, S, S) -> (P, 2048)."""
+
+    width = 128 * 4 * 4
+
+    def __init__(self) -> None:
+        layers: list[Any] = []
+        for before, after in ((3, 32), (32, 64), (64, 128), (128, 128)):
+            # Groups of channels, not the batch: a person's embedding must not depend on who else is there.
+            layers += [nn.Conv2d(before, after, 3, 2, 1), nn.GroupNorm(8, after), nn.GELU()]
+        super().__init__(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten())
