@@ -182,13 +182,14 @@ def settings(arguments: list[str]) -> int:
 
 def listing(arguments: list[str]) -> int:
     """Methods, datasets, protocols."""
-    from gazebench.engine.registry import RegistryError, usable
+    from gazebench.core.plugins import PluginError
+    from gazebench.engine.registry import usable
 
     broken = 0
     for kind in ("methods", "datasets"):
         print(f"\n{kind}")
         for entry, found in usable(kind):
-            if isinstance(found, RegistryError):
+            if isinstance(found, PluginError):
                 broken += 1
                 print(f"  {entry.name:<16} BROKEN: {found}")
                 continue
@@ -206,7 +207,8 @@ def listing(arguments: list[str]) -> int:
 
 def leaderboard(arguments: list[str]) -> int:
     """Regenerates the boards' pages; ``--check`` only says whether they are up to date."""
-    from gazebench.engine.registry import RegistryError, load_dataset
+    from gazebench.core.plugins import PluginError
+    from gazebench.engine.registry import load_dataset
     from gazebench.report.board import local, refresh, stale
 
     arguments, places = _places(arguments)
@@ -217,7 +219,7 @@ def leaderboard(arguments: list[str]) -> int:
     for name in names:
         try:
             known[name] = load_dataset(name)
-        except RegistryError as error:  # a plug-in that is broken or gone: the other boards are none of its business
+        except PluginError as error:  # a plug-in that is broken or gone: the other boards are none of its business
             unknown += 1
             print(f"{places.boards / name} is left as it is: {error}", file=sys.stderr)
     old = stale(places.boards, known) if check else []
@@ -254,8 +256,9 @@ def new(arguments: list[str]) -> int:
 
 def check(arguments: list[str]) -> int:
     """The contract test of one name, or of everything."""
+    from gazebench.core.plugins import PluginError
     from gazebench.engine.contract import check as run
-    from gazebench.engine.registry import KINDS, RegistryError, entries
+    from gazebench.engine.registry import KINDS, entries
 
     options = [word for word in arguments if word.startswith("--")]
     names = [word for word in arguments if word not in options] or [name for kind in KINDS for name in entries(kind)]
@@ -263,7 +266,7 @@ def check(arguments: list[str]) -> int:
     for name in names:
         try:
             findings = run(name, *options)
-        except RegistryError as error:
+        except PluginError as error:
             if len(names) == 1:
                 raise
             findings = [str(error)]

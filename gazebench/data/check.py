@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 from jsonargparse import ArgumentParser
 
-from gazebench.core.types import IN_FRAME, DataError, clean_boxes, normalise
+from gazebench.core.boxes import clean_boxes, normalise
+from gazebench.core.errors import DataError
+from gazebench.core.types import IN_FRAME
 from gazebench.data.dataset import GazeDataset
 from gazebench.engine.config import clear_errors
 from gazebench.engine.registry import load_dataset
