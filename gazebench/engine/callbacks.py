@@ -12,7 +12,7 @@ import torch
 from lightning import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 
-from gazebench.core.types import Prediction, stable_key
+from gazebench.core.types import stable_key
 from gazebench.data.datamodule import GazeDataModule
 from gazebench.metrics.scoring import Scorer
 
@@ -73,13 +73,13 @@ class Validation(Callback):
         self.scorer = Scorer(self.module.dataset.protocol, records, self.module.tasks).to(pl_module.device)
 
     def on_validation_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Prediction | None, batch: Any, *_: Any
+        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        if outputs is not None:
+        if outputs:
             items = {task: (found, batch.targets.truths[task]) for task, found in batch.items.items()}
-            self.scorer.update(np.array([self.place[image] for image in batch.image_ids]), outputs, items)
+            self.scorer.update(np.array([self.place[image] for image in batch.image_ids]), outputs["prediction"], items)
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         headline = self.module.dataset.protocol.headline
         for name, subsets in self.scorer.compute().items():
-            self.log(f"val/{name}", subsets["all"].value, prog_bar=name == headline, sync_dist=False)
+            pl_module.log(f"val/{name}", subsets["all"].value, prog_bar=name == headline, sync_dist=False)

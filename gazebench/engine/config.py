@@ -150,6 +150,21 @@ def dataset_with(name: str, options: Sequence[str]) -> GazeDataset:
         return cls(**vars(parser.parse_args(list(options)).dataset))
 
 
+def method_with(name: str, options: Sequence[str], given: Mapping[str, Any]) -> Method:
+    """A method from settings and options ``--model.lr=1e-3``, where no data set is involved.
+
+    Raises:
+        DataError: a setting it does not have.
+    """
+    cls = find("methods", name).cls
+    parser = ArgumentParser(prog="gazebench", exit_on_error=False)
+    parser.add_class_arguments(cls, "model", fail_untyped=False)
+    with clear_errors("gazebench"):
+        parser.set_defaults({f"model.{key}": value for key, value in given.items()})
+        method: Method = cls(**yaml.safe_load(parser.dump(parser.parse_args(list(options)), skip_unset=False))["model"])
+    return method
+
+
 @contextmanager
 def clear_errors(prog: str) -> Iterator[None]:
     """Turns the parser's complaints about options into one readable error."""

@@ -224,9 +224,9 @@ class Method(LightningModule):
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             return self(batch if self.reads_annotations else replace(batch, targets=None))
 
-    def validation_step(self, batch: Batch, index: int) -> Prediction | None:
-        """The prediction for a batch of the validation split; ``engine.callbacks`` scores it."""
-        return self.predict_batch(batch) if batch.people else None
+    def validation_step(self, batch: Batch, index: int) -> dict[str, Prediction]:
+        """The ``prediction`` for a batch of the validation split; ``engine.callbacks`` scores it."""
+        return {"prediction": self.predict_batch(batch)} if batch.people else {}
 
     def predict_step(self, batch: Batch, index: int) -> Prediction | None:
         """The prediction for a batch of the test split; ``engine.predict`` stores it."""

@@ -243,6 +243,10 @@ class PredictionFile:
         def tensor(name: str | list[str], dtype: Any = np.float64) -> torch.Tensor:
             return torch.from_numpy(rows[name].to_numpy(dtype, copy=True))
 
+        pairs = pairs_of(records.person_image)
+        social: dict[str, Any] = {
+            name: self._pair_scores(name, ids, pairs, rows[name].tolist()) for name in SOCIAL if self.has(name)
+        }
         heatmap = None
         if self.has("heatmap"):
             assert self._heatmaps is not None
@@ -258,11 +262,7 @@ class PredictionFile:
                 for task, found in items.items()
                 if task in rows
             },
-            **{
-                name: self._pair_scores(name, ids, pairs_of(records.person_image), rows[name].tolist())
-                for name in SOCIAL
-                if self.has(name)
-            },
+            **social,
         )
 
     def _outputs(self, task: str, ids: list[str], cells: list[Any], items: Sequence[Item]) -> list[str]:

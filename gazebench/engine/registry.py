@@ -37,7 +37,7 @@ class Plugin:
     """
 
     name: str
-    cls: type
+    cls: Any
     origin: str
     source: str
     from_file: bool = False
@@ -81,12 +81,14 @@ def find(kind: Kind, name: str) -> Plugin:
 
 def load_method(name: str) -> type[Method]:
     """The method class of that name or path."""
-    return find("methods", name).cls
+    method: type[Method] = find("methods", name).cls
+    return method
 
 
 def load_dataset(name: str) -> type[GazeDataset]:
     """The data set class of that name or path."""
-    return find("datasets", name).cls
+    dataset: type[GazeDataset] = find("datasets", name).cls
+    return dataset
 
 
 def tasks() -> dict[str, Task]:
@@ -95,8 +97,8 @@ def tasks() -> dict[str, Task]:
     return {task.name: task for task in found}
 
 
-def usable(kind: Kind) -> Iterator[tuple[Entry, type | PluginError]]:
-    """Every entry with its class, or with what is wrong with it; a plug-in behind a name of ours is among them."""
+def usable(kind: Kind) -> Iterator[tuple[Entry, Any]]:
+    """Every entry with its class, or with a ``PluginError`` that says what is wrong; a plug-in behind a name of ours is among them."""
     for name, (entry, *others) in claims(kind).items():
         try:
             yield entry, find(kind, name).cls
@@ -174,7 +176,7 @@ def _class_in(kind: Kind, module: ModuleType, name: str) -> type:
     return _checked(kind, (whole or own)[0], f"{name!r} ({module.__file__})")
 
 
-def _checked(kind: Kind, value: Any, what: str) -> type:
+def _checked(kind: Kind, value: Any, what: str) -> Any:
     base, declared = _base(kind)
     if not (inspect.isclass(value) and issubclass(value, base)):
         raise PluginError(f"{kind[:-1]} {what} is {value!r}, not a subclass of {base.__module__}.{base.__name__}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 from typing import Protocol as Interface
 
 import numpy as np
@@ -37,8 +37,8 @@ class Score:
 class ScoredTask(Interface):
     """What scoring needs of a task (``data.task.Task``)."""
 
-    name: str
-    metrics: tuple[ProtocolMetric, ...]
+    name: ClassVar[str]
+    metrics: ClassVar[tuple[ProtocolMetric, ...]]
 
     def fields(self, items: Sequence[Item], truths: Sequence[Any], outputs: Sequence[str]) -> dict[str, Any]:
         """The fields its metrics read."""
