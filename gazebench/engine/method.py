@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
 from lightning import LightningModule
-from torch import Tensor, nn
+from torch import Tensor
 
 from gazebench.core.distributed import world_size
 from gazebench.core.types import Batch, DataError, Prediction
+from gazebench.core.weights import load_strictly
 from gazebench.data.transforms import Preprocess
 from gazebench.metrics.protocol import Protocol
 from gazebench.metrics.scoring import Evaluator, Score, ScoredBatch
@@ -39,6 +40,25 @@ class Setting:
 
 Recipe = Mapping[str, Setting]
 """Settings by dotted name (``model.lr``, ``loader.batch_size``, ``trainer.max_epochs`` ...); all can be overridden."""
+
+
+def from_paper(place: str, **values: Any) -> dict[str, Setting]:
+    """Settings stated in the method's paper, at ``place``; ``__`` in a name stands for the dot (``model__lr=1e-3``)."""
+    return _settings("paper", place, values)
+
+
+def from_code(place: str, **values: Any) -> dict[str, Setting]:
+    """Settings taken from the authors' code, in the file ``place``; names as in ``from_paper``."""
+    return _settings("official code", place, values)
+
+
+def our_choice(why: str, **values: Any) -> dict[str, Setting]:
+    """Settings chosen by this project, with the reason; names as in ``from_paper``."""
+    return _settings("ours", why, values)
+
+
+def _settings(origin: Origin, why: str, values: Mapping[str, Any]) -> dict[str, Setting]:
+    return {name.replace("__", "."): Setting(value, origin, why) for name, value in values.items()}
 
 
 @dataclass(frozen=True)
@@ -69,6 +89,7 @@ class Method(LightningModule):
     """
 
     card: ClassVar[MethodCard]
+    version: ClassVar[int] = 1
     capabilities: ClassVar[frozenset[Capability]] = frozenset({"point"})
     recipes: ClassVar[Mapping[str, Recipe]] = {}
     published: ClassVar[Mapping[str, Published]] = {}
@@ -101,7 +122,7 @@ class Method(LightningModule):
         """Predicts for all P people of a batch."""
         raise NotImplementedError
 
-    def loss(self, prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Scalar losses by name; ``total`` is what is minimised (the sum where it is not given).
 
         Where a loss is a mean over people, ``nn.losses.batch_mean`` takes it over those of all processes.
@@ -127,9 +148,8 @@ class Method(LightningModule):
 
     def load_export(self, weights: Mapping[str, Tensor]) -> None:
         """Loads what ``export`` wrote, strictly."""
-        expected = set(self.export())
-        _same_keys(expected, set(weights), type(self).__name__)
-        self.load_state_dict(dict(weights), strict=False)
+        own = self.state_dict()
+        load_strictly({name: own[name] for name in self.export()}, weights, what=type(self).__name__)
 
     def weights_identity(self) -> dict[str, Any]:
         """What was not trained in this run: ``name`` of the backbone and the ``grade`` of its weights.
@@ -171,7 +191,7 @@ class Method(LightningModule):
         elif nobody:
             return None
         with idle(nobody):
-            losses = self.loss(self(batch), batch)
+            losses = self.loss(batch)
         total = losses.get("total")
         if total is None:
             total = torch.stack(list(losses.values())).sum()
@@ -261,36 +281,3 @@ class Method(LightningModule):
         """Fills the frozen weights back in, so that Lightning's strict loading holds."""
         self.load_export(checkpoint["state_dict"])
         checkpoint["state_dict"] = self.state_dict()
-
-
-def adam_cosine(
-    groups: Iterable[nn.Parameter] | list[dict[str, Any]], lr: float, epochs: int, final_lr: float = 1e-7
-) -> tuple[torch.optim.Optimizer, Any]:
-    """Adam with the learning rate annealed by a cosine from ``lr`` to ``final_lr`` over the epochs (Gaze-LLE)."""
-    optimizer = torch.optim.Adam(groups, lr=lr)
-    return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=max(1, epochs), eta_min=final_lr)
-
-
-def adam_one_cycle(groups: list[dict[str, Any]], lr: float, steps: int) -> tuple[torch.optim.Optimizer, Any]:
-    """Adam with a short warm-up and a cosine down to nothing, step by step: for trainings of an epoch or two."""
-    optimizer = torch.optim.Adam(groups, lr=lr)
-    peaks = [group["lr"] for group in optimizer.param_groups]
-    steps = max(steps, 8)
-    warm = max(0.05, 2.5 / steps)  # torch divides by the length of the warm-up less one step
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, total_steps=steps, pct_start=warm)
-    return optimizer, {"scheduler": scheduler, "interval": "step"}
-
-
-def trainable(module: nn.Module, where: Callable[[str], bool] = lambda _: True) -> list[nn.Parameter]:
-    """The parameters that learn, of those whose name passes ``where``."""
-    return [parameter for name, parameter in module.named_parameters() if parameter.requires_grad and where(name)]
-
-
-def _same_keys(expected: set[str], given: set[str], what: str) -> None:
-    if expected != given:
-        missing, unexpected = sorted(expected - given), sorted(given - expected)
-        raise ValueError(
-            f"these weights are not those of {what}: "
-            f"missing {missing[:4] or 'nothing'}{' ...' if len(missing) > 4 else ''}, "
-            f"unexpected {unexpected[:4] or 'nothing'}{' ...' if len(unexpected) > 4 else ''}"
-        )
