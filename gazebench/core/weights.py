@@ -20,7 +20,7 @@ class WeightsError(DataError):
 
 def load_strictly(
     own: nn.Module | Mapping[str, Tensor],
-    state: Mapping[str, Tensor],
+    given: Mapping[str, Tensor],
     *,
     what: str,
     may_lack: Iterable[str] = (),
@@ -29,21 +29,21 @@ def load_strictly(
     """Copies a state dict into a module, or into some tensors of it; copies nothing where anything does not fit.
 
     Args:
-        own: the module, or tensors by the names they have in ``state``; filled in place.
-        state: the weights, of any dtype and on any device.
+        own: the module, or tensors by the names they have in ``given``; filled in place.
+        given: the weights, of any dtype and on any device.
         what: the receiver, as the error message names it.
-        may_lack: names of ``own`` that ``state`` may leave out; their values stay as they are.
+        may_lack: names of ``own`` that ``given`` may leave out; their values stay as they are.
         remedy: what a user can do about weights that do not fit; ends the error message.
 
     Raises:
         WeightsError: names are missing or unknown, or shapes differ; up to four of each kind are listed.
     """
     tensors = own.state_dict() if isinstance(own, nn.Module) else own
-    problems = misfits(tensors, state, may_lack)
+    problems = misfits(tensors, given, may_lack)
     if problems:
         raise WeightsError(f"the weights do not fit {what}: {problems}{f'; {remedy}' if remedy else ''}")
     with torch.no_grad():
-        for name, value in state.items():
+        for name, value in given.items():
             tensors[name].copy_(value)
 
 

@@ -20,8 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gazebench.core.errors import DataError
+from gazebench.core.files import file_digest
 from gazebench.core.plugins import embedded
-from gazebench.core.weights import WeightsError, file_digest, load_strictly, local_file, read_weights
+from gazebench.core.weights import WeightsError, load_strictly, local_file, read_weights
 
 IMAGE_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGE_STD: Final = (0.229, 0.224, 0.225)
