@@ -18,12 +18,13 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
+from gazebench.core.files import cache_folder
 from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, Batch, Prediction
 from gazebench.core.weights import load_strictly, read_weights
 from gazebench.data.transforms import Preprocess, gaussian_heatmap
 from gazebench.engine.method import Method, MethodCard, Published, Recipe, from_code, our_choice
 from gazebench.nn.backbones import ComputeDtype, build_backbone
-from gazebench.nn.feature_cache import CachedEncoder, default_folder
+from gazebench.nn.feature_cache import CachedEncoder
 from gazebench.nn.losses import batch_mean
 from gazebench.nn.optimizers import adam_cosine, adam_one_cycle
 
@@ -136,7 +137,7 @@ def sine_positions(dim: int, rows: int, columns: int) -> Tensor:
     """(dim, rows, columns) float32: sines and cosines by turns, of the column in the first half, then of the row."""
     if dim % 4:
         raise ValueError(f"dim must be a multiple of 4, got {dim}")
-    half = dim // 2
+    half = dim // 2  # timm's build_sincos2d_pos_embed rounds otherwise: 2e-6 from the published table
     frequency = torch.exp(torch.arange(0.0, half, 2) * -(math.log(10000.0) / half))
 
     def waves(length: int) -> Tensor:  # (half, length)
@@ -148,68 +149,40 @@ def sine_positions(dim: int, rows: int, columns: int) -> Tensor:
 
 
 LAST_EPOCH = our_choice("the official code picks its epoch on the test set; we keep the last", loader__selection="last")
-
 GAZEFOLLOW: Recipe = LAST_EPOCH | from_code(
     "train_gazefollow.py",
-    trainer__max_epochs=15,
-    loader__batch_size=60,
-    loader__people="in_frame",
-    model__lr=1e-3,
-    model__schedule="cosine",
-    model__inout=False,
-)
-
-VAT: Recipe = (
-    LAST_EPOCH
-    | from_code(
-        "train_vat.py",
-        trainer__max_epochs=8,
-        loader__batch_size=60,
-        loader__train_stride=6,
-        loader__people="labelled",
-        model__lr=1e-5,
-        model__lr_inout=1e-2,
-        model__schedule="constant",
-        model__inout=True,
-        model__inout_weight=1.0,
-    )
-    | from_code("train_vat.py, --init_ckpt", init="from:gazefollow")
-)
-
-GAZEWORLD: Recipe = (
-    our_choice(
-        "GazeWorld runs on two CPU cores in minutes",
-        trainer__max_epochs=2,
-        loader__people="labelled",
-        model__inout=True,
-        model__backbone="tiny",
-    )
-    | our_choice("two epochs of drawn scenes need none, and crops make heads harder to read", model__augment=False)
-    | our_choice(
-        "the in/out loss is ten times the heatmap's; with weight 1 it dominated the shared weights "
-        "(docs/verification.md)",
-        model__inout_weight=0.03,
-    )
-)
-
+    trainer__max_epochs=15, loader__batch_size=60, loader__people="in_frame",
+    model__lr=1e-3, model__schedule="cosine", model__inout=False,
+)  # fmt: skip
+VAT: Recipe = LAST_EPOCH | from_code(
+    "train_vat.py",
+    trainer__max_epochs=8, loader__batch_size=60, loader__train_stride=6, loader__people="labelled",
+    model__lr=1e-5, model__lr_inout=1e-2, model__schedule="constant", model__inout=True, model__inout_weight=1.0,
+) | from_code("train_vat.py, --init_ckpt", init="from:gazefollow")  # fmt: skip
 OTHER: Recipe = our_choice(
     "a data set without a published recipe", trainer__max_epochs=15, loader__people="labelled", model__inout=True
 )
-
-TINY: Recipe = our_choice(
-    "fits the embedded backbone and two CPU cores",
-    model__image_size=224,
-    model__dim=128,
-    model__layers=2,
-    model__heads=4,
-    init=None,
-) | our_choice(
-    "small batches make the most of few people: 8 a step beat 16 and 32 at equal cost (docs/verification.md)",
-    model__lr=1.5e-3,
-    model__lr_inout=1.5e-3,
-    model__schedule="one_cycle",
-    loader__batch_size=8,
-)
+GAZEWORLD: Recipe = {
+    **our_choice(
+        "GazeWorld runs on two CPU cores in minutes",
+        trainer__max_epochs=2, loader__people="labelled", model__inout=True, model__backbone="tiny",
+    ),
+    **our_choice("two epochs of drawn scenes need none, and crops make heads harder to read", model__augment=False),
+    **our_choice(
+        "the in/out loss is ten times the heatmap's; with weight 1 it dominated what they share (docs/verification.md)",
+        model__inout_weight=0.03,
+    ),
+}  # fmt: skip
+TINY: Recipe = {
+    **our_choice(
+        "fits the embedded backbone and two CPU cores",
+        model__image_size=224, model__dim=128, model__layers=2, model__heads=4, init=None,
+    ),
+    **our_choice(
+        "small batches make the most of few people: 8 a step beat 16 and 32 at equal cost (docs/verification.md)",
+        model__lr=1.5e-3, model__lr_inout=1.5e-3, model__schedule="one_cycle", loader__batch_size=8,
+    ),
+}  # fmt: skip
 
 
 class GazeLLE(Method):
@@ -310,7 +283,7 @@ class GazeLLE(Method):
                 setattr(module, "fused_attn", fused_attention)  # noqa: B010  (unknown to nn.Module's types)
         self.augment = augment
         self.inout_weight, self.lr, self.lr_inout, self.schedule = inout_weight, lr, lr_inout or lr, schedule
-        folder = {"default": default_folder(), "off": None}.get(feature_cache, feature_cache)
+        folder = {"default": cache_folder() / "features", "off": None}.get(feature_cache, feature_cache)
         self.encoder = CachedEncoder(self.backbone, folder, int(feature_cache_gib * 2**30))
 
     @classmethod

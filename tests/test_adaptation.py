@@ -14,6 +14,7 @@ from gazebench.methods.hclora.adaptation import (
     FullFineTuning,
     HeadConditionedLoRA,
     LocalAdaptation,
+    LowRank,
     PlainLoRA,
     PromptTuning,
     chosen_blocks,
@@ -79,8 +80,8 @@ def test_update_is_equation_2():
 
 
 @pytest.mark.parametrize(("make", "options"), [
-    (LocalAdaptation, {"projections": ["qkv"], "blocks": 2}), (LocalAdaptation, {"projections": ALL, "blocks": 2}),
-    (PlainLoRA, {"projections": ALL, "blocks": 2}), (FullFineTuning, {}),
+    (LocalAdaptation, {"blocks": 2}), (LocalAdaptation, {"low_rank": LowRank(ALL), "blocks": 2}),
+    (PlainLoRA, {"low_rank": LowRank(ALL), "blocks": 2}), (FullFineTuning, {}),
 ])  # fmt: skip
 def test_nothing_changes_at_first_bit_for_bit(backbone, images, make, options):
     before = backbone(images)
@@ -98,7 +99,7 @@ def test_the_update_vanishes_far_from_the_head():
 
 def test_the_class_token_gets_no_update(backbone, images):
     # fc2 of the last block stands after attention: no way back to the class token.
-    adapted = moved(LocalAdaptation(backbone, ["fc2"], blocks=[5])).eval()
+    adapted = moved(LocalAdaptation(backbone, LowRank(["fc2"]), blocks=[5])).eval()
     seen = []
     backbone.model.norm.register_forward_hook(lambda _, inputs, output: seen.append(inputs[0][:, 0]))
     backbone(images)
@@ -130,7 +131,7 @@ def naive(backbone, adapted, images):
 
 @pytest.mark.parametrize(("projections", "blocks"), [(["qkv"], 2), (ALL, [1, 4])])
 def test_shared_blocks_change_nothing(backbone, images, projections, blocks):
-    adapted = moved(LocalAdaptation(backbone, projections, blocks=blocks), 0.1).eval()
+    adapted = moved(LocalAdaptation(backbone, LowRank(projections), blocks=blocks), 0.1).eval()
     encoded = adapted(backbone, images, HEADS, OWNER)
     assert (encoded.features[0] - encoded.features[1]).abs().max() > 1e-2  # people of one image
     assert torch.allclose(encoded.features, naive(backbone, adapted, images), atol=2e-4)
@@ -156,7 +157,7 @@ def test_blocks_before_the_first_adapted_one_run_once_an_image_without_a_graph(b
     (FullFineTuning, 2 * 12 + 2, r"model\.(blocks\.[35]|norm)\."),
 ])  # fmt: skip
 def test_gradients_reach_what_learns_and_nothing_frozen(backbone, images, make, count, pattern):
-    options = {"projections": ["qkv", "fc1"]} if make is LocalAdaptation else {}
+    options = {"low_rank": LowRank(["qkv", "fc1"])} if make is LocalAdaptation else {}
     adapted = make(backbone, blocks=[3, 5], **options)
     parameters = {name: p for module in (adapted, backbone) for name, p in module.named_parameters()}
     learning = {name: p for name, p in parameters.items() if p.requires_grad}
@@ -220,6 +221,6 @@ def test_chosen_blocks():
 
 def test_wrong_settings_are_named(backbone):
     with pytest.raises(ValueError, match="qkv, proj, fc1, fc2"):
-        LocalAdaptation(backbone, ["kv"])
+        LocalAdaptation(backbone, LowRank(["kv"]))
     with pytest.raises(ValueError, match="exclude each other"):
         LocalAdaptation(backbone, checkpointing=True, compiled=True)

@@ -171,13 +171,13 @@ def test_official_checkpoints_load_and_others_are_refused(tmp_path):
     assert all(torch.equal(value, state[name]) for name, value in target.export().items())
     gazefollow = {name: value for name, value in state.items() if not name.startswith("inout")}
     half = {name: value for name, value in state.items() if name != "inout_head.0.bias"}
-    for wrong, told in [
+    for wrong, message in [
         (half, r"missing: inout_head\.0\.bias"),
         (gazefollow, r"missing: inout_head.*--model\."),
         ({**state, "stray": torch.zeros(1)}, "unknown: stray"),
         ({**state, "pos_embed": torch.zeros(32, 3, 3)}, r"pos_embed \(32, 3, 3\), here \(32, 8, 8\)"),
     ]:
-        with pytest.raises(WeightsError, match=told):
+        with pytest.raises(WeightsError, match=message):
             target.load_export(wrong)
     torch.save(half, tmp_path / "half.pt")
     with pytest.raises(WeightsError, match=r"missing: inout_head\.0\.bias"):  # a damaged file, not one of GazeFollow

@@ -186,7 +186,7 @@ def build_backbone(
     source: str | Path | None = None,
     compute_dtype: ComputeDtype = "float32",
 ) -> ViTBackbone:
-    """Builds a frozen backbone by name.
+    """Builds a frozen backbone.
 
     Args:
         name: one of ``DINOV2``, or an embedded one such as ``tiny``.

@@ -11,39 +11,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gazebench.core.files import cache_folder
 from gazebench.nn.backbones import ViTBackbone
-
-
-def default_folder() -> Path:
-    return cache_folder() / "features"
 
 
 class CachedEncoder:
     """Calls a frozen backbone and keeps the features of each image on disk.
 
     A file ``<backbone, digest of its weights, precision, device>/<hash of pixels and shape>.npz`` holds one image.
-    The checksum of the npz format makes a damaged file count as a miss. Files are renamed into place, so several
-    processes may share a folder; each counts its own writes against ``max_bytes``.
-
-    Our own code, since a joblib memory stores one call, not the images of a batch apart, and diskcache neither checks
-    what it reads nor works on network drives.
+    The format's checksum makes a damaged file count as missing. Files are renamed into place, so several processes may
+    share a folder; each counts its own writes against ``max_bytes``. (joblib stores calls, not the images of a batch;
+    diskcache does not check what it reads.)
 
     Args:
         backbone: must stay frozen; other weights in it use another folder.
         folder: None switches the cache off.
         max_bytes: when the folder would grow beyond, writing stops with one warning; reading goes on.
-
-    Attributes:
-        hits: images read from disk, summed over calls; equal images of one call count once.
-        misses: images encoded, likewise.
     """
 
     def __init__(self, backbone: ViTBackbone, folder: str | Path | None, max_bytes: int | None = None) -> None:
         self.backbone = backbone
         self.root = None if folder is None else Path(folder)
         self.max_bytes = max_bytes
-        self.hits = self.misses = 0
         self._writes = True
         self._bytes: int | None = None  # of the folder; counted before the first write
         self._weights: list[tuple[int, int]] = []
@@ -61,8 +49,6 @@ class CachedEncoder:
         stored = {file: _read(file) for file in dict.fromkeys(files)}
         features = {file: value.to(images.device) for file, value in stored.items() if value is not None}
         missing = [file for file in stored if file not in features]
-        self.hits += len(features)
-        self.misses += len(missing)
         if missing:
             encoded = self.backbone(images[[files.index(file) for file in missing]])
             features |= zip(missing, encoded, strict=True)

@@ -23,6 +23,25 @@ PROJECTIONS: dict[str, str] = {"qkv": "attn.qkv", "proj": "attn.proj", "fc1": "m
 """Where a transformer block keeps its projections, in timm and in DINOv2's repository alike."""
 
 
+BlockOutput = tuple[Tensor, Tensor | None]
+"""The tokens after a block, and the low-rank features A(X) of its first projection where it has any."""
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """Low-rank updates: the projections (of ``PROJECTIONS``) that have them, and those of ``HeadConditionedLoRA``."""
+
+    projections: Sequence[str] = ("qkv",)
+    rank: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        wrong = [name for name in self.projections if name not in PROJECTIONS]
+        if wrong or not self.projections:
+            raise ValueError(f"projections are among {', '.join(PROJECTIONS)}, got {wrong or 'none'}")
+
+
 @dataclass
 class LocallyEncoded(Encoded):
     """Features of head-conditioned LoRA, one row a person, and what the auxiliary heads read.
@@ -99,16 +118,12 @@ class HeadConditionedLoRA(nn.Module):
         for zero in (self.up.weight, last.weight, last.bias):
             nn.init.zeros_(zero)
 
-    def modulation(self, prior: Tensor) -> Tensor:
-        """M(b): (P, N) prior -> (P, N, r) in [0, 2]."""
-        prior = prior[..., None]
-        return prior * 2 * self.gate(prior).sigmoid()
-
     def forward(self, x: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
         """(P, N, d) tokens and their (P, N) prior -> the update (P, N, out_features), and A(X) (P, N, r)."""
-        low_rank = self.down(self.dropout(x))
+        low_rank, height = self.down(self.dropout(x)), prior[..., None]
+        modulation = height * 2 * self.gate(height).sigmoid()  # M(b), (P, N, r) in [0, 2]
         # The factors meet in the r channels: at the projection's width, each would cost as much as a pass over it.
-        return self.up(low_rank * (self.scale * self.modulation(prior)).to(low_rank.dtype)), low_rank
+        return self.up(low_rank * (self.scale * modulation).to(low_rank.dtype)), low_rank
 
     def add_to(self, projection: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """Forward hook of a frozen projection, equation 1; the projection's weights keep their names."""
@@ -167,9 +182,7 @@ class Adaptation(nn.Module):
             low_rank += [] if low is None else [low]
         return tokens, low_rank
 
-    def run_block(
-        self, block: nn.Module, index: int, tokens: Tensor, prior: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
+    def run_block(self, block: nn.Module, index: int, tokens: Tensor, prior: Tensor | None) -> BlockOutput:
         return block(tokens), None
 
 
@@ -185,46 +198,25 @@ def chosen_blocks(blocks: int | Sequence[int], depth: int) -> list[int]:
     return sorted({index % depth for index in blocks})
 
 
-def known_projections(names: Sequence[str]) -> list[str]:
-    wrong = [name for name in names if name not in PROJECTIONS]
-    if wrong or not names:
-        raise ValueError(f"projections are among {', '.join(PROJECTIONS)}, got {wrong or 'none'}")
-    return list(names)
-
-
 class LocalAdaptation(Adaptation):
     """Head-conditioned local LoRA (HCLoRA) in the chosen projections of the chosen blocks.
 
-    The class token has no place in the image: its prior is 0, so it gets no update of its own.
-
-    Args:
-        backbone: see ``Adaptation``.
-        projections: which of ``PROJECTIONS``.
-        rank: r.
-        alpha: see ``HeadConditionedLoRA``.
-        dropout: see ``HeadConditionedLoRA``.
-        head_scale: see ``head_prior``.
-        options: of ``Adaptation``.
+    The class token has no place in the image: its prior is 0, so it gets no update of its own. ``head_scale`` is the
+    ``scale`` of ``head_prior``.
     """
 
     def __init__(
-        self,
-        backbone: ViTBackbone,
-        projections: Sequence[str] = ("qkv",),
-        rank: int = 8,
-        alpha: float = 16.0,
-        dropout: float = 0.0,
-        head_scale: float = 0.5,
-        **options: Any,
+        self, backbone: ViTBackbone, low_rank: LowRank = LowRank(), head_scale: float = 0.5, **options: Any
     ) -> None:
         super().__init__(backbone, **options)
-        self.head_scale = head_scale
-        self.projections = known_projections(projections)
+        self.head_scale, self.projections = head_scale, low_rank.projections
         self.residuals = nn.ModuleDict()
         for index in self.blocks:
             for name in self.projections:
                 linear: Any = backbone.blocks[index].get_submodule(PROJECTIONS[name])
-                residual = HeadConditionedLoRA(linear.in_features, linear.out_features, rank, alpha, dropout)
+                residual = HeadConditionedLoRA(
+                    linear.in_features, linear.out_features, low_rank.rank, low_rank.alpha, low_rank.dropout
+                )
                 self.residuals[f"{index}_{name}"] = residual
                 linear.register_forward_hook(residual.add_to)
 
@@ -237,9 +229,7 @@ class LocalAdaptation(Adaptation):
             features = backbone.finish(tokens, grid)
         return LocallyEncoded(features, None, [low[:, self.prefix :] for low in low_rank], prior)
 
-    def run_block(
-        self, block: nn.Module, index: int, tokens: Tensor, prior: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
+    def run_block(self, block: nn.Module, index: int, tokens: Tensor, prior: Tensor | None) -> BlockOutput:
         if index not in self.blocks:
             return block(tokens), None
         residuals: list[Any] = [self.residuals[f"{index}_{name}"] for name in self.projections]
@@ -252,13 +242,7 @@ class LocalAdaptation(Adaptation):
 
 
 class PromptTuning(Adaptation):
-    """Deep visual prompt tuning (Jia et al., ECCV 2022): every adapted block sees prompts of its own.
-
-    Args:
-        backbone: see ``Adaptation``.
-        prompts: learnt tokens of each block.
-        options: of ``Adaptation``.
-    """
+    """Deep visual prompt tuning (Jia et al., ECCV 2022): ``prompts`` learnt tokens for each adapted block."""
 
     def __init__(self, backbone: ViTBackbone, prompts: int = 10, **options: Any) -> None:
         super().__init__(backbone, **options)
@@ -268,9 +252,7 @@ class PromptTuning(Adaptation):
             {f"{index}": torch.empty(prompts, backbone.embed_dim).uniform_(-bound, bound) for index in self.blocks}
         )
 
-    def run_block(
-        self, block: nn.Module, index: int, tokens: Tensor, prior: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
+    def run_block(self, block: nn.Module, index: int, tokens: Tensor, prior: Tensor | None) -> BlockOutput:
         """The block on its prompts between class and patch tokens; the prompts are taken out again."""
         if index not in self.blocks:
             return block(tokens), None
@@ -280,35 +262,18 @@ class PromptTuning(Adaptation):
 
 
 class PlainLoRA(Adaptation):
-    """LoRA (Hu et al., ICLR 2022) by peft in the chosen projections: the same update for every person and place.
+    """LoRA (Hu et al., ICLR 2022) by peft: the same update for every person and place."""
 
-    Args:
-        backbone: its projections are replaced by peft's.
-        projections: which of ``PROJECTIONS``.
-        rank: r.
-        alpha: the update is scaled by alpha / r.
-        dropout: of its input.
-        options: of ``Adaptation``.
-    """
-
-    def __init__(
-        self,
-        backbone: ViTBackbone,
-        projections: Sequence[str] = ("qkv",),
-        rank: int = 8,
-        alpha: float = 16.0,
-        dropout: float = 0.0,
-        **options: Any,
-    ) -> None:
+    def __init__(self, backbone: ViTBackbone, low_rank: LowRank = LowRank(), **options: Any) -> None:
         from peft import LoraConfig, inject_adapter_in_model  # takes seconds to import
 
         super().__init__(backbone, **options)
         blocks = "|".join(map(str, self.blocks))
-        places = "|".join(re.escape(PROJECTIONS[name]) for name in known_projections(projections))
+        places = "|".join(re.escape(PROJECTIONS[name]) for name in low_rank.projections)
         config = LoraConfig(
-            r=rank,
-            lora_alpha=alpha,  # type: ignore[arg-type]  # peft divides, whatever the number
-            lora_dropout=dropout,
+            r=low_rank.rank,
+            lora_alpha=low_rank.alpha,  # type: ignore[arg-type]  # peft divides, whatever the number
+            lora_dropout=low_rank.dropout,
             target_modules=rf"blocks\.({blocks})\.({places})",
         )
         inject_adapter_in_model(config, backbone.model)

@@ -23,6 +23,7 @@ from gazebench.methods.hclora.adaptation import (
     FullFineTuning,
     LocalAdaptation,
     LocallyEncoded,
+    LowRank,
     PlainLoRA,
     PromptTuning,
 )
@@ -160,16 +161,16 @@ class HCLoRA(GazeLLE):
         self.lr_adaptation = lr_adaptation or self.lr
         self._identity = super().weights_identity()  # before the backbone is changed
         options: dict[str, Any] = {"blocks": adapted_blocks, "checkpointing": checkpointing, "compiled": compile}
-        low_rank: dict[str, Any] = {"rank": rank, "alpha": alpha, "dropout": dropout, **options}
+        low_rank = LowRank(projections or ["qkv"], rank, alpha, dropout)
         self.adaptation: Adaptation | None = None
         if adaptation == "full":
             self.adaptation = FullFineTuning(self.backbone, **options)
         elif adaptation == "vpt":
             self.adaptation = PromptTuning(self.backbone, prompts, **options)
         elif adaptation == "lora":
-            self.adaptation = PlainLoRA(self.backbone, projections or ["qkv"], **low_rank)
+            self.adaptation = PlainLoRA(self.backbone, low_rank, **options)
         elif adaptation == "hclora":
-            self.adaptation = LocalAdaptation(self.backbone, projections or ["qkv"], head_scale=head_scale, **low_rank)
+            self.adaptation = LocalAdaptation(self.backbone, low_rank, head_scale, **options)
         self.auxiliary = nn.ModuleList()
         if self.adaptation is not None and supervision != "none":
             head = GazeVector if supervision == "vector" else GazeEvidence
