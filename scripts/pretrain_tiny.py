@@ -30,9 +30,10 @@ import torch.nn.functional as F
 from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
+from gazebench.datasets.gazeworld.tiny_vit import TINY_WEIGHTS
 from gazebench.datasets.gazeworld.world import WORLD_VERSION
 from gazebench.datasets.gazeworld.world.patches import CLASSES, COLOUR_WORDS, FACE, HEAD, Patches, gather
-from gazebench.nn.backbones import TINY_WEIGHTS, ViTBackbone, build_backbone
+from gazebench.nn.backbones import ViTBackbone, build_backbone
 
 SCRIPT_VERSION = 2
 SIZE, PATCH = 224, 14

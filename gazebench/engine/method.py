@@ -151,7 +151,8 @@ class Method(LightningModule):
 
     def load_export(self, weights: Mapping[str, Tensor]) -> None:
         """Loads what ``export`` wrote, strictly."""
-        load_strictly(self.export(), weights, what=type(self).__name__)
+        own = self.state_dict()
+        load_strictly({name: own[name] for name in self.export()}, weights, what=type(self).__name__)
 
     def weights_identity(self) -> dict[str, Any]:
         """What was not trained in this run: ``name`` of the backbone, the ``grade`` of its weights, their digests.

@@ -142,23 +142,26 @@ def warm_cosine(optimizer: torch.optim.Optimizer, steps: int, warm: float = 0.03
 
 
 def adam_cosine(
-    groups: Iterable[nn.Parameter] | list[dict[str, Any]], lr: float, epochs: int, final_lr: float = 1e-7
-) -> tuple[torch.optim.Optimizer, Any]:
-    """Adam with the learning rate annealed by a cosine from ``lr`` to ``final_lr`` over the epochs (Gaze-LLE)."""
-    optimizer = torch.optim.Adam(groups, lr=lr)
+    params: Iterable[nn.Parameter] | list[dict[str, Any]], lr: float, epochs: int, final_lr: float = 1e-7
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """Adam whose learning rate falls from ``lr`` to ``final_lr`` by a cosine, stepped once an epoch (Gaze-LLE)."""
+    optimizer = torch.optim.Adam(params, lr=lr)
     return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=max(1, epochs), eta_min=final_lr)
 
 
-def adam_one_cycle(groups: list[dict[str, Any]], lr: float, steps: int) -> tuple[torch.optim.Optimizer, Any]:
-    """Adam with a short warm-up and a cosine down to nothing, step by step: for trainings of an epoch or two."""
+def adam_one_cycle(groups: list[dict[str, Any]], lr: float, steps: int) -> tuple[torch.optim.Optimizer, dict[str, Any]]:
+    """Adam with torch's one-cycle schedule over ``steps`` steps, for trainings of an epoch or two.
+
+    Every group peaks at its own learning rate (``lr`` where it has none). Returns the scheduler in Lightning's form.
+    """
     optimizer = torch.optim.Adam(groups, lr=lr)
     peaks = [group["lr"] for group in optimizer.param_groups]
     steps = max(steps, 8)
-    warm = max(0.05, 2.5 / steps)  # torch divides by the length of the warm-up less one step
+    warm = max(0.05, 2.5 / steps)  # OneCycleLR divides by the warm-up's length in steps less one
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, total_steps=steps, pct_start=warm)
     return optimizer, {"scheduler": scheduler, "interval": "step"}
 
 
-def trainable(module: nn.Module, where: Callable[[str], bool] = lambda _: True) -> list[nn.Parameter]:
-    """The parameters that learn, of those whose name passes ``where``."""
-    return [parameter for name, parameter in module.named_parameters() if parameter.requires_grad and where(name)]
+def trainable(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters of a module that require a gradient."""
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
