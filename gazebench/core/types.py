@@ -289,6 +289,15 @@ class Truth:
     references: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Item:
+    """One item of a task, e.g. a question, as a method sees it."""
+
+    id: str
+    person: int
+    input: Any
+
+
 @dataclass
 class Targets:
     """What is to be predicted, for P people; a method sees it in its loss, never in its forward at evaluation.
@@ -316,6 +325,9 @@ class Targets:
     subset: list[str]
     extra: dict[str, Any] = field(default_factory=dict)
     answers: list[Truth] = field(default_factory=list)
+    columns: dict[str, Any] = field(default_factory=dict)
+    pairs: dict[str, Tensor] = field(default_factory=dict)
+    truths: dict[str, list[Any]] = field(default_factory=dict)
 
     def points_of(self, person: int) -> Tensor:
         """(A, 2) the annotations of one person of the batch."""
@@ -351,6 +363,7 @@ class Batch:
     skipped: list[str] = field(default_factory=list)
     questions: list[Question] = field(default_factory=list)
     extra: dict[str, Any] = field(default_factory=dict)
+    items: dict[str, list[Item]] = field(default_factory=dict)
 
     @property
     def people(self) -> int:
@@ -400,6 +413,17 @@ class Prediction:
     inout: Tensor | None = None
     used_annotation: Tensor | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    label: list[str] | None = None
+    lah: Tensor | None = None
+    laeo: Tensor | None = None
+    sa: Tensor | None = None
+    text: list[str] | None = None
+    outputs: dict[str, list[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:  # until the evaluator knows the fields
+        given = {name: getattr(self, name) for name in ("label", *SOCIAL, "text")}
+        given["answers"] = self.outputs.get("questions")
+        self.extra = {name: value for name, value in given.items() if value is not None} | self.extra
 
     def to(self, device: torch.device | str) -> Prediction:
         """A copy with every tensor detached and on ``device``."""

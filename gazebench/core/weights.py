@@ -9,13 +9,45 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gazebench.core.types import DataError
 
 
-class WeightsFileError(DataError):
-    """A file of weights that is missing or is none."""
+class WeightsError(DataError):
+    """Weights that are missing, unreadable, or made for another model; the message names the remedy."""
+
+
+WeightsFileError = WeightsError
+
+
+def load_strictly(
+    own: nn.Module | Mapping[str, Tensor],
+    given: Mapping[str, Tensor],
+    *,
+    what: str,
+    may_lack: Iterable[str] = (),
+    remedy: str = "",
+) -> None:
+    """Copies a state dict into a module, or into some tensors of it; copies nothing where anything does not fit.
+
+    Args:
+        own: the module, or tensors by the names they have in ``given``; filled in place.
+        given: the weights, of any dtype and on any device.
+        what: the receiver, as the error message names it.
+        may_lack: names of ``own`` that ``given`` may leave out; their values stay as they are.
+        remedy: what a user can do about weights that do not fit; ends the error message.
+
+    Raises:
+        WeightsError: names are missing or unknown, or shapes differ; up to four of each kind are listed.
+    """
+    tensors = own.state_dict() if isinstance(own, nn.Module) else own
+    problems = misfits(tensors, given, may_lack)
+    if problems:
+        raise WeightsError(f"the weights do not fit {what}: {problems}{f'; {remedy}' if remedy else ''}")
+    with torch.no_grad():
+        for name, value in given.items():
+            tensors[name].copy_(value)
 
 
 def misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor], may_lack: Iterable[str] = ()) -> str:

@@ -20,6 +20,7 @@ from gazebench.core.types import (
     Batch,
     DataError,
     FloatArray,
+    Item,
     Policy,
     Records,
     Targets,
@@ -190,8 +191,15 @@ def collate(samples: Sequence[Sample]) -> Batch:
             extra={name: _joined([sample.extra[name] for sample in read]) for name in names}
             | {name: _joined([sample.pairs[name].astype(np.int64) for sample in read]) for name in paired},
             answers=[truth for _, truth in asked],
+            columns={name: _joined([sample.extra[name] for sample in read]) for name in names},
+            pairs={
+                name: torch.from_numpy(np.concatenate([sample.pairs[name].astype(np.int64) for sample in read]))
+                for name in paired
+            },
+            truths={"questions": [truth for _, truth in asked]},
         ),
         questions=[question for question, _ in asked],
+        items={"questions": [Item(question.id, question.person, question) for question, _ in asked]},
         skipped=[sample.skipped for sample in samples if sample.skipped],
     )
 

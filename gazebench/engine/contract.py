@@ -334,7 +334,7 @@ def _training_findings(method: Method, batch: Batch) -> Iterator[str]:
     if missing:
         yield from (f"{finding} (or set trains = False)" for finding in missing)
         return
-    losses = method.loss(method(batch), batch)
+    losses = method.loss(batch)
     if not isinstance(losses, dict) or not losses:
         yield f"loss() returns {losses!r:.80}, not a dict of scalar tensors by name, e.g. {{'l2': ...}}"
         return
