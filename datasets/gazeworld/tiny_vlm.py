@@ -40,4 +40,4 @@ def _corpus() -> Iterator[str]:
         for category in ("", rng.choice(labels)):
             for answer in (GazeAnswer("inside", point, category), GazeAnswer("outside"), GazeAnswer("unknown")):
                 pieces = answer_pieces(index % 16, answer, semantic=True, last=False)
-                yield "".join(piece.text for piece in pieces)
+                yield "".join(text for text, _ in pieces)

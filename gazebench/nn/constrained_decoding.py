@@ -90,7 +90,7 @@ class DecodedRow:
 @torch.no_grad()
 def decode(
     vlm: Qwen3VL, prompts: TokenRows, images: Tensor, grammars: Iterable[Grammar], padding: int
-) -> tuple[list[DecodedRow], Tensor, int]:
+) -> tuple[list[DecodedRow], Tensor]:
     """Writes an answer after each prompt; the likeliest token is taken at every choice.
 
     Args:
@@ -101,7 +101,7 @@ def decode(
         padding: the token to pad with.
 
     Returns:
-        R answers, the states (R, L, C) of the prompts, and how often the model was run.
+        R answers, and the states (R, L, C) of the prompts.
     """
     cache = DynamicCache(config=vlm.model.config)
     prompt = states = vlm.states(prompts, images, cache)
@@ -110,11 +110,10 @@ def decode(
     rows = [DecodedRow(grammar) for grammar in grammars]
     for row in rows:
         row.advance()
-    passes = 1
     while True:
         _choose(vlm, rows, states, last)
         if all(row.choice is None and not row.keep for row in rows):
-            return rows, prompt, passes  # forced tokens that are left need no pass
+            return rows, prompt  # forced tokens that are left need no pass
         width = max(len(row.pending) for row in rows)
         ids = torch.tensor([row.pending + [padding] * (width - len(row.pending)) for row in rows], device=mask.device)
         count = torch.tensor([len(row.pending) for row in rows], device=mask.device)
@@ -125,7 +124,7 @@ def decode(
         for row, own in zip(rows, states, strict=True):
             row.states += [own[place] for place in row.keep]
             row.pending, row.keep = [], []
-        position, last, passes = position + count, count - 1, passes + 1
+        position, last = position + count, count - 1
 
 
 def _choose(vlm: Qwen3VL, rows: Sequence[DecodedRow], states: Tensor, last: Tensor) -> None:

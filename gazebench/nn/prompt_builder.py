@@ -1,8 +1,8 @@
 """Conversations about an image as rows of tokens, all of which begin alike, up to the end of the image.
 
 The chat template and the rotary positions are the library's, taken once from a conversation with placeholders. Rows
-are put together from tokenised parts: the published template has no ``generation`` marks, so it gives no answer masks,
-and a call of ``apply_chat_template`` for each row costs as much as the forward pass of a small model.
+are then put together from tokenised parts: ``apply_chat_template`` and ``get_rope_index`` for every row take twelve
+times as long (91 ms instead of 7 for 8 rows of 3 people), and answer masks would need a template with ``generation``.
 """
 
 from __future__ import annotations

@@ -40,7 +40,6 @@ class Transcript:
             without the schema 1, 0, or 0.5 where there was no answer.
         anchors: (P, C) the states of the people's anchors; None without the schema.
         prompt: (R, L, C) the states of the prompts.
-        passes: how often the model was run.
     """
 
     text: list[str]
@@ -48,7 +47,6 @@ class Transcript:
     inside: Tensor
     anchors: Tensor | None
     prompt: Tensor
-    passes: int
 
 
 def write_answers(
@@ -65,7 +63,7 @@ def write_answers(
     """
     counts = torch.bincount(rows.person_row).tolist()
     grammars = (schema(prompts, n) if constrained else free_text(prompts, LINE_TOKENS * n) for n in counts)
-    written, prompt, passes = decode(vlm, rows, images, grammars, prompts.padding)
+    written, prompt = decode(vlm, rows, images, grammars, prompts.padding)
     texts = prompts.text([row.ids for row in written])
     answers = [answer for text, count in zip(texts, counts, strict=True) for answer in parse_answers(text, count)]
     anchors = None
@@ -75,7 +73,7 @@ def write_answers(
     else:
         certain = {"inside": 1.0, "outside": 0.0}
         inside = [0.5 if answer is None else certain[answer.status] for answer in answers]
-    return Transcript(texts, answers, prompt.new_tensor(inside, dtype=torch.float32), anchors, prompt, passes)
+    return Transcript(texts, answers, prompt.new_tensor(inside, dtype=torch.float32), anchors, prompt)
 
 
 def schema(prompts: PeoplePrompts, people: int) -> Grammar:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
 import torch
 import yaml
@@ -51,16 +51,6 @@ class GazeAnswer:
     category: str = ""
 
 
-class Piece(NamedTuple):
-    """A part of an answer line that is tokenised by itself.
-
-    Lines are cut where Qwen's pre-tokeniser cuts too, so pieces and whole lines give the same tokens.
-    """
-
-    text: str
-    learnt: bool
-
-
 # Text ------------------------------------------------------------------------------------------------------------
 
 
@@ -87,23 +77,23 @@ def closing(*, category: bool, point: bool, last: bool) -> str:
     return ('"}' if category or not point else "]}") + ("" if last else "\n")
 
 
-def answer_pieces(index: int, answer: GazeAnswer, *, semantic: bool, last: bool) -> list[Piece]:
-    """A person's line of the answer, equation 2.
+def answer_pieces(index: int, answer: GazeAnswer, *, semantic: bool, last: bool) -> list[tuple[str, bool]]:
+    """A person's line of the answer, equation 2, as pieces of text and whether each is learnt.
 
-    Nothing is learnt of an unknown answer. Where categories are asked for and this one is not known, the line ends
-    after the point and its end is not learnt.
+    A piece is tokenised by itself. Lines are cut where Qwen's pre-tokeniser cuts too, so pieces and whole lines give
+    the same tokens. Nothing is learnt of an unknown answer. Where categories are asked for and this one is not known,
+    the line ends after the point and its end is not learnt.
     """
     learnt = answer.status != "unknown"
-    pieces = [Piece(opening(index), learnt), Piece(answer.status, learnt)]
-    if answer.point is None:
-        return [*pieces, Piece(closing(category=False, point=False, last=last), learnt)]
-    x, y = answer.point
-    pieces += [Piece(text, learnt) for text in (TO_POINT, str(x), BETWEEN, str(y))]
+    texts = [opening(index), answer.status]
     category = clean_category(answer.category) if semantic else ""
-    if category:
-        pieces += [Piece(TO_CATEGORY, learnt), Piece(category, learnt)]
-    end = closing(category=bool(category), point=True, last=last)
-    return [*pieces, Piece(end, learnt and (bool(category) or not semantic))]
+    if answer.point is not None:
+        texts += [TO_POINT, str(answer.point[0]), BETWEEN, str(answer.point[1])]
+        texts += [TO_CATEGORY, category] if category else []
+    named = bool(category) and answer.point is not None
+    end = closing(category=named, point=answer.point is not None, last=last)
+    end_learnt = learnt and (named or not semantic or answer.point is None)
+    return [*((text, learnt) for text in texts), (end, end_learnt)]
 
 
 def clean_category(text: str) -> str:
@@ -153,12 +143,8 @@ def as_json(answer: GazeAnswer | None) -> str:
     """An answer as the object of equation 2; "" for None."""
     if answer is None:
         return ""
-    fields: dict[str, Any] = {"status": answer.status}
-    if answer.point is not None:
-        fields["point_2d"] = list(answer.point)
-    if answer.category:
-        fields["category"] = answer.category
-    return json.dumps(fields, ensure_ascii=False)
+    fields = {"status": answer.status, "point_2d": answer.point, "category": answer.category}
+    return json.dumps({name: value for name, value in fields.items() if value}, ensure_ascii=False)
 
 
 # Tokens ----------------------------------------------------------------------------------------------------------
@@ -225,7 +211,7 @@ class PeoplePrompts(PromptBuilder):
             learnt.append(numbers)
             anchors.append(anchor)
             people += len(heads)
-        made = self.padded(ids, learnt)
+        made = self.padded(ids, None if answers is None else learnt)
         counts, lengths = (torch.tensor([len(row) for row in each]) for each in (anchors, ids))
         person_row = torch.repeat_interleave(torch.arange(len(ids)), counts)
         column = torch.tensor([place for row in anchors for place in row])

@@ -257,7 +257,7 @@ class VL4Gaze(Method):
         for places in buckets([len(self.dialogue.question(text)) for text in questions], self.rows_limit):
             rows = self.dialogue.asked([questions[place] for place in places]).to(self.vlm.model.device)
             shown = images[:, [owner[place] for place in places]]
-            answers, prompt, _ = decode(self.vlm, rows, shown, [grammar() for _ in places], self.dialogue.padding)
+            answers, prompt = decode(self.vlm, rows, shown, [grammar() for _ in places], self.dialogue.padding)
             yield places, self.dialogue.text([answer.ids for answer in answers]), prompt[:, -1]
 
     def _point_grammar(self, start: str, between: str, end: str) -> Grammar:
