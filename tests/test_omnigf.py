@@ -272,22 +272,6 @@ def test_people_and_outputs_stay_together(monkeypatch):
         assert close(alone.heatmap[0], together.heatmap[person], 1e-4)
 
 
-@torch.no_grad()
-def test_a_heads_crop_matters_to_that_person(plain, monkeypatch):
-    some = batch((2, 3))
-    before = plain.predict_batch(some)
-    heads = plain.head_embeddings(some)
-    other = plain.head_encoder(torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(1)))
-    for person in range(some.people):
-        changed = heads.clone()
-        changed[person] = other[0]
-        monkeypatch.setattr(plain, "head_embeddings", lambda _, changed=changed: changed)
-        after = plain.predict_batch(some)
-        elsewhere = some.image_index != some.image_index[person]
-        assert (after.heatmap[person] - before.heatmap[person]).abs().max() > 1e-3
-        assert close(after.heatmap[elsewhere], before.heatmap[elsewhere], 1e-4)
-
-
 def test_image_tokens_are_row_by_row(plain):
     """The pixels under the token in row 2 and column 1 of 4 x 4 reach the states that the gaze branch sees there."""
     rows = plain.prompts.rows([[[0.1, 0.1, 0.2, 0.2]]])
@@ -487,31 +471,21 @@ def test_images_without_people(named):
     assert close(named.predict_batch(some).heatmap[2], alone.heatmap[0], 1e-3)
 
 
-def test_boxes_of_any_kind(plain):
-    some = batch((5,))
-    some.head[0] = torch.tensor([0.5, 0.5, 0.5 + 1 / 96, 0.5 + 1 / 96])  # one pixel
-    some.head[1] = torch.tensor([1.0, 1.0, 1.0, 1.0])  # no area, at the border
-    some.head[2] = torch.tensor([0.0, 0.0, 1.0, 1.0])
-    some.head[3] = torch.nan
-    prediction = plain.predict_batch(some)
-    assert prediction.heatmap.isfinite().all()
-    assert prediction.inout.isfinite().all()
-    crops = head_crops(some.images, some.head, some.image_index, 32)
-    assert crops.isfinite().all()
-    assert not crops[3].any()
-    pixel = some.images[0, :, 48, 48] / 255
-    expected = (pixel - torch.tensor(IMAGE_MEAN)) / torch.tensor(IMAGE_STD)
-    assert close(crops[0, :, 16, 16], expected, 0.2)  # within what bilinear sampling takes of its neighbours
-
-
-def test_crops_are_the_pixels_of_the_box():
+def test_crops_are_the_pixels_of_the_box(plain):
     images = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    mean, deviation = (torch.tensor(each).view(3, 1, 1) for each in (IMAGE_MEAN, IMAGE_STD))
     head = torch.tensor([[16 / 96, 8 / 64, 48 / 96, 40 / 64], [0.0, 0.0, 64 / 96, 1.0]])
     crops = head_crops(images, head, torch.tensor([1, 0]), 32)
-    mean, deviation = (torch.tensor(each).view(3, 1, 1) for each in (IMAGE_MEAN, IMAGE_STD))
     assert close(crops[0], (images[1, :, 8:40, 16:48] / 255 - mean) / deviation, 1e-4)
     smaller = F.avg_pool2d(images[0, :, :, :64].float(), 2)  # twice as large: every cell is the mean of its pixels
     assert close(crops[1], (smaller / 255 - mean) / deviation, 1e-4)
+    some = batch((4,))  # one pixel; no area, at the border; the whole image; no box
+    some.head = torch.tensor([[0.5, 0.5, 0.5 + 1 / 96, 0.5 + 1 / 96], [1.0] * 4, [0.0, 0.0, 1.0, 1.0], [torch.nan] * 4])
+    crops, prediction = head_crops(some.images, some.head, some.image_index, 32), plain.predict_batch(some)
+    assert all(value.isfinite().all() for value in (crops, prediction.heatmap, prediction.inout))
+    assert not crops[3].any()
+    pixel = (some.images[0, :, 48, 48, None, None] / 255 - mean) / deviation
+    assert close(crops[0, :, 16:17, 16:17], pixel, 0.2)  # within what bilinear sampling takes of its neighbours
 
 
 def test_heatmaps_keep_order_and_place():
@@ -639,9 +613,7 @@ def test_folders_with_something_wrong(folder, tmp_path):
         load(str(file.parent))
 
 
-def test_the_tiny_base_is_always_the_same_and_takes_a_file(tmp_path):
-    one, other = (load("tiny", "random").model.state_dict() for _ in range(2))
-    assert all(torch.equal(value, other[name]) for name, value in one.items())
+def test_the_tiny_base_takes_a_file(tmp_path):
     assert method().weights_identity()["grade"] == "none"  # nothing was there before, and all of it learns
     assert method(tuning="lora").weights_identity()["grade"] == "random"
     trained = method()
@@ -657,18 +629,14 @@ def test_the_tiny_base_is_always_the_same_and_takes_a_file(tmp_path):
 
 
 def test_the_slot_token_takes_a_row_or_makes_one(folder, tmp_path):
-    before = AutoTokenizer.from_pretrained(folder)
-    vlm = load(str(folder))
-    slot, tokenizer = HeadSlots(vlm).token, vlm.processor.tokenizer
-    assert tokenizer.encode(f"{GAZE_PAD}P0", add_special_tokens=False)[0] == slot
-    assert tokenizer.encode("<|image_pad|>", add_special_tokens=False) == [vlm.model.config.image_token_id]
-    assert set(before.get_vocab()) | {GAZE_PAD} == set(tokenizer.get_vocab())
-    # A model whose embedding is full.
-    rows = vlm.model.config.text_config.vocab_size
-    before.add_tokens([f"<|spare_{i}|>" for i in range(rows - len(before))])
-    full = shutil.copytree(folder, tmp_path / "full")
-    before.save_pretrained(full)
-    larger = load(str(full))
+    vlm, before = load(str(folder)), AutoTokenizer.from_pretrained(folder)
+    slot, rows = HeadSlots(vlm).token, vlm.model.config.text_config.vocab_size
+    tokens = vlm.processor.tokenizer.encode(f"{GAZE_PAD}<|image_pad|>P0", add_special_tokens=False)
+    assert tokens[:2] == [slot, vlm.model.config.image_token_id]
+    assert set(before.get_vocab()) | {GAZE_PAD} == set(vlm.processor.tokenizer.get_vocab())
+    before.add_tokens([f"<|spare_{i}|>" for i in range(rows - len(before))])  # now the embedding is full
+    before.save_pretrained(shutil.copytree(folder, tmp_path / "full"))
+    larger = load(str(tmp_path / "full"))
     assert HeadSlots(larger).token == rows < larger.model.get_input_embeddings().num_embeddings
 
 
@@ -773,20 +741,16 @@ def test_muon_takes_the_matrices_of_the_language_and_image_layers(plain):
 
 
 @pytest.mark.parametrize("dataset", ["gazefollow", "vat", "childplay", "gazehoi", "gazefollow_semantic", "vsgaze"])
-@pytest.mark.parametrize("backbone", ["", "tiny"])
+@pytest.mark.parametrize("backbone", ["Qwen/Qwen3-VL-4B-Instruct", "tiny"])
 def test_recipes(dataset, backbone):
-    option = [f"--model.backbone={backbone}"] if backbone else []
-    values = resolve(["omnigf", dataset, "--dataset.root=x", *option]).values
-    model = values["model"]
+    values = resolve(["omnigf", dataset, "--dataset.root=x", f"--model.backbone={backbone}"]).values
+    model, loader, trainer = values["model"], values["loader"], values["trainer"]
     assert model["semantic"] == (dataset in ("gazehoi", "gazefollow_semantic"))
-    assert model["social"] == (dataset == "vsgaze")
-    assert values["loader"]["people"] == ("all" if dataset == "vsgaze" else "labelled")
-    if backbone:
-        assert (model["tuning"], model["optimizer"], values["init"]) == ("language", "muon", None)
-    else:
-        assert (model["backbone"], model["tuning"], model["image_size"]) == ("Qwen/Qwen3-VL-4B-Instruct", "lora", 448)
-        assert (values["loader"]["batch_size"], values["trainer"]["accumulate_grad_batches"]) == (8, 2)
-        assert values["init"] == (None if dataset == "gazefollow" else "from:gazefollow")
+    assert model["social"] == (loader["people"] == "all") == (dataset == "vsgaze")
+    init = None if dataset == "gazefollow" else "from:gazefollow"
+    settings = (model["tuning"], model["optimizer"], model["image_size"], values["init"])
+    assert settings == (("language", "muon", 160, None) if backbone == "tiny" else ("lora", "adamw", 448, init))
+    assert (loader["batch_size"], trainer["accumulate_grad_batches"]) == ((20, 1) if backbone == "tiny" else (8, 2))
 
 
 @pytest.mark.parametrize("branches", ["language", "gaze", "both"])

@@ -1,5 +1,6 @@
 """Prompts, answers, and reading answers back: the text of OmniGF's language branch, token by token."""
 
+import hashlib
 import json
 import re
 
@@ -62,17 +63,11 @@ def text_of(index, answer, semantic, last=True):
     return "".join(text for text, _ in answer_pieces(index, answer, semantic=semantic, last=last))
 
 
-def test_prompts_are_the_appendix_word_for_word():
-    assert SYSTEM_PROMPTS["basic"] == (
-        "You are given an image with head bounding boxes for all people in the scene. Each person is identified as "
-        'P0..PN with their head box given as {"bbox_2d": [x1, y1, x2, y2]} in coordinates [0, 999]. For each person, '
-        "predict whether their gaze target is inside or outside the image. Output one JSON object per person. If the "
-        'gaze target is inside, output {"status": "inside", "point_2d": [x, y]}. If outside, output {"status": '
-        '"outside"}.'
-    )
-    assert SYSTEM_PROMPTS["semantic"] == SYSTEM_PROMPTS["basic"].replace(
-        "outside the image. Output", "outside the image, and what they are looking at. Output"
-    ).replace('"point_2d": [x, y]}', '"point_2d": [x, y], "category": "<object>"}')
+def test_prompts_are_those_of_the_appendix():
+    basic, semantic = SYSTEM_PROMPTS["basic"], SYSTEM_PROMPTS["semantic"]
+    assert hashlib.sha256(basic.encode()).hexdigest().startswith("ef25d806328fab09")
+    longer = basic.replace("image. Output", "image, and what they are looking at. Output")
+    assert semantic == longer.replace("[x, y]}", '[x, y], "category": "<object>"}')
 
 
 def test_equation_1():
@@ -130,29 +125,16 @@ def test_reading_answers_back(semantic):
     assert as_json(None) == ""
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "I cannot see anybody.",
-        "P0: {",
-        'P0: {"status": "inside"',
-        'P0: {"status": "inside"}',
-        'P0: {"status": "inside", "point_2d": [1, 2, 3]}',
-        'P0: {"status": "inside", "point_2d": [1, 1000]}',
-        'P0: {"status": "inside", "point_2d": [-1, 3]}',
-        'P0: {"status": "inside", "point_2d": [NaN, 3]}',
-        'P0: {"status": "inside", "point_2d": ["1", 3]}',
-        'P0: {"status": "inside", "point_2d": [true, 3]}',
-        'P0: {"status": "inside", "point_2d": "here"}',
-        'P0: {"status": "unknown"}',
-        'P0: {"status": ["inside"]}',
-        'P1: {"status": "outside"}',
-        "P0: " + '{"a": ' * 20000,
-        'P0: {"point_2d": [' + "9" * 5000 + ", 1]}",
-        "P" + "9" * 5000 + ': {"status": "outside"}',
-    ],
-)
+RUBBISH = [
+    "", "I cannot see anybody.", "P0: {", 'P0: {"status": "inside"', 'P0: {"status": "inside"}',
+    *(f'P0: {{"status": "inside", "point_2d": {point}}}' for point in (
+        "[1, 2, 3]", "[1, 1000]", "[-1, 3]", "[NaN, 3]", '["1", 3]', "[true, 3]", '"here"', f"[{'9' * 5000}, 1]")),
+    'P0: {"status": "unknown"}', 'P0: {"status": ["inside"]}', 'P1: {"status": "outside"}',
+    "P0: " + '{"a": ' * 20000, f'P{"9" * 5000}: {{"status": "outside"}}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", RUBBISH)
 def test_malformed_answers_are_none(text):
     assert parse_answers(text, 1) == [None]
 
