@@ -18,6 +18,7 @@ from gazebench.nn.qwen3vl import IGNORED, load
 from gazebench.study.plan import read_plan
 from gazebench.vlm.local import LocalModel
 from gazebench.vqa.questions.reading import read
+from gazebench.vqa.task import Questions
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = {"backbone": "tiny", "backbone_weights": "random", "compute_dtype": "float32", "image_size": 64,
@@ -42,10 +43,7 @@ def plain() -> VL4Gaze:
 @pytest.fixture(scope="module")
 def batch(plain) -> Batch:
     dataset = load_dataset("gazeworld")(train=4, val=1, test=4)
-    samples = ImageSamples(
-        dataset, dataset.records("train"), plain.preprocess(), augment=False, sees_images=True, bad_images="error",
-        seed=0,
-    )  # fmt: skip
+    samples = ImageSamples(dataset, dataset.records("train"), plain.preprocess(), tasks=[Questions()])
     return collate([samples[image] for image in range(4)])
 
 

@@ -1,8 +1,7 @@
-"""Weights from a file or an address."""
+"""Weights: read from a file or an address, loaded strictly, named by their digest."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,14 +10,11 @@ from urllib.parse import urlparse
 import torch
 from torch import Tensor, nn
 
-from gazebench.core.types import DataError
+from gazebench.core.errors import DataError
 
 
 class WeightsError(DataError):
     """Weights that are missing, unreadable, or made for another model; the message names the remedy."""
-
-
-WeightsFileError = WeightsError
 
 
 def load_strictly(
@@ -73,13 +69,13 @@ def local_file(place: str | Path) -> Path:
     """A path as it is; an http(s) address downloaded once into torch.hub's checkpoint folder.
 
     Raises:
-        WeightsFileError: nothing is there, or the address cannot be reached.
+        WeightsError: nothing is there, or the address cannot be reached.
     """
     text = str(place)
     if not text.startswith(("http://", "https://")):
         path = Path(text)
         if not path.is_file():
-            raise WeightsFileError(f"{path}: no such weights file")
+            raise WeightsError(f"{path}: no such weights file")
         return path
     target = Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(urlparse(text).path)  # noqa: PTH119
     if not target.is_file():
@@ -87,7 +83,7 @@ def local_file(place: str | Path) -> Path:
         try:
             torch.hub.download_url_to_file(text, str(target))
         except OSError as error:
-            raise WeightsFileError(
+            raise WeightsError(
                 f"{text} cannot be downloaded ({error}); fetch it where there is a network and give the file's path"
             ) from error
     return target
@@ -97,19 +93,13 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """A state dict from our ``weights.pt``, a Lightning checkpoint, or an official ``.pt``.
 
     Raises:
-        WeightsFileError: no torch file, or it holds no state dict.
+        WeightsError: no torch file, or it holds no state dict.
     """
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise WeightsFileError(f"{path}: not a file of weights ({type(error).__name__}: {error})") from error
+        raise WeightsError(f"{path}: not a file of weights ({type(error).__name__}: {error})") from error
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise WeightsFileError(f"{path}: holds no state dict of tensors")
+        raise WeightsError(f"{path}: holds no state dict of tensors")
     return state
-
-
-def file_digest(path: Path) -> str:
-    """The sha256 of a file, in hex."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -26,6 +26,7 @@ from gazebench.nn.qwen3vl import Tuning, load
 from gazebench.vlm.coordinates import whole
 from gazebench.vqa.questions.reading import read
 from gazebench.vqa.questions.templates import ANYONE, templates
+from gazebench.vqa.task import Questions
 
 _UNSAID = "the paper's text is not public; "
 
@@ -96,7 +97,7 @@ class VL4Gaze(Method):
         note="protocol, templates and training are ours: the paper's are not public",
     )
     capabilities = frozenset({"point", "inout", "text"})
-    # LEAD: tasks = (Questions,), from gazebench.vqa.task, instead of Preprocess(questions=True)
+    tasks = (Questions,)
     stage = ("backbone", "tuning", "rank")
     sources = {
         "backbone": ("ours", _UNSAID + "the model OmniGF starts from"),
@@ -184,11 +185,9 @@ class VL4Gaze(Method):
         return {**recipe, **TINY} if chosen(recipe, model, "backbone") == "tiny" else recipe
 
     def preprocess(self) -> Preprocess:
-        """Square images, aspect not kept, with questions."""
+        """Square images, aspect not kept."""
         size = (self.image_size, self.image_size)
-        if self.augment:
-            return Preprocess(size=size, questions=True)
-        return Preprocess(size=size, crop=0.0, flip=0.0, box_jitter=0.0, questions=True)
+        return Preprocess(size=size) if self.augment else Preprocess(size=size, crop=0.0, flip=0.0, box_jitter=0.0)
 
     # Prediction --------------------------------------------------------------------------------------------------
 
