@@ -1,176 +1,160 @@
-"""Questions about what stands where in a scene, with their answers: what any vision-language model can tell.
+"""Questions about what stands where in a scene, with their answers, to train a vision-language model on.
 
-None is about gaze. Answers are in the grounding format of Qwen3-VL: JSON with whole coordinates from 0 to 999.
+None is about gaze. Answers are in the grounding format of Qwen3-VL: JSON with whole coordinates from 0 to 999. The
+words are frozen, because the tokenizer of the embedded model is made for them.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import numpy as np
 
-from gazebench.datasets.gazeworld.world import CATEGORIES, COLOURS, Person, Scene, Thing
-from gazebench.datasets.gazeworld.world.patches import PLACES
-from gazebench.vqa.questions.geometry import DIRECTIONS, sector, whole
+from gazebench.datasets.gazeworld.canvas import Box, Point
+from gazebench.datasets.gazeworld.catalogue import CATEGORIES
+from gazebench.datasets.gazeworld.scene import Person, Scene, Thing
 
-Box = tuple[float, float, float, float]
-Spot = tuple[float, float]
-
+DIRECTIONS: Final = ("right", "top-right", "above", "top-left", "left", "bottom-left", "below", "bottom-right")
+"""Sectors of 45 degrees, counter-clockwise, each centred on the direction of its name."""
 POINT: Final = "Point at the {name}."
-BOX: Final = "Locate the {name}."
-AT: Final = "What is at {point}?"
-THERE: Final = "Is there a {name}?"
-SALIENT: Final = "What stands out?"
-SALIENT_BOX: Final = "Locate what stands out."
-PLACE: Final = "What place is it?"
-HEADS: Final = "Locate all heads."
-HEAD: Final = "Locate the head of the person in {name}."
-WEARS: Final = "What does the person with the head {box} wear?"
-DIRECTION: Final = "Where is the {name} as seen from the head {box}?"
-NEAREST: Final = "What is nearest to the head {box} in the direction {direction}?"
-NEAREST_POINT: Final = "Point at what is nearest to the head {box} in the direction {direction}."
 
 
-class Asked(NamedTuple):
-    """A question about a scene.
+class Grounding(NamedTuple):
+    """A question about a scene and its answer.
 
     Attributes:
         question: the text.
         answer: the text.
-        given: the normalised point that the question tells in numbers, or its box's middle; None where there is none.
-        place: the middle of what is to be looked at for the answer; None where that is several things or none.
-        thing: that thing, where only the picture tells what it is; None where the question names it.
+        given: the normalised point, or the middle of the box, whose coordinates the question contains; else None.
+        place: the middle of what one must look at for the answer; None where that is several things or none.
+        thing: that thing, if only the picture tells what it is; None where the question names it.
     """
 
     question: str
     answer: str
-    given: Spot | None = None
-    place: Spot | None = None
+    given: Point | None = None
+    place: Point | None = None
     thing: Thing | None = None
 
 
-def ask(scene: Scene, rng: np.random.Generator, count: int, mirrored: bool = False) -> list[Asked]:
-    """Some questions about a scene and their answers.
-
-    Args:
-        scene: with things and people.
-        rng: chooses.
-        count: of questions.
-        mirrored: whether the picture is shown turned left to right.
-    """
-
-    def shown(at: Spot) -> Spot:
-        return (1 - at[0] if mirrored else at[0]), at[1]
-
-    def box(sides: Box) -> str:
-        left, top, right, bottom = sides
-        turned = (1 - right, top, 1 - left, bottom) if mirrored else sides
-        return json.dumps({"bbox_2d": [whole(side) for side in turned]})
-
-    def middle(sides: Box) -> Spot:
-        return shown(((sides[0] + sides[2]) / 2, (sides[1] + sides[3]) / 2))
-
-    def point(at: Spot) -> list[int]:
-        return [whole(side) for side in shown(at)]
-
-    def thing() -> Thing:
-        return scene.things[rng.integers(len(scene.things))]
-
-    def person() -> Person:
-        return scene.people[rng.integers(len(scene.people))]
-
-    def pointed() -> Asked:
-        chosen = thing()
-        answer = json.dumps({"point_2d": point(chosen.centre)})
-        return Asked(POINT.format(name=named(chosen)), answer, place=shown(chosen.centre))
-
-    def located() -> Asked:
-        chosen = thing()
-        return Asked(BOX.format(name=chosen.category), box(chosen.box), place=shown(chosen.centre))
-
-    def recognised() -> Asked:
-        chosen = thing()
-        at = shown(chosen.centre)
-        return Asked(AT.format(point=json.dumps(point(chosen.centre))), named(chosen), at, at, chosen)
-
-    def present() -> Asked:
-        there = {each.category for each in scene.things}
-        if rng.random() < 0.5:
-            chosen = thing()
-            return Asked(THERE.format(name=chosen.category), "yes", place=shown(chosen.centre))
-        absent = [name for name in CATEGORIES if name not in there]
-        return Asked(THERE.format(name=absent[rng.integers(len(absent))]), "no")
-
-    def standing_out() -> Asked:
-        chosen = scene.find(scene.salient)
-        question, answer = (SALIENT, named(chosen)) if rng.random() < 0.5 else (SALIENT_BOX, box(chosen.box))
-        return Asked(question, answer, place=shown(chosen.centre), thing=chosen)
-
-    def headed() -> Asked:
-        chosen = person()
-        return Asked(HEAD.format(name=chosen.clothes), box(chosen.head), place=middle(chosen.head))
-
-    def all_heads() -> Asked:
-        order = sorted((box(each.head) for each in scene.people), key=lambda text: json.loads(text)["bbox_2d"])
-        return Asked(HEADS, f"[{', '.join(order)}]")
-
-    def dressed() -> Asked:
-        chosen = person()
-        question = WEARS.format(box=box(chosen.head))
-        return Asked(question, chosen.clothes, middle(chosen.head), middle(chosen.body))
-
-    def seen_from(observer: Person, other: Thing) -> tuple[int, float]:
-        """The sector another thing is in, and how far off it is."""
-        start, end = shown(observer.eye), shown(other.centre)
-        away = math.hypot((end[0] - start[0]) * scene.aspect, end[1] - start[1])
-        return sector(start, end, (round(1000 * scene.aspect), 1000)), away
-
-    def directed() -> Asked:
-        chosen, observer = thing(), person()
-        way, _ = seen_from(observer, chosen)
-        question = DIRECTION.format(name=named(chosen), box=box(observer.head))
-        return Asked(question, DIRECTIONS[way], middle(observer.head), shown(chosen.centre))
-
-    def nearest() -> Asked:
-        observer = person()
-        way, _ = seen_from(observer, thing())
-        there = [other for other in scene.things if seen_from(observer, other)[0] == way]
-        chosen = min(there, key=lambda other: seen_from(observer, other)[1])
-        blanks = {"direction": DIRECTIONS[way], "box": box(observer.head)}
-        question, answer = NEAREST_POINT, json.dumps({"point_2d": point(chosen.centre)})
-        if rng.random() < 0.5:
-            question, answer = NEAREST, named(chosen)
-        return Asked(question.format(**blanks), answer, middle(observer.head), shown(chosen.centre), chosen)
-
+def ask(scene: Scene, rng: np.random.Generator, count: int, mirrored: bool = False) -> list[Grounding]:
+    """Draws ``count`` questions about a scene; ``mirrored`` if its picture is shown mirrored left to right."""
+    questions = _Questions(scene, rng, mirrored)
     # How often each is asked: names are learnt slowest.
-    kinds: dict[Callable[[], Asked], int] = {lambda: Asked(PLACE, scene.backdrop.kind): 1}
+    shares: dict[Callable[[], Grounding], int] = {questions.place: 1}
     if scene.things:
-        kinds |= {pointed: 2, located: 2, recognised: 4, present: 1, standing_out: 3}
+        shares[questions.point] = shares[questions.locate] = 2
+        shares |= {questions.name: 4, questions.presence: 1, questions.salient: 3}
     if scene.things and scene.people:
-        kinds |= {headed: 1, all_heads: 1, dressed: 1, directed: 2, nearest: 3}
-    drawn = [kind for kind, share in kinds.items() for _ in range(share)]
+        shares[questions.head] = shares[questions.all_heads] = shares[questions.clothes] = 1
+        shares |= {questions.direction: 2, questions.nearest: 3}
+    drawn = [question for question, share in shares.items() for _ in range(share)]
     return [drawn[rng.integers(len(drawn))]() for _ in range(count)]
 
 
-def named(thing: Thing) -> str:
+def name_of(thing: Thing) -> str:
     """Colour and category: ``red ball``."""
     return f"{thing.colour} {thing.category}"
 
 
-def phrases() -> Iterator[str]:
-    """Every word of the questions and answers in its surroundings, for a tokenizer to learn."""
-    box = json.dumps({"bbox_2d": [0, 1, 2, 3]})
-    for template in (POINT, BOX, THERE):
-        yield from (template.format(name=name) for name in CATEGORIES)
-    for colour in COLOURS:
-        yield from (template.format(name=f"{colour} {name}") for template in (POINT,) for name in CATEGORIES)
-        yield from (HEAD.format(name=colour), colour)
-    yield from (AT.format(point=[0, 1]), SALIENT, SALIENT_BOX, PLACE, HEADS, WEARS.format(box=box), f"[{box}, {box}]")
-    yield from (DIRECTION.format(name=name, box=box) for name in CATEGORIES)
-    yield from (
-        template.format(direction=each, box=box) for template in (NEAREST, NEAREST_POINT) for each in DIRECTIONS
-    )
-    yield from (*DIRECTIONS, *PLACES, "yes", "no", json.dumps({"point_2d": [0, 1]}))
+class _Questions:
+    """The kinds of questions; each method draws one."""
+
+    def __init__(self, scene: Scene, rng: np.random.Generator, mirrored: bool) -> None:
+        self.scene, self.rng, self.mirrored = scene, rng, mirrored
+
+    def shown(self, at: Point) -> Point:
+        return (1 - at[0] if self.mirrored else at[0]), at[1]
+
+    def middle(self, box: Box) -> Point:
+        return self.shown(((box[0] + box[2]) / 2, (box[1] + box[3]) / 2))
+
+    def point_json(self, at: Point) -> str:
+        return json.dumps({"point_2d": [round(999 * value) for value in self.shown(at)]})
+
+    def whole(self, box: Box) -> list[int]:
+        left, top, right, bottom = box
+        return [round(999 * side) for side in ((1 - right, top, 1 - left, bottom) if self.mirrored else box)]
+
+    def box_json(self, box: Box) -> str:
+        return json.dumps({"bbox_2d": self.whole(box)})
+
+    def any_thing(self) -> Thing:
+        return self.scene.things[self.rng.integers(len(self.scene.things))]
+
+    def any_person(self) -> Person:
+        return self.scene.people[self.rng.integers(len(self.scene.people))]
+
+    def place(self) -> Grounding:
+        return Grounding("What place is it?", self.scene.backdrop.kind)
+
+    def point(self) -> Grounding:
+        thing = self.any_thing()
+        return Grounding(
+            POINT.format(name=name_of(thing)), self.point_json(thing.centre), place=self.shown(thing.centre)
+        )
+
+    def locate(self) -> Grounding:
+        thing = self.any_thing()
+        return Grounding(f"Locate the {thing.category}.", self.box_json(thing.box), place=self.shown(thing.centre))
+
+    def name(self) -> Grounding:
+        thing = self.any_thing()
+        at = self.shown(thing.centre)
+        return Grounding(f"What is at {[round(999 * value) for value in at]}?", name_of(thing), at, at, thing)
+
+    def presence(self) -> Grounding:
+        if self.rng.random() < 0.5:
+            thing = self.any_thing()
+            return Grounding(f"Is there a {thing.category}?", "yes", place=self.shown(thing.centre))
+        there = {thing.category for thing in self.scene.things}
+        absent = [name for name in CATEGORIES if name not in there]
+        return Grounding(f"Is there a {absent[self.rng.integers(len(absent))]}?", "no")
+
+    def salient(self) -> Grounding:
+        thing = self.scene.find(self.scene.salient)
+        question, answer = "Locate what stands out.", self.box_json(thing.box)
+        if self.rng.random() < 0.5:
+            question, answer = "What stands out?", name_of(thing)
+        return Grounding(question, answer, place=self.shown(thing.centre), thing=thing)
+
+    def head(self) -> Grounding:
+        person = self.any_person()
+        question = f"Locate the head of the person in {person.clothes}."
+        return Grounding(question, self.box_json(person.head), place=self.middle(person.head))
+
+    def all_heads(self) -> Grounding:
+        boxes = sorted(self.whole(each.head) for each in self.scene.people)
+        return Grounding("Locate all heads.", json.dumps([{"bbox_2d": box} for box in boxes]))
+
+    def clothes(self) -> Grounding:
+        person = self.any_person()
+        question = f"What does the person with the head {self.box_json(person.head)} wear?"
+        return Grounding(question, person.clothes, self.middle(person.head), self.middle(person.body))
+
+    def seen_from(self, observer: Person, thing: Thing) -> tuple[str, float]:
+        """The direction from a person's eyes to a thing, and the distance in picture heights."""
+        start, end, aspect = self.shown(observer.eye), self.shown(thing.centre), self.scene.aspect
+        distance = math.hypot((end[0] - start[0]) * aspect, end[1] - start[1])
+        across, up = (end[0] - start[0]) * round(1000 * aspect), (start[1] - end[1]) * 1000
+        return DIRECTIONS[round(math.degrees(math.atan2(up, across)) / 45) % 8], distance
+
+    def direction(self) -> Grounding:
+        thing, observer = self.any_thing(), self.any_person()
+        question = f"Where is the {name_of(thing)} as seen from the head {self.box_json(observer.head)}?"
+        direction, _ = self.seen_from(observer, thing)
+        return Grounding(question, direction, self.middle(observer.head), self.shown(thing.centre))
+
+    def nearest(self) -> Grounding:
+        observer = self.any_person()
+        direction, _ = self.seen_from(observer, self.any_thing())
+        things = {each: self.seen_from(observer, each) for each in self.scene.things}
+        thing = min((each for each in things if things[each][0] == direction), key=lambda each: things[each][1])
+        where = f"nearest to the head {self.box_json(observer.head)} in the direction {direction}"
+        question, answer = f"Point at what is {where}.", self.point_json(thing.centre)
+        if self.rng.random() < 0.5:
+            question, answer = f"What is {where}?", name_of(thing)
+        return Grounding(question, answer, self.middle(observer.head), self.shown(thing.centre), thing)
