@@ -1,8 +1,8 @@
 """Writes a Qwen3-VL as a folder for transformers and servers: ``python scripts/save_vlm.py tiny runs/tiny-vlm``.
 
-The embedded one then answers ``gazebench vqa ask --backend transformers --model runs/tiny-vlm --shots 3``; with
-``--weights`` so does one that ``vl4gaze`` tuned as a whole (``--model.tuning=full`` or ``language``), from its run's
-``weights.pt``.
+The embedded model then answers ``gazebench vqa ask --backend transformers --model runs/tiny-vlm --shots 3``. With
+``--weights`` and the ``weights.pt`` of a run, so does one that ``vl4gaze`` tuned as a whole (``--model.tuning=full`` or
+``language``).
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from gazebench.nn.qwen3vl import load_vlm
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Loads and writes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="tiny, a folder, or a model's id on the hub")
     parser.add_argument("folder", type=Path)
@@ -24,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     try:
         vlm = load_vlm(options.name, options.weights)
-    except UserError as error:  # of weights that are none, or of another model
+    except UserError as error:
         parser.error(str(error))
     vlm.model.save_pretrained(options.folder)
     vlm.processor.save_pretrained(options.folder)
