@@ -10,19 +10,22 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from gazebench.core.types import SOCIAL, DataError, FloatArray, InWords, Records, ragged_starts
+from gazebench.core.boxes import FloatArray
+from gazebench.core.errors import DataError
+from gazebench.core.types import SOCIAL, Annotations, Records, ragged_starts
 from gazebench.data.annotations import cached
-from gazebench.data.dataset import Card, Crop, GazeDataset
+from gazebench.data.dataset import Card, Crop, Description, GazeDataset
 from gazebench.data.images import resized
 from gazebench.datasets.gazeworld.annotators import annotate, social
 from gazebench.datasets.gazeworld.compose import compose
 from gazebench.datasets.gazeworld.draw import draw
 from gazebench.datasets.gazeworld.scene import WORLD_VERSION, Person, Scene
-from gazebench.metrics.classes import InOutAP, LabelAccuracy
-from gazebench.metrics.protocol import QUESTIONS, SEVERAL_ANNOTATORS, SOCIAL_GAZE, Protocol, Use
+from gazebench.metrics.protocol import SEVERAL_ANNOTATORS, SOCIAL_GAZE, Protocol, ProtocolMetric
+from gazebench.metrics.semantic import LabelAccuracy
+from gazebench.metrics.spatial import InOutAP
 
 PARSER = 2
-"""To be raised whenever ``_records`` makes something else of the same scenes."""
+"""To be raised whenever ``parse`` makes something else of the same scenes."""
 ANNOTATORS = 10
 HEIGHT = 224
 """Of a picture in pixels; the width follows from the aspect of the scene."""
@@ -31,7 +34,7 @@ COUNTS = {"train": 3000, "val": 300, "test": 500}
 LARGEST_YAW = 70.0
 """How far a head may be turned, in degrees, for its glasses and beard to be visible."""
 
-# A scene whose picture is asked for is soon asked for its words.
+# A scene whose picture is asked for is soon asked for its descriptions.
 _compose = lru_cache(maxsize=64)(compose)
 
 
@@ -82,17 +85,16 @@ class GazeWorld(GazeDataset):
         unit="person of a scene, with ten annotators",
         metrics=(
             *SEVERAL_ANNOTATORS,
-            Use("ap", InOutAP, subsets=False),
-            Use("acc_1_exact", LabelAccuracy),
+            ProtocolMetric("ap", InOutAP, subsets=False),
+            ProtocolMetric("acc_1_exact", LabelAccuracy),
             *SOCIAL_GAZE,
-            *QUESTIONS,
         ),
         headline="avg_l2",
         origin="ours",
         notes="synthetic scenes: comparable with nothing but themselves",
     )
 
-    def parse(self, split: str) -> Records:
+    def parse(self, split: str) -> Annotations:
         wanted = {name: getattr(self, name) for name in COUNTS}
         if any(count < 0 for count in wanted.values()):
             raise DataError(f"numbers of scenes must not be negative: {wanted}")
@@ -100,14 +102,14 @@ class GazeWorld(GazeDataset):
         world = [WORLD_VERSION, PARSER, ANNOTATORS, HEIGHT, self.world_seed]
         key = ["gazeworld", *world, split, *(wanted[part] for part in parts)]
         names = [f"{part}/{index}" for part in parts for index in range(wanted[part])]
-        return cached(key, [], lambda: self._records(split, names))
+        return cached(key, [], lambda: self._annotations(split, names))
 
     def scene(self, key: str) -> Scene:
         """The scene of an image key such as ``test/12``."""
         split, _, index = key.partition("/")
         return _compose(self.world_seed, int(index), split)
 
-    def picture(
+    def image(
         self,
         records: Records,
         image: int,
@@ -115,23 +117,23 @@ class GazeWorld(GazeDataset):
         crop: Crop | None = None,
         flip: bool = False,
     ) -> npt.NDArray[np.uint8]:
-        width, height = self.size(records, image)
+        width, height = records.sizes[image].tolist()
         return resized(draw(self.scene(str(records.images[image])), width, height), size, crop, flip)
 
     def salient_regions(self, records: Records, image: int) -> FloatArray | None:
         return np.array([self.scene(str(records.images[image])).salient_box], dtype=np.float64)
 
-    def in_words(self, records: Records, image: int) -> list[InWords]:
+    def descriptions(self, records: Records, image: int) -> list[Description]:
         """What everybody looks like, and the colour and category of what they look at."""
         scene = self.scene(str(records.images[image]))
-        return [_in_words(scene, person) for person in scene.people]
+        return [_description(scene, person) for person in scene.people]
 
     @classmethod
     def fake(cls, root: Path, *, people: int = 12, seed: int = 0) -> GazeWorld:
         """A few scenes; ``root`` stays empty."""
         return cls(train=people, val=max(2, people // 4), test=people, world_seed=seed)
 
-    def _records(self, split: str, names: list[str]) -> Records:
+    def _annotations(self, split: str, names: list[str]) -> Annotations:
         scenes = [self.scene(name) for name in names]
         people = [(image, person) for image, scene in enumerate(scenes) for person in scene.people]
         columns = {
@@ -144,7 +146,7 @@ class GazeWorld(GazeDataset):
         else:
             points = [np.array([person.gaze] * person.inout, dtype=np.float64).reshape(-1, 2) for _, person in people]
         pairs = [social(scene) for scene in scenes]
-        return Records(
+        return Annotations(
             dataset="gazeworld",
             split=split,
             images=np.array(names, dtype=str),
@@ -166,7 +168,7 @@ class GazeWorld(GazeDataset):
         )
 
 
-def _in_words(scene: Scene, person: Person) -> InWords:
+def _description(scene: Scene, person: Person) -> Description:
     look = person.look
     traits = {"clothes": look.clothes}
     if look.hair not in ("bald", "cap"):
@@ -187,4 +189,4 @@ def _in_words(scene: Scene, person: Person) -> InWords:
         target = f"{thing.colour} {thing.category}"
     elif person.target_kind == "person":
         target = f"person in {next(other for other in scene.people if other.id == person.target_id).clothes}"
-    return InWords(traits, hidden, target, labels)
+    return Description(traits, hidden, target, labels)

@@ -15,16 +15,17 @@ import pandas as pd
 import yaml
 from matplotlib.figure import Figure
 
-from gazebench.core.types import DataError
+from gazebench.core.errors import DataError
+from gazebench.core.files import write_atomically
 from gazebench.data.dataset import GazeDataset
 from gazebench.data.groups import groups, traits
 from gazebench.engine.config import Config
-from gazebench.engine.record import write_atomically
 from gazebench.engine.registry import load_dataset
 from gazebench.engine.run import Places
-from gazebench.metrics.classes import AngleToMean, GazeMetric, MeanAngle, MinAngle
+from gazebench.metrics.base import GazeMetric
 from gazebench.metrics.intervals import bootstrap, format_value, mean_of, owners
-from gazebench.metrics.protocol import Protocol, Use
+from gazebench.metrics.protocol import Protocol, ProtocolMetric
+from gazebench.metrics.spatial import AngleToMean, MeanAngle, MinAngle
 from gazebench.report.board import local
 from gazebench.report.board.run import report
 from gazebench.report.figures import curves, distribution
@@ -136,7 +137,7 @@ def _dataset(record: dict[str, Any], folder: Path, root: str | None) -> GazeData
     return config.dataset(**(settings | ({"root": root} if root else {})))
 
 
-def _means(protocol: Protocol, people: pd.DataFrame) -> list[Use]:
+def _means(protocol: Protocol, people: pd.DataFrame) -> list[ProtocolMetric]:
     """The metrics that are means over people and somebody has a value of, the headline first."""
     found = [
         use
@@ -148,7 +149,7 @@ def _means(protocol: Protocol, people: pd.DataFrame) -> list[Use]:
     return sorted(found, key=lambda use: use.name != protocol.headline)
 
 
-def _angles(protocol: Protocol, people: pd.DataFrame) -> list[Use]:
+def _angles(protocol: Protocol, people: pd.DataFrame) -> list[ProtocolMetric]:
     kinds = (AngleToMean, MeanAngle, MinAngle)
     return [use for use in _means(protocol, people) if isinstance(use.metric(), kinds)]
 
@@ -156,7 +157,9 @@ def _angles(protocol: Protocol, people: pd.DataFrame) -> list[Use]:
 # Tables --------------------------------------------------------------------------------------------------------
 
 
-def by_group(people: pd.DataFrame, dataset: GazeDataset, use: Use, angles: Sequence[Use]) -> dict[str, Any]:
+def by_group(
+    people: pd.DataFrame, dataset: GazeDataset, use: ProtocolMetric, angles: Sequence[ProtocolMetric]
+) -> dict[str, Any]:
     """A row a group of people: how many, the mean with its interval, median, 90th percentile, large angles."""
     records = dataset.records("test")
     records = records.select(np.isin(records.person_id.astype(str), people.index.to_numpy(str)))
@@ -183,7 +186,7 @@ def by_group(people: pd.DataFrame, dataset: GazeDataset, use: Use, angles: Seque
     return {"title": "Who it errs on", "heads": heads, "rows": rows, "hint": hint}
 
 
-def large_angles(people: pd.DataFrame, angles: Sequence[Use]) -> dict[str, Any]:
+def large_angles(people: pd.DataFrame, angles: Sequence[ProtocolMetric]) -> dict[str, Any]:
     """How many people's angle is larger than each threshold, by metric and subset."""
     rows = []
     for use in angles:
@@ -209,8 +212,8 @@ def _gallery(
     folder: Path,
     people: pd.DataFrame,
     dataset: GazeDataset,
-    use: Use,
-    angles: Sequence[Use],
+    use: ProtocolMetric,
+    angles: Sequence[ProtocolMetric],
     protocol: Protocol,
 ) -> None:
     chosen = choose(people, use, higher=protocol.higher_is_better(use.name))
@@ -248,7 +251,7 @@ def _gallery(
     )
 
 
-def choose(people: pd.DataFrame, use: Use, *, higher: bool) -> pd.DataFrame:
+def choose(people: pd.DataFrame, use: ProtocolMetric, *, higher: bool) -> pd.DataFrame:
     """Whom the gallery shows, worst first, with the columns ``error``, ``shown`` (subset) and ``band``."""
     frame = people.assign(error=people[f"metric_{use.name}"].astype(float))
     badness = -frame["error"] if higher else frame["error"]

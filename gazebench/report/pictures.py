@@ -15,7 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from gazebench.core.types import IN_FRAME, FloatArray, Records, clean_boxes, normalise
+from gazebench.core.boxes import FloatArray, clean_boxes, normalise
+from gazebench.core.types import IN_FRAME, Records
 from gazebench.data.dataset import GazeDataset
 
 HEAD, TRUTH, ANSWER = "#16a34a", "#facc15", "#e11d48"

@@ -16,7 +16,7 @@ from typing import Any, cast
 import jsonschema
 import yaml
 
-from gazebench.core.types import DataError
+from gazebench.core.errors import DataError
 from gazebench.metrics.protocol import ALL
 from gazebench.report.published_schema import CONVENTIONS_SCHEMA, PRINTED, SOURCE_SCHEMA, UNITS
 

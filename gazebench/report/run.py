@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
+from gazebench.core.files import write_atomically
 from gazebench.engine.config import Config, provenance
-from gazebench.engine.record import write_atomically
 from gazebench.engine.run import Outcome
 from gazebench.metrics.intervals import format_value
 from gazebench.metrics.protocol import SUBSETS, Protocol

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any
 
+from gazebench.core.plugins import PluginError
 from gazebench.data.dataset import GazeDataset
 from gazebench.engine.config import essence
 from gazebench.engine.method import MethodCard
-from gazebench.engine.registry import RegistryError, load_method
+from gazebench.engine.registry import load_method
 from gazebench.metrics.intervals import format_value, interval
 from gazebench.metrics.protocol import ALL, SUBSETS, Protocol
 from gazebench.report import published
@@ -319,7 +320,7 @@ def terms(record: Record) -> dict[str, str]:
 def _card(method: str) -> MethodCard | None:
     try:
         return load_method(method).card
-    except RegistryError:
+    except PluginError:
         return None
 
 

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from gazebench.core.types import DataError
+from gazebench.core.errors import DataError
+from gazebench.core.files import write_atomically
+from gazebench.core.plugins import PluginError
 from gazebench.data.dataset import GazeDataset
-from gazebench.engine.record import read_files, write_atomically
-from gazebench.engine.registry import RegistryError, load_dataset
+from gazebench.engine.record import read_files
+from gazebench.engine.registry import load_dataset
 from gazebench.report.board import markdown
 from gazebench.report.board.page import index
 from gazebench.report.board.rows import Board, Record, board, gather, published_rows, published_titles
@@ -113,7 +115,7 @@ def _boards(folder: Path, known: Mapping[str, type[GazeDataset]]) -> tuple[list[
     for name in names:
         try:
             shown.append(board(name, known.get(name) or load_dataset(name), read_files(folder, name)))
-        except (RegistryError, DataError) as error:
+        except (PluginError, DataError) as error:
             if name in known:
                 raise
             left_out[name] = str(error)  # no reason to keep another dataset's results back
@@ -129,5 +131,5 @@ def _boards(folder: Path, known: Mapping[str, type[GazeDataset]]) -> tuple[list[
 def _dataset(name: str) -> type[GazeDataset] | None:
     try:
         return load_dataset(name)
-    except RegistryError:
+    except PluginError:
         return None
