@@ -1,13 +1,15 @@
 """The small models embedded in the package: they stand in for foundation models where none can be had.
 
-``BACKBONES`` and ``VLMS`` map a name to its builder. Nothing is imported or built before a builder is called.
+``gazebench.core.plugins.embedded`` finds the builders in ``BACKBONES`` and ``VLMS``. timm and transformers are imported
+when a builder is called.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,20 +41,21 @@ def tiny_vit() -> tuple[nn.Module, Path, int]:
     return model, TINY_VIT_WEIGHTS, size
 
 
-def tiny_vlm(folder: Path) -> Path:
-    """A Qwen3-VL of 2.8 M parameters, which reads pictures of 160 x 160 pixels as 10 x 10 image tokens.
-
-    Args:
-        folder: where model (with random weights), tokenizer and processor are written, for transformers to load.
+def tiny_vlm() -> tuple[Any, Any, Path]:
+    """A Qwen3-VL of 2.8 M parameters, to which an image of 160 x 160 pixels is 10 x 10 tokens, with random weights.
 
     Returns:
-        The file of its embedded weights.
+        The model and its processor, as transformers loads them; the file of its embedded weights.
     """
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
     from gazebench.datasets.gazeworld.tiny_vlm import build
 
-    build(folder)
-    return TINY_VLM_WEIGHTS
+    with tempfile.TemporaryDirectory() as folder:
+        build(folder)
+        model = AutoModelForImageTextToText.from_pretrained(folder)
+        return model, AutoProcessor.from_pretrained(folder), TINY_VLM_WEIGHTS  # type: ignore[no-untyped-call]
 
 
 BACKBONES: dict[str, Callable[[], tuple[nn.Module, Path, int]]] = {"tiny": tiny_vit}
-VLMS: dict[str, Callable[[Path], Path]] = {"tiny": tiny_vlm}
+VLMS: dict[str, Callable[[], tuple[Any, Any, Path]]] = {"tiny": tiny_vlm}

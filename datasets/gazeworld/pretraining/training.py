@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
+from gazebench.core.files import file_digest, write_atomically
 from gazebench.datasets.gazeworld.pretraining.patches import CLASSES, COLOUR_WORDS, FACE, Patches
 from gazebench.datasets.gazeworld.scene import WORLD_VERSION
 
@@ -130,8 +131,8 @@ class Training:
             if self.seconds - saved > SAVE_EVERY:
                 saved = self.seconds
                 optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
-                state = {"model": self.model.state_dict(), "optimizers": optimizers}
-                _save(self.options.state, {**state, "step": self.step, "seconds": self.seconds})
+                state = {"model": self.model.state_dict(), "optimizers": optimizers, "step": self.step}
+                write_atomically(self.options.state, partial(torch.save, {**state, "seconds": self.seconds}))
 
     def update(self, losses: Mapping[str, Tensor]) -> None:
         """One step of the optimizers down the sum of the losses."""
@@ -149,7 +150,7 @@ class Training:
     def export(self, weights: Mapping[str, Tensor], figures: Mapping[str, float], **facts: Any) -> None:
         """Writes float16 weights and, beside them, a card that tells how they were made."""
         out = self.options.out
-        _save(out, {name: tensor.half() for name, tensor in weights.items()})
+        write_atomically(out, partial(torch.save, {name: tensor.half() for name, tensor in weights.items()}))
         card = {
             "world": WORLD_VERSION,
             "seed": self.options.seed,
@@ -158,16 +159,8 @@ class Training:
             "minutes": round(self.seconds / 60, 1),
             **facts,
             "val": {name: round(float(value), 4) for name, value in figures.items()},
-            "sha256": hashlib.sha256(out.read_bytes()).hexdigest(),
+            "sha256": file_digest(out),
         }
-        out.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
+        write_atomically(out.with_suffix(".json"), json.dumps(card, indent=2) + "\n")
         self.options.state.unlink(missing_ok=True)
         print(json.dumps(card, indent=2))
-
-
-def _save(path: Path, value: Any) -> None:
-    """Writes a file that is complete or does not exist."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".partial")
-    torch.save(value, unfinished)
-    unfinished.replace(path)
