@@ -6,8 +6,8 @@ when a builder is called.
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,12 @@ if TYPE_CHECKING:
 
 _WEIGHTS = Path(__file__).parent / "weights"
 TINY_VIT_WEIGHTS = _WEIGHTS / "tiny.pt"
-"""Made by ``scripts/pretrain_tiny.py``; float16, names as in timm."""
+"""Made by ``scripts/pretrain_tiny.py``: float16, names as in timm."""
 TINY_VLM_WEIGHTS = _WEIGHTS / "tiny_vlm.pt"
-"""Made by ``scripts/pretrain_vlm.py``; float16, names as in transformers, without the tied output layer."""
+"""Made by ``scripts/pretrain_vlm.py``: float16, names as in transformers, without the tied output layer."""
+TINY_VLM_FILES = _WEIGHTS / "tiny_vlm"
+"""Configuration and tokenizer, as transformers writes them. The tokenizer was trained on prompts and answers of this
+suite, and is frozen: the weights depend on the number of every token."""
 
 
 def tiny_vit() -> tuple[nn.Module, Path, int]:
@@ -47,14 +50,44 @@ def tiny_vlm() -> tuple[Any, Any, Path]:
     Returns:
         The model and its processor, as transformers loads them; the file of its embedded weights.
     """
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    return *random_vlm(), TINY_VLM_WEIGHTS
 
-    from gazebench.datasets.gazeworld.tiny_vlm import build
 
-    with tempfile.TemporaryDirectory() as folder:
-        build(folder)
-        model = AutoModelForImageTextToText.from_pretrained(folder)
-        return model, AutoProcessor.from_pretrained(folder), TINY_VLM_WEIGHTS  # type: ignore[no-untyped-call]
+def random_vlm(
+    seed: int = 0, text: Mapping[str, Any] | None = None, vision: Mapping[str, Any] | None = None, **config: Any
+) -> tuple[Any, Any]:
+    """A Qwen3-VL of any size with random weights, and its processor: real classes and a real tokenizer, without a hub.
+
+    It reads images and writes text (nonsense, while untrained). The embedding has a few more rows than there are
+    tokens, as in the real models: a special token of a method fits in without resizing.
+
+    Args:
+        seed: of the weights.
+        text: fields of the language model's configuration other than those of the embedded model.
+        vision: the same of the image encoder's.
+        config: the same of the whole configuration.
+    """
+    import torch
+    from torch import nn
+    from transformers import AutoProcessor, GenerationConfig, Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+    stored = json.loads((TINY_VLM_FILES / "config.json").read_text("utf-8")) | config
+    stored["text_config"] |= text or {}
+    stored["vision_config"] |= {**(vision or {}), "out_hidden_size": stored["text_config"]["hidden_size"]}
+    with torch.random.fork_rng(devices=[]):  # what the constructor draws is overwritten below
+        model: Any = Qwen3VLForConditionalGeneration(Qwen3VLConfig(**stored))
+    generator = torch.Generator().manual_seed(seed)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear | nn.Conv3d | nn.Embedding):
+            # By fan-in: at these widths the customary std of 0.02 leaves the layers nearly silent, and nothing is
+            # learnt. The position table, which is added and not multiplied, gets the size of what it is added to.
+            std = 0.5 if name.endswith("pos_embed") else module.weight[0].numel() ** -0.5
+            nn.init.normal_(module.weight, std=std, generator=generator)
+    model.generation_config = GenerationConfig.from_pretrained(TINY_VLM_FILES)
+    processor = AutoProcessor.from_pretrained(TINY_VLM_FILES)  # type: ignore[no-untyped-call]
+    for part in (processor.image_processor, processor.video_processor):
+        part.patch_size = stored["vision_config"]["patch_size"]
+    return model.eval(), processor
 
 
 BACKBONES: dict[str, Callable[[], tuple[nn.Module, Path, int]]] = {"tiny": tiny_vit}
