@@ -98,7 +98,10 @@ def tasks() -> dict[str, Task]:
 
 
 def usable(kind: Kind) -> Iterator[tuple[Entry, Any]]:
-    """Every entry with its class, or with a ``PluginError`` that says what is wrong; a plug-in behind a name of ours is among them."""
+    """Every entry with its class, or with a ``PluginError`` that says what is wrong.
+
+    A plug-in that claims a name of ours is among them.
+    """
     for name, (entry, *others) in claims(kind).items():
         try:
             yield entry, find(kind, name).cls

@@ -64,6 +64,7 @@ class Scorer(nn.Module):
         super().__init__()
         self.protocol, self.records, self.tasks = protocol, records, tasks
         self.columns = (*protocol.metrics, *(column for task in tasks for column in task.metrics))
+        self.counts_pairs = any(column.metric().unit == "pair" for column in self.columns)
         self.metrics = nn.ModuleDict(
             {
                 _key(column.name, subset): column.metric()
@@ -88,13 +89,15 @@ class Scorer(nn.Module):
         """
         prediction = prediction.to("cpu")  # scoring is small and exact in float64, whatever made the prediction
         records = self.records.of_images(images)
-        fields, keys, sources = self._fields(records, prediction, items or {})
+        fields, keys, sources = self._fields(records, prediction)
+        of_task = self._add_tasks(prediction, items or {}, keys, sources)
         subsets = records.columns.get("subset", np.full(records.people, ""))
         values: dict[str, Values] = {}
         for column in self.columns:
             metric: Any = self.metrics[_key(column.name, ALL)]
-            given = {name: fields.get(name) for name in metric.fields}
-            if any(value is None for value in given.values()):
+            known = fields | of_task.get(metric.unit, {})
+            given = {name: known.get(name) for name in metric.fields}
+            if metric.unit not in keys or any(value is None for value in given.values()):
                 continue
             value, sample = metric.values(**given)
             if column.where is not None:
@@ -111,9 +114,9 @@ class Scorer(nn.Module):
         return values
 
     def _fields(
-        self, records: Records, prediction: Prediction, given: Items
+        self, records: Records, prediction: Prediction
     ) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
-        """Everything metrics may read, by name; by unit the keys of what is counted, and those of the sources."""
+        """What metrics of people and pairs may read, by name; by unit the keys of what is counted and of its source."""
         image = records.person_image
         points = torch.from_numpy(records.points)
         owner = torch.from_numpy(np.repeat(np.arange(records.people), np.diff(records.point_start)))
@@ -140,9 +143,22 @@ class Scorer(nn.Module):
             "vocabulary": vocabulary,
         }
         ids = [str(person) for person in records.person_id]
-        keys = {"person": _keys(ids), "pair": _keys(f"{ids[i]}\n{ids[j]}" for i, j in pairs.tolist())}
+        keys = {"person": _keys(ids)}
         sources = {"person": _keys(str(group) for group in records.groups[image])}
-        sources["pair"] = sources["person"][pairs[:, 0]]
+        if self.counts_pairs:  # a crowd has a million of them
+            keys["pair"] = _keys(f"{ids[i]}\n{ids[j]}" for i, j in pairs.tolist())
+            sources["pair"] = sources["person"][pairs[:, 0]]
+        return fields, keys, sources
+
+    def _add_tasks(
+        self,
+        prediction: Prediction,
+        given: Items,
+        keys: dict[str, Tensor],
+        sources: dict[str, Tensor],
+    ) -> dict[str, dict[str, Any]]:
+        """By task, what its metrics read besides; the keys of its items and of their sources join the others."""
+        fields: dict[str, dict[str, Any]] = {}
         for task in self.tasks:
             outputs = prediction.outputs.get(task.name)
             if outputs is None:
@@ -151,10 +167,10 @@ class Scorer(nn.Module):
             if len(outputs) != len(items):
                 raise ValueError(f'{task.name}: {len(outputs)} outputs for {len(items)} items; one each, "" for none')
             if items:
-                fields |= task.fields(items, truths, outputs)
+                fields[task.name] = task.fields(items, truths, outputs)
                 keys[task.name] = _keys(item.id for item in items)
                 sources[task.name] = sources["person"][[item.person for item in items]]
-        return fields, keys, sources
+        return fields
 
     def compute(self, *, intervals: bool = False) -> dict[str, dict[str, Score]]:
         """``{metric: {subset: Score}}``; what had no sample is absent.
