@@ -142,5 +142,5 @@ if __name__ == "__main__":
         with tempfile.TemporaryDirectory() as place:
             GOLDEN[entry] = measured(opened(entry, Path(place) / "data"), Path(place))
     text = json.dumps(GOLDEN, indent=1, sort_keys=True)
-    text = re.sub(r"\[[^\[\]{}]*\]", lambda numbers: " ".join(numbers[0].split()), text)  # a list in a line
+    text = re.sub(r"\[[-+.e\d,\s]*\]", lambda numbers: " ".join(numbers[0].split()), text)  # numbers in a line
     FILE.write_text(text + "\n", encoding="utf-8")
