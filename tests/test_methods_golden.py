@@ -1,7 +1,7 @@
 """Golden outputs: with weights filled by a rule, every method predicts and loses what ``data/methods.json`` says.
 
 They were computed by the code before it was rebuilt. A method that computes something else on purpose raises its
-``version``, with a line in the changelog; this module, run as a script with the names of cases, makes their entries anew.
+``version``, with a line in the changelog; this module, run as a script with names of cases, makes their entries anew.
 """
 
 import hashlib

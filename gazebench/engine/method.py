@@ -210,7 +210,7 @@ class Method(LightningModule):
             if not batch.people:
                 raise DataError(
                     f"process {self.global_rank} of {world_size()} has nobody in its first batch"
-                    + "".join(f"; {reason}" for reason in batch.skipped)
+                    + "".join(f"; {reason}" for reason in batch.skipped.values())
                 )
             self._spare = batch
         return batch if batch.people else self._spare

@@ -92,8 +92,8 @@ def load_dataset(name: str) -> type[GazeDataset]:
 
 
 def tasks() -> dict[str, Task]:
-    """All registered tasks by name."""
-    found = [find("tasks", name).cls() for name in entries("tasks")]
+    """All registered tasks by name, but for broken plug-ins."""
+    found = [cls() for _, cls in usable("tasks") if not isinstance(cls, PluginError)]
     return {task.name: task for task in found}
 
 
@@ -197,7 +197,8 @@ def _checked(kind: Kind, value: Any, what: str) -> Any:
         from gazebench.engine.method import Capability
 
         known = get_args(Capability)
-        unknown = sorted(str(capability) for capability in value.capabilities if capability not in known)
+        declares: frozenset[Any] = getattr(value, "capabilities", frozenset())
+        unknown = sorted(str(capability) for capability in declares if capability not in known)
         if unknown:
             raise PluginError(
                 f"{kind[:-1]} {what} declares the capability {', '.join(unknown)}; there are {', '.join(known)}"

@@ -59,9 +59,12 @@ class Scorer(nn.Module):
         protocol: of the data set.
         records: who is scored; the truth.
         tasks: further tasks whose items are scored.
+        alone: this process sees everybody, whatever other processes there are; it gathers nothing.
     """
 
-    def __init__(self, protocol: Protocol, records: Records, tasks: Sequence[ScoredTask] = ()) -> None:
+    def __init__(
+        self, protocol: Protocol, records: Records, tasks: Sequence[ScoredTask] = (), *, alone: bool = False
+    ) -> None:
         super().__init__()
         self.protocol, self.records, self.tasks = protocol, records, tasks
         self.columns = (*protocol.metrics, *(column for task in tasks for column in task.metrics))
@@ -73,6 +76,9 @@ class Scorer(nn.Module):
                 for subset in (SUBSETS if column.subsets else (ALL,))
             }
         )
+        metric: Any
+        for metric in self.metrics.values() if alone else ():
+            metric.distributed_available_fn = lambda: False
 
     def update(self, images: IntArray, prediction: Prediction, items: Items | None = None) -> dict[str, Values]:
         """Adds the people of whole images.
