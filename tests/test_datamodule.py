@@ -1,4 +1,4 @@
-"""Batches: image-major, never padded, the same whatever the workers; one encode per image; images that cannot be read."""
+"""Batches: image-major, never padded, the same whatever the workers; images are encoded once, unreadable ones named."""
 
 import numpy as np
 import pandas as pd
@@ -177,8 +177,10 @@ def test_an_unreadable_image_stops_or_is_left_out_by_name(damaged):
 def test_a_run_with_unreadable_images_is_recorded_as_such(damaged, tmp_path):
     dataset, name = damaged
     places = Places(tmp_path / "runs", tmp_path / "boards")
-    options = ["--trainer.enable_progress_bar=false", "--loader.workers=0", "--model.backbone=tiny",
-               "--model.backbone_weights=random", "--trainer.max_epochs=1", f"--dataset.root={tmp_path / 'data'}"]  # fmt: skip
+    options = [
+        "--trainer.enable_progress_bar=false", "--loader.workers=0", "--model.backbone=tiny",
+        "--model.backbone_weights=random", "--trainer.max_epochs=1", f"--dataset.root={tmp_path / 'data'}",
+    ]  # fmt: skip
     with pytest.raises(DataError, match=name):
         bench(resolve(["gazelle", "gazefollow", *options]), places)
     outcome = bench(resolve(["gazelle", "gazefollow", *options, "--loader.bad_images=skip"]), places)

@@ -150,8 +150,11 @@ class Method(LightningModule):
         return {name: value for name, value in self.state_dict().items() if name in learnt}
 
     def load_export(self, weights: Mapping[str, Tensor]) -> None:
-        """Loads what ``export`` wrote, strictly."""
-        load_strictly(self.export(), weights, what=type(self).__name__)
+        """Loads what ``export`` wrote, strictly, by the names of the state dict."""
+        expected = self.export()
+        # The live tensors: those that export() gives may be copies.
+        own = {name: value for name, value in self.state_dict().items() if name in expected}
+        load_strictly(own, weights, what=type(self).__name__)
 
     def weights_identity(self) -> dict[str, Any]:
         """What was not trained in this run: ``name`` of the backbone, the ``grade`` of its weights, their digests.
