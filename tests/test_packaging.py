@@ -18,10 +18,11 @@ PROBE = (
     " 'shadow': None if spec is None else str(list(spec.submodule_search_locations or []))}))"
 )
 EXPECTED = {
-    "methods": ["center", "gazelle", "hclora", "mean_target", "omnigf", "one_annotator", "random", "vl4gaze"],
-    "datasets": ["childplay", "gazefollow", "gazefollow_semantic", "gazehoi", "gazeworld", "vat", "vsgaze"],
-    "tasks": ["vqa"],
-}
+    kind: sorted(
+        path.stem for path in (ROOT / kind).iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()
+    )
+    for kind in ("methods", "datasets")
+} | {"tasks": ["vqa"]}
 
 
 def probe(python: Path | str, cwd: Path, **variables: str) -> dict:
