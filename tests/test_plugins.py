@@ -445,12 +445,12 @@ def test_the_tutorial_builds_a_method_that_runs(installed, places):
 def test_the_tutorial_s_method_beats_the_centre(installed, places):
     """Long before it has seen all of the world: the margin is wide, whatever the processor."""
     installed("methods", "glance", CODE)
-    world = ["gazeworld", *QUIET, "--dataset.train=200", "--dataset.val=3", "--dataset.test=60"]
+    world = ["gazeworld", *QUIET, "--dataset.train=60", "--dataset.val=3", "--dataset.test=40"]
     error = [
         record_of(places, *arguments)["metrics"]["avg_l2"]["all"]["value"]
-        for arguments in (["center", *world], ["glance", *world, "--trainer.max_epochs=3", "--loader.batch_size=16"])
+        for arguments in (["center", *world], ["glance", *world, "--trainer.max_epochs=3", "--loader.batch_size=6"])
     ]
-    assert error[1] < 0.8 * error[0]
+    assert error[1] < 0.9 * error[0]
 
 
 # A fresh environment ---------------------------------------------------------------------------------------------
