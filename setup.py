@@ -7,28 +7,14 @@ Hugging Face one wherever this folder is on ``sys.path``.
 from setuptools import find_namespace_packages, setup
 
 MAPPED = {f"gazebench.{folder}": folder for folder in ("methods", "datasets", "splits")}
-packages = find_namespace_packages(include=["gazebench", "gazebench.*"])
+MAPPED["gazebench.leaderboards.published"] = "leaderboards/published"
+packages = find_namespace_packages(include=["gazebench", "gazebench.*"])  # every folder, those of data too
 for package, folder in MAPPED.items():
     packages += [package, *(f"{package}.{sub}" for sub in find_namespace_packages(folder))]
-MAPPED["gazebench.leaderboards.published"] = "leaderboards/published"
-packages.append("gazebench.leaderboards.published")
+DATA = ("pt", "json", "yaml", "tsv", "txt", "md", "jinja", "j2", "tmpl", "css", "js")
 
 setup(
     packages=sorted(set(packages)),
     package_dir=MAPPED,
-    package_data={
-        "gazebench": [
-            "**/*.pt",
-            "**/*.json",
-            "**/*.yaml",
-            "**/*.tmpl",
-            "py.typed",
-            "report/board/assets/**/*",
-            "report/board/templates/*",
-        ],
-        "gazebench.methods": ["**/*.pt", "**/*.yaml"],
-        "gazebench.datasets": ["**/*.pt", "**/*.yaml"],
-        "gazebench.splits": ["**/*"],
-        "gazebench.leaderboards.published": ["*.yaml"],
-    },
+    package_data={"": ["py.typed", *(f"*.{ending}" for ending in DATA)]},
 )

@@ -11,13 +11,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PROBE = (
-    "import importlib.util as u, gazebench, gazebench.engine.registry as r, json, sys;"
+    "import importlib.util as u, gazebench, gazebench.core.plugins as p, json, sys;"
     "spec = u.find_spec('datasets');"
-    "print(json.dumps({'methods': sorted(r.entries('methods')), 'datasets': sorted(r.entries('datasets')),"
-    " 'where': gazebench.__file__,"
+    "print(json.dumps({'methods': list(p.claims('methods')), 'datasets': list(p.claims('datasets')),"
+    " 'tasks': list(p.claims('tasks')), 'where': gazebench.__file__,"
     " 'shadow': None if spec is None else str(list(spec.submodule_search_locations or []))}))"
 )
-EXPECTED = {kind: sorted(path.stem for path in (ROOT / kind).glob("*.py")) for kind in ("methods", "datasets")}
+EXPECTED = {
+    kind: sorted(
+        path.stem for path in (ROOT / kind).iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()
+    )
+    for kind in ("methods", "datasets")
+} | {"tasks": ["vqa"]}
 
 
 def probe(python: Path | str, cwd: Path, **variables: str) -> dict:
@@ -47,9 +52,9 @@ def test_checkout_without_installing(tmp_path, bare):
     assert str(packages) in found["shadow"]
 
 
-def test_installed_here():
-    for cwd in (ROOT, ROOT.parent):
-        check(probe(sys.executable, cwd))
+@pytest.mark.parametrize("cwd", [ROOT, ROOT.parent], ids=["in the checkout", "elsewhere"])
+def test_installed_here(cwd):
+    check(probe(sys.executable, cwd))
 
 
 def test_pytest_does_not_put_the_root_on_the_path():
@@ -63,14 +68,15 @@ def test_wheel(tmp_path, bare, wheel):
     python, packages = bare(tmp_path / "env")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(packages)
-        names = archive.namelist()
-    top = {name.split("/")[0] for name in names}
+        names = set(archive.namelist())
     found = probe(python, tmp_path)
     assert str(packages) in found["where"]
     check(found)
-    assert {name for name in top if not name.endswith(".dist-info")} == {"gazebench"}
-    assert {"gazebench/splits/gazefollow/val.json", "gazebench/nn/weights/tiny.pt", "gazebench/py.typed"} <= set(names)
-    assert "gazebench/scaffold/templates/method/module.py.tmpl" in names
-    board = {"assets/board.css", "assets/board.js", "assets/vendor/d3.min.js", "assets/vendor/LICENSES.txt"}
-    board |= {"templates/index.html.j2", "templates/run.html.j2"}
-    assert {f"gazebench/board/{name}" for name in board} <= set(names)
+    assert {top for name in names if not (top := name.split("/")[0]).endswith(".dist-info")} == {"gazebench"}
+    source = wheel.parent / "source"  # what the wheel was built from: all files that git knows
+    wanted = {path for path in (source / "gazebench").rglob("*") if path.is_file()}
+    for folder in ("methods", "datasets", "splits", "leaderboards/published"):
+        wanted |= {path for path in (source / folder).rglob("*") if path.is_file()}
+    inside = {str(path.relative_to(source)).removeprefix("gazebench/") for path in wanted}
+    assert {"datasets/gazeworld/weights/tiny.pt", "methods/omnigf/weights/small_head.pt", "py.typed"} <= inside
+    assert not {name for name in inside if f"gazebench/{name}" not in names}, "files that the wheel lacks"

@@ -8,16 +8,19 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from gazebench.cli.main import main
 from gazebench.core.errors import DataError
 from gazebench.core.files import file_digest
 from gazebench.core.plugins import PluginError
+from gazebench.datasets.gazeworld import GazeWorld
 from gazebench.engine.config import resolve
 from gazebench.engine.contract import check
-from gazebench.engine.registry import KINDS, find, load_method
+from gazebench.engine.registry import KINDS, entries, find, load_method
 from gazebench.engine.run import Places, bench
+from gazebench.engine.score import score
 from gazebench.scaffold.package import write
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -80,7 +83,7 @@ def test_new_writes_a_clean_package(tmp_path, kind, capsys):
 @pytest.mark.parametrize(
     ("name", "better"),
     [("2fast", "my_2fast"), ("MyNet", "my_net"), ("my-net", "my_net"), ("my__net", "my_net"), ("lambda", "my_lambda"),
-     ("名", "my_own"), ("../away", "away"), ("HTTPNet v2!", ""), ("gazelle", "gazelle"), ("vat", "vat")],
+     ("名", "my_own"), ("../away", "away"), ("HTTPNet v2!", "httpnet_v2"), ("gazelle", "gazelle"), ("vat", "vat")],
 )  # fmt: skip
 def test_a_name_that_cannot_be_one(tmp_path, name, better):
     with pytest.raises(DataError, match=better) as error:
@@ -97,6 +100,137 @@ def test_new_overwrites_nothing(tmp_path, capsys):
     assert not list((tmp_path / "mine").iterdir())
     for words in (["model", "mine"], ["method"], ["method", "mine", "a", "b"], ["method", "mine", "--force"]):
         assert main(["new", *words]) == 2
+
+
+# Every route to a method, a metric of one's own, a task of one's own --------------------------------------------
+
+
+def test_a_method_is_one_file_or_folder_beside_ours_and_no_other_edit(monkeypatch, tmp_path, places):
+    import gazebench.methods
+
+    monkeypatch.setattr(gazebench.methods, "__path__", [*gazebench.methods.__path__, str(tmp_path)])
+    (tmp_path / "middle.py").write_text((ROOT / "methods" / "center.py").read_text())
+    (tmp_path / "centre_folder").mkdir()
+    (tmp_path / "centre_folder" / "net.py").write_text((ROOT / "methods" / "center.py").read_text())
+    (tmp_path / "centre_folder" / "__init__.py").write_text("from .net import Center\n\n__all__ = ['Center']\n")
+    assert {"middle", "centre_folder"} <= entries("methods").keys()
+    wanted = record_of(places, "center", "gazeworld", *FEW)["metrics"]
+    for name in ("middle", "centre_folder", str(tmp_path / "middle.py")):
+        record = record_of(places, name, "gazeworld", *FEW)
+        assert (record["method"]["name"], record["metrics"]) == (Path(name).stem, wanted)
+
+
+AGES = """
+from dataclasses import replace
+import numpy as np
+from gazebench.datasets.gazeworld import GazeWorld
+from gazebench.metrics.base import GazeMetric
+from gazebench.metrics.protocol import Protocol, ProtocolMetric
+from gazebench.metrics.spatial import L2ToMean
+
+
+class OfChildren(L2ToMean):
+    fields = (*L2ToMean.fields, "age")
+
+    def values(self, age, **fields):
+        values, people = super().values(**fields)
+        return values[age[people] < 18], people[age[people] < 18]
+
+
+class Ages(GazeWorld):
+    card = replace(GazeWorld.card, name="ages", title="Ages")
+    columns = (ProtocolMetric("l2", L2ToMean), ProtocolMetric("young", OfChildren))
+    protocol = Protocol("ages", 1, "person", columns, headline="l2")
+
+    def parse(self, split):
+        made = super().parse(split)
+        return replace(made, columns={**made.columns, "age": 9.0 * np.arange(made.people)})
+"""
+
+
+def test_a_metric_reads_any_column_of_its_data_set(tmp_path, places):
+    path = tmp_path / "ages.py"
+    path.write_text(AGES)
+    outcome = bench(resolve(["center", str(path), *FEW]), places)
+    l2 = pd.read_parquet(outcome.folder / "scores.parquet")["metric_l2"][:2].dropna()  # aged 0 and 9
+    young = outcome.record["metrics"]["young"]["all"]
+    assert (young["value"], young["count"]) == (pytest.approx(l2.mean(), abs=1e-12), len(l2))
+    assert outcome.record["protocol"]["metrics"]["young"] == "OfChildren"
+
+
+SIDES = """
+import torch
+from gazebench.core.types import Item, Prediction
+from gazebench.data.task import ItemSource, Task
+from gazebench.data.transforms import Preprocess
+from gazebench.engine.method import Method, MethodCard
+from gazebench.metrics.base import GazeMetric
+from gazebench.metrics.protocol import ProtocolMetric
+
+
+class SideAccuracy(GazeMetric):
+    fields = ("right_side",)
+    unit = "side"
+    higher_is_better = True
+
+    def values(self, right_side):
+        return right_side.double(), torch.arange(len(right_side))
+
+
+class Sources(ItemSource):
+    def __init__(self, records):
+        self.records = records
+
+    def items(self, image, head, points, size):
+        name = self.records.images[image]
+        return [
+            (Item(f"{name}?{person}", person, "left or right?"), "left" if seen[:, 0].mean() < 0.5 else "right")
+            for person, seen in enumerate(points) if len(seen)
+        ]
+
+
+class Side(Task):
+    name = "side"
+    metrics = (ProtocolMetric("side_accuracy", SideAccuracy, subsets=False),)
+
+    def source(self, dataset, records):
+        return Sources(records)
+
+    def fields(self, items, truths, outputs):
+        return {"right_side": torch.tensor([truth == output for truth, output in zip(truths, outputs, strict=True)])}
+
+
+class Sided(Method):
+    card = MethodCard(title="Sided", family="test")
+    tasks = (Side,)
+    trains = sees_images = False
+
+    def preprocess(self):
+        return Preprocess()
+
+    def forward(self, batch):
+        assert {item.input for item in batch.items["side"]} <= {"left or right?"}
+        outputs = {"side": ["left"] * len(batch.items["side"])}
+        return Prediction(point=torch.full((batch.people, 2), 0.5), outputs=outputs)
+"""
+
+
+def test_a_task_adds_items_to_samples_and_metrics_to_a_protocol(install, places):
+    """Also to a file that somebody else made, as soon as the task is registered."""
+    points = {
+        "gazebench.methods": {"sided": "gazebench_sided:Sided"},
+        "gazebench.tasks": {"side": "gazebench_sided:Side"},
+    }
+    install("gazebench-sided", points, {"gazebench_sided": SIDES})
+    outcome = bench(resolve(["sided", "gazeworld", *FEW]), places)
+    seen = GazeWorld(train=6, val=3, test=4).records("test")
+    left = [seen.points_of(person)[:, 0].mean() < 0.5 for person in range(seen.people) if len(seen.points_of(person))]
+    accuracy = outcome.record["metrics"]["side_accuracy"]["all"]
+    assert (accuracy["value"], accuracy["count"]) == (pytest.approx(sum(left) / len(left)), len(left))
+    assert outcome.record["protocol"]["tasks"] == {"side": {"id": "side-v1"}}
+    assert "side_accuracy" not in record_of(places, "center", "gazeworld", *FEW)["metrics"]
+    again = score(outcome.folder / "predictions.parquet", GazeWorld(train=6, val=3, test=4))
+    assert again["metrics"] == outcome.record["metrics"]
 
 
 # What it writes --------------------------------------------------------------------------------------------------
@@ -311,12 +445,12 @@ def test_the_tutorial_builds_a_method_that_runs(installed, places):
 def test_the_tutorial_s_method_beats_the_centre(installed, places):
     """Long before it has seen all of the world: the margin is wide, whatever the processor."""
     installed("methods", "glance", CODE)
-    world = ["gazeworld", *QUIET, "--dataset.train=200", "--dataset.val=3", "--dataset.test=60"]
+    world = ["gazeworld", *QUIET, "--dataset.train=60", "--dataset.val=3", "--dataset.test=40"]
     error = [
         record_of(places, *arguments)["metrics"]["avg_l2"]["all"]["value"]
-        for arguments in (["center", *world], ["glance", *world, "--trainer.max_epochs=3", "--loader.batch_size=16"])
+        for arguments in (["center", *world], ["glance", *world, "--trainer.max_epochs=3", "--loader.batch_size=6"])
     ]
-    assert error[1] < 0.8 * error[0]
+    assert error[1] < 0.9 * error[0]
 
 
 # A fresh environment ---------------------------------------------------------------------------------------------
