@@ -9,33 +9,38 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from gazebench.core.types import IN_FRAME, Records, clean_boxes, normalise
+from gazebench.core.types import IN_FRAME, FloatArray, Records, clean_boxes, normalise
 from gazebench.data.dataset import GazeDataset
 from gazebench.metrics.protocol import SUBSETS
 
-HEADS = ((0.1, "small heads (a tenth of the height)"), (0.2, "middling heads"), (math.inf, "large heads"))
+HEADS = ((0.1, "small heads (a tenth of the height)"), (0.2, "medium heads"), (math.inf, "large heads"))
 DISTANCES = ((0.2, "near targets (under .2)"), (0.4, "targets at .2 to .4"), (math.inf, "far targets (over .4)"))
 CROWDS = ((1, "one person annotated"), (3, "two or three people"), (math.inf, "four people or more"))
 
 
+def head_and_points(dataset: GazeDataset, records: Records, person: int) -> tuple[FloatArray, FloatArray]:
+    """A person's head box (4,) and annotated points (G, 2), normalised; no points where the target is out of frame."""
+    size = dataset.size(records, int(records.person_image[person]))
+    head = clean_boxes(normalise(records.head[[person]], records.head_unit, *size))[0]
+    points = normalise(records.points_of(person), records.point_unit, *size)
+    return head, points if records.inout[person] == IN_FRAME else points[:0]
+
+
 def traits(dataset: GazeDataset, records: Records) -> pd.DataFrame:
-    """By person id: height of the head, distance from its centre to the mean annotation, and people in the picture."""
+    """By person id: height of the head, distance from its centre to the mean annotation, and people in the image."""
     rows = []
     company = np.diff(records.person_start)
     for person in range(records.people):
-        image = int(records.person_image[person])
-        size = dataset.size(records, image)
-        head = clean_boxes(normalise(records.head[[person]], records.head_unit, *size))[0]
-        points = normalise(records.points_of(person), records.point_unit, *size)
+        head, points = head_and_points(dataset, records, person)
         centre = (head[:2] + head[2:]) / 2
-        seen = records.inout[person] == IN_FRAME and len(points)
-        distance = float(np.linalg.norm(points.mean(0) - centre)) if seen else math.nan
-        rows.append((str(records.person_id[person]), head[3] - head[1], distance, int(company[image])))
+        distance = float(np.linalg.norm(points.mean(0) - centre)) if len(points) else math.nan
+        crowd = int(company[records.person_image[person]])
+        rows.append((str(records.person_id[person]), head[3] - head[1], distance, crowd))
     return pd.DataFrame(rows, columns=["person_id", "head", "distance", "crowd"]).set_index("person_id")
 
 
 def groups(people: pd.DataFrame, facts: pd.DataFrame) -> list[tuple[str, npt.NDArray[np.bool_]]]:
-    """Names and masks (N,) of those groups that somebody is in.
+    """Names and masks (N,) of the groups that somebody is in.
 
     Args:
         people: by person id, with the column ``subset``.

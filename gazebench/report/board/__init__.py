@@ -1,5 +1,6 @@
-"""Leaderboards as pages: Markdown and CSV a dataset, one static HTML page over all, and a report page a run."""
+"""Leaderboards: Markdown and CSV that are committed, and pages for the browser that are built on demand."""
 
-from gazebench.report.board.site import local, refresh, stale
+from gazebench.report.board.markdown import refresh, stale
+from gazebench.report.board.site import build
 
-__all__ = ["local", "refresh", "stale"]
+__all__ = ["build", "refresh", "stale"]

@@ -1,119 +1,130 @@
-"""A dataset's leaderboard for GitHub: Markdown with a row a configuration, and CSV with a row a run."""
+"""A data set's leaderboard for readers of the repository: Markdown with a row a configuration, CSV with a row a run."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-import pandas as pd
+from filelock import FileLock
 
-from gazebench.metrics.intervals import format_value
+from gazebench.data.dataset import GazeDataset
+from gazebench.engine.record import read_files, write_atomically
+from gazebench.metrics.intervals import Interval
 from gazebench.metrics.protocol import ALL, SUBSETS
-from gazebench.report.board.rows import CLASSES, PROVENANCE, Board, Column, Entry, provenance, subsets_by
+from gazebench.metrics.scoring import Score
+from gazebench.report.board.rows import (
+    ORIGIN_COLUMNS,
+    RESULT_CLASSES,
+    Board,
+    RunGroup,
+    make_board,
+    origins,
+    score_of,
+    subsets_by,
+)
+from gazebench.report.run_data import metric_uses
+from gazebench.report.table import Cell, Column, Table, csv
 
 
-def table(board: Board) -> pd.DataFrame:
+def refresh(boards: Path, name: str, dataset: type[GazeDataset]) -> str:
+    """Writes a data set's ``README.md`` and ``leaderboard.csv`` anew from its records; returns the Markdown."""
+    folder = boards / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        pages = texts(boards, name, dataset)
+        for path, text in pages.items():
+            write_atomically(path, text)
+    return pages[folder / "README.md"]
+
+
+def stale(boards: Path, datasets: Mapping[str, type[GazeDataset]]) -> list[Path]:
+    """The pages of these data sets that are not what the records say."""
+    wanted = {path: text for name, dataset in datasets.items() for path, text in texts(boards, name, dataset).items()}
+    return [path for path, text in wanted.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
+
+
+def texts(boards: Path, name: str, dataset: type[GazeDataset]) -> dict[Path, str]:
+    board = make_board(name, dataset, read_files(boards, name))
+    return {boards / name / "README.md": markdown(board), boards / name / "leaderboard.csv": runs_csv(board)}
+
+
+def runs_csv(board: Board) -> str:
     """One row a run, in the order of the board; subsets and intervals are further columns where there are any."""
-    rows = []
-    for entry in board.entries:
-        for record in entry.records.values():
-            row: dict[str, Any] = {
-                "class": entry.klass, "method": entry.title, "backbone": entry.backbone, "seed": record["seed"],
-                "people": record["samples"]["people"], "subsets by": subsets_by(record),
-            }  # fmt: skip
-            for use in board.protocol.metrics if board.protocol else ():
-                scores = record["metrics"].get(use.name, {})
-                for subset in SUBSETS:
-                    name, score = _column(use.name, subset), scores.get(subset, {})
-                    row |= {f"{name}{end}": score.get(end.strip() or "value") for end in ("", " low", " high")}
-            row |= {"trained": record["parameters"]["trained"], "run": record["run"]} | provenance(record)
+    metrics = [(metric, subset) for metric in metric_uses(board.protocol) for subset in SUBSETS]
+    columns = [Column(name) for name in ("class", "method", "backbone", "seed", "people", "subsets by")]
+    columns += [Column(metric if subset == ALL else f"{metric} ({subset})") for metric, subset in metrics]
+    columns += [Column(name) for name in ("trained", "run", *ORIGIN_COLUMNS)]
+    rows: list[list[Cell]] = []
+    for group in board.groups:
+        for record in group.records.values():
+            row: list[Cell] = [group.result_class, group.title, group.backbone, record["seed"],
+                               record["samples"]["people"], subsets_by(record)]  # fmt: skip
+            row += [score_of(record, metric, subset) for metric, subset in metrics]
+            found = origins(record)
+            row += [record["parameters"]["trained"], record["run"], *(found.get(name) for name in ORIGIN_COLUMNS)]
             rows.append(row)
-    frame = pd.DataFrame(rows)
-    return frame.drop(columns=[name for name in frame if frame[name].isna().all() and name != "seed"])
+    frame = Table(columns, rows).frame()
+    return csv(frame.drop(columns=[name for name in frame if frame[name].isna().all() and name != "seed"]))
 
 
-def render(board: Board) -> str:
-    """The Markdown page: official, synthetic and smoke runs apart, and a table for every subset."""
+def markdown(board: Board) -> str:
+    """Official, synthetic and smoke runs apart, and a table for every subset."""
     protocol = board.protocol
-    assert protocol is not None, "only a dataset of the suite has a page of its own"
+    assert protocol is not None, "only a data set of the suite has a page of its own"
     lines = [
         f"# {board.title}",
         "",
         "<!-- generated by `gazebench leaderboard`; do not edit -->",
         "",
-        f"Protocol `{protocol.id}`: one sample is a {protocol.unit}; points by `{protocol.decoder}`; "
-        f"sorted by `{protocol.headline}`. All columns at once: `leaderboard.csv`; to sort, filter and plot: "
-        "`../index.html`, a page for the browser.",
+        f"Protocol `{protocol.id}`: one sample is a {protocol.unit}; points by `{protocol.decoder}`; sorted by "
+        f"`{protocol.headline}`. `leaderboard.csv` has all columns at once; `make board` writes pages to sort, filter "
+        "and plot in a browser.",
     ]
-    entries = board.entries
-    values = [value for entry in entries if (value := entry.value(protocol.headline)) and value.low is not None]
-    if any(value.seeds == 1 for value in values):
-        lines += ["", "In brackets: 95% intervals, by bootstrap over whole clips or pictures."]
-    if any(value.seeds > 1 for value in values):
-        lines += ["", "Of several seeds: the mean ± half of its 95% interval over seeds (Student's)."]
-    for klass, heading in CLASSES.items():
-        mine = [entry for entry in entries if entry.klass == klass]
-        if not mine:
-            continue
-        lines += ["", f"## {heading}"]
-        for subset in SUBSETS:
-            shown = _shown(board, mine, subset)
-            if shown is not None:
-                name = "Everybody" if subset == ALL else subset.capitalize()
-                lines += ["", f"**{name}**", "", shown.to_markdown(index=False, disable_numparse=True)]
-    lines += _origins(entries)
-    return "\n".join(lines) + "\n"
+    values = [group.value(protocol.headline) for group in board.groups]
+    if any(isinstance(value, Score) and value.low is not None for value in values):
+        lines += ["", "In brackets: 95% intervals, by bootstrap over whole clips or images."]
+    if any(isinstance(value, Interval) for value in values):
+        lines += ["", "Of several seeds: the mean ± half of its 95% interval over seeds (Student's t)."]
+    for result_class, heading in RESULT_CLASSES.items():
+        groups = [group for group in board.groups if group.result_class == result_class]
+        if groups:
+            lines += ["", f"## {heading}"]
+        for subset in SUBSETS if groups else ():
+            table = subset_table(board, groups, subset)
+            if table is not None:
+                lines += ["", f"**{'Everybody' if subset == ALL else subset.capitalize()}**", "", table.markdown()]
+    return "\n".join([*lines, *_origins_section(board.groups)]) + "\n"
 
 
-def _shown(board: Board, entries: list[Entry], subset: str) -> pd.DataFrame | None:
-    columns = [
-        column
-        for column in board.columns
-        if column.subset == subset and any(entry.value(column.metric, subset) for entry in entries)
+def subset_table(board: Board, groups: Sequence[RunGroup], subset: str) -> Table | None:
+    """The table of a subset; None where nobody has a value on it."""
+    metrics = [
+        key for key in board.columns if key[1] == subset and any(group.value(*key) is not None for group in groups)
     ]
-    if not columns:
+    if not metrics:
         return None
-    shown = pd.DataFrame({"method": [entry.title for entry in entries]})
-    shown["backbone"] = [entry.backbone for entry in entries]
-    shown["seed"] = [_seeds(entry) for entry in entries]
-    for column in columns:
-        shown[f"{column.metric} {column.arrow}"] = [_cell(entry, column) for entry in entries]
-    probers = [subsets_by(entry.lead) for entry in entries]
-    if subset != ALL and any(probers):
-        shown["subsets by"] = [prober or "the data" for prober in probers]
-    if subset == ALL:
-        shown["people"] = [f"{entry.lead['samples']['people']:,}" for entry in entries]
-        shown["trained"] = [f"{entry.lead['parameters']['trained']:,}" for entry in entries]
-    shown["run"] = [", ".join(entry.runs) for entry in entries]
-    return shown
+    rows: list[list[Cell]] = []
+    probers = [subsets_by(group.lead) for group in groups]
+    by_prober = subset != ALL and any(probers)
+    for group, prober in zip(groups, probers, strict=True):
+        row: list[Cell] = [group.title, group.backbone, group.seeds, *(group.value(*key) for key in metrics)]
+        row += [prober or "the data"] if by_prober else []
+        if subset == ALL:
+            row += [group.lead["samples"]["people"], group.lead["parameters"]["trained"]]
+        rows.append([*row, ", ".join(group.runs)])
+    columns = [Column("method"), Column("backbone"), Column("seed")]
+    for metric in metrics:
+        shown = board.columns[metric]
+        columns.append(Column(shown.title, digits=shown.digits, higher=shown.higher))
+    columns += [Column("subsets by")] if by_prober else []
+    columns += [Column("people", digits=0), Column("trained", digits=0)] if subset == ALL else []
+    return Table([*columns, Column("run")], rows)
 
 
-def _cell(entry: Entry, column: Column) -> str:
-    value, digits = entry.value(column.metric, column.subset), column.digits or 4
-    if value is None:
-        return format_value(None)
-    text, span = format_value(value.value, digits), value.span(digits)
-    return f"{text} {span}" if value.seeds > 1 else f"{text} ({span})" if span else text
-
-
-def _seeds(entry: Entry) -> str:
-    seeds = ", ".join("-" if seed is None else str(seed) for seed in entry.seeds)
-    return seeds if len(entry.records) == 1 else f"mean of {seeds}"
-
-
-def _origins(entries: Any) -> list[str]:
-    rows = [
-        {"method": entry.title, "run": record["run"], **provenance(record)}
-        for entry in entries
-        for record in entry.records.values()
-    ]
-    frame = pd.DataFrame(rows)
-    told = [name for name in PROVENANCE if name in frame and frame[name].notna().any()]
-    if not told:
+def _origins_section(groups: Sequence[RunGroup]) -> list[str]:
+    known = [(group.title, record["run"], origins(record)) for group in groups for record in group.records.values()]
+    names = [name for name in ORIGIN_COLUMNS if any(name in found for *_, found in known)]
+    if not names:
         return []
-    shown = frame.dropna(subset=told, how="all")[["method", "run", *told]]
-    shown = shown.fillna("-").replace(r"\|", r"\|", regex=True)
-    return ["", "## Where they come from", "", shown.to_markdown(index=False, disable_numparse=True)]
-
-
-def _column(metric: str, subset: str) -> str:
-    return metric if subset == ALL else f"{metric} ({subset})"
+    rows = [[title, run, *(found.get(name, "-") for name in names)] for title, run, found in known if found]
+    return ["", "## Where they come from", "", Table([*map(Column, ("method", "run", *names))], rows).markdown()]
