@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score
 from tabulate import tabulate
 
-from gazebench.metrics.functional import auc_points, auc_rectangle
+from gazebench.metrics.spatial import auc_points, auc_rectangle
 
 
 def median_ms(work, repeats):

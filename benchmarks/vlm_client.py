@@ -51,13 +51,13 @@ class Instant(asyncio.BufferedProtocol):
     def __init__(self) -> None:
         self.buffer, self.head, self.left = bytearray(1 << 20), b"", 0
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: D102
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
 
-    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: D102
+    def get_buffer(self, sizehint: int) -> bytearray:
         return self.buffer
 
-    def buffer_updated(self, count: int) -> None:  # noqa: D102
+    def buffer_updated(self, count: int) -> None:
         if self.left:
             self.left -= count
         else:

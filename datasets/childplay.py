@@ -13,12 +13,14 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image
 
-from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, DataError, FloatArray, IntArray, Policy, Records, ragged_starts
+from gazebench.core.boxes import FloatArray, IntArray
+from gazebench.core.errors import DataError
+from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, Annotations, Policy, Records, ragged_starts
 from gazebench.data.annotations import Rows, cached, on_disk, read_rows, settle, without_area
 from gazebench.data.dataset import Card, GazeDataset
 from gazebench.datasets.gazeworld.world import Scene, clip, draw
-from gazebench.metrics.classes import AngleToMean, AUCRectangle, HeadPrecision, InOutAP, L2ToMean
-from gazebench.metrics.protocol import QUESTIONS, Protocol, Use
+from gazebench.metrics.protocol import Protocol, ProtocolMetric
+from gazebench.metrics.spatial import AngleToMean, AUCRectangle, HeadPrecision, InOutAP, L2ToMean
 
 PARSER = 1
 """A change of what ``_read`` makes of the same files is a new number."""
@@ -81,18 +83,17 @@ class ChildPlay(GazeDataset):
         version=1,
         unit="person in a frame",
         metrics=(
-            Use("auc", AUCRectangle),
-            Use("l2", L2ToMean),
-            Use("angle", AngleToMean, digits=2),
-            Use("ap", InOutAP, subsets=False),
-            Use("p_head", HeadPrecision),
-            *QUESTIONS,
+            ProtocolMetric("auc", AUCRectangle),
+            ProtocolMetric("l2", L2ToMean),
+            ProtocolMetric("angle", AngleToMean, digits=2),
+            ProtocolMetric("ap", InOutAP, subsets=False),
+            ProtocolMetric("p_head", HeadPrecision),
         ),
         headline="l2",
         notes="p_head takes the annotated heads of a frame; Sharingan's code takes squared boxes of a head detector.",
     )
 
-    def parse(self, split: str) -> Records:
+    def parse(self, split: str) -> Annotations:
         """The official folder of that name; both training folders for ``trainval``."""
         folders = [f"annotations/{name}" for name in SPLITS[split]]
         root = self.existing_root(*folders, "images")
@@ -185,7 +186,7 @@ def _files(root: Path, folders: Sequence[str]) -> dict[str, str]:
     return dict(sorted(files.items()))
 
 
-def _read(root: Path, split: str, files: Mapping[str, str]) -> Records:
+def _read(root: Path, split: str, files: Mapping[str, str]) -> Annotations:
     """All clips as records: the people of a frame together, frames of a clip by number."""
     clips = list(files)
     rows = _sound(read_rows(root, list(files.values()), (len(COLUMNS),), NUMERIC), clips)
@@ -209,7 +210,7 @@ def _read(root: Path, split: str, files: Mapping[str, str]) -> Records:
     first, image = _pictures(file, frame)
     visible = label[order] == INSIDE
     people = [f"{clips[f]}/{n}#{p}" for f, n, p in zip(file, frame, person, strict=True)]
-    return Records(
+    return Annotations(
         dataset="childplay",
         split=split,
         images=np.array([_image(clips[file[row]], int(frame[row])) for row in first], dtype=str),

@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, UNKNOWN, Policy, Records, ragged_starts
+from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, UNKNOWN, Annotations, Policy, ragged_starts
 from gazebench.data.annotations import cached, on_disk, read_rows, settle, without_area
 from gazebench.data.dataset import Card, GazeDataset
 from gazebench.datasets.gazeworld.world import Scene, annotate, compose, draw
-from gazebench.metrics.protocol import QUESTIONS, SEVERAL_ANNOTATORS, Protocol
+from gazebench.metrics.protocol import SEVERAL_ANNOTATORS, Protocol
 
 PARSER = 2
 """A change of what ``_read`` makes of the same file is a new number."""
@@ -67,12 +67,12 @@ class GazeFollow(GazeDataset):
         name="gazefollow",
         version=1,
         unit="person: image path and eye x",
-        metrics=(*SEVERAL_ANNOTATORS, *QUESTIONS),
+        metrics=SEVERAL_ANNOTATORS,
         headline="avg_l2",
         notes="avg_l2 is the distance to the mean annotation; the 2015 paper's Dist is mean_l2.",
     )
 
-    def parse(self, split: str) -> Records:
+    def parse(self, split: str) -> Annotations:
         """The official test file, or the official training file divided by ``held_out``."""
         records = self.annotations("test" if split == "test" else "trainval")
         if split in ("train", "val"):
@@ -80,7 +80,7 @@ class GazeFollow(GazeDataset):
             records = records.select((val if split == "val" else ~val)[records.person_image], split)
         return self.settled(records)
 
-    def annotations(self, edition: str) -> Records:
+    def annotations(self, edition: str) -> Annotations:
         """What stands in one of the two files, ``trainval`` or ``test``, whatever is wrong with it."""
         root = self.existing_root(FILES[edition])
         return cached(
@@ -89,7 +89,7 @@ class GazeFollow(GazeDataset):
             lambda: _read(root, edition),
         )
 
-    def settled(self, records: Records) -> Records:
+    def settled(self, records: Annotations) -> Annotations:
         """The records without what is wrong with them, or an error that names it."""
         found = on_disk(self.existing_root(), records.images.tolist())
         return settle(records, found, self.bad_rows, self.missing_images)
@@ -144,7 +144,7 @@ def held_out(images: Iterable[str]) -> npt.NDArray[np.bool_]:
     return np.array([int(digits, 16) / 2**32 < rule["share"] for digits in drawn], dtype=bool)
 
 
-def _read(root: Path, edition: str) -> Records:
+def _read(root: Path, edition: str) -> Annotations:
     """Groups the rows of one annotation file by person; rows whose in/out label is -1 are dropped, as everywhere."""
     rows = read_rows(root, [FILES[edition]], (WITHOUT_INOUT, WITH_INOUT), NUMERIC)
     rows = rows.without(np.array([not cells[0] for cells in rows.cells], dtype=bool), "no image path")
@@ -177,7 +177,7 @@ def _read(root: Path, edition: str) -> Records:
     visible = np.flatnonzero(inout == IN_FRAME)
     counts = np.bincount(place[visible], minlength=len(people))
     names = np.array(list(images), dtype=str)
-    return Records(
+    return Annotations(
         dataset="gazefollow",
         split=edition,
         images=names,

@@ -12,13 +12,14 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from gazebench.core.types import DataError, Issue, Records
+from gazebench.core.errors import DataError
+from gazebench.core.types import Annotations, Issue, Records
 from gazebench.data.annotations import Rows, read_rows, read_table
 from gazebench.data.dataset import Card
 from gazebench.datasets.gazefollow import FILES, NUMERIC, WITH_INOUT, WITHOUT_INOUT, GazeFollow, fake_names
 from gazebench.datasets.gazeworld.world import CATEGORIES, Scene, compose
-from gazebench.metrics.classes import ClassAccuracy, LabelAccuracy, MultiClassAccuracy, MultiLabelAccuracy
-from gazebench.metrics.protocol import QUESTIONS, SEVERAL_ANNOTATORS, Protocol, Use
+from gazebench.metrics.protocol import SEVERAL_ANNOTATORS, Protocol, ProtocolMetric
+from gazebench.metrics.semantic import ClassAccuracy, LabelAccuracy, MultiClassAccuracy, MultiLabelAccuracy
 from gazebench.metrics.vocabulary import Vocabulary, read_classes
 
 VOCABULARY = "vocab2id.json"
@@ -71,11 +72,10 @@ class GazeFollowSemantic(GazeFollow):
         unit="person: image path and eye x",
         metrics=(
             *SEVERAL_ANNOTATORS,
-            Use("acc_1", ClassAccuracy),
-            Use("multi_acc_1", MultiClassAccuracy),
-            Use("acc_1_exact", LabelAccuracy),
-            Use("multi_acc_1_exact", MultiLabelAccuracy),
-            *QUESTIONS,
+            ProtocolMetric("acc_1", ClassAccuracy),
+            ProtocolMetric("multi_acc_1", MultiClassAccuracy),
+            ProtocolMetric("acc_1_exact", LabelAccuracy),
+            ProtocolMetric("multi_acc_1_exact", MultiLabelAccuracy),
         ),
         headline="avg_l2",
         notes="acc_1 and multi_acc_1 bring free text to its nearest category by CLIP and need CLIP weights; those "
@@ -91,7 +91,7 @@ class GazeFollowSemantic(GazeFollow):
     def _folder(self) -> Path:
         return Path(self.labels or self.root or ".")
 
-    def parse(self, split: str) -> Records:
+    def parse(self, split: str) -> Annotations:
         """GazeFollow's people of that split with their labels, joined by path and id, on test by path."""
         self.existing_root(FILES["test" if split == "test" else "trainval"])
         missing = [name for name in (TRAIN, VAL, TEST, VOCABULARY) if not (self._folder / name).is_file()]
@@ -113,7 +113,7 @@ class GazeFollowSemantic(GazeFollow):
         counts = {**records.counts, "labelled": labelled, "categories": len(classes)}
         return self.settled(replace(records, counts=counts))
 
-    def _pseudo(self, validation: set[str]) -> Records:
+    def _pseudo(self, validation: set[str]) -> Annotations:
         """The training people with their pseudo labels, which need be no classes of the vocabulary."""
         records = self.annotations("trainval")
         names, ids = records.images[records.person_image].tolist(), records.columns["rows"].tolist()
@@ -139,7 +139,7 @@ class GazeFollowSemantic(GazeFollow):
         rows = read_rows(self.existing_root(), [FILES["trainval"]], (WITHOUT_INOUT, WITH_INOUT), NUMERIC)
         return {tuple(cells[:2]) for cells in rows.cells}
 
-    def _true(self, classes: dict[str, int]) -> Records:
+    def _true(self, classes: dict[str, int]) -> Annotations:
         """The test people with their labels, all of them classes of the vocabulary."""
         records = self.annotations("test")
         given = read_table(self._folder, [TEST], TRUE, ())
@@ -163,7 +163,7 @@ class GazeFollowSemantic(GazeFollow):
         labels: npt.NDArray[Any],
         issues: tuple[Issue, ...],
         counts: dict[str, int],
-    ) -> Records:
+    ) -> Annotations:
         return replace(
             records,
             dataset=self.card.name,

@@ -11,12 +11,13 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image
 
-from gazebench.core.types import IN_FRAME, Policy, Records, ragged_starts
+from gazebench.core.types import IN_FRAME, Annotations, Policy, ragged_starts
 from gazebench.data.annotations import cached, on_disk, read_table, settle, without_area
 from gazebench.data.dataset import Card, GazeDataset
 from gazebench.datasets.gazeworld.world import CATEGORIES, Scene, compose, draw
-from gazebench.metrics.classes import ClassAccuracy, GazeAccuracy, LabelAccuracy
-from gazebench.metrics.protocol import QUESTIONS, Protocol, Use
+from gazebench.metrics.protocol import Protocol, ProtocolMetric
+from gazebench.metrics.semantic import ClassAccuracy, LabelAccuracy
+from gazebench.metrics.spatial import GazeAccuracy
 from gazebench.metrics.vocabulary import Vocabulary, read_classes
 
 PARSER = 1
@@ -76,10 +77,9 @@ class GazeHOI(GazeDataset):
         version=1,
         unit="person and the thing they look at",
         metrics=(
-            Use("gaze_acc", GazeAccuracy),
-            Use("acc_1", ClassAccuracy),
-            Use("acc_1_exact", LabelAccuracy),
-            *QUESTIONS,
+            ProtocolMetric("gaze_acc", GazeAccuracy),
+            ProtocolMetric("acc_1", ClassAccuracy),
+            ProtocolMetric("acc_1_exact", LabelAccuracy),
         ),
         headline="gaze_acc",
         notes="acc_1 brings free text to its nearest category by CLIP and needs CLIP weights; acc_1_exact asks for the "
@@ -91,7 +91,7 @@ class GazeHOI(GazeDataset):
             words = Vocabulary(Path(self.root or ".") / VOCABULARY, self.clip_model, Path(self.clip_weights))
             self.__dict__["protocol"] = replace(self.protocol, vocabulary=words)
 
-    def parse(self, split: str) -> Records:
+    def parse(self, split: str) -> Annotations:
         """The official file of that name; both training files for ``trainval``."""
         names = [FILES[name] for name in SPLITS[split]]
         root = self.existing_root(*names, VOCABULARY, "images")
@@ -146,7 +146,7 @@ def _fake_rows(scene: Scene, name: str, root: Path) -> list[dict[str, object]]:
     return rows
 
 
-def _read(root: Path, split: str, names: list[str]) -> Records:
+def _read(root: Path, split: str, names: list[str]) -> Annotations:
     """The rows of the files, those of a picture together."""
     vocabulary = read_classes(root / VOCABULARY)
     rows = read_table(root, names, TEXT, NUMERIC)
@@ -169,7 +169,7 @@ def _read(root: Path, split: str, names: list[str]) -> Records:
     order = visible[np.argsort(image, kind="stable")]
     numbers = rows.numbers[order]
     images = np.array([f"images/{name}" for name in places], dtype=str)
-    return Records(
+    return Annotations(
         dataset="gazehoi",
         split=split,
         images=images,

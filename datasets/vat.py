@@ -11,12 +11,14 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image
 
-from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, DataError, FloatArray, IntArray, Policy, Records, ragged_starts
+from gazebench.core.boxes import FloatArray, IntArray
+from gazebench.core.errors import DataError
+from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, Annotations, Policy, Records, ragged_starts
 from gazebench.data.annotations import cached, on_disk, read_rows, settle, without_area
 from gazebench.data.dataset import Card, GazeDataset
 from gazebench.datasets.gazeworld.world import Scene, clip, draw
-from gazebench.metrics.classes import AngleToMean, AUCRectangle, InOutAP, L2ToMean
-from gazebench.metrics.protocol import QUESTIONS, Protocol, Use
+from gazebench.metrics.protocol import Protocol, ProtocolMetric
+from gazebench.metrics.spatial import AngleToMean, AUCRectangle, InOutAP, L2ToMean
 
 PARSER = 1
 """A change of what ``_read`` makes of the same files is a new number."""
@@ -71,16 +73,15 @@ class VAT(GazeDataset):
         version=1,
         unit="person in a frame",
         metrics=(
-            Use("auc", AUCRectangle),
-            Use("l2", L2ToMean),
-            Use("angle", AngleToMean, digits=2),
-            Use("ap", InOutAP, subsets=False),
-            *QUESTIONS,
+            ProtocolMetric("auc", AUCRectangle),
+            ProtocolMetric("l2", L2ToMean),
+            ProtocolMetric("angle", AngleToMean, digits=2),
+            ProtocolMetric("ap", InOutAP, subsets=False),
         ),
         headline="l2",
     )
 
-    def parse(self, split: str) -> Records:
+    def parse(self, split: str) -> Annotations:
         """The official test folder, or the official train folder divided by show."""
         edition = "test" if split == "test" else "trainval"
         root = self.existing_root(f"annotations/{FOLDERS[edition]}", "images")
@@ -176,7 +177,7 @@ def _tracks(root: Path, folder: str) -> dict[str, str]:
     return dict(sorted(tracks.items()))
 
 
-def _read(root: Path, edition: str, tracks: dict[str, str]) -> Records:
+def _read(root: Path, edition: str, tracks: dict[str, str]) -> Annotations:
     """All tracks as records: every person of a frame together, frames of a clip by number."""
     rows = read_rows(root, list(tracks.values()), (COLUMNS,), slice(1, COLUMNS))
     rows = rows.without(np.array([not cells[0] for cells in rows.cells], dtype=bool), "no frame file")
@@ -198,7 +199,7 @@ def _read(root: Path, edition: str, tracks: dict[str, str]) -> Records:
     order = np.lexsort((rows.file, image))
     people = [f"{clip}/{Path(frame).stem}#{names[rows.file[row]][1]}"
               for row, (clip, _, frame) in ((row, frames[row]) for row in order)]  # fmt: skip
-    return Records(
+    return Annotations(
         dataset="vat",
         split=edition,
         images=np.array([f"images/{clip}/{frame}" for clip, _, frame in place], dtype=str),

@@ -15,26 +15,25 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 
+from gazebench.core.boxes import FloatArray, IntArray, clean_boxes
+from gazebench.core.errors import DataError
 from gazebench.core.types import (
     IN_FRAME,
     OUT_OF_FRAME,
     SOCIAL,
     UNKNOWN,
-    DataError,
-    FloatArray,
-    IntArray,
+    Annotations,
     Issue,
     Policy,
     Records,
-    clean_boxes,
     pairs_of,
     ragged_starts,
 )
 from gazebench.data.annotations import cached, on_disk, settle
 from gazebench.data.dataset import Card, GazeDataset
 from gazebench.datasets.gazeworld.world import Scene, annotate, clip, compose, draw, social
-from gazebench.metrics.classes import InOutAP, MinL2
-from gazebench.metrics.protocol import SOCIAL_GAZE, Protocol, Use
+from gazebench.metrics.protocol import SOCIAL_GAZE, Protocol, ProtocolMetric
+from gazebench.metrics.spatial import InOutAP, MinL2
 
 PARSER = 1
 """A change of what ``_read`` makes of the same files is a new number."""
@@ -121,8 +120,8 @@ class VSGaze(GazeDataset):
         unit="person in a frame; for laeo and sa an ordered pair of people",
         metrics=(
             # Of GazeFollow's several annotations MTGS takes the nearest; elsewhere there is one.
-            Use("dist", MinL2),
-            Use("ap", InOutAP, subsets=False, where=("part", INOUT_KNOWN)),
+            ProtocolMetric("dist", MinL2),
+            ProtocolMetric("ap", InOutAP, subsets=False, where=("part", INOUT_KNOWN)),
             *SOCIAL_GAZE,
         ),
         headline="dist",
@@ -130,7 +129,7 @@ class VSGaze(GazeDataset):
         "points: never compare one with the other. No rule is published for ap_sa from points, so there is none.",
     )
 
-    def parse(self, split: str) -> Records:
+    def parse(self, split: str) -> Annotations:
         """The files of that name of all parts, one part after another."""
         wrong = [part for part in self.parts if part not in PARTS]
         if wrong or len(set(self.parts)) != len(self.parts) or not self.parts:
@@ -313,7 +312,7 @@ class _Frame:
         return self.group, len(self.key), self.key
 
 
-def _read(split: str, files: Mapping[tuple[str, str], Path]) -> Records:
+def _read(split: str, files: Mapping[tuple[str, str], Path]) -> Annotations:
     """All frames as records; the parts in their order, frames of a clip by number."""
     frames: list[_Frame] = []
     issues: list[Issue] = []
@@ -332,7 +331,7 @@ def _read(split: str, files: Mapping[tuple[str, str], Path]) -> Records:
     frames = [frame for frame in frames if frame.ids]
     people = [(frame, place) for frame in frames for place in range(len(frame.ids))]
     image = np.repeat(np.arange(len(frames)), [len(frame.ids) for frame in frames])
-    return Records(
+    return Annotations(
         dataset="vsgaze",
         split=split,
         images=_texts(frame.key for frame in frames),

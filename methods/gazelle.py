@@ -17,20 +17,12 @@ from torch import Tensor
 from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, Batch, Prediction
 from gazebench.core.weights import read_weights
 from gazebench.data.transforms import Preprocess, gaussian_heatmap
-from gazebench.engine.method import (
-    Method,
-    MethodCard,
-    Published,
-    Recipe,
-    Setting,
-    adam_cosine,
-    adam_one_cycle,
-    trainable,
-)
+from gazebench.engine.method import Method, MethodCard, Published, Recipe, Setting
 from gazebench.nn.backbones import ComputeDtype, build_backbone
 from gazebench.nn.feature_cache import CachedEncoder, default_folder
 from gazebench.nn.gaze_decoder import Encoded, GazeDecoder, load_official, official_state
 from gazebench.nn.losses import batch_mean
+from gazebench.nn.optimizers import adam_cosine, adam_one_cycle, trainable
 
 
 def _official(place: str, **values: Any) -> dict[str, Setting]:
@@ -232,7 +224,10 @@ class GazeLLE(Method):
         heatmap, inout = self.decoder(encoded.features, batch.head, encoded.owner)
         return Prediction(heatmap=heatmap, inout=inout)
 
-    def loss(self, prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        return self.losses(self(batch), batch)
+
+    def losses(self, prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
         """BCE on the heatmaps of people in frame, and on in/out where it is predicted (official code)."""
         targets, heatmap = batch.targets, prediction.heatmap
         assert targets is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from gazebench.core.types import Batch, Prediction, sample_key
+from gazebench.core.types import Batch, Prediction, stable_key
 from gazebench.data.transforms import Preprocess
 from gazebench.engine.method import Method, MethodCard
 
@@ -33,5 +33,5 @@ class Random(Method):
         return Prediction(heatmap=noise[:, :-1].unflatten(1, (64, 64)), inout=noise[:, -1])
 
     def _noise(self, person: str) -> torch.Tensor:
-        generator = torch.Generator().manual_seed((sample_key(person) + self.seed) % 2**63)
+        generator = torch.Generator().manual_seed((stable_key(person) + self.seed) % 2**63)
         return torch.rand(64 * 64 + 1, generator=generator)

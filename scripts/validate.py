@@ -13,7 +13,8 @@ import time
 from lightning import Trainer, seed_everything
 
 from gazebench.engine.config import resolve
-from gazebench.engine.run import data_module, quiet
+from gazebench.engine.run import data_module
+from gazebench.engine.train import quiet
 
 
 def main(arguments: list[str]) -> None:

@@ -14,7 +14,7 @@ import yaml
 from lightning import Callback
 
 from gazebench.cli.main import main
-from gazebench.core.types import DataError
+from gazebench.core.errors import DataError
 from gazebench.engine.config import resolve
 from gazebench.engine.contract import small_config
 from gazebench.engine.run import Places, RunningError, bench, initial_weights

@@ -9,13 +9,14 @@ import torch
 from PIL import Image
 
 from gazebench.cli.main import main
-from gazebench.core.types import DataError, Prediction
+from gazebench.core.errors import DataError
+from gazebench.core.types import Prediction
 from gazebench.data.datamodule import ImageSamples, collate
 from gazebench.data.transforms import Preprocess
 from gazebench.datasets.childplay import COLUMNS, ChildPlay
 from gazebench.engine.contract import small_config
 from gazebench.engine.run import Places, bench
-from gazebench.metrics.scoring import Evaluator
+from gazebench.metrics.scoring import Scorer
 
 HEADER = ",".join(COLUMNS)
 CLIP = "ab-C_d_120-129"
@@ -330,7 +331,7 @@ def test_p_head_of_a_split_by_hand(tmp_path):
     batch = collate([samples[image] for image in range(len(samples))])
     heads = records.columns["heads"]
     point = rng.integers(0, 100, (records.people, 2)) / size
-    evaluator = Evaluator(data.protocol)
+    evaluator = Scorer(data.protocol)
     evaluator.update(Prediction(point=torch.from_numpy(point)), batch)
     hits, right = 0, 0
     for person in range(records.people):

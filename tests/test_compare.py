@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from gazebench.cli.main import main
-from gazebench.core.types import DataError
+from gazebench.core.errors import DataError
 from gazebench.data.groups import CROWDS, DISTANCES, HEADS, traits
 from gazebench.engine.contract import small_config
 from gazebench.engine.registry import load_dataset

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from gazebench.core.types import DataError, clean_boxes
+from gazebench.core.boxes import clean_boxes
+from gazebench.core.errors import DataError
 from gazebench.data.datamodule import EpochSampler, GazeDataModule, ImageSamples, ShareSampler, collate
 from gazebench.data.transforms import Preprocess
 from gazebench.engine.registry import load_dataset, load_method

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gazebench.core.types import DataError, clean_boxes, normalise
+from gazebench.core.boxes import clean_boxes, normalise
+from gazebench.core.errors import DataError
 from gazebench.data import annotations as annotation_cache
 from gazebench.datasets.gazefollow import GazeFollow, held_out
 

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from gazebench.core.types import DataError, Prediction
+from gazebench.core.errors import DataError
+from gazebench.core.types import Prediction
 from gazebench.data.datamodule import ImageSamples, collate
 from gazebench.data.transforms import Preprocess
 from gazebench.datasets.gazefollow import GazeFollow
 from gazebench.datasets.gazefollow_semantic import GazeFollowSemantic
 from gazebench.engine.contract import small_config
 from gazebench.engine.run import Places, bench
-from gazebench.metrics.scoring import Evaluator
+from gazebench.metrics.scoring import Scorer
 
 CLASSES = {"cup": 0, "book": 1, "person": 2, "fish-bowl": 3, "jar": 4, "bowl": 5}
 TRAIN = ("path", "id", "gaze_pseudo_label", "label_id")
@@ -243,7 +244,7 @@ def test_scores_by_hand(tmp_path):
     rng = np.random.default_rng(1)
     one, several = records.columns["label"].tolist(), [text.split("|") for text in records.columns["labels"].tolist()]
     said = [str(rng.choice([*many, "nothing of ours"])) for many in several]
-    evaluator = Evaluator(data.protocol)
+    evaluator = Scorer(data.protocol)
     evaluator.update(Prediction(point=torch.rand(batch.people, 2), extra={"label": said}), batch)
     known = [p for p in range(records.people) if one[p]]
     scores = evaluator.compute()

@@ -11,14 +11,15 @@ import pytest
 import torch
 
 from gazebench.cli.main import main
-from gazebench.core.types import DataError, Prediction
+from gazebench.core.errors import DataError
+from gazebench.core.types import Prediction
 from gazebench.data.datamodule import ImageSamples, collate
 from gazebench.data.transforms import Preprocess
 from gazebench.datasets.gazehoi import GazeHOI
 from gazebench.engine.contract import small_config
 from gazebench.engine.predictions import read_predictions
 from gazebench.engine.run import Places, bench
-from gazebench.metrics.scoring import Evaluator
+from gazebench.metrics.scoring import Scorer
 
 COLUMNS = (
     "file_name", "pair_id", "o_xmin", "o_ymin", "o_xmax", "o_ymax", "oc_x", "oc_y", "object", "aux_object",
@@ -220,7 +221,7 @@ def test_scores_by_hand(tmp_path):
     sizes = np.array([data.size(records, image) for image in records.person_image])
     point = np.where(rng.random((records.people, 1)) < 0.5, records.points / sizes, rng.random((records.people, 2)))
     label = np.where(rng.random(records.people) < 0.5, records.columns["label"], "nothing of ours").tolist()
-    evaluator = Evaluator(data.protocol)
+    evaluator = Scorer(data.protocol)
     evaluator.update(Prediction(point=torch.from_numpy(point), extra={"label": label}), batch)
     inside = [x0 <= x <= x1 and y0 <= y <= y1 for (x, y), (x0, y0, x1, y1)
               in zip(point * sizes, records.columns["target_box"], strict=True)]  # fmt: skip
@@ -236,7 +237,7 @@ def test_scores_by_hand(tmp_path):
 def test_a_method_that_names_nothing_has_no_accuracy(tmp_path):
     data = GazeHOI.fake(tmp_path, people=8)
     batch = batch_of(data)
-    evaluator = Evaluator(data.protocol)
+    evaluator = Scorer(data.protocol)
     evaluator.update(Prediction(point=batch.head[:, :2]), batch)
     assert evaluator.compute().keys() == {"gaze_acc"}
     evaluator.reset()

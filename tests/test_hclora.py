@@ -7,7 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gazebench.core.types import Batch, DataError, Targets
+from gazebench.core.errors import DataError
+from gazebench.core.types import Batch, Targets
 from gazebench.engine.config import resolve
 from gazebench.engine.contract import check, small_config
 from gazebench.engine.method import adam_one_cycle

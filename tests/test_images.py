@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional as tv
 
-from gazebench.core.types import DataError
+from gazebench.core.errors import DataError
 from gazebench.data.images import image_size, load_image
 
 REAL = Path(__file__).parents[2] / "shared" / "real"

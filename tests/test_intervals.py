@@ -9,9 +9,11 @@ from sklearn.metrics import average_precision_score, f1_score
 
 from gazebench.engine import record as results
 from gazebench.metrics import functional as F
-from gazebench.metrics.classes import GazeMetric, InOutAP, L2ToMean, LookingAtEachOther, SharedAttention
+from gazebench.metrics.base import GazeMetric
 from gazebench.metrics.intervals import DRAWS, bootstrap, interval, mean_of
 from gazebench.metrics.scoring import Score, intervals_of
+from gazebench.metrics.social import LookingAtEachOther, SharedAttention
+from gazebench.metrics.spatial import InOutAP, L2ToMean
 
 
 def sample(people=60, sources=12, seed=0):

@@ -11,18 +11,17 @@ from torchmetrics import MetricCollection
 
 from gazebench.core.types import SOCIAL, pairs_of
 from gazebench.metrics import classes, functional
-from gazebench.metrics.classes import (
+from gazebench.metrics.semantic import LabelAccuracy, MultiLabelAccuracy
+from gazebench.metrics.spatial import (
     AngleToMean,
     GazeAccuracy,
     HeadPrecision,
     InOutAP,
     L2ToMean,
-    LabelAccuracy,
     MeanAngle,
     MeanL2,
     MinAngle,
     MinL2,
-    MultiLabelAccuracy,
 )
 
 

@@ -13,20 +13,15 @@ import torch.distributed as dist
 
 from gazebench.core.distributed import union
 from gazebench.core.types import SOCIAL, pairs_of
-from gazebench.metrics.classes import (
-    AUCRectangle,
-    GazeAccuracy,
-    HeadPrecision,
-    InOutAP,
-    L2ToMean,
-    LabelAccuracy,
+from gazebench.metrics.semantic import LabelAccuracy, MultiClassAccuracy
+from gazebench.metrics.social import (
     LookingAtEachOther,
     LookingAtEachOtherByPoint,
     LookingAtHeads,
     LookingAtHeadsByPoint,
-    MultiClassAccuracy,
     SharedAttention,
 )
+from gazebench.metrics.spatial import AUCRectangle, GazeAccuracy, HeadPrecision, InOutAP, L2ToMean
 from gazebench.nn.losses import batch_mean, idle
 
 PEOPLE = 33

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
+from gazebench.core.files import file_digest
 from gazebench.core.types import Batch, Targets
-from gazebench.core.weights import file_digest
 from gazebench.data.transforms import gaussian_heatmap
 from gazebench.datasets.gazeworld.world import WORLD_VERSION
 from gazebench.engine.config import resolve

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from gazebench.cli.main import COMMANDS, main
-from gazebench.core.types import DataError
-from gazebench.core.weights import file_digest
+from gazebench.core.errors import DataError
+from gazebench.core.files import file_digest
+from gazebench.core.plugins import PluginError
 from gazebench.engine.contract import check
-from gazebench.engine.registry import KINDS, RegistryError, load_method, origin_of
+from gazebench.engine.registry import KINDS, load_method, origin_of
 from gazebench.scaffold import write
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -332,7 +333,7 @@ def test_of_two_with_one_name_neither_is_used(install, capsys):
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "BROKEN" in line]
     wanted = "2 plug-ins bring a method called 'twice': gazebench_first:X of gazebench-first, gazebench_other:X of"
     assert wanted in line
-    with pytest.raises(RegistryError, match="uninstall all but one"):
+    with pytest.raises(PluginError, match="uninstall all but one"):
         load_method("twice")
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gazebench.cli.main import main
-from gazebench.core.types import DataError
+from gazebench.core.errors import DataError
 from gazebench.data import saliency_splits as subsets
 from gazebench.engine.registry import load_dataset
 from gazebench.probe import asking, audit, build

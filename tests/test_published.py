@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gazebench.core.types import DataError
+from gazebench.core.errors import DataError
 from gazebench.engine.registry import entries, load_dataset
 from gazebench.metrics.protocol import QUESTIONS
 from gazebench.report.published import CONVENTIONS, UNITS, cells, figures, find, load, table_of, vocabulary

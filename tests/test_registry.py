@@ -5,9 +5,10 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
+from gazebench.core.plugins import PluginError
 from gazebench.engine import registry
 from gazebench.engine.method import Method
-from gazebench.engine.registry import RegistryError, entries, load, load_dataset, load_method, name_of, usable
+from gazebench.engine.registry import entries, load, load_dataset, load_method, name_of, usable
 
 PLUGIN = """
 import torch
@@ -34,14 +35,14 @@ def test_every_name_loads_its_own_class():
     for kind in ("methods", "datasets"):
         found = {entry.name: value for entry, value in usable(kind) if entry.ours}
         assert found
-        assert not [value for value in found.values() if isinstance(value, RegistryError)]
+        assert not [value for value in found.values() if isinstance(value, PluginError)]
         assert len(set(found.values())) == len(found)
 
 
 def test_unknown_name_says_what_is_near():
-    with pytest.raises(RegistryError, match="did you mean gazelle"):
+    with pytest.raises(PluginError, match="did you mean gazelle"):
         load_method("gazele")
-    with pytest.raises(RegistryError, match=r"there are: .*vat"):
+    with pytest.raises(PluginError, match=r"there are: .*vat"):
         load_dataset("zzz")
 
 
@@ -66,13 +67,13 @@ def test_a_file_is_a_method(tmp_path):
 def test_a_bad_file_is_named(tmp_path, content, message):
     path = tmp_path / "bad.py"
     path.write_text(content)
-    with pytest.raises(RegistryError, match=message) as error:
+    with pytest.raises(PluginError, match=message) as error:
         load_method(str(path))
     assert "bad.py" in str(error.value)
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(RegistryError, match="no such file"):
+    with pytest.raises(PluginError, match="no such file"):
         load_method(str(tmp_path / "none.py"))
 
 
@@ -101,12 +102,12 @@ def test_entry_point(entry_point, value):
 def test_a_broken_plugin_is_named_and_passed_over(entry_point):
     entry_point("broken_plugin", "raise RuntimeError('no licence')", "broken_plugin:Left")
     found = {entry.name: value for entry, value in usable("methods")}
-    assert isinstance(found["brought"], RegistryError)
+    assert isinstance(found["brought"], PluginError)
     assert "no licence" in str(found["brought"])
     assert issubclass(found["center"], Method)
 
 
 def test_wrong_base_class(entry_point):
     entry_point("good_plugin", "class Left: pass", "good_plugin:Left")
-    with pytest.raises(RegistryError, match=r"not a subclass of gazebench\.method\.Method"):
+    with pytest.raises(PluginError, match=r"not a subclass of gazebench\.method\.Method"):
         load("methods", "brought")

@@ -10,7 +10,8 @@ import torch
 from sklearn.metrics import average_precision_score, f1_score
 
 from gazebench.cli.main import main
-from gazebench.core.types import SOCIAL, DataError, Prediction, Records, pair_starts, pairs_of, ragged_starts
+from gazebench.core.errors import DataError
+from gazebench.core.types import SOCIAL, Prediction, Records, pair_starts, pairs_of, ragged_starts
 from gazebench.data import annotations as annotation_cache
 from gazebench.data.datamodule import GazeDataModule, ImageSamples, collate
 from gazebench.data.transforms import Preprocess
@@ -20,15 +21,15 @@ from gazebench.engine.contract import small_config
 from gazebench.engine.predictions import read_predictions
 from gazebench.engine.run import Places, bench
 from gazebench.metrics import functional
-from gazebench.metrics.classes import (
+from gazebench.metrics.protocol import Protocol, ProtocolMetric
+from gazebench.metrics.scoring import Scorer
+from gazebench.metrics.social import (
     LookingAtEachOther,
     LookingAtEachOtherByPoint,
     LookingAtHeads,
     LookingAtHeadsByPoint,
     SharedAttention,
 )
-from gazebench.metrics.protocol import Protocol, Use
-from gazebench.metrics.scoring import Evaluator
 
 BOARD = Path(__file__).resolve().parent.parent / "leaderboards" / "gazeworld"
 
@@ -348,7 +349,7 @@ def test_truth_scores_one_and_the_columns_are_apart():
     batch, records = batch_of(data), data.records("test")
     truth = {name: batch.targets.extra[name].double() for name in SOCIAL}
     gaze = torch.tensor([person.gaze for k in range(len(records)) for person in compose(0, k, "test").people])
-    evaluator = Evaluator(data.protocol)
+    evaluator = Scorer(data.protocol)
     evaluator.update(Prediction(extra=truth), batch)
     scores = evaluator.compute()
     assert scores.keys() == {"f1_lah", "f1_laeo", "ap_sa"}
@@ -366,7 +367,7 @@ def test_truth_scores_one_and_the_columns_are_apart():
 def test_points_in_the_middle_of_nothing_look_at_nobody():
     data = social_world()
     batch = batch_of(data)
-    evaluator = Evaluator(data.protocol)
+    evaluator = Scorer(data.protocol)
     evaluator.update(Prediction(point=torch.zeros(batch.people, 2)), batch)
     scores = evaluator.compute()
     assert scores["f1_lah_pp"]["all"].value == scores["f1_laeo_pp"]["all"].value == 0
@@ -384,7 +385,7 @@ def test_scores_that_are_none_are_named(scores, message):
     data = social_world(4)
     batch = batch_of(data)
     with pytest.raises(ValueError, match=message):
-        Evaluator(data.protocol).update(Prediction(extra={"lah": scores(len(batch.pairs))}), batch)
+        Scorer(data.protocol).update(Prediction(extra={"lah": scores(len(batch.pairs))}), batch)
 
 
 def test_a_column_can_be_over_some_people_only():
@@ -392,11 +393,11 @@ def test_a_column_can_be_over_some_people_only():
     data = social_world(12)
     batch = batch_of(data)
     kinds = batch.targets.extra["target_kind"]
-    use = Use(
+    use = ProtocolMetric(
         "ap", data.protocol.use("ap").metric, subsets=False, where=("target_kind", frozenset({"void", "outside"}))
     )
     protocol = Protocol(name="some", version=1, unit="person", metrics=(use,), headline="ap")
-    evaluator, said = Evaluator(protocol), torch.rand(batch.people)
+    evaluator, said = Scorer(protocol), torch.rand(batch.people)
     scored = evaluator.update(Prediction(inout=said), batch)
     inside = np.isin(kinds, ["void", "outside"])
     assert scored.values["ap"][1].tolist() == np.flatnonzero(inside).tolist()
@@ -409,7 +410,7 @@ def test_a_column_can_be_over_some_people_only():
 
 def test_pairs_are_in_no_subset():
     with pytest.raises(ValueError, match=r"protocol some: \['sa'\] score pairs or questions, which are in no"):
-        Protocol(name="some", version=1, unit="pair", metrics=(Use("sa", SharedAttention),), headline="sa")
+        Protocol(name="some", version=1, unit="pair", metrics=(ProtocolMetric("sa", SharedAttention),), headline="sa")
 
 
 # GazeWorld ---------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ import yaml
 from scipy import stats
 
 from gazebench.cli.main import main
-from gazebench.core.types import DataError
+from gazebench.core.errors import DataError
 from gazebench.engine.config import resolve
 from gazebench.engine.registry import entries
 from gazebench.engine.run import Places, bench

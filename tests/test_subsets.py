@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from gazebench.core.types import DataError
+from gazebench.core.errors import DataError
 from gazebench.data import saliency_splits as subsets
 from gazebench.engine.contract import small_config
 from gazebench.engine.registry import load_dataset

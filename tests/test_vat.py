@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gazebench.core.types import DataError
+from gazebench.core.errors import DataError
 from gazebench.datasets.vat import VAL_SHOWS, VAT, smooth
 
 REAL = Path(__file__).parents[2] / "shared" / "real" / "videoattentiontarget"

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gazebench.core.types import DataError
+from gazebench.core.errors import DataError
 from gazebench.vlm.messages import Decoding, Failure, Message, Picture, Reply, Request, VLMError
 from gazebench.vlm.openai_server import OpenAIServer
 from gazebench.vlm.pictures import Encoding, encode, from_file

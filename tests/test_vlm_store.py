@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gazebench.core.types import DataError
+from gazebench.core.errors import DataError
 from gazebench.vlm.messages import Reply
 from gazebench.vlm.store import AnswerStore, shard_of
 

@@ -8,14 +8,15 @@ import open_clip
 import pytest
 import torch
 
-from gazebench.core.types import DataError, Prediction
+from gazebench.core.errors import DataError
+from gazebench.core.types import Prediction
 from gazebench.data.datamodule import ImageSamples, collate
 from gazebench.data.transforms import Preprocess
 from gazebench.datasets.gazehoi import GazeHOI
 from gazebench.metrics import vocabulary
-from gazebench.metrics.classes import ClassAccuracy
-from gazebench.metrics.protocol import Protocol, Use
-from gazebench.metrics.scoring import Evaluator
+from gazebench.metrics.protocol import Protocol, ProtocolMetric
+from gazebench.metrics.scoring import Scorer
+from gazebench.metrics.semantic import ClassAccuracy
 from gazebench.metrics.vocabulary import Vocabulary, read_classes
 
 WORDS = ["cup", "book", "fish bowl", "Cup", "laptop", "bicycle"]
@@ -143,7 +144,7 @@ def test_what_a_record_says_of_it(weights, classes):
     said = Vocabulary(classes, MODEL, weights).describe()
     assert (said["clip"], said["template"], said["classes"]) == (MODEL, "a photo of {}", len(WORDS))
     assert len(said["weights_sha256"]) == 64
-    protocol = Protocol("some", 1, "person", (Use("acc_1", ClassAccuracy),), "acc_1",
+    protocol = Protocol("some", 1, "person", (ProtocolMetric("acc_1", ClassAccuracy),), "acc_1",
                         vocabulary=Vocabulary(classes, MODEL, weights))  # fmt: skip
     assert protocol.describe()["vocabulary"] == said
     json.dumps(protocol.describe())
@@ -167,7 +168,7 @@ def test_free_text_scores_by_its_class_and_exact_words_by_themselves(weights, tm
     truth = batch.targets.extra["label"] = np.array([nearest[0], *records.columns["label"][1:]])
     scores = {}
     for name, data in (("clip", with_clip), ("none", without)):
-        evaluator = Evaluator(data.protocol)
+        evaluator = Scorer(data.protocol)
         evaluator.update(Prediction(extra={"label": said}), batch)
         scores[name] = evaluator.compute()
     right, exact = (np.mean([one == other for one, other in zip(some, truth, strict=True)]) for some in (nearest, said))

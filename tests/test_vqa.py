@@ -16,15 +16,16 @@ from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_sc
 from torchmetrics.functional.text import bleu_score
 
 from gazebench.cli.main import main
-from gazebench.core.types import DataError, PictureError, Prediction, Question, Truth
+from gazebench.core.errors import DataError, ImageError
+from gazebench.core.types import Prediction
 from gazebench.data.datamodule import ImageSamples, collate
 from gazebench.data.transforms import Preprocess
 from gazebench.engine.registry import load_dataset
 from gazebench.engine.run import Places
 from gazebench.metrics import vqa as metrics
-from gazebench.metrics.classes import GazeMetric
+from gazebench.metrics.base import GazeMetric
 from gazebench.metrics.protocol import QUESTIONS
-from gazebench.metrics.scoring import Evaluator
+from gazebench.metrics.scoring import Scorer
 from gazebench.vlm import tiny
 from gazebench.vlm.local import LocalModel
 from gazebench.vlm.messages import Backend, Decoding, Failure, Picture, Reply, VLMError
@@ -35,6 +36,7 @@ from gazebench.vqa.answerers import Examples, Majority, ModelAnswerer, Oracle, R
 from gazebench.vqa.build import build
 from gazebench.vqa.describe import Describer, described, understood
 from gazebench.vqa.questions.reading import Said
+from gazebench.vqa.types import Question, Truth
 
 ROOT = Path(__file__).resolve().parent.parent
 WORLD = load_dataset("gazeworld")
@@ -274,7 +276,7 @@ def test_questions_about_unreadable_pictures_stay_open(world, folder, tmp_path, 
 
     def broken(dataset, records, image, encoding):
         if image == place:
-            raise PictureError(f"{lost}: not a readable picture")
+            raise ImageError(f"{lost}: not a readable picture")
         return real(dataset, records, image, encoding)
 
     monkeypatch.setattr(answerers, "shown", broken)
@@ -460,7 +462,7 @@ def test_the_evaluator_scores_answers_of_any_method(world):
         seed=0,
     )  # fmt: skip
     batches = [collate([samples[i] for i in part]) for part in (range(7), range(7, 14))]
-    evaluator = Evaluator(world.protocol)
+    evaluator = Scorer(world.protocol)
     for batch in batches:
         answers = [truth.answer for truth in batch.targets.answers]
         scored = evaluator.update(Prediction(extra={"answers": answers}), batch)

@@ -10,14 +10,15 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
-from gazebench.core.types import SOCIAL, DataError, Prediction
+from gazebench.core.errors import DataError
+from gazebench.core.types import SOCIAL, Prediction
 from gazebench.data.datamodule import ImageSamples, collate
 from gazebench.data.transforms import Preprocess
 from gazebench.datasets import vsgaze
 from gazebench.datasets.vsgaze import PARTS, VIDEO, VSGaze, write_table
 from gazebench.engine.contract import small_config
 from gazebench.engine.run import Places, bench
-from gazebench.metrics.scoring import Evaluator
+from gazebench.metrics.scoring import Scorer
 
 BOX = (0.25, 0.25, 0.5, 0.5)
 HDF = pytest.mark.skipif(not importlib.util.find_spec("tables"), reason="PyTables is not installed")
@@ -327,7 +328,7 @@ def test_which_part_a_metric_is_taken_over(tmp_path):
     records, batch = data.records("test"), batch_of(data)
     rng = np.random.default_rng(0)
     point, said = rng.random((records.people, 2)), rng.random(records.people)
-    evaluator = Evaluator(data.protocol)
+    evaluator = Scorer(data.protocol)
     evaluator.update(Prediction(point=torch.from_numpy(point), inout=torch.from_numpy(said)), batch)
     scores = evaluator.compute()
     seen = np.flatnonzero(records.inout == 1)

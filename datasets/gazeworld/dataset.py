@@ -10,13 +10,16 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from gazebench.core.types import SOCIAL, DataError, FloatArray, InWords, Records, ragged_starts
+from gazebench.core.boxes import FloatArray
+from gazebench.core.errors import DataError
+from gazebench.core.types import SOCIAL, Annotations, Records, ragged_starts
 from gazebench.data.annotations import cached
-from gazebench.data.dataset import Card, Crop, GazeDataset
+from gazebench.data.dataset import Card, Crop, Description, GazeDataset
 from gazebench.data.images import resized
 from gazebench.datasets.gazeworld.world import WORLD_VERSION, Person, Scene, annotate, compose, draw, social
-from gazebench.metrics.classes import InOutAP, LabelAccuracy
-from gazebench.metrics.protocol import QUESTIONS, SEVERAL_ANNOTATORS, SOCIAL_GAZE, Protocol, Use
+from gazebench.metrics.protocol import SEVERAL_ANNOTATORS, SOCIAL_GAZE, Protocol, ProtocolMetric
+from gazebench.metrics.semantic import LabelAccuracy
+from gazebench.metrics.spatial import InOutAP
 
 PARSER = 2
 """A change of what ``_records`` makes of the same scenes is a new number."""
@@ -76,17 +79,16 @@ class GazeWorld(GazeDataset):
         unit="person of a scene, with ten annotators",
         metrics=(
             *SEVERAL_ANNOTATORS,
-            Use("ap", InOutAP, subsets=False),
-            Use("acc_1_exact", LabelAccuracy),
+            ProtocolMetric("ap", InOutAP, subsets=False),
+            ProtocolMetric("acc_1_exact", LabelAccuracy),
             *SOCIAL_GAZE,
-            *QUESTIONS,
         ),
         headline="avg_l2",
         origin="ours",
         notes="synthetic scenes: comparable with nothing but themselves",
     )
 
-    def parse(self, split: str) -> Records:
+    def parse(self, split: str) -> Annotations:
         """The people of all scenes of a split; the train scenes first in ``trainval``."""
         wanted = {name: getattr(self, name) for name in COUNTS}
         if any(count < 0 for count in wanted.values()):
@@ -103,7 +105,7 @@ class GazeWorld(GazeDataset):
         split, _, index = key.partition("/")
         return _composed(self.world_seed, int(index), split)
 
-    def picture(
+    def image(
         self,
         records: Records,
         image: int,
@@ -112,14 +114,14 @@ class GazeWorld(GazeDataset):
         flip: bool = False,
     ) -> npt.NDArray[np.uint8]:
         """Draws the scene, then treats the picture as if it came from a file."""
-        width, height = self.size(records, image)
+        width, height = records.sizes[image].tolist()
         return resized(draw(self.scene(str(records.images[image])), width, height), size, crop, flip)
 
     def salient_regions(self, records: Records, image: int) -> FloatArray | None:
         """The salient box of the scene."""
         return np.array([self.scene(str(records.images[image])).salient_box], dtype=np.float64)
 
-    def in_words(self, records: Records, image: int) -> list[InWords]:
+    def descriptions(self, records: Records, image: int) -> list[Description]:
         """What everybody looks like, and the colour and kind of what they look at."""
         scene = self.scene(str(records.images[image]))
         return [_in_words(scene, person) for person in scene.people]
@@ -134,7 +136,7 @@ _composed = lru_cache(maxsize=64)(compose)
 """Whoever asks for a picture soon asks for its words."""
 
 
-def _records(split: str, keys: list[tuple[str, int]], seed: int) -> Records:
+def _records(split: str, keys: list[tuple[str, int]], seed: int) -> Annotations:
     scenes = [compose(seed, index, part) for part, index in keys]
     people = [(image, person) for image, scene in enumerate(scenes) for person in scene.people]
     columns: dict[str, list[Any]] = {
@@ -144,7 +146,7 @@ def _records(split: str, keys: list[tuple[str, int]], seed: int) -> Records:
     }
     points = [_points(split, scenes[image], person) for image, person in people]
     pairs = [social(scene) for scene in scenes]
-    return Records(
+    return Annotations(
         dataset="gazeworld",
         split=split,
         images=np.array([f"{part}/{index}" for part, index in keys], dtype=str),
@@ -168,7 +170,7 @@ FACE = 70.0
 """Degrees of yaw up to which glasses and a beard can be seen."""
 
 
-def _in_words(scene: Scene, person: Person) -> InWords:
+def _in_words(scene: Scene, person: Person) -> Description:
     look = person.look
     traits = {"clothes": look.clothes}
     if look.hair not in ("bald", "cap"):
@@ -192,7 +194,7 @@ def _in_words(scene: Scene, person: Person) -> InWords:
     elif person.target_kind == "person":
         other = next(other for other in scene.people if other.id == person.target_id)
         target, labels = f"person in {other.clothes}", (person.target_category,)
-    return InWords(traits, hidden, target, labels)
+    return Description(traits, hidden, target, labels)
 
 
 def _points(split: str, scene: Scene, person: Any) -> npt.NDArray[np.float64]:

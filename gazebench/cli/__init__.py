@@ -1,1 +1,1 @@
-"""The command line."""
+"""The command line: one file a command; none imports torch before it is needed."""

@@ -1,4 +1,4 @@
-"""What a user can mend: the command line prints the message, without a traceback. Imports nothing that takes long."""
+"""Errors that a user can mend: the command line prints their message without a traceback."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class DataError(UserError, ValueError):
     """Bad input: the message names the file, the row and the remedy."""
 
 
-class PictureError(DataError):
-    """A picture that is missing, or that no decoder can read."""
+class ImageError(DataError):
+    """An image file that is missing, or that no decoder can read."""
 
     @classmethod
-    def of(cls, path: Path | str, error: Exception) -> PictureError:
-        """What is wrong with a file, by what reading it raised."""
+    def of(cls, path: Path | str, error: Exception) -> ImageError:
+        """The error for a file whose reading raised ``error``."""
         reason = "no such file" if isinstance(error, FileNotFoundError) else f"not a readable picture ({error})"
         return cls(f"{path}: {reason}; restore it from the release")

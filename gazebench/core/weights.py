@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from urllib.parse import urlparse
 import torch
 from torch import Tensor
 
-from gazebench.core.types import DataError
+from gazebench.core.errors import DataError
 
 
 class WeightsFileError(DataError):
@@ -35,6 +34,34 @@ def misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor], may_lack: It
         for what, names in problems.items()
         if names
     )
+
+
+def load_strictly(
+    own: Mapping[str, Tensor],
+    given: Mapping[str, Tensor],
+    *,
+    what: str,
+    may_lack: Iterable[str] = (),
+    remedy: str = "",
+) -> None:
+    """Copies weights into a model's own tensors, which must have the same names and shapes.
+
+    Args:
+        own: the model's live tensors by name, e.g. ``module.state_dict()``.
+        given: the weights.
+        what: the model, for the message.
+        may_lack: names that ``given`` may leave out; those tensors stay as they are.
+        remedy: the end of the message.
+
+    Raises:
+        ValueError: names or shapes differ; names up to four of each kind.
+    """
+    found = misfits(own, given, may_lack)
+    if found:
+        raise ValueError(f"the weights do not fit {what}: {found}" + (f"; {remedy}" if remedy else ""))
+    with torch.no_grad():
+        for name, value in given.items():
+            own[name].copy_(value)
 
 
 def local_file(place: str | Path) -> Path:
@@ -75,9 +102,3 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise WeightsFileError(f"{path}: holds no state dict of tensors")
     return state
-
-
-def file_digest(path: Path) -> str:
-    """The sha256 of a file, in hex."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

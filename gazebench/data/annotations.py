@@ -18,7 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gazebench.core.types import DataError, FloatArray, IntArray, Issue, Policy, Records
+from gazebench.core.boxes import FloatArray, IntArray
+from gazebench.core.errors import DataError
+from gazebench.core.types import Annotations, Issue, Policy, Records
 
 FORMAT = 1
 """Of the cache files; a change of what ``_pack`` writes is a new number."""
@@ -161,7 +163,7 @@ def without_area(boxes: FloatArray) -> npt.NDArray[np.bool_]:
     return np.any(high <= np.maximum(low, 0), axis=1)
 
 
-def settle(records: Records, found: npt.NDArray[np.bool_], bad_rows: Policy, missing_images: Policy) -> Records:
+def settle(records: Annotations, found: npt.NDArray[np.bool_], bad_rows: Policy, missing_images: Policy) -> Annotations:
     """The records a dataset hands out, once bad rows and images without a file (``found``, (I,)) are dealt with.
 
     Raises:
@@ -211,7 +213,7 @@ def cache_folder() -> Path:
     return Path(base or "~/.cache").expanduser() / "gazebench"
 
 
-def cached(key: Sequence[Any], files: Iterable[Path], build: Callable[[], Records]) -> Records:
+def cached(key: Sequence[Any], files: Iterable[Path], build: Callable[[], Annotations]) -> Annotations:
     """``build()``, or what it gave last time for the same key and unchanged files (name, size, modification time).
 
     A damaged, foreign or outdated cache file is built again; a cache folder that cannot be written costs time only.
@@ -273,7 +275,7 @@ def _pack(records: Records) -> dict[str, npt.NDArray[Any]]:
     return {**arrays, "plain": np.array(json.dumps(plain))}
 
 
-def _unpack(arrays: dict[str, npt.NDArray[Any]]) -> Records:
+def _unpack(arrays: dict[str, npt.NDArray[Any]]) -> Annotations:
     fields: dict[str, Any] = json.loads(str(arrays.pop("plain")))
     fields["issues"] = tuple(Issue(*issue) for issue in fields["issues"])
     fields |= {"columns": {}, "pairs": {}}
@@ -285,4 +287,4 @@ def _unpack(arrays: dict[str, npt.NDArray[Any]]) -> Records:
             fields[mapping][inner] = value
         else:
             fields[name] = value
-    return Records(**fields)
+    return Annotations(**fields)

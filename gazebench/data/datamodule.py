@@ -1,10 +1,10 @@
-"""The only data module: any dataset, seen through any method's preprocessing, image by image with all its people."""
+"""The only data module: any data set, seen through any method's preprocessing, image by image with all its people."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -13,47 +13,31 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
-from gazebench.core.types import (
-    IN_FRAME,
-    OUT_OF_FRAME,
-    UNKNOWN,
-    Batch,
-    DataError,
-    FloatArray,
-    Policy,
-    Records,
-    Targets,
-    clean_boxes,
-    holds_boxes,
-    normalise,
-    pair_starts,
-    ragged_starts,
-)
+from gazebench.core.boxes import FloatArray, IntArray, holds_boxes
+from gazebench.core.errors import DataError, ImageError
+from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, UNKNOWN, Batch, Item, Policy, Records, Targets, ragged_starts
 from gazebench.data.dataset import GazeDataset
+from gazebench.data.images import image_size
+from gazebench.data.task import Task
 from gazebench.data.transforms import Preprocess, View, apply_view, sample_view
-from gazebench.vqa.interview import Interviewer
-from gazebench.vqa.questions.writing import Asked
 
 People = Literal["in_frame", "labelled", "all"]
 
 
 @dataclass
 class Sample:
-    """One image with its people, before collation; arrays as in ``Batch`` and ``Targets``."""
+    """One image with its people, before collation.
 
-    image_id: str
-    group: str
-    size: tuple[int, int]
-    picture: torch.Tensor | None
-    head: np.ndarray
-    person_ids: list[str]
-    inout: np.ndarray
-    points: np.ndarray
-    counts: np.ndarray
-    subset: list[str]
-    extra: dict[str, np.ndarray]
-    pairs: dict[str, np.ndarray] = field(default_factory=dict)
-    asked: list[Asked] = field(default_factory=list)
+    Attributes:
+        records: of the image alone; boxes, points and sizes are those of the training view.
+        image: (3, H, W) uint8; None where the method looks at no picture or the file cannot be read.
+        items: by task, the items about these people with their truths.
+        skipped: why the image cannot be read; "" where it can.
+    """
+
+    records: Records
+    image: torch.Tensor | None = None
+    items: Mapping[str, list[tuple[Item, Any]]] | None = None
     skipped: str = ""
 
 
@@ -66,16 +50,15 @@ class ImageSamples(TorchDataset[Sample]):
         records: Records,
         preprocess: Preprocess,
         *,
-        augment: bool,
-        sees_images: bool,
-        bad_images: Policy,
-        seed: int,
+        augment: bool = False,
+        sees_images: bool = True,
+        bad_images: Policy = "error",
+        seed: int = 0,
+        tasks: Sequence[Task] = (),
     ) -> None:
         self.dataset, self.records, self.preprocess = dataset, records, preprocess
         self.augment, self.sees_images, self.bad_images, self.seed = augment, sees_images, bad_images, seed
-        self.start = records.person_start
-        self.pair_start = pair_starts(records.person_image, len(records))
-        self.interviewer = Interviewer(dataset, records) if preprocess.questions else None
+        self.sources = {task.name: task.source(dataset, records) for task in tasks}
 
     def __len__(self) -> int:
         return len(self.records)
@@ -87,112 +70,95 @@ class ImageSamples(TorchDataset[Sample]):
         except DataError as error:
             if self.bad_images == "error":
                 raise
-            return Sample(str(self.records.images[image]), str(self.records.groups[image]), (1, 1), None,
-                          np.zeros((0, 4)), [], np.zeros(0), np.zeros((0, 2)), np.zeros(0, int), [], {},
-                          skipped=str(error))  # fmt: skip
+            return Sample(self.records.of_images(np.array([image])), skipped=str(error))
 
     def _read(self, epoch: int, image: int) -> Sample:
-        records = self.records
-        people = slice(self.start[image], self.start[image + 1])
-        width, height = self.dataset.size(records, image)
-        counts = np.diff(records.point_start[people.start : people.stop + 1])
-        points = normalise(
-            records.points[records.point_start[people.start] : records.point_start[people.stop]],
-            records.point_unit, width, height,
-        )  # fmt: skip
-        head = clean_boxes(normalise(records.head[people], records.head_unit, width, height))
-        inout = records.inout[people].astype(np.int64)
-        columns = {name: column[people] for name, column in records.columns.items()}
-        subset = columns.pop("subset", np.full(len(head), ""))
-        boxes = {
-            name: clean_boxes(normalise(column.reshape(-1, 4), records.head_unit, width, height))
-            for name, column in columns.items()
-            if holds_boxes(column)
-        }
+        records = self.records.of_images(np.array([image]))
+        if not records.sizes.all():  # its header could not be read, so its people have no places
+            path = self.dataset.path(self.records, image)
+            image_size(path)
+            raise ImageError(f"{path}: could not be read when its size was looked up; repeat the command")
         crop, flip = None, False
         if self.augment:
-            rng = np.random.default_rng([self.seed, epoch, image])
-            owner = np.repeat(np.arange(len(head)), counts)
-            visible = inout[owner] == IN_FRAME
-            view = sample_view(rng, self.preprocess, width, height, head, points[visible])
-            head, points = apply_view(view, head, points)
-            boxes = {name: _still(view, flat) for name, flat in boxes.items()}
+            records, view = self._augmented(records, np.random.default_rng([self.seed, epoch, image]))
             crop, flip = view.crop, view.flip
-            width, height = view.size
         picture = None
         if self.sees_images:
-            array = self.dataset.picture(records, image, self.preprocess.size, crop, flip)
+            array = self.dataset.image(self.records, image, self.preprocess.size, crop, flip)
             picture = torch.from_numpy(array).permute(2, 0, 1)
-        columns |= {name: flat.reshape(columns[name].shape) for name, flat in boxes.items()}
-        asked: list[Asked] = []
-        if self.interviewer is not None:  # after the view: what is left, and where, is another matter in a mirror
-            split = np.split(points, np.cumsum(counts)[:-1]) if len(counts) else []
-            asked = self.interviewer.about(image, head, split, (width, height))
-        return Sample(
-            image_id=str(records.images[image]),
-            group=str(records.groups[image]),
-            size=(width, height),
-            picture=picture,
-            head=head,
-            person_ids=[str(person) for person in records.person_id[people]],
-            inout=inout,
-            points=points,
-            counts=counts,
-            subset=[str(name) for name in subset],
-            extra=columns,
-            pairs={
-                name: labels[self.pair_start[image] : self.pair_start[image + 1]]
-                for name, labels in records.pairs.items()
-            },
-            asked=asked,
-        )
+        points = [records.points_of(person) for person in range(records.people)]
+        width, height = records.sizes[0].tolist()
+        # After the view: what is on the left, and where, is another matter in a mirror.
+        items = {
+            name: source.items(image, records.head, points, (width, height)) for name, source in self.sources.items()
+        }
+        return Sample(records, picture, items)
+
+    def _augmented(self, records: Records, rng: np.random.Generator) -> tuple[Records, View]:
+        """One image's records as they stand in a random view."""
+        width, height = records.sizes[0].tolist()
+        owner = np.repeat(np.arange(records.people), np.diff(records.point_start))
+        visible = records.points[records.inout[owner] == IN_FRAME]
+        view = sample_view(rng, self.preprocess, width, height, records.head, visible)
+        head, points = apply_view(view, records.head, records.points)
+        columns = {
+            name: _unjittered(view, column.reshape(-1, 4)).reshape(column.shape) if holds_boxes(column) else column
+            for name, column in records.columns.items()
+        }
+        return replace(records, head=head, points=points, columns=columns, sizes=np.array([view.size])), view
 
 
-def _still(view: View, boxes: FloatArray) -> FloatArray:
+def _unjittered(view: View, boxes: FloatArray) -> FloatArray:
     """(N, 4) boxes in the view: truths, so they are cropped and mirrored but never jittered."""
     return apply_view(replace(view, jitter=np.zeros_like(boxes)), boxes, np.zeros((0, 2)))[0]
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """Samples to an image-major batch; unreadable images stay out and are named in ``skipped``."""
-    read = [sample for sample in samples if not sample.skipped]
-    people = [len(sample.head) for sample in read]
-    counts = np.concatenate([np.zeros(0, int), *(sample.counts for sample in read)])
-    start = ragged_starts(counts)
-    points = torch.from_numpy(np.concatenate([np.zeros((0, 2)), *(sample.points for sample in read)]))
-    inout = torch.from_numpy(np.concatenate([np.zeros(0, int), *(sample.inout for sample in read)]))
+    readable = [sample for sample in samples if not sample.skipped]
+    records = [sample.records for sample in readable]
+    people = [each.people for each in records]
+    first = ragged_starts(people)
+
+    def joined(arrays: list[Any], empty: tuple[int, ...], dtype: Any) -> np.ndarray:
+        return np.concatenate([np.zeros(empty, dtype), *arrays])
+
+    counts = joined([np.diff(each.point_start) for each in records], (0,), np.int64)
+    points = torch.from_numpy(joined([each.points for each in records], (0, 2), np.float64))
+    inout = torch.from_numpy(joined([each.inout for each in records], (0,), np.int64))
     point = torch.full((len(counts), 2), torch.nan)
     has = torch.from_numpy(counts > 0) & (inout == IN_FRAME)
-    point[has] = points[torch.from_numpy(start[:-1])[has]].float()
-    pictures = [sample.picture for sample in read if sample.picture is not None]
-    first = ragged_starts(people)
-    asked = [
-        (replace(question, person=question.person + int(start)), truth)
-        for sample, start in zip(read, first, strict=False)
-        for question, truth in sample.asked
-    ]
-    names = sorted({name for sample in read for name in sample.extra})
-    paired = sorted({name for sample in read for name in sample.pairs})
+    point[has] = points[torch.from_numpy(ragged_starts(counts)[:-1])[has]].float()
+    images = [sample.image for sample in readable if sample.image is not None]
+    items: dict[str, list[Item]] = {}
+    truths: dict[str, list[Any]] = {}
+    for sample, start in zip(readable, first, strict=False):
+        for task, found in (sample.items or {}).items():
+            items.setdefault(task, []).extend(replace(item, person=item.person + int(start)) for item, _ in found)
+            truths.setdefault(task, []).extend(truth for _, truth in found)
+    columns = {name: [each.columns[name] for each in records] for name in (records[0].columns if records else ())}
+    pairs = {name: [each.pairs[name] for each in records] for name in (records[0].pairs if records else ())}
+    subset = columns.pop("subset", [np.full(each.people, "") for each in records])
     return Batch(
-        images=torch.stack(pictures) if pictures else None,
-        image_index=torch.repeat_interleave(torch.arange(len(read)), torch.tensor(people, dtype=torch.int64)),
-        head=torch.from_numpy(np.concatenate([np.zeros((0, 4)), *(sample.head for sample in read)])).float(),
-        person_ids=[person for sample in read for person in sample.person_ids],
-        image_ids=[sample.image_id for sample in read],
-        groups=[sample.group for sample in read],
-        sizes=torch.tensor([sample.size for sample in read], dtype=torch.int64).reshape(-1, 2),
+        images=torch.stack(images) if images else None,
+        image_index=torch.repeat_interleave(torch.arange(len(records)), torch.tensor(people, dtype=torch.int64)),
+        head=torch.from_numpy(joined([each.head for each in records], (0, 4), np.float64)).float(),
+        person_ids=[str(person) for each in records for person in each.person_id],
+        image_ids=[str(each.images[0]) for each in records],
+        groups=[str(each.groups[0]) for each in records],
+        sizes=torch.from_numpy(joined([each.sizes for each in records], (0, 2), np.int64)),
         targets=Targets(
             point=point,
             inout=inout,
             points=points,
             point_person=torch.from_numpy(np.repeat(np.arange(len(counts)), counts)),
-            subset=[name for sample in read for name in sample.subset],
-            extra={name: _joined([sample.extra[name] for sample in read]) for name in names}
-            | {name: _joined([sample.pairs[name].astype(np.int64) for sample in read]) for name in paired},
-            answers=[truth for _, truth in asked],
+            subset=[str(name) for part in subset for name in part],
+            columns={name: _joined(parts) for name, parts in columns.items()},
+            pairs={name: torch.from_numpy(np.concatenate(parts).astype(np.int64)) for name, parts in pairs.items()},
+            truths=truths,
         ),
-        questions=[question for question, _ in asked],
         skipped=[sample.skipped for sample in samples if sample.skipped],
+        items=items,
     )
 
 
@@ -244,7 +210,7 @@ class ShareSampler(Sampler[list[tuple[int, int]]]):
 
 
 class GazeDataModule(LightningDataModule):
-    """Loaders over one dataset.
+    """Loaders over one data set.
 
     Args:
         dataset: any ``GazeDataset``.
@@ -254,16 +220,17 @@ class GazeDataModule(LightningDataModule):
         eval_batch_size: the same at evaluation, but in each process.
         workers: loader processes; -1 is one less than the cores, at most 8.
         people: who is trained on: those with a target ``in_frame``, all ``labelled`` (in or out) ones, or ``all``, with
-            those whose target nobody told.
+            those whose target is not annotated.
         selection: ``last`` trains on ``trainval`` and keeps the last epoch, as the papers do; ``val`` holds out the
             validation sources and keeps the best epoch on them.
         augment: training augmentation.
-        bad_images: ``error`` stops at a picture that cannot be read, ``skip`` leaves it out and names it.
+        bad_images: ``error`` stops at an image that cannot be read, ``skip`` leaves it out and names it.
         train_stride: every n-th image of each source in training (VAT: every 6th frame).
         limit_train: at most so many training images (0: all), evenly spaced.
         limit_test: at most so many images of test and validation (0: all); the result is then marked incomplete.
         seed: of order and augmentation.
-        sees_images: False spares methods without pictures the decoding.
+        sees_images: False spares methods without images the decoding.
+        tasks: the method's, whose items come with the samples.
     """
 
     def __init__(
@@ -283,17 +250,20 @@ class GazeDataModule(LightningDataModule):
         limit_test: int = 0,
         seed: int = 0,
         sees_images: bool = True,
+        tasks: Sequence[Task] = (),
     ) -> None:
         super().__init__()
         if batch_size < 1 or eval_batch_size < 1 or train_stride < 1:
             raise ValueError("batch_size, eval_batch_size and train_stride must be at least 1")
-        self.dataset, self.preprocess = dataset, preprocess
+        self.dataset, self.preprocess, self.tasks = dataset, preprocess, tuple(tasks)
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.workers = max(0, min(8, (os.cpu_count() or 1) - 1)) if workers < 0 else workers
         self.people, self.selection, self.augment, self.bad_images = people, selection, augment, bad_images
         self.train_stride, self.limit_train, self.limit_test = train_stride, limit_train, limit_test
         self.seed, self.sees_images = seed, sees_images
         self.first_epoch = 0
+        self.skipped: set[str] = set()
+        """The images left out so far, as ``path: reason``."""
 
     def state_dict(self) -> dict[str, Any]:
         """Which epoch comes next: on resuming, workers draw their first batches before Lightning says so."""
@@ -301,7 +271,6 @@ class GazeDataModule(LightningDataModule):
         return {"epoch": self.trainer.current_epoch + self.trainer.is_last_batch}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """See ``state_dict``."""
         self.first_epoch = int(state_dict["epoch"])
 
     def train_records(self) -> Records:
@@ -322,12 +291,8 @@ class GazeDataModule(LightningDataModule):
         return records
 
     def annotations(self) -> Iterator[Batch]:
-        """The people trained on, in order, without pictures or augmentation; read only when iterated."""
-        records = self.train_records()
-        samples = ImageSamples(
-            self.dataset, records, self.preprocess, augment=False, sees_images=False, bad_images=self.bad_images,
-            seed=self.seed,
-        )  # fmt: skip
+        """The people trained on, in order, without images or augmentation; read only when iterated."""
+        samples = ImageSamples(self.dataset, self.train_records(), self.preprocess, sees_images=False)
         for start in range(0, len(samples), 256):
             yield collate([samples[image] for image in range(start, min(start + 256, len(samples)))])
 
@@ -340,7 +305,7 @@ class GazeDataModule(LightningDataModule):
         return max(1, round(batch_size / max(1.0, records.people / max(1, len(records)))))
 
     def check_shares(self, world: int, accumulate: int) -> None:
-        """Whether so many processes can share a training batch.
+        """Checks that so many processes can share a training batch.
 
         Raises:
             DataError: there are more processes than images; says what batch they could share.
@@ -375,18 +340,17 @@ class GazeDataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Sample] | list[Any]:
         """The held-out sources; nothing when the last epoch is taken."""
-        if self.selection == "last":
-            return []
-        return self._eval_loader("val")
+        return [] if self.selection == "last" else self._eval_loader("val")
 
-    def test_dataloader(self) -> DataLoader[Sample]:
+    def predict_dataloader(self) -> DataLoader[Sample]:
         """The test split, in order."""
         return self._eval_loader("test")
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Stops at unreadable pictures unless they are to be skipped; here, where a worker's traceback is not in it."""
+        """Stops at unreadable images unless they are to be skipped; here, where a worker's traceback is not in it."""
         if batch.skipped and self.bad_images == "error":
             raise DataError(f"{batch.skipped[0]}, or leave such pictures out: --loader.bad_images=skip")
+        self.skipped.update(batch.skipped)
         return batch
 
     def _eval_loader(self, split: str) -> DataLoader[Sample]:
@@ -401,7 +365,7 @@ class GazeDataModule(LightningDataModule):
     def _samples(self, records: Records, *, augment: bool) -> ImageSamples:
         return ImageSamples(
             self.dataset, records, self.preprocess, augment=augment, sees_images=self.sees_images, bad_images="skip",
-            seed=self.seed,
+            seed=self.seed, tasks=self.tasks,
         )  # fmt: skip
 
     def _place(self) -> tuple[int, int]:
@@ -422,6 +386,5 @@ def _strided(records: Records, stride: int) -> np.ndarray:
 def _limited(records: Records, limit: int) -> Records:
     if not limit or limit >= len(records):
         return records
-    chosen = np.zeros(len(records), dtype=bool)
-    chosen[np.linspace(0, len(records) - 1, limit).round().astype(int)] = True
-    return records.select(chosen[records.person_image])
+    chosen: IntArray = np.linspace(0, len(records) - 1, limit).round().astype(np.int64)
+    return records.of_images(np.unique(chosen))

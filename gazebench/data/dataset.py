@@ -1,9 +1,12 @@
-"""What a dataset is to the suite: a card, records per split, pictures, a protocol, and a tiny fake of itself."""
+"""What a data set is to the suite: a card, records per split, images, a protocol, and a tiny fake of itself."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,8 +14,11 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from gazebench.core.types import IN_FRAME, DataError, FloatArray, InWords, Policy, Records
-from gazebench.data import saliency_splits as subsets
+from gazebench.core.boxes import FloatArray, IntArray
+from gazebench.core.errors import DataError, ImageError
+from gazebench.core.files import cached_arrays
+from gazebench.core.types import IN_FRAME, Annotations, Policy, Records
+from gazebench.data import saliency_splits
 from gazebench.data.images import image_size, load_image
 from gazebench.metrics.protocol import Protocol
 
@@ -23,12 +29,12 @@ SPLITS = ("train", "val", "trainval", "test")
 
 @dataclass(frozen=True)
 class Card:
-    """What everybody who uses a dataset should know of it.
+    """What everybody who uses a data set should know of it.
 
     Attributes:
         name: the name used on the command line (the module's stem).
         title: the name used in print.
-        licence: under which terms the pictures and annotations are released.
+        licence: under which terms the images and annotations are released.
         source: where to get it.
         citation: the paper to cite.
         layout: the files expected below the root, as a few lines of text.
@@ -48,6 +54,24 @@ class Card:
     label_version: str
     head_boxes: str
     synthetic: bool = False
+
+
+@dataclass(frozen=True)
+class Description:
+    """What words can say of one person of an image.
+
+    Attributes:
+        traits: what the person looks like, by the name of the trait (``clothes``: ``red``).
+        hidden: the names of those traits that cannot be seen in this image.
+        target: what the person looks at, described in a few words without an article; "" where it is not known, or
+            where there is nothing.
+        labels: the categories that count as right for it.
+    """
+
+    traits: Mapping[str, str] = field(default_factory=dict)
+    hidden: frozenset[str] = frozenset()
+    target: str = ""
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,7 +100,7 @@ class Completeness:
 
 @dataclass(eq=False)
 class GazeDataset(ABC):
-    """Base of all datasets; the constructor's arguments are its settings on the command line.
+    """Base of all data sets; the constructor's arguments are its settings on the command line.
 
     Args:
         root: the folder of the official release.
@@ -89,25 +113,26 @@ class GazeDataset(ABC):
     bad_rows: Policy = "error"
     subsets: Path | None = None
     _memo: dict[str, Records] = field(default_factory=dict, init=False, repr=False)
-    _sizes: dict[str, tuple[int, int]] = field(default_factory=dict, init=False, repr=False)
     _subsets: dict[str, dict[str, Any]] = field(default_factory=dict, init=False, repr=False)
 
     card: ClassVar[Card]
     protocol: ClassVar[Protocol]
+    version: ClassVar[int] = 1
+    """Raised, with a line in the changelog, when the same files give other records or other images."""
     everybody: ClassVar[bool] = False
-    """Whether all people of a picture are in the records, so that words can be known to fit one person only."""
+    """Whether all people of an image are in the records, so that words can be known to fit one person only."""
 
     @abstractmethod
-    def parse(self, split: str) -> Records:
-        """Reads the annotations of a split; ``records`` memoises it and adds the subsets."""
+    def parse(self, split: str) -> Annotations:
+        """Reads the annotations of a split, in the units of the release."""
 
     @classmethod
     @abstractmethod
     def fake(cls, root: Path, *, people: int = 12, seed: int = 0) -> GazeDataset:
-        """Writes a tiny set in the official on-disk layout below ``root`` and returns the dataset over it."""
+        """Writes a tiny set in the official layout below ``root`` and returns the data set over it."""
 
     def records(self, split: str) -> Records:
-        """The annotations of ``train``, ``val``, ``trainval`` (train and val) or ``test``.
+        """The people of ``train``, ``val``, ``trainval`` (train and val) or ``test``: normalised, boxes clean.
 
         Raises:
             DataError: the root is missing or a row makes no sense; the message names file, row and remedy.
@@ -115,26 +140,35 @@ class GazeDataset(ABC):
         if split not in SPLITS:
             raise DataError(f"{self.card.name} has no split {split!r}; it has {', '.join(SPLITS)}")
         if split not in self._memo:
-            records = self.parse(split)
-            place = None if self.subsets is None else subsets.locate(Path(self.subsets), self.card.name, split)
+            annotations = self.parse(split)
+            sizes = annotations.sizes
+            records = annotations.normalised(self._image_sizes(annotations) if sizes is None else sizes)
+            place = None
+            if self.subsets is not None:
+                place = saliency_splits.locate(Path(self.subsets), self.card.name, split)
             if place is not None:
-                used = subsets.read(place)
-                records, coverage = subsets.attach(records, used)
-                self._subsets[split] = subsets.identity(used, coverage)
+                used = saliency_splits.read(place)
+                records, coverage = saliency_splits.attach(records, used)
+                self._subsets[split] = saliency_splits.identity(used, coverage)
             self._memo[split] = records
         return self._memo[split]
 
-    def size(self, records: Records, image: int) -> tuple[int, int]:
-        """Width and height in pixels of an image, from the annotations or the file's header."""
-        if records.sizes is not None:
-            width, height = records.sizes[image]
-            return int(width), int(height)
-        key = str(records.images[image])
-        if key not in self._sizes:
-            self._sizes[key] = image_size(self.path(records, image))
-        return self._sizes[key]
+    def _image_sizes(self, annotations: Annotations) -> IntArray:
+        """(I, 2) width and height from the images' headers, (0, 0) of unreadable ones; kept between runs."""
+        paths = [self.path(annotations, image) for image in range(len(annotations))]
+        folders = sorted({path.parent for path in paths})
+        # A file that is added, removed or replaced changes its folder's time; decoding checks the size again.
+        changed = [(str(folder), folder.stat().st_mtime_ns if folder.is_dir() else 0) for folder in folders]
+        state = json.dumps([changed, [str(path) for path in paths]])
+        slot = hashlib.sha256(json.dumps([self.card.name, annotations.split, str(self.root)]).encode()).hexdigest()
 
-    def picture(
+        def read() -> dict[str, IntArray]:
+            with ThreadPoolExecutor(8) as pool:
+                return {"sizes": np.array(list(pool.map(_size, paths)), dtype=np.int64).reshape(-1, 2)}
+
+        return cached_arrays(f"sizes-{slot[:32]}", hashlib.sha256(state.encode()).hexdigest(), read)["sizes"]
+
+    def image(
         self,
         records: Records,
         image: int,
@@ -143,13 +177,14 @@ class GazeDataset(ABC):
         flip: bool = False,
     ) -> npt.NDArray[np.uint8]:
         """(H, W, 3) uint8 RGB; ``crop`` in pixels of the original, then resized to ``size`` (H, W), then flipped."""
-        return load_image(self.path(records, image), size=size, crop=crop, flip=flip)
+        width, height = records.sizes[image].tolist()
+        return load_image(self.path(records, image), size=size, crop=crop, flip=flip, expected=(width, height))
 
     def salient_regions(self, records: Records, image: int) -> FloatArray | None:
-        """(K, 4) normalised xyxy: what a gaze-blind observer would bet on; None where nobody knows the truth."""
+        """(K, 4) normalised xyxy: what a gaze-blind observer would bet on; None where the truth is not known."""
         return None
 
-    def in_words(self, records: Records, image: int) -> list[InWords]:
+    def descriptions(self, records: Records, image: int) -> list[Description]:
         """What can be said of the people of an image, in their order; by default the names of what they look at.
 
         These are the columns ``label`` and, where several names are right, ``labels``.
@@ -162,7 +197,7 @@ class GazeDataset(ABC):
         first = column("label") or [""] * (stop - start)
         more = column("labels") or [""] * (stop - start)
         return [
-            InWords(target=name, labels=tuple(dict.fromkeys(word for word in (name, *others.split("|")) if word)))
+            Description(target=name, labels=tuple(dict.fromkeys(word for word in (name, *others.split("|")) if word)))
             for name, others in zip(first, more, strict=True)
         ]
 
@@ -211,6 +246,7 @@ class GazeDataset(ABC):
         completeness = self.completeness(split)
         return {
             "name": self.card.name,
+            "version": self.version,
             "split": split,
             "label_version": self.card.label_version,
             "head_boxes": self.card.head_boxes,
@@ -222,3 +258,10 @@ class GazeDataset(ABC):
             "complete": completeness.complete,
             "subsets": self._subsets.get(split),
         }
+
+
+def _size(path: Path) -> tuple[int, int]:
+    try:
+        return image_size(path)
+    except ImageError:
+        return (0, 0)

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from gazebench.core.types import IN_FRAME, FloatArray, Records, clean_boxes, normalise
+from gazebench.core.boxes import FloatArray, clean_boxes, normalise
+from gazebench.core.types import IN_FRAME, Records
 from gazebench.data.dataset import GazeDataset
 from gazebench.metrics.protocol import SUBSETS
 

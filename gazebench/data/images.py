@@ -14,20 +14,21 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from gazebench.core.types import PictureError
+from gazebench.core.errors import ImageError
+from gazebench.core.files import cache_folder
 
 
 def image_size(path: Path | str) -> tuple[int, int]:
     """(width, height) in pixels, from the header alone.
 
     Raises:
-        PictureError: the file is missing or no picture.
+        ImageError: the file is missing or no picture.
     """
     try:
         with Image.open(path) as image:
             return image.size
     except Exception as error:
-        raise PictureError.of(path, error) from error
+        raise ImageError.of(path, error) from error
 
 
 def load_image(
@@ -35,6 +36,7 @@ def load_image(
     size: tuple[int, int] | None = None,
     crop: tuple[int, int, int, int] | None = None,
     flip: bool = False,
+    expected: tuple[int, int] | None = None,
 ) -> npt.NDArray[np.uint8]:
     """(H, W, 3) uint8 RGB: decoded, cropped, resized, mirrored, in this order.
 
@@ -44,16 +46,24 @@ def load_image(
     float) before the division by the standard deviation: normalising is affine, so it may come last. The array
     is planar in memory: ``permute(2, 0, 1)`` of its tensor is contiguous.
 
+    ``expected`` is the width and height the annotations were normalised by.
+
     Raises:
-        PictureError: the file is missing, truncated or no picture.
+        ImageError: the file is missing, truncated, no picture, or not of the expected size.
     """
     try:
         # Never Image.draft: wherever reduced JPEG decoding reduces it is off by 10 to 100/255 (benchmarks/decode.py).
         with Image.open(path) as image:
             pixels = _pixels(image if image.mode == "RGB" else image.convert("RGB"))
+            found = image.size
     except Exception as error:
         # Pillow's plugins raise almost anything on rubbish: OSError, SyntaxError, struct.error, IndexError ...
-        raise PictureError.of(path, error) from error
+        raise ImageError.of(path, error) from error
+    if expected not in (None, found):
+        raise ImageError(
+            f"{path}: is {found[0]} x {found[1]} pixels, its annotations were read for {expected[0]} x {expected[1]}; "
+            f"delete {cache_folder()} if the file was replaced"
+        )
     return _fitted(pixels, size, crop, flip)
 
 

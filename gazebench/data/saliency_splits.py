@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gazebench.core.types import IN_FRAME, DataError, FloatArray, Records
+from gazebench.core.boxes import FloatArray
+from gazebench.core.errors import DataError
+from gazebench.core.types import IN_FRAME, Records
 
 CONSISTENT, INCONSISTENT = "consistent", "inconsistent"
 RULE: Mapping[str, Any] = {

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gazebench.core.types import FloatArray
+from gazebench.core.boxes import FloatArray
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,6 @@ class Preprocess:
         flip: of a horizontal flip.
         box_jitter: of moving the sides of a head box.
         jitter: largest move, as a share of the box's width or height.
-        questions: whether questions about the people come with them, with what is true of them among the targets.
     """
 
     size: tuple[int, int] = (448, 448)
@@ -38,7 +37,6 @@ class Preprocess:
     flip: float = 0.5
     box_jitter: float = 0.5
     jitter: float = 0.2
-    questions: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,11 +15,11 @@ import yaml
 from jsonargparse import ArgumentParser
 from lightning import Trainer
 
-from gazebench.core.types import DataError
+from gazebench.core.errors import DataError
 from gazebench.data.datamodule import GazeDataModule
 from gazebench.data.dataset import GazeDataset
 from gazebench.engine.method import Method, Recipe, Setting
-from gazebench.engine.registry import load_dataset, load_method, name_of
+from gazebench.engine.registry import Plugin, find, load_dataset
 
 _TRAINER_FIXED = {
     "logger", "callbacks", "default_root_dir", "enable_checkpointing", "use_distributed_sampler", "plugins",
@@ -31,6 +31,8 @@ _TRAINER_FIXED = {
 }  # fmt: skip
 """Arguments of Lightning's Trainer that the harness sets itself, or that would change what a result means."""
 
+_LOADER_FIXED = {"dataset", "preprocess", "seed", "sees_images", "tasks"}
+
 _NO_EFFECT = {
     "dataset.root",
     "model.feature_cache",
@@ -40,32 +42,32 @@ _NO_EFFECT = {
 }
 """Settings that are no part of a run's identity; the data's own fingerprint is, wherever they lie."""
 
+_GROUPS = ("model", "dataset", "loader", "trainer")
+
 
 @dataclass(frozen=True)
 class Config:
-    """A resolved configuration: everything needed to repeat a run, as plain data."""
+    """A resolved configuration: everything needed to repeat a run.
+
+    Attributes:
+        values: plain data, as in ``config.yaml``.
+        method: the method that ``values["method"]`` names.
+        dataset: the data set that ``values["data"]`` names.
+    """
 
     values: dict[str, Any]
+    method: Plugin
+    dataset: Plugin
 
-    @property
-    def method(self) -> type[Method]:
-        """The method's class."""
-        return load_method(self.values["method"])
+    def new_method(self) -> Method:
+        """The method with its settings; what is random in it comes from torch's global seed."""
+        method: Method = self.method.cls(**self.values["model"])
+        return method
 
-    @property
-    def dataset(self) -> type[GazeDataset]:
-        """The dataset's class."""
-        return load_dataset(self.values["data"])
-
-    @property
-    def method_name(self) -> str:
-        """The name results are filed under."""
-        return name_of("methods", self.values["method"])
-
-    @property
-    def dataset_name(self) -> str:
-        """The name results are filed under."""
-        return name_of("datasets", self.values["data"])
+    def new_dataset(self) -> GazeDataset:
+        """The data set with its settings."""
+        dataset: GazeDataset = self.dataset.cls(**self.values["dataset"])
+        return dataset
 
     def yaml(self) -> str:
         """The file that re-runs it: ``gazebench bench --config FILE``."""
@@ -76,19 +78,26 @@ class Config:
         values = json.loads(json.dumps(self.values))
         for group in ("dataset", "model"):
             values[group] = {key: _public_path(value) for key, value in values[group].items()}
-        values["init"], values["method"] = _public_path(values["init"]), self.method_name
-        values["data"] = self.dataset_name
+        values["init"], values["method"] = _public_path(values["init"]), self.method.name
+        values["data"] = self.dataset.name
         return values
 
-    def digest(self, *further: str) -> str:
-        """Ten hex digits naming this configuration together with what else the result depends on."""
-        text = json.dumps([essence(self.values), *further], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:10]
+    def recipe(self) -> Recipe:
+        """The method's recipe for the data set."""
+        recipe: Recipe = self.method.cls.recipe(self.dataset.name, self.values["model"])
+        return recipe
+
+
+def settings_digest(values: Mapping[str, Any], *further: str) -> str:
+    """Ten hex digits naming settings (of a configuration or record) together with what else a result depends on."""
+    text = json.dumps([essence(values), *further], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def essence(values: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration's values, or a record's, without the settings that change no result."""
     kept: dict[str, Any] = json.loads(json.dumps(values))
+    kept.pop("provenance", None)
     for name in _NO_EFFECT:
         group, key = name.split(".")
         kept.get(group, {}).pop(key, None)
@@ -100,25 +109,23 @@ def resolve(
 ) -> Config:
     """Reads ``METHOD DATASET [--config FILE] [--model.x ...]`` into a configuration.
 
-    Later wins: signature defaults, the method's recipe for the dataset, ``base`` and the config file, options.
+    Later wins: signature defaults, the method's recipe for the data set, ``base`` and the config file, options.
 
     Raises:
-        DataError: an option that does not exist or does not fit; RegistryError: an unknown name.
+        DataError: an option that does not exist or does not fit; PluginError: an unknown name.
     """
     names, options, from_file = _split(arguments)
     given: dict[str, Any] = {**(base or {}), **from_file}
-    for key, name in zip(("method", "data"), names, strict=False):
-        given[key] = name
+    given |= dict(zip(("method", "data"), names, strict=False))
     for key in ("method", "data"):
         for option in options:
             if option.startswith(f"--{key}="):
                 given[key] = option.split("=", 1)[1]
         if key not in given:
             raise DataError(f"{prog}: say which {'method' if key == 'method' else 'dataset'}: {prog} METHOD DATASET")
-    method, dataset = load_method(given["method"]), load_dataset(given["data"])
-    model_given = {**given.get("model", {}), **_model_options(options)}
-    recipe = method.recipe(name_of("datasets", given["data"]), model_given)
-    parser = _parser(prog, method, dataset)
+    method, dataset = find("methods", given["method"]), find("datasets", given["data"])
+    recipe = method.cls.recipe(dataset.name, {**given.get("model", {}), **_model_options(options)})
+    parser = _parser(prog, method.cls, dataset.cls)
     with clear_errors(prog):
         parser.set_defaults(_defaults(recipe) | _flat(given))
         config = parser.parse_args(options)
@@ -127,7 +134,35 @@ def resolve(
     for name in ("root", "subsets"):  # the file re-runs from any folder
         if values["dataset"].get(name) and Path(values["dataset"][name]).exists():  # else the name of a shipped split
             values["dataset"][name] = str(Path(values["dataset"][name]).resolve())
-    return Config(values)
+    return Config(values, method, dataset)
+
+
+def dataset_with(name: str, options: Sequence[str]) -> GazeDataset:
+    """A data set from ``--dataset.root=DIR`` and the like, where no method is involved.
+
+    Raises:
+        DataError: an option it does not have.
+    """
+    cls = load_dataset(name)
+    parser = ArgumentParser(prog="gazebench", exit_on_error=False)
+    parser.add_class_arguments(cls, "dataset", fail_untyped=False)
+    with clear_errors("gazebench"):
+        return cls(**vars(parser.parse_args(list(options)).dataset))
+
+
+def method_with(name: str, options: Sequence[str], given: Mapping[str, Any]) -> Method:
+    """A method from settings and options ``--model.lr=1e-3``, where no data set is involved.
+
+    Raises:
+        DataError: a setting it does not have.
+    """
+    cls = find("methods", name).cls
+    parser = ArgumentParser(prog="gazebench", exit_on_error=False)
+    parser.add_class_arguments(cls, "model", fail_untyped=False)
+    with clear_errors("gazebench"):
+        parser.set_defaults({f"model.{key}": value for key, value in given.items()})
+        method: Method = cls(**yaml.safe_load(parser.dump(parser.parse_args(list(options)), skip_unset=False))["model"])
+    return method
 
 
 @contextmanager
@@ -139,19 +174,21 @@ def clear_errors(prog: str) -> Iterator[None]:
         raise DataError(f"{prog}: {str(error).strip()}; --help lists the options") from error
 
 
-def help_text(method: str, dataset: str) -> str:
-    """Every setting of a method on a dataset, from the signatures, with the recipe's values as defaults."""
-    parser = _parser("gazebench bench", load_method(method), load_dataset(dataset))
-    parser.set_defaults(_defaults(load_method(method).recipe(name_of("datasets", dataset), {})))
+def settings_help(method: str, dataset: str, prog: str = "gazebench bench") -> str:
+    """Every setting of a method on a data set, from the signatures, with the recipe's values as defaults."""
+    found, data = find("methods", method), find("datasets", dataset)
+    parser = _parser(prog, found.cls, data.cls)
+    parser.set_defaults(_defaults(found.cls.recipe(data.name, {})))
     return parser.format_help()
 
 
 def provenance(config: Config) -> dict[str, dict[str, Any]]:
     """For every setting of the recipe: its value in this run, where it comes from, and whether the user changed it."""
-    recipe = config.method.recipe(config.dataset_name, config.values["model"])
     sheet = {}
-    for name, setting in recipe.items():
-        value = _lookup(config.values, name)
+    for name, setting in config.recipe().items():
+        value: Any = config.values
+        for part in name.split("."):
+            value = value[part]
         changed = value != setting.value
         sheet[name] = {
             "value": value,
@@ -169,9 +206,7 @@ def _parser(prog: str, method: type[Method], dataset: type[GazeDataset]) -> Argu
     parser.add_argument("--init", type=str | None, default=None, help="weights of an earlier stage to start from")
     parser.add_class_arguments(method, "model", fail_untyped=False)
     parser.add_class_arguments(dataset, "dataset", fail_untyped=False)
-    parser.add_class_arguments(
-        GazeDataModule, "loader", skip={"dataset", "preprocess", "seed", "sees_images"}, fail_untyped=False
-    )
+    parser.add_class_arguments(GazeDataModule, "loader", skip=_LOADER_FIXED, fail_untyped=False)
     parser.add_class_arguments(Trainer, "trainer", skip=_TRAINER_FIXED, fail_untyped=False)
     # Deterministic: on two threads even a scattered sum in a backward pass comes out in another order every time.
     parser.set_defaults({"trainer.max_epochs": 1, "trainer.precision": "32-true", "trainer.deterministic": "warn"})
@@ -192,21 +227,29 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str], dict[str, An
         if "=" not in word and queue and not queue[0].startswith("--"):
             word = f"{word}={queue.pop(0)}"
         if word.startswith("--config="):
-            path = Path(word.split("=", 1)[1])
-            if not path.is_file():
-                raise DataError(f"{path}: no such config file")
-            try:
-                loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-            except yaml.YAMLError as error:
-                raise DataError(f"{path}: not YAML: {error}") from error
-            if not isinstance(loaded, dict):
-                raise DataError(f"{path}: a config file is a mapping of settings")
-            from_file |= loaded
+            from_file |= read_config(Path(word.split("=", 1)[1]))
         else:
             options.append(word)
     if len(names) > 2:
         raise DataError(f"unexpected words: {' '.join(names[2:])}; options begin with --")
     return names, options, from_file
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The settings in a ``config.yaml``.
+
+    Raises:
+        DataError: there is no such file, or it is no mapping.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such config file")
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise DataError(f"{path}: not YAML: {error}") from error
+    if not isinstance(loaded, dict):
+        raise DataError(f"{path}: a config file is a mapping of settings")
+    return loaded
 
 
 def _model_options(options: Sequence[str]) -> dict[str, Any]:
@@ -228,16 +271,9 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
     """Groups become dotted names; what is inside a setting stays as it is."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        grouped = key in ("model", "dataset", "loader", "trainer") and isinstance(value, Mapping)
+        grouped = key in _GROUPS and isinstance(value, Mapping)
         flat |= {f"{key}.{name}": item for name, item in value.items()} if grouped else {key: value}
     return flat
-
-
-def _lookup(values: Mapping[str, Any], dotted: str) -> Any:
-    found: Any = values
-    for part in dotted.split("."):
-        found = found[part]
-    return found
 
 
 def _public_path(value: Any) -> Any:

@@ -13,22 +13,23 @@ import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from gazebench.core.types import IN_FRAME, SOCIAL, Batch, DataError, Prediction, Records, clean_boxes, normalise
+from gazebench.core.errors import DataError
+from gazebench.core.plugins import PluginError
+from gazebench.core.types import IN_FRAME, SOCIAL, Batch, Prediction, Records
 from gazebench.data.check import findings as data_findings
-from gazebench.data.datamodule import ImageSamples, collate
+from gazebench.data.datamodule import ImageSamples, Sample, collate
 from gazebench.data.dataset import GazeDataset
 from gazebench.data.transforms import Preprocess
 from gazebench.engine.config import Config, resolve
 from gazebench.engine.method import Method
-from gazebench.engine.registry import KINDS, RegistryError, entries, is_file, load_dataset, load_method
-from gazebench.engine.run import Places, bench, data_module, quiet
-from gazebench.metrics.scoring import Evaluator
+from gazebench.engine.registry import KINDS, entries, is_file, load_dataset, load_method
+from gazebench.engine.run import Places, bench, data_module
+from gazebench.engine.train import quiet
+from gazebench.metrics.scoring import Scorer
 
 SMALL = [
     "--loader.workers=0",
@@ -48,7 +49,7 @@ def check(name: str, *options: str) -> list[str]:
         options: settings of the method, to check another configuration than its default.
 
     Raises:
-        RegistryError: it is neither, or it cannot be loaded.
+        PluginError: it is neither, or it cannot be loaded.
     """
     registered = [kind for kind in KINDS if not is_file(name) and name in entries(kind)]
     if "methods" in registered:
@@ -58,11 +59,11 @@ def check(name: str, *options: str) -> list[str]:
         return [*_name_findings(name, dataset), *check_dataset(dataset)]
     try:
         method = load_method(name)
-    except RegistryError as no_method:
+    except PluginError as no_method:
         try:
             dataset = load_dataset(name)
-        except RegistryError as no_dataset:
-            raise RegistryError("\n".join(dict.fromkeys([str(no_method), str(no_dataset)]))) from None
+        except PluginError as no_dataset:
+            raise PluginError("\n".join(dict.fromkeys([str(no_method), str(no_dataset)]))) from None
         return list(check_dataset(dataset))
     return list(check_method(name, method, *options))
 
@@ -103,7 +104,7 @@ def _dataset_findings(dataset_class: type[GazeDataset], folder: Path) -> Iterato
             )
         seen[split] = {str(group) for group in records.groups}
         yield from (f"{split}: {finding}" for finding in data_findings(dataset, split, 0))
-        if records.fingerprint() != dataset.parse(split).fingerprint():
+        if dataset.parse(split).fingerprint() != dataset.parse(split).fingerprint():
             yield (
                 f"{split}: parse() gives other annotations the second time; sort what it lists (folders, sets), and "
                 "draw nothing at random"
@@ -129,22 +130,20 @@ def _dataset_findings(dataset_class: type[GazeDataset], folder: Path) -> Iterato
 
 def _record_findings(dataset: GazeDataset, records: Records) -> Iterator[str]:
     for image in range(len(records)):
-        width, height = dataset.size(records, image)
-        picture = dataset.picture(records, image, size=(28, 42))
+        picture = dataset.image(records, image, size=(28, 42))
         if picture.shape != (28, 42, 3) or picture.dtype != np.uint8:
             yield (
-                f"picture(size=(28, 42)) is {picture.dtype} {picture.shape}, not uint8 (28, 42, 3); "
+                f"image(size=(28, 42)) is {picture.dtype} {picture.shape}, not uint8 (28, 42, 3); "
                 "gazebench.data.images.load_image and resized return that"
             )
             break
-        people = slice(records.person_start[image], records.person_start[image + 1])
-        box = clean_boxes(normalise(records.head[people], records.head_unit, width, height))
-        finite = np.isfinite(box).all(axis=1)
-        if not (box[finite, 2:] > box[finite, :2]).all():
-            yield (
-                f"{records.images[image]}: a head box has no area inside the picture; it is xmin, ymin, xmax, ymax in "
-                f"head_unit, here {records.head_unit!r}, and a row of NaN where there is none"
-            )
+    box = records.head
+    flat = np.isfinite(box).all(axis=1) & ~(box[:, 2:] > box[:, :2]).all(axis=1)
+    if flat.any():
+        yield (
+            f"{records.person_id[flat][0]}: the head box has no area inside the picture; parse() gives xmin, ymin, "
+            "xmax, ymax in `head_unit`, and a row of NaN where there is none"
+        )
     bare = np.flatnonzero((np.diff(records.point_start) == 0) & (records.inout == IN_FRAME))
     if len(bare):
         yield (
@@ -156,22 +155,17 @@ def _record_findings(dataset: GazeDataset, records: Records) -> Iterator[str]:
 def _scoring_findings(dataset: GazeDataset) -> Iterator[str]:
     """Whether the protocol finds what it scores, when it is given every kind of answer there is."""
     records = dataset.records("test")
-    samples = ImageSamples(
-        dataset, records, Preprocess(size=(28, 42)), augment=False, sees_images=False, bad_images="error", seed=0
-    )
-    batch = collate([samples[image] for image in range(len(records))])
-    assert batch.targets is not None
-    evaluator = Evaluator(dataset.protocol)
     answer = Prediction(
-        heatmap=torch.rand(batch.people, 8, 8, generator=torch.Generator().manual_seed(0)),
-        point=torch.full((batch.people, 2), 0.5),
-        inout=torch.linspace(0, 1, batch.people),
-        extra={"label": [str(label) for label in batch.targets.extra.get("label", [])]},
+        heatmap=torch.rand(records.people, 8, 8, generator=torch.Generator().manual_seed(0)),
+        point=torch.full((records.people, 2), 0.5),
+        inout=torch.linspace(0, 1, records.people),
+        label=[str(label) for label in records.columns["label"]] if "label" in records.columns else None,
     )
-    evaluator.update(answer, batch)
+    scorer = Scorer(dataset.protocol, records)
+    scorer.update(np.arange(len(records)), answer)
     headline = dataset.protocol.headline
-    if headline not in evaluator.compute():
-        needs = ", ".join(dataset.protocol.use(headline).metric().fields)
+    if headline not in scorer.compute():
+        needs = ", ".join(dataset.protocol.metric(headline).metric().fields)
         yield (
             f"protocol {dataset.protocol.id}: its headline {headline!r} has a value for nobody of the fake test split; "
             f"it needs {needs}: annotate people in frame, give the records those columns, or name another headline"
@@ -217,22 +211,21 @@ def check_method(name: str, method_class: type[Method], *options: str) -> Iterat
 
 
 def _method_findings(config: Config) -> Iterator[str]:
-    missing = list(_missing(config.method, "preprocess", "forward"))
+    missing = list(_missing(config.method.cls, "preprocess", "forward"))
     if missing:
         yield from missing
         return
     torch.manual_seed(0)
-    method = config.method(**config.values["model"])
+    method = config.new_method()
     preprocess = method.preprocess()
     if not isinstance(preprocess, Preprocess):
         yield f"preprocess() returns {type(preprocess).__name__}, not a gazebench.data.transforms.Preprocess"
         return
-    dataset = config.dataset(**config.values["dataset"])
+    dataset = config.new_dataset()
     module = data_module(config, dataset, method)
     samples = ImageSamples(
-        dataset, dataset.records("test"), preprocess, augment=False, sees_images=method.sees_images,
-        bad_images="error", seed=0,
-    )  # fmt: skip
+        dataset, dataset.records("test"), preprocess, sees_images=method.sees_images, tasks=module.tasks
+    )
     several = [samples[image] for image in range(4)]
     batch = collate(several)
     method.observe(module.annotations())
@@ -246,8 +239,8 @@ def _method_findings(config: Config) -> Iterator[str]:
         yield from _training_findings(method, collate(several))
         method.eval()
         prediction = method.predict_batch(batch)
-    again = _answers(method.predict_batch(batch))
-    drifting = [name for name, value in _answers(prediction).items() if not torch.equal(value, again[name])]
+    again = method.predict_batch(batch).tensors()
+    drifting = [name for name, value in prediction.tensors().items() if not torch.equal(value, again[name])]
     if drifting:  # every comparison below would stumble over it
         yield (
             f"{_some(drifting)} changes from one call to the next in eval mode: switch off what is random there "
@@ -279,7 +272,7 @@ def _prediction_findings(method: Method, prediction: Prediction, batch: Batch) -
         "inout": f"({people},): one score a person",
         **dict.fromkeys(SOCIAL, f"({pairs},): one score for each of batch.pairs"),
     }
-    for name, value in _answers(prediction).items():
+    for name, value in prediction.tensors().items():
         shape = tuple(value.shape)
         fits = len(shape) == 3 if name == "heatmap" else shape[1:] == ((2,) if name == "point" else ())
         unit, count = ("pair", pairs) if name in SOCIAL else ("person", people)
@@ -300,29 +293,22 @@ def _prediction_findings(method: Method, prediction: Prediction, batch: Batch) -
                 "divide a softmax by its largest value"
             )
     yield from _label_findings(method, prediction, people)
-    if not _answers(prediction).keys() & {"heatmap", "point"} and not method.capabilities & {"text", "semantic"}:
+    if not prediction.tensors().keys() & {"heatmap", "point"} and not method.capabilities & {"text", "semantic"}:
         yield "neither a heatmap nor a point is predicted: give Prediction(heatmap=...) or Prediction(point=...)"
-    for name in _answers(prediction):
+    for name in prediction.tensors():
         capability = "social" if name in SOCIAL else name
         if capability not in ("point", *method.capabilities):
             yield f"predicts {name} without declaring it: add {capability!r} to `capabilities`"
 
 
 def _label_findings(method: Method, prediction: Prediction, people: int) -> Iterator[str]:
-    labels = prediction.extra.get("label")
+    labels = prediction.label
     if labels is None:
         return
     if len(labels) != people or not all(isinstance(label, str) for label in labels):
-        yield f"extra['label'] is {labels!r:.60}, not a text for each of {people} people ('' where nothing is named)"
+        yield f"label is {labels!r:.60}, not a text for each of {people} people ('' where nothing is named)"
     if "semantic" not in method.capabilities:
         yield "names what is looked at without declaring it: add 'semantic' to `capabilities`"
-
-
-def _answers(prediction: Prediction) -> dict[str, Tensor]:
-    """All of a prediction that is scored as numbers."""
-    given = {name: getattr(prediction, name) for name in ("heatmap", "point", "inout")}
-    given |= {name: prediction.extra.get(name) for name in SOCIAL}
-    return {name: value for name, value in given.items() if value is not None}
 
 
 def _training_findings(method: Method, batch: Batch) -> Iterator[str]:
@@ -334,7 +320,7 @@ def _training_findings(method: Method, batch: Batch) -> Iterator[str]:
     if missing:
         yield from (f"{finding} (or set trains = False)" for finding in missing)
         return
-    losses = method.loss(method(batch), batch)
+    losses = method.loss(batch)
     if not isinstance(losses, dict) or not losses:
         yield f"loss() returns {losses!r:.80}, not a dict of scalar tensors by name, e.g. {{'l2': ...}}"
         return
@@ -368,9 +354,9 @@ def _some(names: Sequence[str]) -> str:
     return f"{', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}"
 
 
-def _batching_findings(method: Method, together: Prediction, samples: list[Any]) -> Iterator[str]:
-    alone = [_answers(method.predict_batch(collate([sample]))) for sample in samples]
-    for name, whole in _answers(together).items():
+def _batching_findings(method: Method, together: Prediction, samples: list[Sample]) -> Iterator[str]:
+    alone = [method.predict_batch(collate([sample])).tensors() for sample in samples]
+    for name, whole in together.tensors().items():
         apart = torch.cat([answers[name] for answers in alone])
         difference = float((whole.double() - apart.double()).abs().max()) if len(whole) else 0.0
         if difference > TOLERANCE:
@@ -389,12 +375,13 @@ def _leakage_findings(method: Method, prediction: Prediction, batch: Batch) -> I
         points=torch.full_like(targets.points, torch.nan),
         inout=torch.full_like(targets.inout, -1),
         subset=[""] * batch.people,
-        extra={},
-        answers=[],
+        columns={},
+        pairs={},
+        truths={},
     )
     with torch.no_grad():
-        blind = _answers(method(replace(batch, targets=hidden)))
-    for name, seen in _answers(prediction).items():
+        blind = method(replace(batch, targets=hidden)).tensors()
+    for name, seen in prediction.tensors().items():
         if name not in blind or not torch.equal(seen, blind[name]):
             yield (
                 f"{name} changes when the targets are hidden at evaluation: they leak; forward() must not read "
@@ -406,7 +393,7 @@ def _headless_findings(method: Method, batch: Batch) -> Iterator[str]:
     """A person without a head box, as ``gazebench predict`` asks about when it is given none."""
     head = batch.head.clone()
     head[0] = torch.nan
-    for name, value in _answers(method.predict_batch(replace(batch, head=head))).items():
+    for name, value in method.predict_batch(replace(batch, head=head)).tensors().items():
         if not torch.isfinite(value).all():
             yield (
                 f"{name} is not finite for a person without a head box (a row of NaN in batch.head): "
@@ -417,11 +404,11 @@ def _headless_findings(method: Method, batch: Batch) -> Iterator[str]:
 def _export_findings(config: Config, method: Method, batch: Batch) -> Iterator[str]:
     weights = {name: value.clone() for name, value in method.export().items()}
     torch.manual_seed(0)  # frozen random parts, where there are any, are those of the first build
-    again = config.method(**config.values["model"])
+    again = config.new_method()
     again.load_export(weights)
     again.eval()
-    others = _answers(again.predict_batch(batch))
-    for name, value in _answers(method.predict_batch(batch)).items():
+    others = again.predict_batch(batch).tensors()
+    for name, value in method.predict_batch(batch).tensors().items():
         if not torch.equal(value, others[name]):
             yield (
                 f"{name} differs after export() and load_export(): what training changes must be a parameter or a "

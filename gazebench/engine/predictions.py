@@ -1,24 +1,24 @@
-"""Saved predictions: one parquet row a person, enough to score again without the model; other people's files too."""
+"""The predictions file: a row a person, enough to score without the model; other people's files too."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from lightning import Callback
 
-from gazebench.core.types import SOCIAL, Batch, DataError, Prediction, Records
-from gazebench.data.transforms import Preprocess
-from gazebench.engine.method import Method, MethodCard
-from gazebench.metrics.scoring import ScoredBatch
+from gazebench.core.errors import DataError
+from gazebench.core.files import write_atomically
+from gazebench.core.types import SOCIAL, Batch, Item, Prediction, Records, pairs_of
+from gazebench.metrics.protocol import Protocol
 
 FORMAT = """One row a person. CSV, Parquet or JSON lines, with the columns
   person_id            as `gazebench data ids DATASET` lists them
@@ -27,215 +27,315 @@ FORMAT = """One row a person. CSV, Parquet or JSON lines, with the columns
   label                optional; the name of the category looked at, empty for no answer (which is wrong)
   lah, laeo, sa        optional; a JSON object with a probability for everybody else of the picture, by person_id: that
                        this person looks at the other one's head, that they look at each other, at the same thing
-  answers              optional; a JSON object with the answer to every question about this person, by the question's id
+  questions            optional; a JSON object with the answer to every question about this person, by the question's id
                        (`gazebench vqa build` lists the questions)
   heatmap              optional; the raw map, row by row (a list, or little-endian float32 bytes in Parquet)
   heatmap_h, heatmap_w its height and width
 Metrics a file has no column for are absent from its result (AUC needs the raw heatmap)."""
 
+ROWS = 512
+"""People in a row group of the files written here."""
 
-def rows_of(scored: ScoredBatch) -> dict[str, list[Any]]:
-    """The columns stored for a scored batch."""
-    batch, prediction = scored.batch, scored.prediction
-    assert batch.targets is not None
-    image = batch.image_index.tolist()
+_METADATA = b"gazebench"
+_TYPES: dict[str, pa.DataType] = {
+    "person_id": pa.string(), "image_id": pa.string(), "x": pa.float64(), "y": pa.float64(), "inout": pa.float64(),
+    "label": pa.string(), "text": pa.string(), **dict.fromkeys(SOCIAL, pa.string()), "used_annotation": pa.int64(),
+    "heatmap": pa.binary(), "heatmap_h": pa.int32(), "heatmap_w": pa.int32(),
+}  # fmt: skip
+
+
+class PartWriter:
+    """Writes predictions batch by batch; the columns are those of the first batch."""
+
+    def __init__(self, path: Path, protocol: Protocol) -> None:
+        self.path, self.protocol = path, protocol
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.writer: pq.ParquetWriter | None = None
+
+    def write(self, batch: Batch, prediction: Prediction) -> None:
+        """Appends the people of a batch."""
+        columns = _columns(batch, prediction.to("cpu"), self.protocol)
+        fields = [pa.field(name, _TYPES.get(name, pa.string())) for name in columns]
+        table = pa.table(columns, schema=pa.schema(fields))
+        if self.writer is None:
+            self.writer = pq.ParquetWriter(self.path, table.schema, compression="zstd")
+        self.writer.write_table(table)
+
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.close()
+
+
+def _columns(batch: Batch, prediction: Prediction, protocol: Protocol) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {
         "person_id": batch.person_ids,
-        "image_id": [batch.image_ids[i] for i in image],
-        "group": [batch.groups[i] for i in image],
-        "subset": batch.targets.subset,
-        "target_inout": batch.targets.inout.tolist(),
+        "image_id": [batch.image_ids[image] for image in batch.image_index.tolist()],
     }
-    people = len(batch.person_ids)
-    x, y = scored.point.double().cpu().T.tolist() if scored.point is not None else ([None] * people,) * 2
-    columns |= {"x": x, "y": y}
-    columns["inout"] = [None] * people if prediction.inout is None else prediction.inout.double().cpu().tolist()
-    columns["label"] = list(prediction.extra.get("label", [None] * people))
+    point = protocol.point(prediction)
+    if point is not None:
+        columns["x"], columns["y"] = point.double().T.tolist()
+    if prediction.inout is not None:
+        columns["inout"] = prediction.inout.double().tolist()
+    for name in ("label", "text"):
+        if getattr(prediction, name) is not None:
+            columns[name] = list(getattr(prediction, name))
     for name in SOCIAL:
-        scores = prediction.extra.get(name)
-        columns[name] = [None] * people if scores is None else _by_looker(batch, scores.double().tolist())
-    for name, (values, sample) in scored.values.items():
-        if values.ndim == 1:
-            column: list[float | None] = [None] * people
-            for index, value in zip(sample.tolist(), values.tolist(), strict=True):
-                column[index] = value
-            columns[f"metric_{name}"] = column
-    if batch.questions and "answers" in prediction.extra:
-        columns["answers"] = _by_person(batch, prediction.extra["answers"])
-    heatmap = prediction.heatmap
-    columns["heatmap"] = (
-        [None] * people if heatmap is None else [row.tobytes() for row in heatmap.float().cpu().numpy().astype("<f4")]
-    )
-    height, width = (None, None) if heatmap is None else heatmap.shape[-2:]
-    columns |= {"heatmap_h": [height] * people, "heatmap_w": [width] * people}
+        scores = getattr(prediction, name)
+        if scores is not None:
+            pairs = batch.pairs.tolist()
+            by_id = [(j, batch.person_ids[i], s) for (i, j), s in zip(pairs, scores.double().tolist(), strict=True)]
+            columns[name] = _objects(batch.people, by_id)
+    for task, outputs in prediction.outputs.items():
+        items = batch.items.get(task, [])
+        columns[task] = _objects(
+            batch.people, [(item.person, item.id, text) for item, text in zip(items, outputs, strict=True)]
+        )
     if prediction.used_annotation is not None:
         columns["used_annotation"] = prediction.used_annotation.tolist()
+    if prediction.heatmap is not None:
+        columns["heatmap"] = [row.tobytes() for row in prediction.heatmap.float().numpy().astype("<f4")]
+        height, width = prediction.heatmap.shape[-2:]
+        columns |= {"heatmap_h": [height] * batch.people, "heatmap_w": [width] * batch.people}
     return columns
 
 
-def _by_looker(batch: Batch, scores: list[float]) -> list[str]:
-    """P JSON objects: of each person j the scores of the pairs (i, j), by the id of i."""
-    said: list[dict[str, float]] = [{} for _ in batch.person_ids]
-    for (i, j), score in zip(batch.pairs.tolist(), scores, strict=True):
-        said[j][batch.person_ids[i]] = score
-    return [json.dumps(others, separators=(",", ":")) for others in said]
+def _objects(people: int, entries: Sequence[tuple[int, str, Any]]) -> list[str]:
+    """A JSON object for each person, of (person, key, value) entries."""
+    found: list[dict[str, Any]] = [{} for _ in range(people)]
+    for person, key, value in entries:
+        found[person][key] = value
+    return [json.dumps(each, separators=(",", ":"), ensure_ascii=False) for each in found]
 
 
-def _by_person(batch: Batch, answers: Sequence[str]) -> list[str]:
-    """P JSON objects: of each person the answers by the id of the question."""
-    said: list[dict[str, str]] = [{} for _ in batch.person_ids]
-    for question, answer in zip(batch.questions, answers, strict=True):
-        said[question.person][question.id] = answer
-    return [json.dumps(own, separators=(",", ":"), ensure_ascii=False) for own in said]
-
-
-class PredictionWriter(Callback):
-    """Streams the scored test batches of this process to a parquet part, in constant memory."""
-
-    _TYPES: ClassVar[dict[str, pa.DataType]] = {
-        "target_inout": pa.int8(), "heatmap": pa.binary(), "heatmap_h": pa.int32(), "heatmap_w": pa.int32(),
-        "used_annotation": pa.int64(), "label": pa.string(), "answers": pa.string(),
-        **dict.fromkeys(SOCIAL, pa.string()),
-    }  # fmt: skip
-
-    def __init__(self, folder: Path, metrics: list[str], *, heatmaps: bool = True) -> None:
-        self.folder, self.metrics, self.heatmaps = folder, metrics, heatmaps
-        self.writer: pq.ParquetWriter | None = None
-
-    def on_test_start(self, trainer: Any, pl_module: Any) -> None:
-        """Opens this rank's part."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        text = ["person_id", "image_id", "group", "subset"]
-        number = ["x", "y", "inout", *(f"metric_{name}" for name in self.metrics)]
-        fields = [pa.field(name, pa.string()) for name in text] + [pa.field(name, pa.float64()) for name in number]
-        fields += [pa.field(name, kind) for name, kind in self._TYPES.items()]
-        self.schema = pa.schema(fields)
-        self.part = self.folder / f"part-{trainer.global_rank}.parquet"
-        self.writer = pq.ParquetWriter(self.part, self.schema, compression="zstd")
-
-    def on_test_batch_end(
-        self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Appends a batch."""
-        if not isinstance(outputs, ScoredBatch):
-            return
-        assert self.writer is not None
-        rows = rows_of(outputs)
-        if not self.heatmaps:
-            rows["heatmap"] = [None] * len(rows["person_id"])
-        full = {name: rows.get(name, [None] * len(rows["person_id"])) for name in self.schema.names}
-        self.writer.write_table(pa.table(full, schema=self.schema))
-
-    def on_test_end(self, trainer: Any, pl_module: Any) -> None:
-        """Closes the part."""
-        if self.writer is not None:
-            self.writer.close()
-            self.writer = None
-
-
-def merge_parts(folder: Path, target: Path) -> int:
-    """Joins the ranks' parts into one file, each person once, and removes them; returns the number of people."""
-    seen: set[str] = set()
-    temporary = target.with_name(f".{target.name}.tmp")
-    writer: pq.ParquetWriter | None = None
-    parts = sorted(folder.glob("part-*.parquet"))
-    for part in parts:
-        for group in _groups(part):
-            fresh = [person not in seen for person in group.column("person_id").to_pylist()]
-            seen.update(group.column("person_id").to_pylist())
-            writer = writer or pq.ParquetWriter(temporary, group.schema, compression="zstd")
-            writer.write_table(group.filter(pa.array(fresh)))
-    if writer is None:
-        return 0
-    writer.close()
-    temporary.replace(target)
-    for part in parts:
+def merge_parts(folder: Path, target: Path, order: Sequence[str], provenance: Mapping[str, Any]) -> None:
+    """Joins the processes' parts into one file, each person once and in ``order``, and removes them."""
+    parts = [pq.read_table(part) for part in sorted(folder.glob("part-*.parquet"))]
+    table = pa.concat_tables(parts) if parts else pa.table({"person_id": pa.array([], pa.string())})
+    row_of: dict[str, int] = {}
+    for row, person in enumerate(table.column("person_id").to_pylist()):
+        row_of.setdefault(person, row)
+    rows = [row_of[person] for person in order if person in row_of]
+    if rows != list(range(table.num_rows)):
+        table = table.take(pa.array(rows, pa.int64()))
+    table = table.replace_schema_metadata({_METADATA: json.dumps(provenance).encode()})
+    write_atomically(target, lambda path: pq.write_table(table, path, compression="zstd", row_group_size=ROWS))
+    for part in folder.glob("part-*.parquet"):
         part.unlink()
     folder.rmdir()
-    return len(seen)
 
 
-def _groups(path: Path) -> Iterator[pa.Table]:
-    file = pq.ParquetFile(path)
-    for index in range(file.num_row_groups):
-        yield file.read_row_group(index)
+class PredictionFile:
+    """A predictions file that was read and makes sense; heatmaps of a Parquet file stay on disk until asked for.
 
-
-def read_predictions(path: Path) -> pd.DataFrame:
-    """A predictions file as a table by ``person_id``: float ``x, y, inout``, ``heatmap`` arrays, scores of pairs.
+    Attributes:
+        path: of the file.
+        frame: everything but heatmaps, by ``person_id``.
+        provenance: what made the predictions, where the suite did; else None.
 
     Raises:
         DataError: the file is missing or unreadable, a column is missing, a row makes no sense; names file and row.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: no such file. Predictions are\n{FORMAT}")
-    try:
+
+    def __init__(self, path: Path) -> None:
+        self.path = path = Path(path)
+        if not path.is_file():
+            raise DataError(f"{path}: no such file. Predictions are\n{FORMAT}")
+        self.provenance: dict[str, Any] | None = None
+        self._heatmaps: _Heatmaps | None = None
+        try:
+            frame = self._read(path)
+        except (ValueError, OSError, pa.ArrowException) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(f"{path}: cannot be read ({error}). Predictions are\n{FORMAT}") from error
+        self.frame = self._checked(frame)
+
+    def _read(self, path: Path) -> pd.DataFrame:
         if path.suffix == ".parquet":
-            frame = pd.read_parquet(path)
-        elif path.suffix in (".jsonl", ".ndjson"):
-            frame = pd.read_json(path, lines=True, dtype={"person_id": str})
-        elif path.suffix == ".csv":
+            file = pq.ParquetFile(path)
+            metadata = (file.schema_arrow.metadata or {}).get(_METADATA)
+            self.provenance = json.loads(metadata) if metadata else None
+            names = [name for name in file.schema_arrow.names if name != "heatmap"]
+            if len(names) < len(file.schema_arrow.names):
+                self._heatmaps = _Heatmaps(path, file)
+            return file.read(columns=names).to_pandas()
+        if path.suffix in (".jsonl", ".ndjson"):
+            return pd.read_json(path, lines=True, dtype={"person_id": str})
+        if path.suffix == ".csv":
             frame = pd.read_csv(path, dtype={"person_id": str})
             if "label" in frame:  # pandas would take a category such as "None" for a missing one
                 frame["label"] = pd.read_csv(path, usecols=["label"], dtype=str, keep_default_na=False, na_values=[""])
-        else:
-            raise DataError(f"{path}: unknown ending {path.suffix!r}. Predictions are\n{FORMAT}")
-    except (ValueError, OSError, pa.ArrowException) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path}: cannot be read ({error}). Predictions are\n{FORMAT}") from error
-    alone = {"heatmap", "label", "answers", *SOCIAL}
-    if "person_id" not in frame or not ({"x", "y"} <= set(frame.columns) or alone & set(frame.columns)):
-        raise DataError(f"{path}: columns are {', '.join(map(str, frame.columns))}. Predictions are\n{FORMAT}")
-    frame["person_id"] = frame["person_id"].astype(str)
-    repeated = frame["person_id"].duplicated()
-    if repeated.any():
-        row = int(np.flatnonzero(repeated.to_numpy())[0])
-        raise DataError(f"{path}:{row + 1}: person {frame['person_id'].iloc[row]!r} is predicted twice; keep one row")
-    for name in ("x", "y", "inout"):
-        if name in frame:
-            numbers = pd.to_numeric(frame[name], errors="coerce")
-            wrong = numbers.isna() & frame[name].notna() | numbers.isin([math.inf, -math.inf])
-            if wrong.any():
-                row = int(np.flatnonzero(wrong.to_numpy())[0])
-                raise DataError(f"{path}:{row + 1}: {name} is {frame[name].iloc[row]!r}, not a finite number")
-            frame[name] = numbers.astype(float)
-    if "label" in frame:
-        texts = frame["label"].map(lambda value: isinstance(value, str)) | frame["label"].isna()
-        if not texts.all():
-            row = int(np.flatnonzero(~texts.to_numpy(dtype=bool))[0])
-            raise DataError(f"{path}:{row + 1}: label is {frame['label'].tolist()[row]!r}, not the name of a category")
-        if frame["label"].isna().all():
-            frame = frame.drop(columns="label")
-        else:
-            frame["label"] = frame["label"].fillna("")
-    if "heatmap" in frame:
-        maps = [_map(path, row, record) for row, record in enumerate(frame.to_dict("records"), start=1)]
-        frame["heatmap"] = pd.Series(maps, index=frame.index, dtype=object)
-    kinds: dict[str, Callable[[Any], float | str]] = {**dict.fromkeys(SOCIAL, _probability), "answers": _text}
-    for name, kind in kinds.items():
-        if name in frame:
-            said = [_named(path, row, name, cell, kind) for row, cell in enumerate(frame[name].tolist(), start=1)]
-            frame[name] = pd.Series(said, index=frame.index, dtype=object)
-    return frame.set_index("person_id")
+            return frame
+        raise DataError(f"{path}: unknown ending {path.suffix!r}. Predictions are\n{FORMAT}")
+
+    def _checked(self, frame: pd.DataFrame) -> pd.DataFrame:
+        path, answers = self.path, set(frame.columns) - {"person_id", "image_id", "x", "y", "inout"}
+        if "person_id" not in frame or not ({"x", "y"} <= set(frame.columns) or answers or self._heatmaps):
+            raise DataError(f"{path}: columns are {', '.join(map(str, frame.columns))}. Predictions are\n{FORMAT}")
+        frame["person_id"] = frame["person_id"].astype(str)
+        repeated = np.flatnonzero(frame["person_id"].duplicated().to_numpy())
+        if len(repeated):
+            row = int(repeated[0])
+            raise DataError(
+                f"{path}:{row + 1}: person {frame['person_id'].iloc[row]!r} is predicted twice; keep one row"
+            )
+        for name in ("x", "y", "inout"):
+            if name in frame:
+                numbers = pd.to_numeric(frame[name], errors="coerce")
+                wrong = numbers.isna() & frame[name].notna() | numbers.isin([math.inf, -math.inf])
+                self._refuse(frame, name, wrong, "not a finite number")
+                frame[name] = numbers.astype(float)
+        if "label" in frame:
+            texts = frame["label"].map(lambda value: isinstance(value, str)) | frame["label"].isna()
+            self._refuse(frame, "label", ~texts, "not the name of a category")
+            frame = frame.drop(columns="label") if frame["label"].isna().all() else frame.fillna({"label": ""})
+        if "heatmap" in frame:
+            maps = [_map(path, row, record) for row, record in enumerate(frame.to_dict("records"), start=1)]
+            self._heatmaps = _Heatmaps(path, maps)
+            frame = frame.drop(columns="heatmap")
+        for name in SOCIAL:
+            if name in frame:
+                frame[name] = self.objects(frame, name, _probability)
+        frame["row"] = np.arange(len(frame))
+        return frame.set_index("person_id")
+
+    def _refuse(self, frame: pd.DataFrame, name: str, wrong: pd.Series, why: str) -> None:
+        rows = np.flatnonzero(wrong.to_numpy(dtype=bool))
+        if len(rows):
+            value = frame[name].tolist()[rows[0]]
+            raise DataError(f"{self.path}:{rows[0] + 1}: {name} is {value!r}, {why}")
+
+    def objects(self, frame: pd.DataFrame, name: str, kind: Callable[[Any], Any]) -> pd.Series:
+        """A column of JSON objects, each checked value by value; None where a row has none."""
+        cells = [_object(self.path, row, name, cell, kind) for row, cell in enumerate(frame[name].tolist(), start=1)]
+        return pd.Series(cells, index=frame.index, dtype=object)
+
+    def has(self, name: str) -> bool:
+        """Whether everybody has a value of that column (``heatmap`` too)."""
+        if name == "heatmap":
+            return self._heatmaps is not None and self.has("heatmap_h")
+        return name in self.frame and bool(self.frame[name].notna().all())
+
+    def covers(self, records: Records) -> npt.NDArray[np.bool_]:
+        """(P,) whether each person of the records is in the file.
+
+        Raises:
+            DataError: none of them is.
+        """
+        known = np.isin(records.person_id.astype(str), self.frame.index.to_numpy(dtype=str))
+        if not known.any():
+            raise DataError(
+                f"{self.path}: nobody of {records.dataset}/{records.split} is in it "
+                f"(it says e.g. {str(next(iter(self.frame.index), ''))!r}, the data {str(records.person_id[0])!r}); "
+                "`gazebench data ids` lists the ids"
+            )
+        return known
+
+    def prediction(self, records: Records, items: Mapping[str, Sequence[Item]]) -> Prediction:
+        """The predictions for the people of these records, and for these items by task.
+
+        Raises:
+            DataError: the file says nothing of a pair or an item.
+        """
+        ids = [str(person) for person in records.person_id]
+        rows = self.frame.loc[ids]
+
+        def tensor(name: str | list[str], dtype: Any = np.float64) -> torch.Tensor:
+            return torch.from_numpy(rows[name].to_numpy(dtype, copy=True))
+
+        pairs = pairs_of(records.person_image)
+        social: dict[str, Any] = {
+            name: self._pair_scores(name, ids, pairs, rows[name].tolist()) for name in SOCIAL if self.has(name)
+        }
+        heatmap = None
+        if self.has("heatmap"):
+            assert self._heatmaps is not None
+            heatmap = torch.from_numpy(self._heatmaps.of(rows["row"].tolist()))
+        return Prediction(
+            heatmap=heatmap,
+            point=tensor(["x", "y"]) if self.has("x") and self.has("y") else None,
+            inout=tensor("inout") if self.has("inout") else None,
+            label=rows["label"].tolist() if self.has("label") else None,
+            used_annotation=tensor("used_annotation", np.int64) if self.has("used_annotation") else None,
+            outputs={
+                task: self._outputs(task, ids, rows[task].tolist(), found)
+                for task, found in items.items()
+                if task in rows
+            },
+            **social,
+        )
+
+    def _outputs(self, task: str, ids: list[str], cells: list[Any], items: Sequence[Item]) -> list[str]:
+        """A text for each item; cells are read here, for only who asks knows which columns are tasks."""
+        outputs = []
+        read = [
+            _object(self.path, int(self.frame["row"][ids[p]]) + 1, task, cell, _text) for p, cell in enumerate(cells)
+        ]
+        for item in items:
+            answer = (read[item.person] or {}).get(item.id)
+            if answer is None:
+                raise DataError(
+                    f'{self.path}: {task} of {ids[item.person]!r} lack item {item.id!r}; give "" for no answer, or '
+                    "leave the column out"
+                )
+            outputs.append(answer)
+        return outputs
+
+    def _pair_scores(self, name: str, ids: list[str], pairs: Any, cells: list[Any]) -> torch.Tensor:
+        scores = []
+        for i, j in pairs.tolist():
+            if ids[i] not in cells[j]:
+                raise DataError(
+                    f"{self.path}: {name} of {ids[j]!r} says nothing of {ids[i]!r}, who is in the same picture; give "
+                    "a probability for everybody else there"
+                )
+            scores.append(cells[j][ids[i]])
+        return torch.tensor(scores, dtype=torch.float64)
 
 
-def _named(path: Path, row: int, name: str, cell: Any, kind: Callable[[Any], float | str]) -> dict[str, Any] | None:
-    """What one row says by id, of the others in the picture or of questions; None where it says nothing."""
+class _Heatmaps:
+    """The heatmaps of a file by row; those of a Parquet file are read one row group at a time."""
+
+    def __init__(self, path: Path, source: pq.ParquetFile | list[npt.NDArray[np.float32] | None]) -> None:
+        self.path, self.file = path, source if isinstance(source, pq.ParquetFile) else None
+        self.maps = [] if isinstance(source, pq.ParquetFile) else source
+        self.first, self.start = 0, np.zeros(1, np.int64)
+        if self.file is not None:
+            counts = [self.file.metadata.row_group(group).num_rows for group in range(self.file.num_row_groups)]
+            self.start = np.concatenate([[0], np.cumsum(counts)])
+
+    def of(self, rows: Sequence[int]) -> npt.NDArray[np.float32]:
+        """(N, h, w) the maps of these rows."""
+        found = [self._one(row) for row in rows]
+        shapes = {None if heatmap is None else heatmap.shape for heatmap in found}
+        if len(shapes) > 1 or None in shapes:
+            raise DataError(f"{self.path}: all people need a heatmap of one size; there are {shapes}")
+        return np.stack(found)  # type: ignore[arg-type]
+
+    def _one(self, row: int) -> npt.NDArray[np.float32] | None:
+        if self.file is not None and not self.first <= row < self.first + len(self.maps):
+            group = int(np.searchsorted(self.start, row, "right")) - 1
+            self.first = int(self.start[group])
+            cells = self.file.read_row_group(group, columns=["heatmap", "heatmap_h", "heatmap_w"]).to_pylist()
+            self.maps = [_map(self.path, self.first + place, each) for place, each in enumerate(cells, start=1)]
+        return self.maps[row - self.first]
+
+
+def _object(path: Path, row: int, name: str, cell: Any, kind: Callable[[Any], Any]) -> dict[str, Any] | None:
+    """A cell that holds a JSON object by id, every value checked; None of an empty cell."""
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return None
     try:
-        said = json.loads(cell) if isinstance(cell, str) else cell
-        items = [(str(each), value) for each, value in said.items()]
+        values = json.loads(cell) if isinstance(cell, str) else cell
+        entries = [(str(key), value) for key, value in values.items()]
     except (AttributeError, TypeError, ValueError) as error:
         raise DataError(f"{path}:{row}: {name} is {str(cell)[:60]!r}, not a JSON object by id ({error})") from error
     found = {}
-    for each, value in items:
+    for key, value in entries:
         try:
-            found[each] = kind(value)
+            found[key] = kind(value)
         except (TypeError, ValueError) as error:
-            raise DataError(f"{path}:{row}: {name} of {each!r} is {value!r}, {error}") from error
+            raise DataError(f"{path}:{row}: {name} of {key!r} is {value!r}, {error}") from error
     return found
 
 
@@ -251,12 +351,12 @@ def _text(value: Any) -> str:
     return value
 
 
-def _map(path: Path, row: int, record: dict[Any, Any]) -> np.ndarray | None:
-    raw = record["heatmap"]
+def _map(path: Path, row: int, cells: Mapping[Any, Any]) -> npt.NDArray[np.float32] | None:
+    raw = cells["heatmap"]
     if raw is None or (isinstance(raw, float) and math.isnan(raw)):
         return None
     try:
-        height, width = int(record["heatmap_h"]), int(record["heatmap_w"])
+        height, width = int(cells["heatmap_h"]), int(cells["heatmap_w"])
         flat = np.frombuffer(raw, "<f4") if isinstance(raw, bytes) else np.asarray(raw, dtype=np.float32)
         heatmap = flat.astype(np.float32).reshape(height, width)
     except (KeyError, TypeError, ValueError) as error:
@@ -266,95 +366,11 @@ def _map(path: Path, row: int, record: dict[Any, Any]) -> np.ndarray | None:
     return heatmap
 
 
-class Stored(Method):
-    """Predictions from a file, as a method: what scores them is then exactly what scores everything else."""
-
-    card = MethodCard(title="stored predictions", family="file")
-    trains = False
-    sees_images = False
-
-    def __init__(self, frame: pd.DataFrame, title: str) -> None:
-        super().__init__()
-        self.frame = frame
-        self.title = title
-        self.has = {
-            name: name in frame and bool(frame[name].notna().all())
-            for name in ("x", "y", "inout", "heatmap", "used_annotation", "label", *SOCIAL)
-        }
-        # Somebody about whom nothing is asked has none.
-        self.has["answers"] = "answers" in frame and bool(frame["answers"].notna().any())
-        self.shapes = {heatmap.shape for heatmap in frame["heatmap"]} if self.has["heatmap"] else set()
-        if len(self.shapes) > 1:
-            raise DataError(f"{title}: all heatmaps must have one size, they have {sorted(self.shapes)}")
-
-    def preprocess(self) -> Preprocess:
-        """Nothing is looked at; questions are asked where there are answers."""
-        return Preprocess(questions=self.has["answers"])
-
-    def covered(self, records: Records) -> tuple[Records, list[str]]:
-        """The records the file speaks of, and the people it leaves out.
-
-        Raises:
-            DataError: the file speaks of nobody in these records.
-        """
-        known = np.array([str(person) in self.frame.index for person in records.person_id], dtype=bool)
-        if not known.any():
-            raise DataError(
-                f"{self.title}: nobody of {records.dataset}/{records.split} is in it "
-                f"(it says e.g. {str(self.frame.index[0])!r}, the data {str(records.person_id[0])!r}); "
-                f"`gazebench data ids` lists the ids"
-            )
-        return records.select(known), [str(person) for person in records.person_id[~known]]
-
-    def forward(self, batch: Batch) -> Prediction:
-        """Looks the people up."""
-        rows = self.frame.loc[batch.person_ids]
-        heatmap = torch.from_numpy(np.stack(list(rows["heatmap"]))) if self.has["heatmap"] else None
-        return Prediction(
-            heatmap=heatmap,
-            point=torch.from_numpy(rows[["x", "y"]].to_numpy(np.float64, copy=True))
-            if self.has["x"] and self.has["y"]
-            else None,
-            inout=torch.from_numpy(rows["inout"].to_numpy(np.float64, copy=True)) if self.has["inout"] else None,
-            used_annotation=(
-                torch.from_numpy(rows["used_annotation"].to_numpy(np.int64, copy=True))
-                if self.has["used_annotation"]
-                else None
-            ),
-            extra=({"label": rows["label"].tolist()} if self.has["label"] else {})
-            | {name: self._scores(name, batch, rows[name].tolist()) for name in SOCIAL if self.has[name]}
-            | ({"answers": self._answers(batch, rows["answers"].tolist())} if self.has["answers"] else {}),
-        )
-
-    def _answers(self, batch: Batch, said: list[dict[str, str] | None]) -> list[str]:
-        """The answers to the questions of a batch.
-
-        Raises:
-            DataError: the file says nothing of a question.
-        """
-        found = []
-        for question in batch.questions:
-            answer = (said[question.person] or {}).get(question.id)
-            if answer is None:
-                raise DataError(
-                    f"{self.title}: answers of {batch.person_ids[question.person]!r} lack question {question.id!r}: "
-                    f'{question.text!r}; give "" for no answer, or leave the column out to score points alone'
-                )
-            found.append(answer)
-        return found
-
-    def _scores(self, name: str, batch: Batch, said: list[dict[str, float]]) -> torch.Tensor:
-        """(N,) float64 the scores of the pairs of a batch.
-
-        Raises:
-            DataError: the file says nothing of a pair.
-        """
-        ids, scores = batch.person_ids, []
-        for i, j in batch.pairs.tolist():
-            if ids[i] not in said[j]:
-                raise DataError(
-                    f"{self.title}: {name} of {ids[j]!r} says nothing of {ids[i]!r}, who is in the same picture; give "
-                    "a probability for everybody else there"
-                )
-            scores.append(said[j][ids[i]])
-        return torch.tensor(scores, dtype=torch.float64)
+def chunks(records: Records, people: int = 256) -> Iterator[npt.NDArray[np.int64]]:
+    """Positions of whole images, in order, with about so many people each."""
+    start = records.person_start
+    first = 0
+    while first < len(records):
+        last = max(first + 1, int(np.searchsorted(start, start[first] + people, "right")) - 1)
+        yield np.arange(first, min(last, len(records)))
+        first = last

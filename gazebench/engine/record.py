@@ -1,4 +1,4 @@
-"""Results: one immutable, schema-checked JSON record a run."""
+"""Records: one immutable, schema-checked JSON file a result."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import math
 import os
 import platform
 import subprocess
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -20,12 +19,16 @@ from typing import Any
 import jsonschema
 
 import gazebench
-from gazebench.core.types import DataError
+from gazebench.core.errors import DataError
+from gazebench.core.files import write_atomically
+from gazebench.data import saliency_splits
+from gazebench.data.dataset import GazeDataset
 from gazebench.metrics.intervals import DRAWS, METHOD
 from gazebench.metrics.protocol import SUBSETS
 from gazebench.metrics.scoring import Score
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2 names versions of method and data set, and tasks; records of version 1 stay readable."""
 PACKAGE = Path(gazebench.__file__).resolve().parent
 CHECKOUT = PACKAGE.parent if (PACKAGE.parent / "pyproject.toml").is_file() else None
 CODE_FOLDERS = ("gazebench", "methods", "datasets", "splits")
@@ -47,15 +50,18 @@ SCHEMA: dict[str, Any] = {
         "finished",
     ],
     "properties": {
-        "schema": {"const": SCHEMA_VERSION},
+        "schema": {"enum": [1, SCHEMA_VERSION]},
         "run": {"type": "string", "pattern": "^[a-z0-9_.-]+$"},
         "kind": {"enum": ["bench", "eval", "score"]},
         "method": {
             "type": "object",
             "required": ["name", "title", "family"],
-            "properties": dict.fromkeys(
-                ["name", "title", "family", "source", "origin", "paper", "citation", "licence"], _TEXT
-            ),
+            "properties": {
+                "version": _COUNT,
+                **dict.fromkeys(
+                    ["name", "title", "family", "source", "origin", "paper", "citation", "licence"], _TEXT
+                ),
+            },
         },
         "dataset": _TEXT,
         "status": {
@@ -134,31 +140,103 @@ def validate(record: Mapping[str, Any], where: str = "record") -> None:
         raise RecordError(f"{where}: {place}: {error.message}") from error
 
 
-def metrics_block(scores: Mapping[str, Mapping[str, Score]]) -> dict[str, Any]:
-    """The ``metrics`` part of a record: value and count, and the ends of the interval where there is one."""
-    return {
-        name: {
-            subset: {key: value for key, value in asdict(score).items() if value is not None}
-            for subset, score in subsets.items()
-        }
-        for name, subsets in scores.items()
-    }
+def make(
+    dataset: GazeDataset,
+    identity: Mapping[str, Any],
+    scores: Mapping[str, Mapping[str, Score]],
+    made: Mapping[str, Any],
+    kind: str,
+    reasons: Sequence[str],
+    *,
+    tasks: Mapping[str, Any],
+    samples: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The record of a scored predictions file.
+
+    Args:
+        dataset: what was scored on.
+        identity: of the split.
+        scores: of every metric by subset.
+        made: what made the predictions (``engine.predict``).
+        kind: ``bench``, ``eval`` or ``score``.
+        reasons: why this is not an official result, as far as the caller knows.
+        tasks: description of each task that was scored, by name.
+        samples: numbers of people and images, digest of the predictions file.
+    """
+    card, skipped = dataset.card, list(made["skipped_images"])
+    reasons = [*reasons, *smoke_reasons(identity, made, kind)]
+    protocol = dataset.protocol.describe()
+    record = {
+        "schema": SCHEMA_VERSION,
+        "run": made["run"],
+        "kind": kind,
+        "method": made["method"],
+        "dataset": made["config"]["data"],
+        "status": {"class": "smoke" if reasons else "synthetic" if card.synthetic else "official", "reasons": reasons},
+        "metrics": {
+            name: {
+                subset: {key: value for key, value in asdict(score).items() if value is not None}
+                for subset, score in subsets.items()
+            }
+            for name, subsets in scores.items()
+        },
+        "intervals": INTERVALS,
+        "samples": {**samples, "skipped_images": skipped},
+        "protocol": {**protocol, **({"tasks": tasks} if tasks else {})},
+        "data": {
+            **identity,
+            **{key: value for key, value in made["data"].items() if key in ("train", "origin")},
+            "source": card.source,
+            "citation": card.citation,
+            "licence": card.licence,
+        },
+        **{
+            name: made[name]
+            for name in (
+                "weights", "config", "seed", "selection", "training", "code", "parameters", "wall_seconds",
+                "peak_memory_bytes", "hardware", "finished",
+            )
+        },
+    }  # fmt: skip
+    record = json.loads(json.dumps(record))
+    validate(record)
+    return record
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a whole file or nothing, whatever happens in between."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+_GRADES = {
+    "embedded": "the small weights of this package, made for its own world",
+    "file": "weights of a file nobody can vouch for",
+    "random": "random weights",
+}
+
+
+def smoke_reasons(identity: Mapping[str, Any], made: Mapping[str, Any], kind: str) -> list[str]:
+    """Why a result must not look like an official one; empty when nothing speaks against it."""
+    reasons = []
+    if kind == "score":
+        reasons.append("scored from a file: what made it is not known to the suite")
+    for split, data in {"test": identity, "train": made["data"].get("train")}.items():
+        # Not every training set has published counts; a test set must.
+        if data and not data["complete"] and (split == "test" or data["official"] or data["skipped_rows"]):
+            found, official = data["found"], data["official"]
+            short = [f"{found[k]:,} of {n:,} {k}" for k, n in official.items() if found[k] != n]
+            if data["skipped_rows"]:
+                short.append(f"{data['skipped_rows']:,} rows skipped")
+            reasons.append(f"{split} data: {', '.join(short) or 'no official counts to hold it against'}")
+    if made["data"].get("limited"):
+        reasons.append("a limit on the number of images was set")
+    weights = made["weights"]
+    fit = {"none", "published"} | ({"embedded"} if identity["synthetic"] else set())
+    if kind != "score" and weights["grade"] not in fit:
+        reasons.append(f"backbone {weights['name']}: {_GRADES[weights['grade']]}")
+    if (weights.get("initial") or {}).get("class") == "smoke":
+        reasons.append("it starts from the weights of a smoke run")
+    if made["skipped_images"]:
+        reasons.append(f"{len(made['skipped_images'])} unreadable images were skipped")
+    reasons += saliency_splits.defects(identity["subsets"])
+    if kind != "score" and made["code"]["dirty"]:
+        reasons.append("the code had uncommitted changes")
+    return reasons
 
 
 def write_record(record: Mapping[str, Any], folder: Path) -> Path:
@@ -285,3 +363,15 @@ def _processor() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def peak_memory() -> dict[str, int]:
+    """Peak memory of this process, and of its GPU where there is one, in bytes."""
+    import resource
+
+    import torch
+
+    peak = {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    if torch.cuda.is_available():
+        peak["cuda"] = torch.cuda.max_memory_allocated()
+    return peak

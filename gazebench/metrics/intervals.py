@@ -14,7 +14,8 @@ import pandas as pd
 from scipy import stats
 from scipy.special import stdtrit
 
-from gazebench.core.types import FloatArray, sample_key
+from gazebench.core.boxes import FloatArray
+from gazebench.core.types import stable_key
 
 DRAWS = 9_999
 """How often the sources are drawn anew."""
@@ -62,7 +63,7 @@ def bootstrap(
 
 def owners(sources: Iterable[str]) -> tuple[npt.NDArray[np.int64], int]:
     """(N,) which source each of N people is from, and how many there are; numbered the same whoever asks."""
-    keys, owner = np.unique(np.array([sample_key(source) for source in sources], dtype=np.int64), return_inverse=True)
+    keys, owner = np.unique(np.array([stable_key(source) for source in sources], dtype=np.int64), return_inverse=True)
     return owner, len(keys)
 
 

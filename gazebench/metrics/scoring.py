@@ -1,31 +1,30 @@
-"""Evaluation belongs to the harness: predictions in, metrics per subset and a row per person out."""
+"""Scores predictions by a protocol, for everybody and per subset: records and predictions in, values out."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
+from typing import Protocol as Interface
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gazebench.core.types import SOCIAL, Batch, FloatArray, Prediction, sample_key
-from gazebench.metrics.classes import GazeMetric
-from gazebench.metrics.decode import DECODERS
+from gazebench.core.boxes import FloatArray, IntArray
+from gazebench.core.types import SOCIAL, Item, Prediction, Records, pairs_of, stable_key
+from gazebench.metrics.base import GazeMetric, Values
 from gazebench.metrics.intervals import bootstrap, mean_of
-from gazebench.metrics.protocol import ALL, SUBSETS, Protocol
-from gazebench.vqa.questions.reading import Said, read
+from gazebench.metrics.protocol import ALL, SUBSETS, Protocol, ProtocolMetric
 
 
 @dataclass(frozen=True)
 class Score:
-    """A metric's value and the number of people (or pairs, or annotated scores) it was taken over.
+    """A metric's value and the number of people (or pairs, or items) it was taken over.
 
-    ``low`` and ``high`` are its 95% interval over ``sources`` clips or pictures (``intervals.bootstrap``); None where
-    it was not asked for, where there is a single source, or where some draw of them has no value.
+    ``low`` and ``high`` are its 95% interval over ``sources`` clips or images (``intervals.bootstrap``); None where it
+    was not asked for, where there is a single source, or where some draw of them has no value.
     """
 
     value: float
@@ -35,146 +34,152 @@ class Score:
     sources: int | None = None
 
 
-@dataclass(frozen=True)
-class ScoredBatch:
-    """What the evaluator made of one batch: the decoded points and each person's (or pair's) values by metric."""
+class ScoredTask(Interface):
+    """What scoring needs of a task (``data.task.Task``)."""
 
-    batch: Batch
-    prediction: Prediction
-    point: Tensor | None
-    values: dict[str, tuple[Tensor, Tensor]]
+    name: ClassVar[str]
+    metrics: ClassVar[tuple[ProtocolMetric, ...]]
+
+    def fields(self, items: Sequence[Item], truths: Sequence[Any], outputs: Sequence[str]) -> dict[str, Any]:
+        """The fields its metrics read."""
 
 
-class Evaluator(nn.Module):
-    """Scores predictions by a protocol, for all people and per subset.
+Items = Mapping[str, tuple[Sequence[Item], Sequence[Any]]]
+"""By task, items with their truths; ``Item.person`` counts through the people of the prediction."""
 
-    A metric without a single sample is absent from ``compute``; there are no sentinel values. Values are exact under
-    DDP: states are gathered with each person's (or pair's) key and a person (or pair) counts once.
+
+class Scorer(nn.Module):
+    """Scores predictions of some records by a protocol, for all people and per subset.
+
+    A metric without a single sample is absent from ``compute``; there are no sentinel values. Values are exact for any
+    number of processes: states are gathered with each person's (or pair's, or item's) key, which counts once.
+
+    Args:
+        protocol: of the data set.
+        records: who is scored; the truth.
+        tasks: further tasks whose items are scored.
     """
 
-    def __init__(self, protocol: Protocol) -> None:
+    def __init__(self, protocol: Protocol, records: Records, tasks: Sequence[ScoredTask] = ()) -> None:
         super().__init__()
-        self.protocol = protocol
+        self.protocol, self.records, self.tasks = protocol, records, tasks
+        self.columns = (*protocol.metrics, *(column for task in tasks for column in task.metrics))
         self.metrics = nn.ModuleDict(
             {
-                _key(use.name, subset): use.metric()
-                for use in protocol.metrics
-                for subset in (SUBSETS if use.subsets else (ALL,))
+                _key(column.name, subset): column.metric()
+                for column in self.columns
+                for subset in (SUBSETS if column.subsets else (ALL,))
             }
         )
 
-    def update(self, prediction: Prediction, batch: Batch) -> ScoredBatch:
-        """Adds the people of one batch; ``batch.targets`` must be there.
+    def update(self, images: IntArray, prediction: Prediction, items: Items | None = None) -> dict[str, Values]:
+        """Adds the people of whole images.
+
+        Args:
+            images: positions in the records, of all images whose people ``prediction`` is about, in its order.
+            prediction: of their people.
+            items: of the tasks, about these people.
 
         Returns:
-            The decoded points (P, 2), normalised, and per metric its values with the people they belong to.
+            Each metric's values with the people (pairs, items) they belong to.
 
         Raises:
-            ValueError: there are no targets, or scores of pairs are not as ``types.Prediction`` says.
+            ValueError: scores of pairs are not one probability a pair.
         """
-        # Scoring is small and exact in NumPy's float64: it happens on the CPU whatever made the prediction.
-        prediction, batch = prediction.to("cpu"), batch.to("cpu")
-        targets = batch.targets
-        if targets is None:
-            raise ValueError("cannot score a batch without targets")
-        heatmap = None if prediction.heatmap is None else self._resized(prediction.heatmap.float())
-        point = prediction.point
-        if point is None and heatmap is not None:
-            point = DECODERS[self.protocol.decoder](heatmap)
-        points, owner = targets.points, targets.point_person
-        if prediction.used_annotation is not None:
-            points, owner = _without(points, owner, prediction.used_annotation)
-        fields: dict[str, Any] = {
-            "heatmap": heatmap,
-            "point": point,
-            "points": points,
-            "point_person": owner,
-            "head": batch.head,
-            "sizes": batch.sizes[batch.image_index],
-            "inout_score": prediction.inout,
-            "inout": targets.inout,
-            "predicted_label": prediction.extra.get("label"),
-            "predicted_class": self._classes(prediction.extra.get("label")),
-            **{name: targets.extra.get(name) for name in ("label", "labels", "target_box", "heads", *SOCIAL)},
-            "pairs": batch.pairs,
-            "questions": batch.questions,
-            "truths": targets.answers,
-            "said": _said(prediction, batch),
-            "similarity": None if self.protocol.vocabulary is None else self.protocol.vocabulary.similarity,
-        }
-        fields |= {f"{name}_score": _probabilities(name, prediction, len(fields["pairs"])) for name in SOCIAL}
-        keys = {"person": _keys(batch.person_ids)}
-        sources = {"person": _keys(batch.groups[image] for image in batch.image_index.tolist())}
-        if any(targets.extra.get(name) is not None for name in SOCIAL):
-            ids = batch.person_ids
-            keys["pair"] = _keys(f"{ids[i]}\n{ids[j]}" for i, j in fields["pairs"].tolist())
-            sources["pair"] = sources["person"][fields["pairs"][:, 0]]
-        if batch.questions:
-            keys["question"] = _keys(question.id for question in batch.questions)
-            sources["question"] = sources["person"][[question.person for question in batch.questions]]
-        in_subset = {
-            subset: torch.tensor([subset == mine for mine in targets.subset], dtype=torch.bool)
-            for subset in SUBSETS[1:]
-        }
-        values: dict[str, tuple[Tensor, Tensor]] = {}
-        for use in self.protocol.metrics:
-            first: Any = self.metrics[_key(use.name, ALL)]
-            given = {name: fields[name] for name in first.fields}
+        prediction = prediction.to("cpu")  # scoring is small and exact in float64, whatever made the prediction
+        records = self.records.of_images(images)
+        fields, keys, sources = self._fields(records, prediction, items or {})
+        subsets = records.columns.get("subset", np.full(records.people, ""))
+        values: dict[str, Values] = {}
+        for column in self.columns:
+            metric: Any = self.metrics[_key(column.name, ALL)]
+            given = {name: fields.get(name) for name in metric.fields}
             if any(value is None for value in given.values()):
                 continue
-            value, sample = first.values(**given)
-            if use.where is not None:
-                column, counted = use.where
-                counts = torch.tensor([name in counted for name in targets.extra[column]], dtype=torch.bool)[sample]
+            value, sample = metric.values(**given)
+            if column.where is not None:
+                name, counted = column.where
+                counts = torch.from_numpy(np.isin(records.columns[name], sorted(counted)))[sample]
                 value, sample = value[counts], sample[counts]
-            values[use.name] = (value, sample)
-            key, source = keys[first.unit][sample], sources[first.unit][sample]
-            first.add(key, value, source)
-            for subset in SUBSETS[1:] if use.subsets else ():
-                metric: Any = self.metrics[_key(use.name, subset)]
-                inside = in_subset[subset][sample]
-                metric.add(key[inside], value[inside], source[inside])
-        return ScoredBatch(batch, prediction, point, values)
+            values[column.name] = (value, sample)
+            key, source = keys[metric.unit][sample], sources[metric.unit][sample]
+            metric.add(key, value, source)
+            for subset in SUBSETS[1:] if column.subsets else ():
+                inside = torch.from_numpy(subsets == subset)[sample]
+                part: Any = self.metrics[_key(column.name, subset)]
+                part.add(key[inside], value[inside], source[inside])
+        return values
+
+    def _fields(
+        self, records: Records, prediction: Prediction, given: Items
+    ) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
+        """Everything metrics may read, by name; by unit the keys of what is counted, and those of the sources."""
+        image = records.person_image
+        points = torch.from_numpy(records.points)
+        owner = torch.from_numpy(np.repeat(np.arange(records.people), np.diff(records.point_start)))
+        if prediction.used_annotation is not None:
+            points, owner = _without(points, owner, prediction.used_annotation)
+        pairs = torch.from_numpy(pairs_of(image))
+        vocabulary = self.protocol.vocabulary
+        label = prediction.label
+        fields: dict[str, Any] = {
+            **{name: _tensor(column) for name, column in records.columns.items()},
+            **{name: torch.from_numpy(labels.astype(np.int64)) for name, labels in records.pairs.items()},
+            "heatmap": self.protocol.heatmap(prediction),
+            "point": self.protocol.point(prediction),
+            "inout_score": prediction.inout,
+            "predicted_label": label,
+            "predicted_class": None if label is None or vocabulary is None else vocabulary.nearest(label),
+            **{f"{name}_score": _probabilities(name, prediction, len(pairs)) for name in SOCIAL},
+            "points": points,
+            "point_person": owner,
+            "head": torch.from_numpy(records.head).float(),  # as methods see it
+            "sizes": torch.from_numpy(records.sizes[image]),
+            "inout": torch.from_numpy(records.inout.astype(np.int64)),
+            "pairs": pairs,
+            "vocabulary": vocabulary,
+        }
+        ids = [str(person) for person in records.person_id]
+        keys = {"person": _keys(ids), "pair": _keys(f"{ids[i]}\n{ids[j]}" for i, j in pairs.tolist())}
+        sources = {"person": _keys(str(group) for group in records.groups[image])}
+        sources["pair"] = sources["person"][pairs[:, 0]]
+        for task in self.tasks:
+            outputs = prediction.outputs.get(task.name)
+            if outputs is None:
+                continue
+            items, truths = given.get(task.name, ((), ()))
+            if len(outputs) != len(items):
+                raise ValueError(f'{task.name}: {len(outputs)} outputs for {len(items)} items; one each, "" for none')
+            if items:
+                fields |= task.fields(items, truths, outputs)
+                keys[task.name] = _keys(item.id for item in items)
+                sources[task.name] = sources["person"][[item.person for item in items]]
+        return fields, keys, sources
 
     def compute(self, *, intervals: bool = False) -> dict[str, dict[str, Score]]:
         """``{metric: {subset: Score}}``; what had no sample is absent.
 
         Args:
-            intervals: also find the 95% interval of every value; seconds on thousands of pictures.
+            intervals: also find the 95% interval of every value; seconds on thousands of images.
         """
         scores: dict[str, dict[str, Score]] = {}
         found: dict[tuple[str, str], GazeMetric] = {}
-        for use in self.protocol.metrics:
-            for subset in SUBSETS if use.subsets else (ALL,):
-                metric: Any = self.metrics[_key(use.name, subset)]
+        for column in self.columns:
+            for subset in SUBSETS if column.subsets else (ALL,):
+                metric: Any = self.metrics[_key(column.name, subset)]
                 value = metric.compute()
                 if value.numel():
-                    scores.setdefault(use.name, {})[subset] = Score(float(value), int(metric.count))
-                    found[use.name, subset] = metric
+                    scores.setdefault(column.name, {})[subset] = Score(float(value), int(metric.count))
+                    found[column.name, subset] = metric
         for (name, subset), (low, high, sources) in intervals_of(found).items() if intervals else ():
             scores[name][subset] = replace(scores[name][subset], low=low, high=high, sources=sources)
         return scores
 
-    def reset(self) -> None:
-        """Forgets everything."""
-        for metric in self.metrics.values():
-            metric.reset()  # type: ignore[operator]
-
-    def _classes(self, labels: Sequence[str] | None) -> list[str] | None:
-        """The vocabulary's nearest classes, where there is a vocabulary."""
-        vocabulary = self.protocol.vocabulary
-        return None if labels is None or vocabulary is None else vocabulary.nearest(labels)
-
-    def _resized(self, heatmap: Tensor) -> Tensor:
-        if tuple(heatmap.shape[-2:]) == self.protocol.heatmap_size:
-            return heatmap
-        return F.interpolate(heatmap[:, None], self.protocol.heatmap_size, mode="bilinear", align_corners=False)[:, 0]
-
 
 def intervals_of(metrics: Mapping[tuple[str, str], GazeMetric]) -> dict[tuple[str, str], tuple[float, float, int]]:
-    """Lower end, upper end and number of sources, by what the metrics are called.
+    """Lower end, upper end and number of sources, by what the metrics are called; ``compute`` comes first.
 
-    Means over the same people are taken together: drawing thousands of pictures thousands of times is what costs.
+    Means over the same people are taken together: drawing thousands of images thousands of times is what costs.
     """
     together: dict[bytes, list[tuple[str, str]]] = {}
     for name, metric in metrics.items():
@@ -209,19 +214,12 @@ def _is_mean(metric: GazeMetric) -> bool:
     return type(metric).reduce is GazeMetric.reduce
 
 
-def _said(prediction: Prediction, batch: Batch) -> list[Said] | None:
-    """What a method's answers say; None where it gives none, or was asked nothing."""
-    answers: Sequence[str] | None = prediction.extra.get("answers")
-    if answers is None or not batch.questions:
-        return None
-    if len(answers) != len(batch.questions):
-        raise ValueError(f'{len(answers)} answers to {len(batch.questions)} questions: one each, "" for none')
-    return [read(question.form, answer) for question, answer in zip(batch.questions, answers, strict=True)]
+def _tensor(column: Any) -> Any:
+    return column.tolist() if column.dtype.kind == "U" else torch.from_numpy(column)
 
 
 def _probabilities(name: str, prediction: Prediction, pairs: int) -> Tensor | None:
-    """A method's scores of the pairs."""
-    scores: Tensor | None = prediction.extra.get(name)
+    scores: Tensor | None = getattr(prediction, name)
     if scores is None:
         return None
     if scores.shape != (pairs,):
@@ -235,7 +233,7 @@ def _probabilities(name: str, prediction: Prediction, pairs: int) -> Tensor | No
 
 
 def _keys(names: Iterable[str]) -> Tensor:
-    return torch.tensor([sample_key(name) for name in names], dtype=torch.int64)
+    return torch.tensor([stable_key(name) for name in names], dtype=torch.int64)
 
 
 def _key(metric: str, subset: str) -> str:
@@ -246,6 +244,6 @@ def _without(points: Tensor, owner: Tensor, used: Tensor) -> tuple[Tensor, Tenso
     """Leaves out the annotation each person's baseline used (position among that person's annotations)."""
     counts = torch.bincount(owner, minlength=len(used))
     start = torch.cumsum(counts, 0) - counts
-    position = torch.arange(len(owner), device=owner.device) - start[owner]
-    keep = position != used.to(owner.device)[owner]
+    position = torch.arange(len(owner)) - start[owner]
+    keep = position != used[owner]
     return points[keep], owner[keep]

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gazebench.core.types import DataError
-from gazebench.core.weights import file_digest
-from gazebench.data.annotations import cache_folder, write_arrays
+from gazebench.core.errors import DataError
+from gazebench.core.files import cache_folder, file_digest
+from gazebench.data.annotations import write_arrays
 
 TEMPLATE = "a photo of {}"
 CHUNK = 256

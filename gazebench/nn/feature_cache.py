@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gazebench.data.annotations import cache_folder
+from gazebench.core.files import cache_folder
 from gazebench.nn.backbones import ViTBackbone
 
 _DIGEST_BYTES = 16

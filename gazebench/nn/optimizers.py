@@ -139,3 +139,26 @@ def warm_cosine(optimizer: torch.optim.Optimizer, steps: int, warm: float = 0.03
         return floor + (1 - floor) * (1 + math.cos(math.pi * done)) / 2
 
     return {"scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, factor), "interval": "step"}
+
+
+def adam_cosine(
+    groups: Iterable[nn.Parameter] | list[dict[str, Any]], lr: float, epochs: int, final_lr: float = 1e-7
+) -> tuple[torch.optim.Optimizer, Any]:
+    """Adam with the learning rate annealed by a cosine from ``lr`` to ``final_lr`` over the epochs (Gaze-LLE)."""
+    optimizer = torch.optim.Adam(groups, lr=lr)
+    return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=max(1, epochs), eta_min=final_lr)
+
+
+def adam_one_cycle(groups: list[dict[str, Any]], lr: float, steps: int) -> tuple[torch.optim.Optimizer, Any]:
+    """Adam with a short warm-up and a cosine down to nothing, step by step: for trainings of an epoch or two."""
+    optimizer = torch.optim.Adam(groups, lr=lr)
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    steps = max(steps, 8)
+    warm = max(0.05, 2.5 / steps)  # torch divides by the length of the warm-up less one step
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, total_steps=steps, pct_start=warm)
+    return optimizer, {"scheduler": scheduler, "interval": "step"}
+
+
+def trainable(module: nn.Module, where: Callable[[str], bool] = lambda _: True) -> list[nn.Parameter]:
+    """The parameters that learn, of those whose name passes ``where``."""
+    return [parameter for name, parameter in module.named_parameters() if parameter.requires_grad and where(name)]

@@ -23,7 +23,8 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 from transformers.utils import logging as transformers_logging
 
-from gazebench.core.weights import file_digest, misfits, read_weights
+from gazebench.core.files import file_digest
+from gazebench.core.weights import misfits, read_weights
 from gazebench.datasets.gazeworld.grounding import phrases
 from gazebench.nn.backbones import ComputeDtype, WeightsError
 from gazebench.nn.gaze_language import GAZE_PAD, PROMPTS, Answer, answer_pieces, person_line

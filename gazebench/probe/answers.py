@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gazebench.core.types import FloatArray
+from gazebench.core.boxes import FloatArray
 from gazebench.vlm.reading import json_values, numbers, without_thoughts
 
 Convention = Literal["0-999", "unit"]

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gazebench.core.types import DataError, IntArray, PictureError, Records, clean_boxes, normalise
+from gazebench.core.boxes import IntArray, clean_boxes, normalise
+from gazebench.core.errors import DataError, ImageError
+from gazebench.core.types import Records
 from gazebench.data.dataset import GazeDataset
 from gazebench.probe.answers import Answer, read_answer
 from gazebench.probe.probers import Job, Prober
@@ -179,7 +181,7 @@ def _jobs(
         try:
             prober.size(dataset, records, image)  # answers are read by it
             size = dataset.size(records, image) if records.head_unit == "pixel" else (1, 1)
-        except PictureError as error:
+        except ImageError as error:
             lost[key] = str(error)
             continue
         head = clean_boxes(normalise(records.head[[person]], records.head_unit, *size))[0]

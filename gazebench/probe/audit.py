@@ -13,7 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from sklearn.metrics import cohen_kappa_score
 
-from gazebench.core.types import PictureError, Records, clean_boxes, normalise
+from gazebench.core.boxes import clean_boxes, normalise
+from gazebench.core.errors import ImageError
+from gazebench.core.types import Records
 from gazebench.data.dataset import GazeDataset
 from gazebench.data.saliency_splits import CONSISTENT, INCONSISTENT, inside, verdict
 from gazebench.probe.build import Verdict
@@ -146,7 +148,7 @@ def _panel(axis: Axes, dataset: GazeDataset, records: Records, one: Verdict, per
     image = int(records.person_image[person])
     try:
         picture = dataset.picture(records, image)
-    except PictureError:
+    except ImageError:
         axis.set_title(f"unreadable picture\n{one.person_id[-44:]}", fontsize=9)
         return
     height, width = picture.shape[:2]

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from gazebench.core.types import IN_FRAME, DataError, FloatArray, PictureError, Records, normalise
+from gazebench.core.boxes import FloatArray, normalise
+from gazebench.core.errors import DataError, ImageError
+from gazebench.core.types import IN_FRAME, Records
 from gazebench.data.dataset import GazeDataset
 from gazebench.data.saliency_splits import COLUMNS, CONSISTENT, INCONSISTENT, RULE, inside, verdict
 from gazebench.engine import record as results
@@ -61,7 +63,7 @@ def verdicts(
             continue
         try:
             answer, _ = final(dataset, records, prober, int(records.person_image[person]), answers)
-        except PictureError:
+        except ImageError:
             said[person] = UNANSWERED, nothing
             continue
         said[person] = (ANSWER if answer.usable else UNPARSED), answer.regions
@@ -71,7 +73,7 @@ def verdicts(
         origin, regions = said[source] if source >= 0 else (NO_BOX, nothing)
         try:
             points = _points(dataset, records, person)
-        except PictureError:
+        except ImageError:
             points, origin, regions = nothing[:, :2], (UNANSWERED if source >= 0 else NO_BOX), nothing
         hit, subset = 0, ""
         if origin != UNANSWERED and (records.inout[person] != IN_FRAME or not len(points)):

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gazebench.core.types import DataError, Records
+from gazebench.core.errors import DataError
+from gazebench.core.types import Records
 from gazebench.data import saliency_splits as subsets
 from gazebench.data.check import built
 from gazebench.data.dataset import SPLITS, GazeDataset

@@ -15,7 +15,9 @@ import numpy.typing as npt
 import yaml
 from scipy import ndimage
 
-from gazebench.core.types import DataError, FloatArray, PictureError, Records
+from gazebench.core.boxes import FloatArray
+from gazebench.core.errors import DataError, ImageError
+from gazebench.core.types import Records
 from gazebench.data.dataset import GazeDataset
 from gazebench.data.images import resized
 from gazebench.probe.answers import Convention
@@ -157,7 +159,7 @@ class ModelProber(Prober):
                 shown = job.image
                 try:
                     picture = self._picture(dataset, records, job.image)
-                except PictureError as error:
+                except ImageError as error:
                     picture, reason = None, str(error)
             if picture is None:
                 left_out.append(Unreadable(job.key, reason))
@@ -189,7 +191,7 @@ class LocalProber(Prober):
         for job in jobs:
             try:
                 boxes = self.regions(dataset, records, job)
-            except PictureError as error:
+            except ImageError as error:
                 yield Unreadable(job.key, str(error))
                 continue
             regions = [{"bbox_2d": [round(float(v), 6) for v in box]} for box in boxes]

@@ -18,17 +18,20 @@ from matplotlib.figure import Figure
 from scipy import stats
 from tabulate import tabulate
 
-from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, DataError, FloatArray, Records
+from gazebench.core.boxes import FloatArray
+from gazebench.core.errors import DataError
+from gazebench.core.files import write_atomically
+from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, Records
 from gazebench.data.dataset import GazeDataset
 from gazebench.data.groups import groups, traits
 from gazebench.engine.config import Config
-from gazebench.engine.record import write_atomically
 from gazebench.engine.registry import load_dataset
 from gazebench.engine.run import Places
 from gazebench.metrics import functional as F
-from gazebench.metrics.classes import GazeMetric, InOutAP
+from gazebench.metrics.base import GazeMetric
 from gazebench.metrics.intervals import DRAWS, bootstrap, format_value, mean_of, owners
-from gazebench.metrics.protocol import Protocol, Use
+from gazebench.metrics.protocol import Protocol, ProtocolMetric
+from gazebench.metrics.spatial import InOutAP
 from gazebench.report.page import find
 from gazebench.report.pictures import draw, heatmap_of, scene
 
@@ -203,7 +206,7 @@ def join(a: Side, b: Side, protocol: Protocol, metric: str) -> Pair:
     return Pair(a, b, metric, use.digits, protocol.higher_is_better(metric), joined)
 
 
-def _is_mean(use: Use) -> bool:
+def _is_mean(use: ProtocolMetric) -> bool:
     metric = use.metric()
     return type(metric).reduce is GazeMetric.reduce and metric.unit == "person"
 

@@ -20,11 +20,12 @@ import pandas as pd
 import yaml
 from tabulate import tabulate
 
-from gazebench.core.types import DataError
+from gazebench.core.errors import DataError
+from gazebench.core.files import write_atomically
+from gazebench.core.plugins import PluginError
 from gazebench.data.dataset import GazeDataset
 from gazebench.engine import record as results
-from gazebench.engine.record import write_atomically
-from gazebench.engine.registry import RegistryError, load_dataset, load_method
+from gazebench.engine.registry import load_dataset, load_method
 from gazebench.engine.run import Places
 from gazebench.metrics.intervals import Interval, interval
 from gazebench.metrics.protocol import ALL
@@ -143,7 +144,7 @@ def _dataset(name: str) -> type[GazeDataset] | None:
     """The suite's dataset of that name; None where there is none."""
     try:
         return load_dataset(name)
-    except RegistryError:
+    except PluginError:
         return None
 
 

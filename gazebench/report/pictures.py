@@ -14,7 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from gazebench.core.types import FloatArray, Records
+from gazebench.core.boxes import FloatArray
+from gazebench.core.types import Records
 from gazebench.data.dataset import GazeDataset
 from gazebench.data.groups import head_and_points
 

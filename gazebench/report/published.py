@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, StringConstraints, ValidationInfo, model_validator
 
-from gazebench.core.types import DataError
+from gazebench.core.errors import DataError
 from gazebench.metrics.protocol import ALL
 from gazebench.report.yaml_models import Model, Text, known, read
 

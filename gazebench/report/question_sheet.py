@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from tabulate import tabulate
 
-from gazebench.core.types import PictureError
+from gazebench.core.errors import ImageError
+from gazebench.core.files import write_atomically
 from gazebench.data.dataset import GazeDataset
-from gazebench.engine.record import write_atomically
 from gazebench.report.pictures import ANSWER, draw
 from gazebench.vqa.files import Row, read
 from gazebench.vqa.questions.geometry import LARGEST
@@ -88,7 +88,7 @@ def sheet(path: Path, dataset: GazeDataset, split: str) -> Figure:
     for axis, row in zip(axes, chosen, strict=False):
         try:
             picture = dataset.picture(records, place[row.image])
-        except PictureError:
+        except ImageError:
             axis.set_title(f"unreadable picture\n{row.image[-44:]}", fontsize=9)
             continue
         head = np.array(row.truth.head) if row.question.observer in ("box", "unique") else None

@@ -9,11 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from gazebench.core.types import DataError
+from gazebench.core.errors import DataError
+from gazebench.core.files import write_atomically
 from gazebench.engine import record as results
-from gazebench.engine.record import write_atomically
 from gazebench.metrics.intervals import format_value
-from gazebench.metrics.protocol import QUESTIONS, Use
+from gazebench.metrics.protocol import ProtocolMetric, QUESTIONS
 from gazebench.vqa.questions.templates import templates
 
 JUDGED = "vqa_object_judge"
@@ -111,7 +111,7 @@ def _cells(metrics: Mapping[str, Mapping[str, Any]], key: str) -> dict[str, floa
     }  # fmt: skip
 
 
-def _use(name: str) -> Use | None:
+def _use(name: str) -> ProtocolMetric | None:
     return next((use for use in QUESTIONS if use.name == name), None)
 
 

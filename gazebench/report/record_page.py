@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from markupsafe import Markup
 
-from gazebench.metrics.protocol import SUBSETS, Protocol
+from gazebench.metrics.protocol import Protocol, SUBSETS
 from gazebench.report.board.rows import BADGES, COSTS, Record, origins, score_of
 from gazebench.report.page import render
 from gazebench.report.run_data import higher_is_better, metric_uses

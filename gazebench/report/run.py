@@ -10,11 +10,11 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
+from gazebench.core.files import write_atomically
 from gazebench.engine.config import Config, provenance
-from gazebench.engine.record import write_atomically
 from gazebench.engine.run import Outcome
 from gazebench.metrics.intervals import format_value
-from gazebench.metrics.protocol import SUBSETS, Protocol
+from gazebench.metrics.protocol import Protocol, SUBSETS
 from gazebench.report.board import local
 from gazebench.report.page import write_page
 from gazebench.report.pictures import gallery

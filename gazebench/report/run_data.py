@@ -12,12 +12,13 @@ import numpy.typing as npt
 import pandas as pd
 import yaml
 
-from gazebench.core.types import DataError, Records
+from gazebench.core.errors import DataError
+from gazebench.core.types import Records
 from gazebench.data.dataset import GazeDataset
 from gazebench.engine.config import Config
 from gazebench.engine.run import Places
-from gazebench.metrics.classes import GazeMetric
-from gazebench.metrics.protocol import QUESTIONS, Protocol, Use
+from gazebench.metrics.base import GazeMetric
+from gazebench.metrics.protocol import Protocol, ProtocolMetric, QUESTIONS
 
 Heatmap = npt.NDArray[np.float32]
 
@@ -83,21 +84,21 @@ def dataset_of(folder: Path, root: str | None = None) -> GazeDataset:
 # Metrics ---------------------------------------------------------------------------------------------------------
 
 
-def task_metrics() -> tuple[Use, ...]:
+def task_metrics() -> tuple[ProtocolMetric, ...]:
     """The metrics of all registered tasks."""
     return QUESTIONS
 
 
-def metric_uses(protocol: Protocol | None) -> dict[str, Use]:
+def metric_uses(protocol: Protocol | None) -> dict[str, ProtocolMetric]:
     """The metrics that a record may have, by name: the protocol's in its order, then those of tasks."""
     return {use.name: use for use in (*(protocol.metrics if protocol else ()), *task_metrics())}
 
 
-def higher_is_better(use: Use) -> bool:
+def higher_is_better(use: ProtocolMetric) -> bool:
     return bool(use.metric().higher_is_better)
 
 
-def is_mean_over_people(use: Use) -> bool:
+def is_mean_over_people(use: ProtocolMetric) -> bool:
     metric = use.metric()
     return type(metric).reduce is GazeMetric.reduce and metric.unit == "person"
 

@@ -20,10 +20,10 @@ from matplotlib.figure import Figure
 from gazebench.data.dataset import GazeDataset
 from gazebench.data.groups import groups, traits
 from gazebench.engine.config import Config
-from gazebench.engine.record import write_atomically
+from gazebench.core.files import write_atomically
 from gazebench.engine.run import Outcome, Places
 from gazebench.metrics.intervals import bootstrap, mean_of, owners
-from gazebench.metrics.protocol import SUBSETS, Protocol, Use
+from gazebench.metrics.protocol import Protocol, ProtocolMetric, SUBSETS
 from gazebench.metrics.scoring import Score
 from gazebench.report.board import refresh
 from gazebench.report.board.rows import Record
@@ -166,7 +166,7 @@ def write(folder: Path, root: str | None = None) -> Path:
     return folder / "report.html"
 
 
-def _means(protocol: Protocol, scored: pd.DataFrame) -> list[Use]:
+def _means(protocol: Protocol, scored: pd.DataFrame) -> list[ProtocolMetric]:
     """The metrics that are means over people and somebody has a value of, the headline first."""
     found = [
         use
@@ -176,7 +176,7 @@ def _means(protocol: Protocol, scored: pd.DataFrame) -> list[Use]:
     return sorted(found, key=lambda use: use.name != protocol.headline)
 
 
-def by_group(scored: pd.DataFrame, dataset: GazeDataset, use: Use, angles: Sequence[Use]) -> dict[str, Any]:
+def by_group(scored: pd.DataFrame, dataset: GazeDataset, use: ProtocolMetric, angles: Sequence[ProtocolMetric]) -> dict[str, Any]:
     """A row a group of people: how many, the mean with its interval, median, 90th percentile, large angles."""
     records = dataset.records("test")
     records = records.select(np.isin(records.person_id.astype(str), scored.index.to_numpy(str)))
@@ -204,7 +204,7 @@ def by_group(scored: pd.DataFrame, dataset: GazeDataset, use: Use, angles: Seque
     return {"title": "Who it errs on", "table": Table(columns, rows), "hint": hint}
 
 
-def large_angles(scored: pd.DataFrame, angles: Sequence[Use]) -> dict[str, Any]:
+def large_angles(scored: pd.DataFrame, angles: Sequence[ProtocolMetric]) -> dict[str, Any]:
     """How many people's angle is larger than each threshold, by metric and subset."""
     rows: list[list[Cell]] = []
     for use in angles:
@@ -225,7 +225,7 @@ def _share(degrees: pd.Series[float], limit: float) -> str:
 
 
 def _gallery(
-    folder: Path, scored: pd.DataFrame, dataset: GazeDataset, use: Use, angles: Sequence[Use]
+    folder: Path, scored: pd.DataFrame, dataset: GazeDataset, use: ProtocolMetric, angles: Sequence[ProtocolMetric]
 ) -> list[dict[str, Any]]:
     """Draws the chosen people into ``report/``; what the page says of each."""
     records = dataset.records("test")
@@ -259,7 +259,7 @@ def _gallery(
     return cards
 
 
-def choose(scored: pd.DataFrame, use: Use, *, higher: bool) -> pd.DataFrame:
+def choose(scored: pd.DataFrame, use: ProtocolMetric, *, higher: bool) -> pd.DataFrame:
     """The people of the gallery, worst first, with the columns ``error``, ``shown`` (subset) and ``band``."""
     frame = scored.assign(error=scored[f"metric_{use.name}"].astype(float))
     frame["badness"] = badness = -frame["error"] if higher else frame["error"]

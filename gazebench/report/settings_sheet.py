@@ -9,8 +9,9 @@ from typing import Any
 from docstring_parser import parse
 from tabulate import tabulate
 
+from gazebench.core.plugins import PluginError
 from gazebench.engine.method import Method, Origin, Recipe
-from gazebench.engine.registry import RegistryError, entries, load_method
+from gazebench.engine.registry import entries, load_method
 
 UNSTATED: tuple[str, str] = ("not stated", "")
 
@@ -100,7 +101,7 @@ def findings(name: str) -> list[str]:
     """Settings of a method without an origin, and origins of settings it does not have."""
     try:
         method = load_method(name)
-    except RegistryError as error:
+    except PluginError as error:
         return [str(error)]
     defaults, origin = constructor_defaults(method), sources(method)
     return [

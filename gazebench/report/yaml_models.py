@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
-from gazebench.core.types import DataError
+from gazebench.core.errors import DataError
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 

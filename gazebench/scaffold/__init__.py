@@ -1,5 +1,1 @@
-"""``gazebench new``: writes a small installable package with a method or a dataset of one's own."""
-
-from gazebench.scaffold.package import main, write
-
-__all__ = ["main", "write"]
+"""A small installable package with a method or a data set of one's own, written from templates."""

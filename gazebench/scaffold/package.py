@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 
@@ -16,26 +15,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 SUFFIX = ".tmpl"
 """A template is no Python file: no linter, type checker or importer takes it for one."""
 
-USAGE = "gazebench new method|dataset NAME [FOLDER]"
 CLASS = {"methods": "Method", "datasets": "Data"}
 """What the name of the class ends with, so that it never is that of something the module imports."""
-
-
-def main(arguments: Sequence[str]) -> int:
-    """``gazebench new method|dataset NAME [FOLDER]``."""
-    kinds = {kind[:-1]: kind for kind in KINDS}
-    if len(arguments) not in (2, 3) or arguments[0] not in kinds or any(word.startswith("-") for word in arguments):
-        raise DataError(f"{USAGE}: give the kind, a name, and where to write it (by default gazebench-NAME)")
-    kind, name = kinds[arguments[0]], arguments[1]
-    folder = Path(arguments[2] if len(arguments) == 3 else distribution(name))
-    for path in write(kind, name, folder):
-        print(path)
-    print(f"\nnow, in the environment of gazebench:\n  pip install -e {folder}\n  gazebench check {name}")
-    if kind == "methods":
-        print(f"  gazebench bench {name}")
-    else:
-        print(f"  gazebench data fake {name} tiny\n  gazebench bench center {name} --dataset.root tiny")
-    return 0
 
 
 def write(kind: Kind, name: str, folder: Path) -> list[Path]:
@@ -46,7 +27,7 @@ def write(kind: Kind, name: str, folder: Path) -> list[Path]:
     """
     _check_name(name)
     if folder.exists():
-        raise DataError(f"{folder} is there already: give another folder ({USAGE}), or move it away")
+        raise DataError(f"{folder} is there already: give another folder, or move it away")
     title = " ".join(word.capitalize() for word in name.split("_"))
     values = {
         "name": name,
@@ -70,7 +51,7 @@ def write(kind: Kind, name: str, folder: Path) -> list[Path]:
         for path, text in texts.items():
             path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise DataError(f"{folder} cannot be written ({error.strerror}): give another folder ({USAGE})") from error
+        raise DataError(f"{folder} cannot be written ({error.strerror}): give another folder") from error
     return list(texts)
 
 

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gazebench.core.types import DataError
+from gazebench.core.errors import DataError
+from gazebench.core.files import write_atomically
+from gazebench.core.plugins import PluginError
 from gazebench.engine.config import resolve
-from gazebench.engine.record import write_atomically
-from gazebench.engine.registry import RegistryError
 from gazebench.engine.run import Places, RunningError, bench
 from gazebench.nn.backbones import WeightsError
 from gazebench.report.run import show
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         config = resolve(arguments[3:])
         outcome = bench(config, Places(runs, boards))
-    except (DataError, RegistryError, RunningError, WeightsError) as error:
+    except (DataError, PluginError, RunningError, WeightsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

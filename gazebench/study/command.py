@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from gazebench.core.types import DataError
+from gazebench.core.errors import DataError
 from gazebench.engine.run import BOARDS, Places
 from gazebench.study import adoption, page
 from gazebench.study.figures import draw_figures, gather_heatmaps

@@ -16,7 +16,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Patch
 
-from gazebench.core.types import DataError
+from gazebench.core.errors import DataError
 from gazebench.data.dataset import GazeDataset
 from gazebench.engine.predictions import read_predictions
 from gazebench.engine.run import Places

@@ -9,7 +9,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from gazebench.engine.record import write_atomically
+from gazebench.core.files import write_atomically
 from gazebench.engine.registry import load_dataset
 from gazebench.metrics.intervals import format_value, interval
 from gazebench.metrics.protocol import ALL

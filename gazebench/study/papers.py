@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from gazebench.core.types import DataError
+from gazebench.core.errors import DataError
 from gazebench.engine.record import CHECKOUT
 from gazebench.engine.registry import load_dataset
 from gazebench.engine.run import Places

@@ -11,11 +11,12 @@ from typing import Any
 import jsonschema
 import yaml
 
-from gazebench.core.types import DataError
+from gazebench.core.errors import DataError
+from gazebench.core.plugins import PluginError
 from gazebench.engine.config import Config, resolve
 from gazebench.engine.record import CHECKOUT
-from gazebench.engine.registry import RegistryError, load_dataset
-from gazebench.metrics.protocol import ALL, SUBSETS, Protocol
+from gazebench.engine.registry import load_dataset
+from gazebench.metrics.protocol import ALL, Protocol, SUBSETS
 
 _TEXT = {"type": "string", "minLength": 1}
 _TEXTS = {"type": "array", "items": _TEXT}
@@ -255,7 +256,7 @@ class Plan:
             where = f"{self.file}: row {run.row!r}"
             try:
                 self._configs[run.row] = resolve([*run.arguments, *self.extra], prog=where)
-            except RegistryError as error:
+            except PluginError as error:
                 raise DataError(f"{where}: {error}") from error
         return Config(self._configs[run.row].values | {"seed": run.seed})
 
@@ -342,7 +343,7 @@ def _check(plan: Plan, quick: Mapping[str, Any]) -> None:
     """
     try:
         metrics = [use.name for use in plan.protocol.metrics]
-    except RegistryError as error:
+    except PluginError as error:
         raise DataError(f"{plan.file}: dataset: {error}") from error
 
     def known(where: str, names: Iterable[str], among: Iterable[str], what: str) -> None:

@@ -17,8 +17,8 @@ import pandas as pd
 import pyarrow as pa
 from filelock import FileLock
 
-from gazebench.core.types import DataError
-from gazebench.engine.record import write_atomically
+from gazebench.core.errors import DataError
+from gazebench.core.files import write_atomically
 from gazebench.study.plan import Run
 
 SCHEMA_VERSION = 1

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from gazebench.core.types import sample_key
+from gazebench.core.types import stable_key
 from gazebench.metrics.intervals import Interval, interval
 from gazebench.metrics.protocol import ALL
 from gazebench.study.plan import Claim, Figure, Plan, Run, Table
@@ -158,7 +158,7 @@ class Measured:
         both = both.dropna()
         sign = 1 if self.plan.protocol.higher_is_better(figure.metric) else -1
         if figure.pick == "random":
-            order = pd.Series([sample_key(f"{figure.file} {person}") for person in both.index], index=both.index)
+            order = pd.Series([stable_key(f"{figure.file} {person}") for person in both.index], index=both.index)
         else:
             order = sign * (both["above"] if figure.pick == "worst" else both["above"] - both["below"])
         chosen = both.assign(order=order).sort_values("order", kind="stable").drop_duplicates("image_id")

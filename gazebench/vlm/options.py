@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Any
 
-from gazebench.core.types import DataError
+from gazebench.core.errors import DataError
 from gazebench.vlm.messages import Backend
 
 BACKENDS = ("openai", "transformers")

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image
 
-from gazebench.core.types import PictureError
+from gazebench.core.errors import ImageError
 from gazebench.vlm.messages import Picture
 
 Format = Literal["jpeg", "png"]
@@ -75,7 +75,7 @@ def from_file(path: Path | str, max_side: int, fmt: Format = "jpeg", quality: in
     a tag is encoded anew, without it and without turning. Alpha is dropped.
 
     Raises:
-        PictureError: the file is missing, truncated or no picture.
+        ImageError: the file is missing, truncated or no picture.
     """
     try:
         data = Path(path).read_bytes()
@@ -88,7 +88,7 @@ def from_file(path: Path | str, max_side: int, fmt: Format = "jpeg", quality: in
                 return Picture(data, mime, size)
             pixels = np.asarray(image.convert("RGB"))
     except Exception as error:  # Pillow's plugins raise almost anything on rubbish
-        raise PictureError.of(path, error) from error
+        raise ImageError.of(path, error) from error
     return encode(pixels, max_side, fmt, quality)
 
 

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from gazebench.core.types import DataError, IntArray
+from gazebench.core.boxes import IntArray
+from gazebench.core.errors import DataError
 from gazebench.vlm.messages import Reply
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from gazebench.core.types import DataError, Form, PictureError, Records, Task, sample_key
+from gazebench.core.errors import DataError, ImageError
+from gazebench.core.types import Records, stable_key
 from gazebench.data.dataset import GazeDataset
 from gazebench.vlm.messages import Backend, Decoding, Failure, Message, Picture, Reply, Request, Unreadable
 from gazebench.vlm.pictures import Encoding
@@ -19,6 +20,7 @@ from gazebench.vqa.protocols import OURS, Rules
 from gazebench.vqa.questions.geometry import DIRECTIONS, LARGEST, whole
 from gazebench.vqa.questions.templates import templates
 from gazebench.vqa.questions.writing import FORMS
+from gazebench.vqa.types import Form, QuestionType
 
 FLOORS = ("oracle", "shuffled", "random", "majority")
 
@@ -120,7 +122,7 @@ class ModelAnswerer(Answerer):
                 last = row.image
                 try:
                     picture = shown(self.dataset, self.records, self._image(row), self.encoding)
-                except PictureError as error:
+                except ImageError as error:
                     picture, reason = None, str(error)
             if picture is None:
                 left_out.append(Unreadable(row.question.id, reason))
@@ -162,7 +164,7 @@ class Examples:
         kept: dict[tuple[Form, bool], list[tuple[int, Row]]] = {}
         for row in read(path):
             pool = kept.setdefault((row.question.form, bool(row.truth.refusal)), [])
-            pool.append((sample_key(f"{seed} {row.question.id}"), row))
+            pool.append((stable_key(f"{seed} {row.question.id}"), row))
             if len(pool) > 32 * shots + 64:  # the smallest keys win, and memory stays small
                 pool[:] = sorted(pool, key=lambda item: item[0])[: 16 * shots]
         self.chosen: dict[Form, list[Row]] = {}
@@ -249,7 +251,7 @@ class Shuffled(_Known):
 
     def __init__(self, path: Path, seed: int = 0) -> None:
         self.seed = seed
-        kept: dict[tuple[Task, Form], tuple[list[str], list[str]]] = {}
+        kept: dict[tuple[QuestionType, Form], tuple[list[str], list[str]]] = {}
         for row in read(path):
             ids, answers = kept.setdefault((row.question.task, row.question.form), ([], []))
             ids.append(row.question.id)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gazebench.core.types import IntArray
+from gazebench.core.boxes import IntArray
 from gazebench.vlm.messages import Failure
 from gazebench.vlm.store import AnswerStore, shard_of
 from gazebench.vqa.answerers import Answerer

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gazebench.core.types import DataError
+from gazebench.core.errors import DataError
 from gazebench.data.check import built
 from gazebench.data.dataset import SPLITS, GazeDataset
 from gazebench.engine.run import Places

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from gazebench.core.types import IN_FRAME, InWords, Records, normalise
-from gazebench.data.dataset import GazeDataset
+from gazebench.core.boxes import normalise
+from gazebench.core.types import IN_FRAME, Records
+from gazebench.data.dataset import Description, GazeDataset
 from gazebench.vlm.messages import Backend, Decoding, Failure, Message, Picture, Request
 from gazebench.vlm.pictures import Encoding, encode, from_file
 from gazebench.vlm.reading import json_values, without_thoughts
@@ -96,17 +97,17 @@ class Describer:
             yield Request(str(records.person_id[person]), messages, self.decoding)
 
 
-def described(dataset: GazeDataset, records: Records, store: AnswerStore) -> Callable[[int], list[InWords]]:
+def described(dataset: GazeDataset, records: Records, store: AnswerStore) -> Callable[[int], list[Description]]:
     """What can be said of the people of an image: the dataset's words, and the model's where those name no target."""
     said = {key: understood(answers[0].reply.text) for key, answers in store.answers(records.split).items()}
     start = records.person_start
 
-    def words(image: int) -> list[InWords]:
+    def words(image: int) -> list[Description]:
         found = []
-        for offset, own in enumerate(dataset.in_words(records, image)):
+        for offset, own in enumerate(dataset.descriptions(records, image)):
             target, label = said.get(str(records.person_id[start[image] + offset]), ("", ""))
             if not own.target and target:
-                own = InWords(own.traits, own.hidden, target, (label,))
+                own = Description(own.traits, own.hidden, target, (label,))
             found.append(own)
         return found
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gazebench.core.types import DataError, Question, Truth
-from gazebench.core.weights import file_digest
-from gazebench.engine.record import write_atomically
+from gazebench.core.errors import DataError
+from gazebench.core.files import file_digest, write_atomically
+from gazebench.vqa.types import Question, Truth
 
 CARD = ".json"
 

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from gazebench.core.types import FloatArray, InWords, Records, clean_boxes, normalise
-from gazebench.data.dataset import GazeDataset
+from gazebench.core.boxes import FloatArray
+from gazebench.core.types import Records
+from gazebench.data.dataset import Description, GazeDataset
 from gazebench.vqa.questions.templates import templates
 from gazebench.vqa.questions.writing import Asked, Picture, Questioner, plan
 
@@ -16,7 +17,7 @@ SEED = 0
 PROBED = 200
 """Pictures that are looked through to learn whether a dataset describes anything."""
 
-Words = Callable[[int], list[InWords]]
+Words = Callable[[int], list[Description]]
 """From an image of the records to what can be said of its people."""
 
 
@@ -26,10 +27,10 @@ class Interviewer:
     The same split of the same dataset is always asked the same, by whoever makes the questions.
 
     Args:
-        dataset: whose ``in_words`` and ``everybody`` say how people can be told apart.
+        dataset: whose ``descriptions`` and ``everybody`` say how people can be told apart.
         records: those asked about.
         seed: of all that is drawn by lot.
-        words: takes the place of the dataset's ``in_words``.
+        words: takes the place of the dataset's ``descriptions``.
     """
 
     def __init__(self, dataset: GazeDataset, records: Records, seed: int = SEED, words: Words | None = None) -> None:
@@ -40,9 +41,9 @@ class Interviewer:
         describes = any(said.target for image in probed for said in self.words(int(image)))
         self.questioner = Questioner(seed, describes, templates())
 
-    def words(self, image: int) -> list[InWords]:
+    def words(self, image: int) -> list[Description]:
         """What can be said of the people of an image."""
-        return self.given(image) if self.given is not None else self.dataset.in_words(self.records, image)
+        return self.given(image) if self.given is not None else self.dataset.descriptions(self.records, image)
 
     def about(self, image: int, head: FloatArray, points: Sequence[FloatArray], size: tuple[int, int]) -> list[Asked]:
         """The questions about an image as it is shown, each with the position of its person in the image.
@@ -71,9 +72,9 @@ class Interviewer:
         """All questions about the pictures as they are, with the image each is about; picture by picture."""
         records = self.records
         for image in range(len(records)):
-            width, height = self.dataset.size(records, image)
+            width, height = records.sizes[image].tolist()
             people = range(self.start[image], self.start[image + 1])
-            head = clean_boxes(normalise(records.head[people.start : people.stop], records.head_unit, width, height))
-            points = [normalise(records.points_of(person), records.point_unit, width, height) for person in people]
+            head = records.head[people.start : people.stop]
+            points = [records.points_of(person) for person in people]
             for asked in self.about(image, head, points, (width, height)):
                 yield image, asked

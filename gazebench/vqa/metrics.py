@@ -18,11 +18,13 @@ from torch import Tensor
 from torchmetrics.functional.text import rouge_score
 from torchmetrics.text import BLEUScore
 
-from gazebench.core.types import FloatArray, Question, Task, Truth
-from gazebench.metrics.classes import GazeMetric
-from gazebench.metrics.functional import Values, angle
+from gazebench.core.boxes import FloatArray
+from gazebench.metrics.base import GazeMetric, Values
+from gazebench.metrics.protocol import ProtocolMetric
+from gazebench.metrics.spatial import angle
 from gazebench.vqa.questions.geometry import FARTHEST, steps
 from gazebench.vqa.questions.reading import Said, names
+from gazebench.vqa.types import Question, QuestionType, Truth
 
 NEAR = 0.1
 """A point counts as found within this share of the picture."""
@@ -42,8 +44,8 @@ class QuestionMetric(GazeMetric):
     """
 
     fields: ClassVar[tuple[str, ...]] = ("questions", "truths", "said")
-    unit = "question"
-    task: ClassVar[Task]
+    unit = "questions"
+    task: ClassVar[QuestionType]
 
     def counts(self, question: Question, truth: Truth) -> bool:
         """Whether the question counts; by default those of the task that can be answered."""
@@ -173,7 +175,7 @@ class ObjectAccuracy(QuestionMetric):
 class ObjectSimilarity(QuestionMetric):
     """Mean CLIP similarity of answer and description as texts; of no answer, 0."""
 
-    fields = ("questions", "truths", "said", "similarity")
+    fields = ("questions", "truths", "said", "vocabulary")
     task = "object"
     higher_is_better = True
 
@@ -183,7 +185,7 @@ class ObjectSimilarity(QuestionMetric):
 
     def measured(self, counted: Sequence[tuple[Question, Truth, Said]], **fields: Any) -> list[Any]:
         """Cosines, of several descriptions the largest."""
-        similarity: Similarity = fields["similarity"]
+        similarity: Similarity = fields["vocabulary"].similarity
         values = [0.0] * len(counted)
         texts = [(row, said.phrase, one) for row, (_, truth, said) in enumerate(counted) if said.phrase
                  for one in truth.references]  # fmt: skip
@@ -337,7 +339,7 @@ class RefusalF1(_Refusal):
 
 # Everything ------------------------------------------------------------------------------------------------------
 
-_RIGHT: dict[Task, Callable[[Truth, Said], bool]] = {
+_RIGHT: dict[QuestionType, Callable[[Truth, Said], bool]] = {
     "object": _named,
     "direction": lambda truth, said: said.direction == truth.direction,
     "point": lambda truth, said: said.point is not None and _distance(truth, said) <= NEAR,
@@ -392,3 +394,24 @@ class Parsed(QuestionMetric):
     def value(self, truth: Truth, said: Said) -> float:
         """1 or 0."""
         return float(said.parsed)
+
+
+QUESTIONS = (
+    ProtocolMetric("vqa_object", ObjectAccuracy, subsets=False),
+    ProtocolMetric("vqa_object_clip", ObjectSimilarity, subsets=False),
+    ProtocolMetric("vqa_object_bleu", ObjectBLEU, subsets=False),
+    ProtocolMetric("vqa_object_rouge", ObjectROUGE, subsets=False),
+    ProtocolMetric("vqa_direction", DirectionAccuracy, subsets=False),
+    ProtocolMetric("vqa_direction_steps", DirectionSteps, subsets=False, digits=2),
+    ProtocolMetric("vqa_point", PointWithin, subsets=False),
+    ProtocolMetric("vqa_point_l2", PointDistance, subsets=False),
+    ProtocolMetric("vqa_point_angle", PointAngle, subsets=False, digits=2),
+    ProtocolMetric("vqa_refusal", RefusalAccuracy, subsets=False),
+    ProtocolMetric("vqa_refusal_precision", RefusalPrecision, subsets=False),
+    ProtocolMetric("vqa_refusal_recall", RefusalRecall, subsets=False),
+    ProtocolMetric("vqa_refusal_f1", RefusalF1, subsets=False),
+    ProtocolMetric("vqa_false_refusal", FalseRefusal, subsets=False),
+    ProtocolMetric("vqa_overall", Overall, subsets=False),
+    ProtocolMetric("vqa_parsed", Parsed, subsets=False),
+)
+"""Columns of methods that answer questions (gazebench-vqa-v1, docs/vqa.md); one named after a task is its headline."""

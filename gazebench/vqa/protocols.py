@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gazebench.core.types import DataError, Form
-from gazebench.metrics.protocol import QUESTIONS, Use
+from gazebench.core.errors import DataError
+from gazebench.metrics.protocol import QUESTIONS, ProtocolMetric
 from gazebench.vqa.questions.reading import Said, read
 from gazebench.vqa.questions.templates import templates
+from gazebench.vqa.types import Form
 
 Reader = Callable[[Form, str, str, tuple[int, int] | None], Said]
 """From form, text, finish reason and the size of the picture as shown to what an answer says."""
@@ -35,7 +36,7 @@ class Rules:
     origin: str
     instructions: str
     read: Reader
-    metrics: tuple[Use, ...]
+    metrics: tuple[ProtocolMetric, ...]
 
 
 OURS = Rules(templates().id, "ours", templates().instructions, read, QUESTIONS)

@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
-from gazebench.core.types import DataError, Question, Truth, sample_key
+from gazebench.core.errors import DataError
+from gazebench.core.types import stable_key
 from gazebench.engine import record as results
 from gazebench.metrics.intervals import DRAWS, METHOD
-from gazebench.metrics.protocol import ALL, Use
+from gazebench.metrics.protocol import ALL, ProtocolMetric
 from gazebench.metrics.scoring import Score, intervals_of
 from gazebench.vlm.messages import Reply
 from gazebench.vlm.store import AnswerStore
@@ -24,6 +25,7 @@ from gazebench.vqa.files import Row, read
 from gazebench.vqa.metrics import QuestionMetric, Similarity
 from gazebench.vqa.protocols import OURS, Rules, rules
 from gazebench.vqa.questions.reading import Said
+from gazebench.vqa.types import Question, Truth
 
 CENTRE = (0.5, 0.5)
 SCHEMA = 1
@@ -99,12 +101,12 @@ def measure(
         "judged": judged,
     }
     keys, sources = (
-        torch.tensor([sample_key(name) for name in names], dtype=torch.int64)
+        torch.tensor([stable_key(name) for name in names], dtype=torch.int64)
         for names in ([row.question.id for row in rows], [row.group for row in rows])
     )
     found: dict[tuple[str, str], Any] = {}
     scores = {}
-    for use in (*by.metrics, Use("vqa_object_judge", Judged, subsets=False)):
+    for use in (*by.metrics, ProtocolMetric("vqa_object_judge", Judged, subsets=False)):
         metric: Any = use.metric()
         if any(fields[name] is None for name in metric.fields):
             continue

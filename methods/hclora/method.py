@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from gazebench.core.types import IN_FRAME, Batch, Prediction
 from gazebench.core.weights import misfits, read_weights
 from gazebench.data.transforms import gaussian_heatmap
-from gazebench.engine.method import MethodCard, Origin, Published, Recipe, Setting, trainable
+from gazebench.engine.method import MethodCard, Origin, Published, Recipe, Setting
 from gazebench.methods.gazelle import GazeLLE
 from gazebench.methods.hclora.adaptation import (
     Adaptation,
@@ -30,6 +30,7 @@ from gazebench.methods.hclora.gaze_cone import cone_mask, outside_ratio
 from gazebench.methods.hclora.gaze_evidence import GazeEvidence, GazeVector, divergence
 from gazebench.nn.gaze_decoder import load_official, official_state
 from gazebench.nn.losses import batch_mean
+from gazebench.nn.optimizers import trainable
 
 Kind = Literal["frozen", "full", "vpt", "lora", "hclora"]
 Supervision = Literal["none", "vector", "heatmap", "cone", "ooc"]
@@ -213,19 +214,20 @@ class HCLoRA(GazeLLE):
                 said = [
                     aux(z.float(), prior, head, self.decoder.grid) for aux, z in zip(self.auxiliary, low, strict=True)
                 ]
-            prediction.extra["auxiliary"] = said
+            self._aux = said
         return prediction
 
-    def loss(self, prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Equation 8: Gaze-LLE's losses, and lambda times the mean over layers of the auxiliary one."""
-        losses = super().loss(prediction, batch)
-        if "auxiliary" not in prediction.extra:
+        self._aux = None
+        losses = super().losses(self(batch), batch)
+        if self._aux is None:
             return losses
         targets = batch.targets
         assert targets is not None
         head = _centre(batch.head)
         seen = (targets.inout == IN_FRAME) & head.isfinite().all(1)  # the others have no direction
-        said = torch.stack([layer[seen] for layer in prediction.extra["auxiliary"]])
+        said = torch.stack([layer[seen] for layer in self._aux])
         each = torch.stack([self.auxiliary_loss(layer, head[seen], targets.point[seen]) for layer in said])
         losses["auxiliary"] = self.aux_weight * batch_mean(each)
         return losses

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torchvision.models import resnet18
 from torchvision.ops import roi_align
 
-from gazebench.core.weights import file_digest, misfits, read_weights
+from gazebench.core.files import file_digest
+from gazebench.core.weights import misfits, read_weights
 from gazebench.nn.backbones import IMAGE_MEAN, IMAGE_STD, WeightsError
 
 HeadNet = Literal["resnet18", "small"]

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from gazebench.core.types import Batch, Prediction, Task
+from gazebench.core.types import Batch, Prediction
 from gazebench.core.weights import misfits, read_weights
 from gazebench.data.transforms import Preprocess
 from gazebench.engine.method import Method, MethodCard, Recipe, Setting, trainable
@@ -26,6 +26,7 @@ from gazebench.nn.writing import Writer, token_losses
 from gazebench.vqa.questions.geometry import whole
 from gazebench.vqa.questions.reading import read
 from gazebench.vqa.questions.templates import ANYONE, templates
+from gazebench.vqa.types import QuestionType
 
 _UNSAID = "the paper's text is not public; "
 
@@ -161,7 +162,7 @@ class VL4Gaze(Method):
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        self.weight: dict[Task, float] = {
+        self.weight: dict[QuestionType, float] = {
             "object": object_weight,
             "direction": direction_weight,
             "point": point_weight,
@@ -327,14 +328,14 @@ class VL4Gaze(Method):
         return {"grade": self.vlm.grade(self.tuning), "name": self.vlm.identity["name"], "backbone": self.vlm.identity}
 
 
-def _title(weight: Mapping[Task, float], tuning: Tuning) -> str:
+def _title(weight: Mapping[QuestionType, float], tuning: Tuning) -> str:
     if tuning == "none":
         return "VL4Gaze (ours, zero-shot)"
     learnt = [task for task, share in weight.items() if share]
     return "VL4Gaze (ours)" if len(learnt) == len(weight) else f"VL4Gaze (ours, {' + '.join(learnt)} only)"
 
 
-def _check(weight: Mapping[Task, float], questions_limit: int, answer_limit: int, rows_limit: int) -> None:
+def _check(weight: Mapping[QuestionType, float], questions_limit: int, answer_limit: int, rows_limit: int) -> None:
     """Raises ValueError for settings that make no sense, with the remedy."""
     wrong = [f"--model.{task}_weight {share}: choose 0 to 1" for task, share in weight.items() if not 0 <= share <= 1]
     if not any(weight.values()):

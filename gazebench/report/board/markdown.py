@@ -8,7 +8,8 @@ from pathlib import Path
 from filelock import FileLock
 
 from gazebench.data.dataset import GazeDataset
-from gazebench.engine.record import read_files, write_atomically
+from gazebench.core.files import write_atomically
+from gazebench.engine.record import read_files
 from gazebench.metrics.intervals import Interval
 from gazebench.metrics.protocol import ALL, SUBSETS
 from gazebench.metrics.scoring import Score

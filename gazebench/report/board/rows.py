@@ -13,9 +13,10 @@ from typing import Any
 from gazebench.data.dataset import GazeDataset
 from gazebench.engine.config import essence
 from gazebench.engine.method import MethodCard
-from gazebench.engine.registry import RegistryError, load_method
+from gazebench.core.plugins import PluginError
+from gazebench.engine.registry import load_method
 from gazebench.metrics.intervals import Interval, interval
-from gazebench.metrics.protocol import ALL, SUBSETS, Protocol
+from gazebench.metrics.protocol import ALL, Protocol, SUBSETS
 from gazebench.metrics.scoring import Score
 from gazebench.report import published
 from gazebench.report.run_data import higher_is_better, metric_uses
@@ -259,7 +260,7 @@ def origins(record: Record, *, look_up: bool = False) -> dict[str, str]:
 def method_card(method: str) -> MethodCard | None:
     try:
         return load_method(method).card
-    except RegistryError:
+    except PluginError:
         return None
 
 

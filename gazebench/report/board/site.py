@@ -13,10 +13,12 @@ from typing import Any
 from filelock import FileLock
 from markupsafe import Markup
 
-from gazebench.core.types import DataError
+from gazebench.core.errors import DataError
 from gazebench.data.dataset import GazeDataset
-from gazebench.engine.record import CHECKOUT, read_files, write_atomically
-from gazebench.engine.registry import RegistryError, load_dataset
+from gazebench.core.files import write_atomically
+from gazebench.engine.record import CHECKOUT, read_files
+from gazebench.core.plugins import PluginError
+from gazebench.engine.registry import load_dataset
 from gazebench.metrics.protocol import ALL, SUBSETS
 from gazebench.report import published
 from gazebench.report.board.rows import (
@@ -92,7 +94,7 @@ def read_boards(folder: Path) -> tuple[list[Board], dict[str, str]]:
     for name in names:
         try:
             shown.append(make_board(name, load_dataset(name), read_files(folder, name)))
-        except (RegistryError, DataError) as error:  # no reason to keep another data set's results back
+        except (PluginError, DataError) as error:  # no reason to keep another data set's results back
             left_out[name] = str(error)
     titles = published.vocabulary().datasets
     for name, rows in published_rows().items():
@@ -108,7 +110,7 @@ def _dataset(name: str) -> type[GazeDataset] | None:
     """None where it is none of the suite's."""
     try:
         return load_dataset(name)
-    except RegistryError:
+    except PluginError:
         return None
 
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gazebench.core.types import Form
 from gazebench.vlm.reading import json_values, numbers, without_thoughts
 from gazebench.vqa.questions.geometry import DIRECTIONS, LARGEST
 from gazebench.vqa.questions.templates import Templates, templates
+from gazebench.vqa.types import Form
 
 LONGEST: Final = 4000
 """Characters of an answer that are read; what a model writes after them is repetition."""

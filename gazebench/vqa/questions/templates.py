@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from gazebench.core.types import Form, Refusal
+from gazebench.vqa.types import Form, Refusal
 
 ANYONE = "anyone"
 """The expression that fits everybody."""

@@ -14,24 +14,14 @@ from typing import Final, get_args
 import numpy as np
 import numpy.typing as npt
 
-from gazebench.core.types import (
-    IN_FRAME,
-    OUT_OF_FRAME,
-    FloatArray,
-    Form,
-    InWords,
-    Observer,
-    Question,
-    Records,
-    Refusal,
-    Task,
-    Truth,
-    sample_key,
-)
+from gazebench.core.boxes import FloatArray
+from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, Records, stable_key
+from gazebench.data.dataset import Description
 from gazebench.vqa.questions.geometry import DIRECTIONS, sector, whole
 from gazebench.vqa.questions.templates import ANYONE, Templates, templates
+from gazebench.vqa.types import Form, Observer, Question, QuestionType, Refusal, Truth
 
-TASKS: Final[tuple[Task, ...]] = get_args(Task)
+TASKS: Final[tuple[QuestionType, ...]] = get_args(QuestionType)
 FORMS: Final[tuple[Form, ...]] = get_args(Form)
 REFUSALS: Final[tuple[Refusal, ...]] = tuple(reason for reason in get_args(Refusal) if reason)
 NOT_ASKED: Final = "not asked"
@@ -65,7 +55,7 @@ class Picture:
     points: Sequence[FloatArray]
     inout: npt.NDArray[np.int64]
     kinds: Sequence[str]
-    words: Sequence[InWords]
+    words: Sequence[Description]
     size: tuple[int, int]
     everybody: bool
 
@@ -79,7 +69,7 @@ def plan(records: Records, seed: int = 0) -> npt.NDArray[np.str_]:
     """
     kinds = np.full(records.people, NOT_ASKED, dtype=f"<U{max(map(len, (NOT_ASKED, *REFUSALS)))}")
     known = np.isin(records.inout, (IN_FRAME, OUT_OF_FRAME)) & np.isfinite(records.head).all(axis=1)
-    lot = np.array([sample_key(f"{seed} {person}") for person in records.person_id], dtype=np.int64)
+    lot = np.array([stable_key(f"{seed} {person}") for person in records.person_id], dtype=np.int64)
     order = [int(person) for person in np.argsort(lot, kind="stable") if known[person]]
     company = np.bincount(records.person_image, minlength=len(records))[records.person_image] > 1
     # Who looks out can only be asked what cannot be answered: they come first wherever anybody would do.
@@ -120,7 +110,7 @@ class Questioner:
                 if asked is not None:
                     yield asked
 
-    def _about(self, picture: Picture, person: int, task: Task, expressions: Expressions) -> Asked | None:
+    def _about(self, picture: Picture, person: int, task: QuestionType, expressions: Expressions) -> Asked | None:
         dice = random.Random(f"{self.seed} {picture.ids[person]} {task}")
         truths = self._truths(picture, person)
         refusal: Refusal = ""

@@ -1,0 +1,36 @@
+"""``gazebench check``: the contract test."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from gazebench.cli.options import command, given_settings
+
+
+def add_to(app: typer.Typer) -> None:
+    @command(app, "check", "gazebench check my_method.py --model.width 64", settings=True)
+    def check(
+        ctx: typer.Context,
+        names: Annotated[list[str] | None, typer.Argument(help="Methods or data sets; all when none is given.")] = None,
+    ) -> int:
+        """Run the contract test of methods and data sets, yours too; exit code 1 where there are findings."""
+        from gazebench.core.plugins import PluginError
+        from gazebench.engine.contract import check as run
+        from gazebench.engine.registry import KINDS, entries
+
+        chosen = names or [name for kind in KINDS for name in entries(kind)]
+        failed = 0
+        for name in chosen:
+            try:
+                findings = run(name, *given_settings(ctx))
+            except PluginError as error:
+                if len(chosen) == 1:
+                    raise
+                findings = [str(error)]
+            failed += bool(findings)
+            print(f"{name}: {'passes' if not findings else f'{len(findings)} finding(s)'}")
+            for finding in findings:
+                print(f"  - {finding}")
+        return 1 if failed else 0

@@ -1,0 +1,72 @@
+"""``gazebench data check|fake|ids``."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gazebench.cli.options import command, given_settings
+
+Dataset = Annotated[str, typer.Argument(help="A name of `gazebench list`, or a Python file.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    group = typer.Typer(help="Look at a data set, write a tiny one, list its people.", no_args_is_help=True)
+    app.add_typer(group, name="data", epilog="Example: gazebench data check gazefollow --dataset.root DIR")
+
+    @command(group, "check", "gazebench data check gazefollow --dataset.root DIR", settings=True)
+    def check(
+        ctx: typer.Context,
+        dataset: Dataset,
+        pictures: Annotated[int, typer.Option(help="Decode so many a split, evenly spaced; 0 is all.")] = 200,
+    ) -> int:
+        """Parse every split, compare it with the official counts, decode pictures; exit code 1 if anything is wrong."""
+        from gazebench.data.check import findings
+        from gazebench.engine.config import dataset_with
+
+        data = dataset_with(dataset, given_settings(ctx))
+        problems = 0
+        print(f"{data.card.title} ({data.card.licence}), labels {data.card.label_version}")
+        for split in ("train", "val", "test"):
+            print(f"  {data.completeness(split)}")
+            found = findings(data, split, pictures)
+            problems += len(found)
+            for finding in found[:10]:
+                print(f"    {finding}")
+            if len(found) > 10:
+                print(f"    ... and {len(found) - 10:,} more")
+        return 1 if problems else 0
+
+    @command(group, "fake", "gazebench data fake vat tiny_vat")
+    def fake(
+        dataset: Dataset,
+        folder: Annotated[Path, typer.Argument(help="A new folder.")],
+        people: Annotated[int, typer.Option(help="About so many a split.")] = 60,
+        seed: Annotated[int, typer.Option(help="Of the scenes.")] = 0,
+    ) -> None:
+        """Write a tiny set in the official layout, drawn by us."""
+        from gazebench.core.errors import DataError
+        from gazebench.engine.registry import load_dataset
+
+        if folder.exists() and any(folder.iterdir()):
+            raise DataError(f"{folder} is not empty; give a new folder")
+        data = load_dataset(dataset).fake(folder, people=people, seed=seed)
+        for split in ("train", "val", "test"):
+            print(data.completeness(split))
+        print(f"use it with DATASET={dataset} DATA_ROOT={folder}")
+
+    @command(group, "ids", "gazebench data ids gazeworld > ids.csv", settings=True)
+    def ids(
+        ctx: typer.Context, dataset: Dataset, split: Annotated[str, typer.Option(help="Of the data set.")] = "test"
+    ) -> None:
+        """Print `person_id` and `image` of a split as CSV: what a predictions file must speak of."""
+        from gazebench.engine.config import dataset_with
+
+        records = dataset_with(dataset, given_settings(ctx)).records(split)
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(["person_id", "image"])
+        writer.writerows(zip(records.person_id, records.images[records.person_image], strict=True))

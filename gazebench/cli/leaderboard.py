@@ -1,0 +1,40 @@
+"""``gazebench leaderboard``: the boards from the records."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from gazebench.cli.options import BoardsOption, RunsOption, command, places
+
+
+def add_to(app: typer.Typer) -> None:
+    @command(app, "leaderboard", "gazebench leaderboard gazeworld --check")
+    def leaderboard(
+        datasets: Annotated[list[str] | None, typer.Argument(help="All that have records when none is given.")] = None,
+        check: Annotated[bool, typer.Option("--check", help="Only tell whether the pages are up to date.")] = False,
+        runs: RunsOption = None,
+        boards: BoardsOption = None,
+    ) -> int:
+        """Write the boards' Markdown and CSV anew from the records."""
+        from gazebench.core.plugins import PluginError
+        from gazebench.engine.registry import load_dataset
+        from gazebench.report.board import refresh, stale
+
+        where = places(runs, boards)
+        names = datasets or sorted(folder.name for folder in where.boards.glob("*/") if any(folder.glob("*.json")))
+        known, unknown = {}, 0
+        for name in names:
+            try:
+                known[name] = load_dataset(name)
+            except PluginError as error:  # broken or gone: the other boards are none of its business
+                unknown += 1
+                print(f"{where.boards / name} is left as it is: {error}", file=sys.stderr)
+        old = stale(where.boards, known) if check else []
+        if old:
+            print(f"out of date: {', '.join(map(str, old))}; run `gazebench leaderboard`", file=sys.stderr)
+        for name, dataset in {}.items() if check else known.items():
+            print(refresh(where.boards, name, dataset))
+        return 1 if old or unknown else 0

@@ -1,0 +1,33 @@
+"""``gazebench list``: methods, data sets, protocols and tasks."""
+
+from __future__ import annotations
+
+import typer
+
+from gazebench.cli.options import command
+
+
+def add_to(app: typer.Typer) -> None:
+    @command(app, "list", "gazebench list")
+    def listing() -> int:
+        """List methods, data sets with their protocols, and tasks; exit code 1 where a plug-in is broken."""
+        from gazebench.core.plugins import PluginError
+        from gazebench.engine.registry import KINDS, usable
+
+        broken = 0
+        for kind in (*KINDS, "tasks"):
+            print(f"\n{kind}")
+            for entry, found in usable(kind):
+                origin = "" if entry.ours else f"  [from {entry.origin}]"
+                if isinstance(found, PluginError):
+                    broken += 1
+                    about = f"BROKEN: {found}"
+                elif kind == "methods":
+                    about = f"{found.card.title}: {found.card.family}; {', '.join(sorted(found.capabilities))}"
+                elif kind == "datasets":
+                    names = ", ".join(column.name for column in found.protocol.metrics)
+                    about = f"{found.card.title}: protocol {found.protocol.id} ({names})"
+                else:
+                    about = f"{found().describe()['id']} ({', '.join(column.name for column in found.metrics)})"
+                print(f"  {entry.name:<16} {about}{origin}")
+        return 1 if broken else 0

@@ -1,0 +1,88 @@
+"""What several commands share: settings with a dot in their name, and the folders of runs and boards."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from gazebench.core.errors import UserError
+
+if TYPE_CHECKING:
+    from gazebench.engine.run import Places
+
+RunsOption = Annotated[Path | None, typer.Option("--runs", help="Folder of runs; `runs` of the checkout by default.")]
+BoardsOption = Annotated[
+    Path | None, typer.Option("--boards", help="Folder of records; `leaderboards` of the checkout by default.")
+]
+
+
+def places(runs: Path | None, boards: Path | None) -> Places:
+    """Where runs and records go."""
+    from gazebench.engine.run import BOARDS, RUNS, Places
+
+    return Places(runs or RUNS, boards or BOARDS)
+
+
+Decorator = Callable[[Callable[..., int | None]], Callable[..., None]]
+
+
+class SettingsCommand(TyperCommand):
+    """A command that also takes settings of methods, data sets, loaders and the trainer: ``--model.lr 1e-3``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.meta["settings"], rest = split_settings(args)
+        return super().parse_args(ctx, rest)
+
+
+def given_settings(ctx: typer.Context) -> list[str]:
+    """The settings of a ``SettingsCommand`` in the form ``--group.name=value``."""
+    found: list[str] = ctx.meta.get("settings", [])
+    return found
+
+
+def split_settings(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Settings as ``--group.name=value``, and all other arguments."""
+    settings: list[str] = []
+    rest: list[str] = []
+    queue = list(arguments)
+    while queue:
+        word = queue.pop(0)
+        name = word.partition("=")[0]
+        if not (name.startswith("--") and "." in name):
+            rest.append(word)
+        elif "=" in word or not queue:
+            settings.append(word)
+        else:
+            settings.append(f"{word}={queue.pop(0)}")
+    return settings, rest
+
+
+def command(app: typer.Typer, name: str, example: str, *, settings: bool = False, **options: Any) -> Decorator:
+    """Decorates a function as a command, with an example below its help.
+
+    What the function returns is the exit code: 0 or None done, 1 a check failed. A user's error is printed, code 2.
+    """
+
+    def decorate(function: Callable[..., int | None]) -> Callable[..., None]:
+        @wraps(function)
+        def run(*arguments: Any, **named: Any) -> None:
+            try:
+                code = function(*arguments, **named) or 0
+            except UserError as error:
+                print(f"error: {error}", file=sys.stderr)
+                code = 2
+            except KeyboardInterrupt:
+                print("\ninterrupted; the same command continues where it was", file=sys.stderr)
+                code = 130
+            raise typer.Exit(code)
+
+        cls = SettingsCommand if settings else TyperCommand
+        return app.command(name, cls=cls, epilog=f"Example: {example}", **options)(run)
+
+    return decorate

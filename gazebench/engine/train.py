@@ -1,0 +1,127 @@
+"""Training: a prepared run in, ``weights.pt`` in its folder out."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning import Trainer
+from lightning.pytorch.loggers import CSVLogger
+
+from gazebench.core import distributed
+from gazebench.core.errors import DataError
+from gazebench.core.files import write_atomically
+from gazebench.engine.callbacks import ProgressBar, StepSeed, TimedCheckpoint, Validation
+from gazebench.engine.method import Method
+
+if TYPE_CHECKING:
+    from gazebench.engine.run import Run
+
+
+def train(run: Run) -> None:
+    """Trains a run's method, from its last checkpoint where there is one; time and step size go into ``run``.
+
+    Raises:
+        DataError: an epoch is to be selected and nobody is in the validation split.
+    """
+    method, module, dataset, folder = run.method, run.module, run.dataset, run.folder
+    method.observe(module.annotations())
+    if not any(parameter.requires_grad for parameter in method.parameters()):
+        run.wall_seconds["fit"] = 0.0
+        save_weights(method, folder)
+        return
+    protocol = dataset.protocol
+    selects = module.selection == "val"
+    if selects and not dataset.records("val").people:
+        raise DataError(
+            f"{dataset.card.title} has nobody in the validation split under this root, so no epoch can be selected; "
+            "use --loader.selection last"
+        )
+    headline = protocol.metric(protocol.headline)
+    checkpoint = TimedCheckpoint(
+        folder / "checkpoints",
+        f"val/{protocol.headline}" if selects else None,
+        "max" if headline.higher_is_better else "min",
+    )
+    callbacks = [Validation(module), checkpoint, StepSeed(run.config.values["seed"])]
+    trainer = new_trainer(run, callbacks, CSVLogger(folder, name="", version="log"))
+    module.check_shares(trainer.world_size, trainer.accumulate_grad_batches)  # before other processes are started
+    with interruptible():
+        trainer.fit(method, module, ckpt_path=_readable(folder / "checkpoints" / "last.ckpt"))
+    run.wall_seconds["fit"] = checkpoint.seconds
+    if selects and checkpoint.best_model_path:
+        state = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
+        method.load_export(state)
+    save_weights(method, folder)
+    accumulated = int(trainer.accumulate_grad_batches)
+    run.training = {
+        "people_a_step": module.batch_size * accumulated,
+        "images_a_step": module.batch_images(module.train_records(), module.batch_size) * accumulated,
+        "accumulated_batches": accumulated,
+        "processes": trainer.world_size,
+        "nodes": trainer.num_nodes,
+    }
+
+
+def new_trainer(run: Run, callbacks: list[Any], logger: Any = False) -> Trainer:
+    """Lightning's trainer with the run's settings."""
+    settings = dict(run.config.values["trainer"])
+    if settings.get("devices") == "auto":
+        settings["devices"] = 1  # a run is one process, on every machine alike, unless more are asked for
+    if settings.get("enable_progress_bar") is not False:
+        callbacks = [*callbacks, ProgressBar()]
+    return Trainer(
+        default_root_dir=run.folder,
+        callbacks=callbacks,
+        logger=logger,
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        log_every_n_steps=10,
+        **settings,
+    )
+
+
+def save_weights(method: Method, folder: Path) -> None:
+    """Writes ``weights.pt``: what was trained, in the method's public form."""
+    if not distributed.rank():
+        write_atomically(folder / "weights.pt", lambda path: torch.save(method.export(), path))
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Lightning answers Ctrl-C by leaving the program; the command line has something to say first."""
+    try:
+        yield
+    except SystemExit as left:
+        raise KeyboardInterrupt from left
+
+
+def quiet() -> None:
+    """Keeps Lightning's advice out of the way; what matters to a user is printed by the command line."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"lightning\..*")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # A metric nobody has a value for is absent from the result; that needs no warning.
+    warnings.filterwarnings("ignore", message="The ``compute`` method of metric")
+
+
+def _readable(path: Path) -> Path | None:
+    """The last checkpoint if it can be read; an unreadable one is set aside and training starts again."""
+    if not path.is_file():
+        return None
+    try:
+        torch.load(path, map_location="cpu", weights_only=False)
+    except Exception as error:
+        print(f"{path.name} cannot be read ({type(error).__name__}); starting again", file=sys.stderr)
+        with suppress(FileNotFoundError):  # another process of this run was faster
+            path.replace(path.with_suffix(".unreadable"))
+        return None
+    return path

@@ -1,0 +1,74 @@
+"""What people look at: Acc@1 and MultiAcc@1 of the category named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from gazebench.metrics.base import GazeMetric, Values
+
+
+def label_accuracy(predicted: Sequence[str], truth: Sequence[str]) -> Values:
+    """Acc@1: 1 where the predicted category is the true one, letter by letter, else 0.
+
+    Args:
+        predicted: P categories; "" is no answer, which is wrong.
+        truth: P categories; people whose category is "" have no value.
+
+    Raises:
+        ValueError: there is not one prediction for each person.
+    """
+    return multi_label_accuracy(predicted, truth, separator=None)
+
+
+def multi_label_accuracy(predicted: Sequence[str], truths: Sequence[str], separator: str | None = "|") -> Values:
+    """MultiAcc@1: 1 where the predicted category is any of the true ones, letter by letter, else 0.
+
+    Args:
+        predicted: P categories; "" is no answer, which is wrong.
+        truths: P texts, the right categories of each joined by ``separator``; people with "" have no value.
+        separator: None where each text is one category.
+
+    Raises:
+        ValueError: there is not one prediction for each person.
+    """
+    if len(predicted) != len(truths):
+        raise ValueError(f"{len(predicted)} predicted labels for {len(truths)} people")
+    people = [person for person, labels in enumerate(truths) if labels]
+    right = [
+        float(predicted[person] in (truths[person].split(separator) if separator else (truths[person],)))
+        for person in people
+    ]
+    return torch.tensor(right, dtype=torch.float64), torch.tensor(people, dtype=torch.int64)
+
+
+class LabelAccuracy(GazeMetric):
+    """Acc@1 of the category as it was named, for people whose target has a category."""
+
+    fields = ("predicted_label", "label")
+    higher_is_better = True
+    function: Any = staticmethod(label_accuracy)
+
+    def values(self, **fields: Any) -> Values:
+        return self.function(*(fields[name] for name in self.fields))
+
+
+class ClassAccuracy(LabelAccuracy):
+    """Acc@1 of the class nearest to what was named (``vocabulary.Vocabulary``)."""
+
+    fields = ("predicted_class", "label")
+
+
+class MultiLabelAccuracy(LabelAccuracy):
+    """MultiAcc@1 of the category as it was named."""
+
+    fields = ("predicted_label", "labels")
+    function = staticmethod(multi_label_accuracy)
+
+
+class MultiClassAccuracy(MultiLabelAccuracy):
+    """MultiAcc@1 of the class nearest to what was named (``vocabulary.Vocabulary``)."""
+
+    fields = ("predicted_class", "labels")

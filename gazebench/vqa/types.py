@@ -1,0 +1,63 @@
+"""Questions about gaze and what is true of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+Form = Literal["object", "direction", "point"]
+"""What a question asks for: what somebody looks at, in which direction, or at which point."""
+QuestionType = Literal["object", "direction", "point", "recognition"]
+"""What a question counts for; those of ``recognition`` have any form, and half of them cannot be answered."""
+Observer = Literal["box", "unique", "ambiguous", "non_exist"]
+"""How a question refers to its person: by a head box, or by words that fit one, several or no person."""
+Refusal = Literal["", "ambiguous", "non_exist", "outside"]
+"""Why a question cannot be answered: several people fit, nobody does, or the target is outside the image."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question about a person of an image.
+
+    Attributes:
+        id: unique in the split: the person's id and the question type.
+        person: the position of the person it was made for, in the records or in the image.
+        task: the question type, which decides what the answer counts for; a method must not use it, since a user's
+            question comes without.
+        form: what is asked for.
+        observer: how the person is referred to.
+        text: the question.
+    """
+
+    id: str
+    person: int
+    task: QuestionType
+    form: Form
+    observer: Observer
+    text: str
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is known of a question's answer; a method sees it in its loss, never in its forward at evaluation.
+
+    Attributes:
+        answer: the answer as it should be written.
+        refusal: why there is none; "" where there is.
+        points: the annotated points, normalised; empty with a refusal.
+        head: xyxy normalised; NaN where it is not known.
+        size: width, height of the image in pixels.
+        direction: sector 0 to 7 (``questions.geometry``), -1 where there is none.
+        labels: the right categories; empty where they are not annotated.
+        references: descriptions of the target; likewise.
+    """
+
+    answer: str
+    refusal: Refusal = ""
+    points: tuple[tuple[float, float], ...] = ()
+    head: tuple[float, float, float, float] = (math.nan,) * 4
+    size: tuple[int, int] = (1, 1)
+    direction: int = -1
+    labels: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
