@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 from gazebench.core.boxes import FloatArray
 from gazebench.core.types import Records
 from gazebench.data.dataset import GazeDataset
-from gazebench.data.groups import head_and_points
+from gazebench.data.groups import points_in_frame
 
 HEAD, TRUTH, ANSWER = "#16a34a", "#facc15", "#e11d48"
 """Colours of the head box, the annotations and the predicted point."""
@@ -33,8 +33,8 @@ class Scene:
 
 
 def scene(dataset: GazeDataset, records: Records, person: int) -> Scene:
-    head, points = head_and_points(dataset, records, person)
-    return Scene(dataset.picture(records, int(records.person_image[person])), head, points)
+    image = dataset.image(records, int(records.person_image[person]))
+    return Scene(image, records.head[person], points_in_frame(records, person))
 
 
 def draw(

@@ -10,19 +10,18 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any
 
+from gazebench.core.plugins import PluginError
 from gazebench.data.dataset import GazeDataset
 from gazebench.engine.config import essence
 from gazebench.engine.method import MethodCard
-from gazebench.core.plugins import PluginError
 from gazebench.engine.registry import load_method
 from gazebench.metrics.intervals import Interval, interval
-from gazebench.metrics.protocol import ALL, Protocol, SUBSETS
+from gazebench.metrics.protocol import ALL, SUBSETS, Protocol
 from gazebench.metrics.scoring import Score
 from gazebench.report import published
-from gazebench.report.run_data import higher_is_better, metric_uses
+from gazebench.report.run_data import Record, metric_uses
 from gazebench.report.table import Column, number
 
-Record = Mapping[str, Any]
 RESULT_CLASSES = {
     "official": "Complete official test set",
     "synthetic": "Complete runs (synthetic data: no published benchmark)",
@@ -170,7 +169,7 @@ class Board:
             for subset in subsets
         }
         facts = {
-            name: (higher_is_better(use), use.digits, "") for name, use in metric_uses(self.protocol).items()
+            name: (use.higher_is_better, use.digits, "") for name, use in metric_uses(self.protocol).items()
         }  # fmt: skip
         for cell in (cell for row in self.published for cell in row.cells.values()):
             facts.setdefault(cell.convention.metric, (cell.convention.better == "higher", 4, "only published"))
@@ -195,7 +194,7 @@ def make_board(name: str, dataset: type[GazeDataset], records: Mapping[str, Reco
     protocol = dataset.protocol
     same = {stem: record for stem, record in records.items() if record["protocol"]["id"] == protocol.id}
     order = list(RESULT_CLASSES)
-    sign = -1 if protocol.higher_is_better(protocol.headline) else 1
+    sign = -1 if protocol.metric(protocol.headline).higher_is_better else 1
 
     def place(group: RunGroup) -> tuple[Any, ...]:
         value = number(group.value(protocol.headline))

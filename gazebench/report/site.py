@@ -14,20 +14,20 @@ from filelock import FileLock
 from markupsafe import Markup
 
 from gazebench.core.errors import DataError
-from gazebench.data.dataset import GazeDataset
 from gazebench.core.files import write_atomically
-from gazebench.engine.record import CHECKOUT, read_files
 from gazebench.core.plugins import PluginError
+from gazebench.data.dataset import GazeDataset
+from gazebench.engine.record import read_files
 from gazebench.engine.registry import load_dataset
+from gazebench.engine.run import Places
 from gazebench.metrics.protocol import ALL, SUBSETS
 from gazebench.report import published
-from gazebench.report.board.rows import (
+from gazebench.report.board_rows import (
     BADGES,
     COSTS,
     UNKNOWN_FAMILY,
     Board,
     PublishedRow,
-    Record,
     RunGroup,
     make_board,
     origins,
@@ -38,7 +38,6 @@ from gazebench.report.page import MARK, copy_assets, link, render
 from gazebench.report.record_page import record_page
 from gazebench.report.table import Cell, Column, HtmlCell, Table, number
 
-OUT = (CHECKOUT or Path.cwd()) / "build" / "board"
 SECTIONS = {
     "official": "Complete official test set, and published values",
     "synthetic": "Complete runs on synthetic data: no published benchmark",
@@ -47,6 +46,11 @@ SECTIONS = {
 """Headings of the groups of a table; no sorting mixes them."""
 Address = Callable[[str, str], str]
 """From the file name of a record and its run to the address of its page."""
+
+
+def of_runs(places: Places) -> Path:
+    """The folder of the board of this machine, whose runs lead to their own pages."""
+    return places.runs / "board"
 
 
 def build(out: Path, boards: Path, runs: Path | None = None) -> Path:
