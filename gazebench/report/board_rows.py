@@ -134,7 +134,7 @@ def score_of(record: Record, metric: str, subset: str = ALL) -> Score | None:
 
 
 @dataclass(frozen=True, eq=False)
-class PublishedRow:
+class PublishedResult:
     """What one source prints of one method on one data set."""
 
     title: str
@@ -155,7 +155,11 @@ class Board:
     title: str
     protocol: Protocol | None
     groups: Sequence[RunGroup]
-    published: Sequence[PublishedRow]
+    published: Sequence[PublishedResult]
+
+    @property
+    def rows(self) -> list[RunGroup | PublishedResult]:
+        return [*self.groups, *self.published]
 
     @cached_property
     def columns(self) -> dict[tuple[str, str], Column]:
@@ -270,10 +274,10 @@ def subsets_by(record: Record) -> str | None:
 
 
 @cache
-def published_rows() -> dict[str, list[PublishedRow]]:
+def published_rows() -> dict[str, list[PublishedResult]]:
     """By data set; what one source prints of one method in several tables is one row as long as it says the same."""
     words = published.vocabulary()
-    found: dict[str, list[PublishedRow]] = {}
+    found: dict[str, list[PublishedResult]] = {}
     for cell in (cell for table in published.load() for cell in table.cells()):
         key = (cell.convention.metric, cell.column.subset)
         rows = found.setdefault(cell.column.dataset, [])
@@ -287,7 +291,7 @@ def published_rows() -> dict[str, list[PublishedRow]]:
         row = next(fits, None)
         if row is None:
             title, backbone, source = named
-            row = PublishedRow(title, backbone, _family(words, cell.row.method), source, cell.row.tag)
+            row = PublishedResult(title, backbone, _family(words, cell.row.method), source, cell.row.tag)
             rows.append(row)
         row.cells.setdefault(key, cell)
         if cell.table.place not in row.places:

@@ -386,8 +386,8 @@ def compare(a: Side, b: Side, out: Path, *, metric: str = "", seed: int = 0) -> 
         "several seeds are for that.", "",
     ]  # fmt: skip
     if inout:
-        lines += ["## In or out of the frame", "", *_findings(inout, found_inout),
-                  f"Average precision: {INOUT_DRAWS:,} draws; p: scores of whole sources swapped between the two.", ""]  # fmt: skip
+        how = f"Average precision: {INOUT_DRAWS:,} draws; p: scores of whole sources swapped between the two."
+        lines += ["## In or out of the frame", "", *_findings(inout, found_inout), how, ""]
     write_atomically(out / "README.md", "\n".join([*lines, *drawn]).rstrip("\n") + "\n")
     return words(pair, found) + ([] if inout is None else words(inout, found_inout))
 

@@ -59,12 +59,13 @@ def draw(
         axis.add_patch(Rectangle(tuple(low), *(high - low), fill=False, edgecolor=HEAD, linewidth=1.8))
         start = (low + high) / 2
     if truth is not None and len(truth):
-        axis.scatter(*(truth * scale).T, s=14, color=TRUTH, edgecolors="black", linewidths=0.4, zorder=3)
+        x, y = (truth * scale).T
+        axis.scatter(x, y, s=14, color=TRUTH, edgecolors="black", linewidths=0.4, zorder=3)
     if prediction is not None and np.isfinite(prediction).all():
-        x, y = np.asarray(prediction) * scale
+        end = np.asarray(prediction) * scale
         if start is not None:
-            axis.plot([start[0], x], [start[1], y], color=ANSWER, linewidth=1, alpha=0.8)
-        axis.scatter([x], [y], s=50, marker="x", color=ANSWER, linewidths=2, zorder=4)
+            axis.plot([start[0], end[0]], [start[1], end[1]], color=ANSWER, linewidth=1, alpha=0.8)
+        axis.scatter([end[0]], [end[1]], s=50, marker="x", color=ANSWER, linewidths=2, zorder=4)
     axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
 
 

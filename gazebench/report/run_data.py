@@ -64,12 +64,11 @@ def heatmaps(folder: Path, person_ids: Collection[str]) -> dict[str, Heatmap]:
     found = pd.read_parquet(path, filters=[("person_id", "in", list(person_ids))])
     if "heatmap" not in found:
         return {}
+    columns = found[["person_id", "heatmap", "heatmap_h", "heatmap_w"]]
     return {
-        str(row["person_id"]): np.frombuffer(row["heatmap"], "<f4").reshape(
-            int(row["heatmap_h"]), int(row["heatmap_w"])
-        )
-        for _, row in found.iterrows()
-        if isinstance(row["heatmap"], bytes)
+        str(name): np.frombuffer(stored, "<f4").reshape(int(height), int(width))
+        for name, stored, height, width in columns.itertuples(index=False)
+        if isinstance(stored, bytes)
     }
 
 

@@ -27,7 +27,7 @@ from gazebench.report.board_rows import (
     COSTS,
     UNKNOWN_FAMILY,
     Board,
-    PublishedRow,
+    PublishedResult,
     RunGroup,
     make_board,
     origins,
@@ -126,7 +126,7 @@ def index(boards: Sequence[Board], left_out: Mapping[str, str], addresses: Mappi
         left_out: names of data sets that could not be read, and why.
         addresses: of the records' pages, by data set.
     """
-    families = {row.family for board in boards for row in (*board.groups, *board.published)}
+    families = {row.family for board in boards for row in board.rows}
     return render(
         "index.html.j2",
         boards=[
@@ -155,7 +155,7 @@ def grid(board: Board, address: Address) -> Table:
     rows: list[list[Cell]] = []
     attributes = []
     classes = list(SECTIONS)
-    for row in (*board.groups, *board.published):
+    for row in board.rows:
         kind = row.result_class if isinstance(row, RunGroup) else "published"
         section = kind if kind in SECTIONS else "official"
         attributes.append({"class": kind, "data-kind": kind, "data-family": row.family})
@@ -173,7 +173,7 @@ def grid(board: Board, address: Address) -> Table:
 
 
 def _published(cell: published.PublishedCell | None) -> Cell:
-    return cell and HtmlCell(Markup(render("published.html.j2", cell=cell)), cell.printed)
+    return None if cell is None else HtmlCell(Markup(render("published.html.j2", cell=cell)), cell.printed)
 
 
 def _about_runs(group: RunGroup, address: Address) -> dict[str, Any]:
@@ -191,14 +191,14 @@ def _about_runs(group: RunGroup, address: Address) -> dict[str, Any]:
     return {"link": pages[0][0], "facts": facts, "pages": pages}
 
 
-def _about_published(row: PublishedRow) -> list[tuple[str, str]]:
+def _about_published(row: PublishedResult) -> list[tuple[str, str]]:
     notes = [("note", note) for note in row.notes]
     return [("source", f"{row.source}: {'; '.join(row.places)}"), ("read", row.tag), *notes]
 
 
 def plotted(board: Board, address: Address) -> dict[str, Any]:
     """What the plot needs, by row in the table's order: values with their intervals, and costs."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for position, group in enumerate(board.groups):
         values: dict[str, dict[str, list[float | None]]] = {}
         for metric, subset in board.columns:
