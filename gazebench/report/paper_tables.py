@@ -324,6 +324,11 @@ def page(filled: Sequence[FilledTable], sections: Sequence[str] = ()) -> str:
     return "\n".join([*lines, *(markdown(one) for one in filled), *sections]).rstrip("\n") + "\n"
 
 
+def write_page(path: Path, filled: Sequence[FilledTable], sections: Sequence[str] = ()) -> Path:
+    write_atomically(path, page(filled, sections))
+    return path
+
+
 def question_sections(boards: Path) -> list[str]:
     """What ``gazebench vqa table`` wrote, a section a data set."""
     sections = []

@@ -1,19 +1,19 @@
-"""Models by tasks: one table a dataset, of the results of answerers and the records of trained methods."""
+"""Models by question types: a table a data set, of the results of answerers and the records of trained methods."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from gazebench.core.errors import DataError
 from gazebench.core.files import write_atomically
-from gazebench.engine import record as results
-from gazebench.metrics.intervals import format_value
-from gazebench.metrics.protocol import QUESTIONS, ProtocolMetric
+from gazebench.engine.record import read_records
+from gazebench.metrics.intervals import Interval
+from gazebench.report.run_data import metric_uses
+from gazebench.report.table import Cell, Column, Table, csv
 from gazebench.vqa.questions.templates import templates
 
 JUDGED = "vqa_object_judge"
@@ -30,11 +30,49 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "": {"vqa_overall": "overall", "vqa_parsed": "parsed"},
 }  # fmt: skip
+"""Metrics with their headings, by question type."""
 ORDER = ("ceiling", "floor", "zero-shot", "in context", "trained")
+STATUS = {
+    "smoke": "incomplete data, open questions, or changed code: no results",
+    "synthetic": "complete (synthetic data: no published benchmark)",
+}
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """What one model scored.
+
+    Attributes:
+        status: ``complete``, ``synthetic`` or ``smoke``.
+        mode: how it answers, e.g. ``zero-shot``.
+        metrics: by name ``value`` and maybe ``low`` and ``high``.
+        questions: how many it was asked.
+    """
+
+    split: str
+    status: str
+    mode: str
+    model: str
+    metrics: Mapping[str, Mapping[str, Any]]
+    questions: int
+
+    @property
+    def place(self) -> tuple[Any, ...]:
+        """What rows are sorted by."""
+        rank = next((place for place, name in enumerate(ORDER) if self.mode.startswith(name)), len(ORDER))
+        return self.split, self.status, rank, self.mode, -self.metrics["vqa_overall"]["value"], self.model
+
+    def interval(self, metric: str) -> Interval | None:
+        """The value with half the width of its interval; None where it has none."""
+        found = self.metrics.get(metric)
+        if found is None:
+            return None
+        half = (found["high"] - found["low"]) / 2 if found.get("low") != found.get("high") else None
+        return Interval(found["value"], half, found["count"])
 
 
 def refresh(folder: Path, boards: Path, dataset: str, title: str) -> tuple[Path, str]:
-    """Regenerates ``<folder>/<dataset>/README.md`` and ``table.csv``; returns the page's place and text.
+    """Writes ``<folder>/<dataset>/README.md`` and ``table.csv`` anew; returns the page's place and text.
 
     Args:
         folder: of the results of answerers.
@@ -43,24 +81,9 @@ def refresh(folder: Path, boards: Path, dataset: str, title: str) -> tuple[Path,
         title: how it is called in print.
 
     Raises:
-        DataError: a result that is no JSON.
+        DataError: a file that is no result.
     """
-    rows = [*_results(folder / dataset), *_records(boards, dataset)]
-    rows.sort(key=lambda row: (row["split"], row["status"], _rank(row["mode"]), -row["overall"], row["model"]))
-    text = render(rows, title)
-    place = folder / dataset / "README.md"
-    write_atomically(place, text)
-    flat = [
-        {key: row[key] for key in ("split", "status", "mode", "model", "questions")} | _cells(row["metrics"], "value")
-        for row in rows
-    ]
-    frame = pd.DataFrame(flat).dropna(axis="columns", how="all")
-    write_atomically(folder / dataset / "table.csv", frame.to_csv(index=False, lineterminator="\n"))
-    return place, text
-
-
-def render(rows: list[dict[str, Any]], title: str) -> str:
-    """The page: a table for every split and status, columns by task."""
+    rows = sorted([*_results(folder / dataset), *_records(boards, dataset)], key=lambda row: row.place)
     lines = [
         f"# Questions about {title}",
         "",
@@ -68,108 +91,73 @@ def render(rows: list[dict[str, Any]], title: str) -> str:
         "",
         f"Protocol `{templates().id}`, which is ours ([docs/vqa.md](../../../docs/vqa.md)): these are not numbers of "
         "VL4Gaze.",
-        "Half-widths of 95% intervals, over pictures or clips, in brackets.",
+        "± half the width of the 95% interval, over images or clips.",
     ]
-    for split, status in dict.fromkeys((row["split"], row["status"]) for row in rows):
-        chosen = [row for row in rows if (row["split"], row["status"]) == (split, status)]
-        lines += ["", f"## {split}{_status(status)}", "", _table(chosen)]
-    return "\n".join(lines) + "\n"
+    for split, status in dict.fromkeys((row.split, row.status) for row in rows):
+        chosen = [row for row in rows if (row.split, row.status) == (split, status)]
+        lines += ["", f"## {split}: {STATUS.get(status, 'complete')}", "", table(chosen).markdown()]
+    place, text = folder / dataset / "README.md", "\n".join(lines) + "\n"
+    write_atomically(place, text)
+    frame = Table(
+        [Column(name) for name in ("split", "status", "mode", "model", "questions", *_names())],
+        [
+            [row.split, row.status, row.mode, row.model, row.questions,
+             *(row.metrics[name]["value"] if name in row.metrics else None for name in _names())]
+            for row in rows
+        ],
+    ).frame()  # fmt: skip
+    write_atomically(folder / dataset / "table.csv", csv(frame.dropna(axis="columns", how="all")))
+    return place, text
 
 
-def _status(status: str) -> str:
-    return {
-        "smoke": ": incomplete data, open questions, or changed code: no results",
-        "synthetic": ": complete (synthetic data: no published benchmark)",
-    }.get(status, ": complete")
+def _names() -> list[str]:
+    return [name for headings in GROUPS.values() for name in headings]
 
 
-def _table(rows: list[dict[str, Any]]) -> str:
-    used = {name for row in rows for name in row["metrics"]}
-    shown: dict[str, list[str]] = {"mode": [row["mode"] for row in rows], "model": [row["model"] for row in rows]}
-    for task, metrics in GROUPS.items():
-        for name, heading in metrics.items():
-            if name in used:
-                arrow = "↑" if _better_high(name) else "↓"
-                cells = [_cell(row["metrics"].get(name), _digits(name)) for row in rows]
-                shown[f"{task} {heading} {arrow}".strip()] = cells
-    shown["questions"] = [f"{row['questions']:,}" for row in rows]
-    return pd.DataFrame(shown).to_markdown(index=False, disable_numparse=True)
-
-
-def _cell(value: Mapping[str, Any] | None, digits: int) -> str:
-    if value is None:
-        return format_value(None)
-    text = format_value(value["value"], digits)
-    if "low" not in value or value["high"] == value["low"]:
-        return text
-    return f"{text} ({format_value((value['high'] - value['low']) / 2, digits)})"
-
-
-def _cells(metrics: Mapping[str, Mapping[str, Any]], key: str) -> dict[str, float | None]:
-    return {
-        name: metrics[name][key] if name in metrics else None for group in GROUPS.values() for name in group
+def table(rows: Sequence[ModelRow]) -> Table:
+    """A column for every metric that somebody has."""
+    used, uses = {name for row in rows for name in row.metrics}, metric_uses(None)
+    columns = {
+        name: Column(
+            heading, group, min(uses[name].digits, 3) if name in uses else 3,
+            uses[name].higher_is_better if name in uses else True, name,
+        )
+        for group, headings in GROUPS.items() for name, heading in headings.items() if name in used
     }  # fmt: skip
+    cells: list[list[Cell]] = [
+        [row.mode, row.model, *(row.interval(name) for name in columns), row.questions] for row in rows
+    ]
+    return Table([Column("mode"), Column("model"), *columns.values(), Column("questions", digits=0)], cells)
 
 
-def _use(name: str) -> ProtocolMetric | None:
-    return next((use for use in QUESTIONS if use.name == name), None)
-
-
-def _better_high(name: str) -> bool:
-    use = _use(name)
-    return use is None or bool(use.metric().higher_is_better)
-
-
-def _digits(name: str) -> int:
-    use = _use(name)
-    return 3 if use is None or use.digits > 3 else use.digits
-
-
-def _rank(mode: str) -> tuple[int, str]:
-    return next((place for place, name in enumerate(ORDER) if mode.startswith(name)), len(ORDER)), mode
-
-
-def _results(folder: Path) -> list[dict[str, Any]]:
-    found = []
+def _results(folder: Path) -> Iterator[ModelRow]:
     for path in sorted(folder.glob("*.json")):
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-            found.append(
-                {
-                    "split": record["split"],
-                    "status": record["status"]["class"],
-                    "mode": record["answerer"]["mode"],
-                    "model": record["answerer"]["title"],
-                    "metrics": record["metrics"],
-                    "overall": record["metrics"]["vqa_overall"]["value"],
-                    "questions": sum(record["questions"]["counts"].values()),
-                }
-            )
+            answerer, count = record["answerer"], sum(record["questions"]["counts"].values())
+            row = ModelRow(record["split"], record["status"]["class"], answerer["mode"], answerer["title"],
+                           record["metrics"], count)  # fmt: skip
+            assert row.place
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"{path}: not a result ({type(error).__name__}: {error}); score the answers anew"
             ) from error
-    return found
+        yield row
 
 
-def _records(boards: Path, dataset: str) -> list[dict[str, Any]]:
-    """Rows of the methods that answered questions in a run of their own."""
-    found = []
-    for record in results.read_records(boards, dataset):
+def _records(boards: Path, dataset: str) -> Iterator[ModelRow]:
+    """The methods that answered questions in a run of their own."""
+    for record in read_records(boards, dataset):
         metrics = {name: scores["all"] for name, scores in record["metrics"].items() if name.startswith("vqa_")}
-        if "vqa_overall" not in metrics:
-            continue
-        # Weights that a run began with or made by learning; a run that learns nothing stores some, too.
-        trained = record["parameters"]["trained"] > 0 or record["weights"]["initial"] is not None
-        found.append(
-            {
-                "split": record["data"]["split"],
-                "status": "complete" if record["status"]["class"] == "official" else record["status"]["class"],
-                "mode": "trained" if trained else "zero-shot",
-                "model": f"{record['method']['title']}, seed {record['seed']}",
-                "metrics": metrics,
-                "overall": metrics["vqa_overall"]["value"],
-                "questions": metrics["vqa_parsed"]["count"],
-            }
-        )
-    return found
+        if "vqa_overall" in metrics:
+            status = record["status"]["class"]
+            # Weights that a run began with or made by learning; a run that learns nothing stores some, too.
+            trained = record["parameters"]["trained"] > 0 or record["weights"]["initial"] is not None
+            yield ModelRow(
+                record["data"]["split"],
+                "complete" if status == "official" else status,
+                "trained" if trained else "zero-shot",
+                f"{record['method']['title']}, seed {record['seed']}",
+                metrics,
+                metrics["vqa_parsed"]["count"],
+            )

@@ -79,12 +79,10 @@ class Table:
     attributes: Sequence[Mapping[str, str]] = ()
 
     def markdown(self) -> str:
-        """A heading above columns stands before the first of them, bold."""
-        headings, above = [], ""
-        for column in self.columns:
-            group = f"**{column.group}**" if column.group != above else ""
-            headings.append(f"{group}<br>{column.heading}" if column.group else column.heading)
-            above = column.group
+        """A pipe table; a heading above columns stands in each of them."""
+        headings = [
+            f"{column.group}<br>{column.heading}" if column.group else column.heading for column in self.columns
+        ]
         cells = self.cells("**{}**", "<ins>{}</ins>", lambda text: text.replace("|", r"\|"))
         return str(tabulate(cells, headings, tablefmt="github", disable_numparse=True))
 
