@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from enum import Enum
+from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from gazebench.engine.run import Places
 
 
-class Format(str, Enum):
+class Format(StrEnum):
     md = "md"
     tex = "tex"
     html = "html"
@@ -24,9 +25,7 @@ class Format(str, Enum):
 
 
 def add_to(app: typer.Typer) -> None:
-    @command(
-        app, "tables", "gazebench tables hclora-3 --run --dataset gazeworld --seeds 0,1,2 --dry-run", settings=True
-    )
+    @command(app, "tables", "gazebench tables hclora-3 --run --dataset gazeworld --dry-run", settings=True)
     def tables(
         ctx: typer.Context,
         ids: Annotated[
@@ -67,12 +66,12 @@ def add_to(app: typer.Typer) -> None:
         if run:
             if len(ids or ()) != 1:
                 raise DataError("gazebench tables --run: give one table or figure")
-            target, more = [*chosen, *shown][0], {"jobs": jobs, "dry_run": dry_run, "options": options}
+            target = (chosen or shown)[0]
+            study = partial(_study, where=where, jobs=jobs, dry_run=dry_run, options=options)
             for one in drawn:  # a study of that very data set is the plan, and keeps its results
                 if target.id in one.figure.paper and one.measured.plan.dataset == (dataset or target.dataset):
-                    return _study(one.measured.plan.file, where, **more)
-            plan = _write_plan(target, dataset, seeds, folder, where, drawn)
-            return _study(plan, where, adopt=True, **more)
+                    return study(one.measured.plan.file)
+            return study(_write_plan(target, dataset, seeds, folder, where, drawn), adopt=True)
         if options:
             raise DataError(f"gazebench tables: {' '.join(options)} makes no sense without --run")
         filled = [paper_tables.fill(table, words, where.boards, dataset) for table in chosen]
