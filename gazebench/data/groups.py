@@ -9,34 +9,36 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from gazebench.core.boxes import clean_boxes, normalise
+from gazebench.core.boxes import FloatArray
 from gazebench.core.types import IN_FRAME, Records
-from gazebench.data.dataset import GazeDataset
 from gazebench.metrics.protocol import SUBSETS
 
-HEADS = ((0.1, "small heads (a tenth of the height)"), (0.2, "middling heads"), (math.inf, "large heads"))
+HEADS = ((0.1, "small heads (a tenth of the height)"), (0.2, "medium heads"), (math.inf, "large heads"))
 DISTANCES = ((0.2, "near targets (under .2)"), (0.4, "targets at .2 to .4"), (math.inf, "far targets (over .4)"))
 CROWDS = ((1, "one person annotated"), (3, "two or three people"), (math.inf, "four people or more"))
 
 
-def traits(dataset: GazeDataset, records: Records) -> pd.DataFrame:
-    """By person id: height of the head, distance from its centre to the mean annotation, and people in the picture."""
-    rows = []
-    company = np.diff(records.person_start)
-    for person in range(records.people):
-        image = int(records.person_image[person])
-        size = dataset.size(records, image)
-        head = clean_boxes(normalise(records.head[[person]], records.head_unit, *size))[0]
-        points = normalise(records.points_of(person), records.point_unit, *size)
-        centre = (head[:2] + head[2:]) / 2
-        seen = records.inout[person] == IN_FRAME and len(points)
-        distance = float(np.linalg.norm(points.mean(0) - centre)) if seen else math.nan
-        rows.append((str(records.person_id[person]), head[3] - head[1], distance, int(company[image])))
-    return pd.DataFrame(rows, columns=["person_id", "head", "distance", "crowd"]).set_index("person_id")
+def points_in_frame(records: Records, person: int) -> FloatArray:
+    """(A, 2) a person's annotated points, normalised; none where the target is out of frame."""
+    points = records.points_of(person)
+    return points if records.inout[person] == IN_FRAME else points[:0]
+
+
+def traits(records: Records) -> pd.DataFrame:
+    """By person id: height of the head, distance from its centre to the mean annotation, and people in the image."""
+    points = [points_in_frame(records, person) for person in range(records.people)]
+    mean = np.array([one.mean(0) if len(one) else (math.nan, math.nan) for one in points]).reshape(-1, 2)
+    centre = (records.head[:, :2] + records.head[:, 2:]) / 2
+    facts = {
+        "head": records.head[:, 3] - records.head[:, 1],
+        "distance": np.linalg.norm(mean - centre, axis=1),
+        "crowd": np.diff(records.person_start)[records.person_image],
+    }
+    return pd.DataFrame(facts, index=pd.Index(records.person_id.astype(str), name="person_id"))
 
 
 def groups(people: pd.DataFrame, facts: pd.DataFrame) -> list[tuple[str, npt.NDArray[np.bool_]]]:
-    """Names and masks (N,) of those groups that somebody is in.
+    """Names and masks (N,) of the groups that hold anybody.
 
     Args:
         people: by person id, with the column ``subset``.

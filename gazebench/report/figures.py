@@ -1,10 +1,13 @@
-"""The figures of a report, as SVG that takes the page's colours: curves of training, and how errors are spread."""
+"""The style of all figures, and those of a run: curves of training, and how errors are spread.
+
+In pages figures are SVG that takes the page's colours.
+"""
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -24,27 +27,33 @@ COLOURS = {"all": "#7f7f7f", "consistent": "#0072b2", "inconsistent": "#d55e00"}
 """Okabe and Ito's, legible on white and on black."""
 _LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 _STYLE: Any = {
-    "svg.fonttype": "none", "svg.hashsalt": "gazebench", "font.size": 10, "font.family": "sans-serif",
-    "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": INK, "grid.alpha": 0.12,
-    "legend.frameon": False, "savefig.transparent": True,
+    "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 11,
+    "axes.titleweight": "bold", "axes.grid": True, "axes.grid.axis": "y", "grid.alpha": 0.3, "axes.axisbelow": True,
+    "errorbar.capsize": 3, "legend.frameon": False,
 }  # fmt: skip
+_PAGE_STYLE: Any = {
+    "svg.fonttype": "none", "svg.hashsalt": "gazebench", "font.family": "sans-serif", "savefig.transparent": True,
+    "axes.grid.axis": "both", "grid.alpha": 0.12,
+    **dict.fromkeys(["text.color", "axes.labelcolor", "axes.edgecolor"], INK),
+    **dict.fromkeys(["xtick.color", "ytick.color", "grid.color"], INK),
+}  # fmt: skip
+
+
+def style(*, page: bool = False) -> AbstractContextManager[None]:
+    """Within it figures are made and saved."""
+    return rc_context(_STYLE | _PAGE_STYLE if page else _STYLE)
 
 
 def svg(figure: Figure, label: str) -> Markup:
     """The figure for the inside of a page: its text is text, its ink the page's."""
     buffer = io.StringIO()
-    with rc_context(_STYLE):
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue().replace(INK, "currentColor")
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, count=1, flags=re.DOTALL)
-    text = re.sub(r"font-family: [^;\"]+|font: (\d[\d.]*)px [^;\"]+", lambda m: _font(m.group(1)), text)
+    text = re.sub(r"font-family: [^;\"]+", "font-family: system-ui, sans-serif", text)
+    text = re.sub(r"font: (\d[\d.]*)px [^;\"]+", r"font: \1px system-ui, sans-serif", text)
     return Markup(text.replace("<svg", f'<svg role="img" aria-label="{Markup.escape(label)}"', 1))
-
-
-def _font(size: str | None) -> str:
-    return f"font: {size}px system-ui, sans-serif" if size else "font-family: system-ui, sans-serif"
 
 
 def _canvas() -> tuple[Figure, Axes]:
@@ -59,21 +68,18 @@ def curves(log: Path, headline: str) -> list[dict[str, Any]]:
     logged = pd.read_csv(log)
     names = [str(name) for name in logged if logged[name].notna().any()]
     losses = sorted(name for name in names if name == "loss_step" or name.startswith("loss/"))[::-1]
-    score = f"val/{headline}"
-    found = []
-    with rc_context(_STYLE):
+    score, found = f"val/{headline}", []
+    with style(page=True):
         if losses:
-            figure = _losses(logged, losses)
             caption = "Training: the loss every ten steps, and its parts as means over epochs."
-            found.append({"svg": svg(figure, "loss by training step"), "caption": caption})
+            found.append({"svg": svg(_losses(logged, losses), "loss by training step"), "caption": caption})
         if score in names:
-            figure = _validation(logged, score)
             caption = f"Validation: {headline} by epoch."
-            found.append({"svg": svg(figure, f"{headline} by epoch"), "caption": caption})
+            found.append({"svg": svg(_validation(logged, score), f"{headline} by epoch"), "caption": caption})
     return found
 
 
-def _losses(logged: pd.DataFrame, names: Sequence[str]) -> Figure:
+def _losses(logged: pd.DataFrame, names: list[str]) -> Figure:
     figure, axis = _canvas()
     for colour, name in zip(_LINES * len(names), names, strict=False):
         rows = logged[logged[name].notna()]
@@ -81,7 +87,7 @@ def _losses(logged: pd.DataFrame, names: Sequence[str]) -> Figure:
         marker = "" if name == "loss_step" and len(rows) > 20 else "o"
         axis.plot(rows["step"] + 1, rows[name], color=colour, linewidth=1.3, marker=marker, markersize=3, label=title)
     axis.set(xlabel="step", ylabel="loss")
-    if (logged[list(names)].min(numeric_only=True) > 0).all():
+    if (logged[names].min(numeric_only=True) > 0).all():
         axis.set_yscale("log")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.legend(fontsize=9)
@@ -102,12 +108,10 @@ def distribution(people: pd.DataFrame, metric: str) -> dict[str, Any] | None:
     values = people[f"metric_{metric}"].dropna()
     if values.nunique() < 3:
         return None
-    parts: Mapping[str, pd.Series[float]] = {
-        name: values[people.loc[values.index, "subset"] == name] for name in SUBSETS[1:]
-    }
-    parts = {name: part for name, part in parts.items() if len(part)} or {"all": values}
+    subsets = people.loc[values.index, "subset"]
+    parts = {name: values[subsets == name] for name in SUBSETS[1:] if (subsets == name).any()} or {"all": values}
     edges = np.histogram_bin_edges(values, bins=30)
-    with rc_context(_STYLE):
+    with style(page=True):
         figure, axis = _canvas()
         for name, part in parts.items():
             share = np.histogram(part, edges)[0] / len(part)

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from docstring_parser import parse
-from tabulate import tabulate
 
 from gazebench.core.plugins import PluginError
 from gazebench.engine.method import Method, Origin, Recipe
 from gazebench.engine.registry import entries, load_method
+from gazebench.report.table import Cell, Column, Table
 
 UNSTATED: tuple[str, str] = ("not stated", "")
 
@@ -21,7 +21,7 @@ def constructor_defaults(method: type[Method]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for base in method.__mro__:
         init = vars(base).get("__init__")
-        if init is None:
+        if init is None or not issubclass(base, Method):
             continue
         parameters = list(inspect.signature(init).parameters.values())[1:]
         found |= {p.name: p.default for p in parameters if p.kind is not p.VAR_KEYWORD and p.name not in found}
@@ -52,11 +52,6 @@ def _descriptions(method: type[Method]) -> dict[str, str]:
     return found
 
 
-def _table(rows: list[list[str]], headers: list[str]) -> str:
-    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    return tabulate(escaped, headers=headers, tablefmt="github", disable_numparse=True)
-
-
 def sheet() -> str:
     """The page as Markdown, from the methods of this package themselves."""
     lines = [
@@ -78,23 +73,20 @@ def sheet() -> str:
 def _section(name: str, method: type[Method]) -> Iterator[str]:
     yield f"## {method.card.title} (`{name}`)"
     if method.card.paper:
-        yield ""
-        yield f"{method.card.paper}."
+        yield from ("", f"{method.card.paper}.")
     defaults, origin, text = constructor_defaults(method), sources(method), _descriptions(method)
-    if defaults:
-        yield ""
-        rows = [
-            [f"`{key}`", f"`{value!r}`", *origin.get(key, UNSTATED), text.get(key, "")]
-            for key, value in defaults.items()
-        ]
-        yield _table(rows, ["setting", "default", "origin", "place or reason", "what it is"])
+    rows: list[list[Cell]] = [
+        [f"`{key}`", f"`{value!r}`", *origin.get(key, UNSTATED), text.get(key, "")] for key, value in defaults.items()
+    ]
+    if rows:
+        columns = [Column(title) for title in ("setting", "default", "origin", "place or reason", "what it is")]
+        yield from ("", Table(columns, rows).markdown())
     for dataset, recipe in recipes(method).items():
         if recipe:
-            yield ""
-            yield f"**{'Any other dataset' if dataset == '*' else f'`{dataset}`'}**"
-            yield ""
+            yield from ("", f"**{'Any other dataset' if dataset == '*' else f'`{dataset}`'}**", "")
             rows = [[f"`{key}`", f"`{s.value!r}`", s.origin, s.why] for key, s in recipe.items()]
-            yield _table(rows, ["setting", "value", "origin", "place or reason"])
+            columns = [Column(title) for title in ("setting", "value", "origin", "place or reason")]
+            yield Table(columns, rows).markdown()
 
 
 def findings(name: str) -> list[str]:

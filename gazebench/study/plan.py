@@ -16,7 +16,7 @@ from gazebench.core.plugins import PluginError
 from gazebench.engine.config import Config, resolve
 from gazebench.engine.record import CHECKOUT
 from gazebench.engine.registry import load_dataset
-from gazebench.metrics.protocol import ALL, SUBSETS, Protocol
+from gazebench.metrics.protocol import ALL, Protocol, SUBSETS
 
 _TEXT = {"type": "string", "minLength": 1}
 _TEXTS = {"type": "array", "items": _TEXT}

@@ -1,79 +1,185 @@
-"""Tables of means with their 95% intervals over seeds; nothing here knows of plans or runs."""
+"""What a study has measured so far, by row and seed, and what that says about its claims."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from typing import Any
 
 import pandas as pd
-from tabulate import tabulate
 
-from gazebench.metrics.intervals import Interval
-
-Mark = Literal["best", "second", ""]
-
-
-@dataclass(frozen=True)
-class Column:
-    """A metric on a subset, as a table shows it."""
-
-    metric: str
-    subset: str
-    heading: str
-    digits: int
-    higher_is_better: bool
+from gazebench.core.types import stable_key
+from gazebench.metrics.intervals import Interval, interval
+from gazebench.metrics.protocol import ALL
+from gazebench.study.plan import Claim, Figure, Plan, Run, Table
+from gazebench.study.store import Store
+from gazebench.study.summary import Column, Line
 
 
 @dataclass(frozen=True)
-class Line:
-    """A row of a table: the cells that name it, and an interval a column."""
+class Verdict:
+    """A claim held against the results.
 
-    labels: tuple[str, ...]
-    values: tuple[Interval, ...]
+    Attributes:
+        before: of ``against``, over the seeds that both sides have.
+        after: of ``row``.
+        gain: by which share of ``before`` the row is better, seed by seed; negative when it is worse.
+        holds: whether the mean gain reaches what was asked for; None when nothing can be said.
+        clear: the whole interval lies on the side of the verdict; None without an interval.
+    """
 
-    @property
-    def count(self) -> int:
-        """The seeds behind it, the most any column has."""
-        return max((value.count for value in self.values), default=0)
-
-
-def marks(values: Sequence[Interval], digits: int, higher_is_better: bool) -> list[Mark]:
-    """Which means are best and second as printed; equal ones share a mark, and two rows have no second."""
-    known = {round(value.mean, digits) for value in values if value.count}
-    order = sorted(known, reverse=higher_is_better)
-    if sum(bool(value.count) for value in values) < 2:
-        return [""] * len(values)
-    second = order[1] if len(order) > 2 else None
-    places: dict[float | None, Mark] = {second: "second", order[0]: "best"}
-    return [places.get(round(value.mean, digits), "") if value.count else "" for value in values]
+    claim: Claim
+    before: Interval
+    after: Interval
+    gain: Interval
+    holds: bool | None
+    clear: bool | None
 
 
-def markdown(labels: Sequence[str], columns: Sequence[Column], lines: Sequence[Line]) -> str:
-    """The table with a block of columns a subset: best bold, second underlined, the number of seeds last."""
-    headings, cells, previous = list(labels), [list(line.labels) for line in lines], ""
-    for index, column in enumerate(columns):
-        block = f"**{column.subset.capitalize()}**" if column.subset != previous else ""
-        previous = column.subset
-        headings.append(f"{block}<br>{column.heading} {'↑' if column.higher_is_better else '↓'}")
-        values = [line.values[index] for line in lines]
-        for row, value, mark in zip(
-            cells, values, marks(values, column.digits, column.higher_is_better), strict=True
-        ):  # fmt: skip
-            text = value.text(column.digits)
-            row.append({"best": f"**{text}**", "second": f"<ins>{text}</ins>", "": text}[mark])
-    for row, line in zip(cells, lines, strict=True):
-        row.append(str(line.count))
-    return tabulate(cells, headers=[*headings, "seeds"], tablefmt="github", disable_numparse=True)
+@dataclass(frozen=True)
+class Pick:
+    """A person that is drawn: their metric in the row above, and in the one below where there is one."""
+
+    person: str
+    image: str
+    above: float
+    below: float | None
 
 
-def csv(labels: Sequence[str], columns: Sequence[Column], lines: Sequence[Line]) -> str:
-    """The same in full precision: mean, half-width and number of seeds of every column."""
-    frame = pd.DataFrame([line.labels for line in lines], columns=list(labels))
-    for index, column in enumerate(columns):
-        values, name = [line.values[index] for line in lines], f"{column.metric} ({column.subset})"
-        frame[name] = [value.mean for value in values]
-        frame[f"{name} half-width"] = [math.nan if value.half is None else value.half for value in values]
-        frame[f"{name} seeds"] = [value.count for value in values]
-    return str(frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+class Measured:
+    """The stored results that belong to a plan as it is written now.
+
+    Args:
+        plan: results of other options than the plan's count as missing.
+        store: where they are.
+    """
+
+    def __init__(self, plan: Plan, store: Store) -> None:
+        self.plan = plan
+        self.store = store
+        stored = store.results()
+        self.entries: dict[Run, dict[str, Any]] = {}
+        self.missing: list[Run] = []
+        self.outdated: list[Run] = []
+        """Those of ``missing`` that were recorded with other options."""
+        for run in plan.runs:
+            entry = stored.get((run.row, run.seed))
+            if entry is not None and entry["arguments"] == list(run.arguments):
+                self.entries[run] = entry
+                continue
+            self.missing.append(run)
+            if entry is not None:
+                self.outdated.append(run)
+
+    @cached_property
+    def people(self) -> pd.DataFrame:
+        """The stored people of these very runs."""
+        frame = self.store.people()
+        known = {(run.row, run.seed, entry["run"]) for run, entry in self.entries.items()}
+        keys = zip(frame["row"], frame["seed"], frame["run"], strict=True)
+        return frame[pd.Series([key in known for key in keys], index=frame.index, dtype=bool)]
+
+    def of(self, row: str) -> dict[int, dict[str, Any]]:
+        """The results of a row by seed."""
+        return {run.seed: entry for run, entry in self.entries.items() if run.row == row}
+
+    def values(self, row: str, metric: str, subset: str, over: float | None = None) -> dict[int, float]:
+        """A metric by seed, or the number of people whose value is larger than ``over``."""
+        if over is None:
+            scores = {seed: entry["metrics"].get(metric, {}).get(subset) for seed, entry in self.of(row).items()}
+            return {seed: float(score["value"]) for seed, score in scores.items() if score is not None}
+        counts = {}
+        for seed, people in self.persons(row, subset).groupby("seed"):
+            if f"metric_{metric}" in people and people[f"metric_{metric}"].notna().any():
+                counts[int(str(seed))] = float((people[f"metric_{metric}"] > over).sum())
+        return counts
+
+    def persons(self, row: str, subset: str = ALL) -> pd.DataFrame:
+        """The people of a row, over all seeds."""
+        frame = self.people[self.people["row"] == row]
+        return frame if subset == ALL else frame[frame["subset"] == subset]
+
+    def summary(self, row: str, metric: str, subset: str, over: float | None = None) -> Interval:
+        """Mean and interval over the seeds."""
+        return interval(list(self.values(row, metric, subset, over).values()))
+
+    def lines(self, table: Table) -> tuple[list[Column], list[Line]]:
+        """The columns and rows of a table; a row without any result shows dashes."""
+        protocol = self.plan.protocol
+        columns = [
+            Column(metric, subset, heading, protocol.use(metric).digits, protocol.higher_is_better(metric))
+            for subset in table.subsets
+            for metric, heading in table.columns.items()
+        ]
+        lines = [
+            Line(labels, tuple(self.summary(row, column.metric, column.subset) for column in columns))
+            for row, labels in table.rows.items()
+        ]
+        return columns, lines
+
+    def verdict(self, claim: Claim) -> Verdict:
+        """Holds a claim against the results, paired by seed."""
+        after = self.values(claim.row, claim.metric, claim.subset, claim.over)
+        before = self.values(claim.against, claim.metric, claim.against_subset, claim.over)
+        seeds = [seed for seed in self.plan.seeds if seed in after and seed in before]
+        higher = self.plan.protocol.higher_is_better(claim.metric) and claim.over is None
+        gains = [_gain(before[seed], after[seed], higher) for seed in seeds]
+        gain = interval(gains)
+        holds = None if not gain.count else gain.mean >= claim.at_least
+        clear = None
+        if holds is not None and gain.half is not None:
+            clear = gain.low >= claim.at_least if holds else gain.high < claim.at_least
+        one, other = (interval([side[seed] for seed in seeds]) for side in (before, after))
+        return Verdict(claim, one, other, gain, holds, clear)
+
+    def drawn_seed(self, figure: Figure) -> int | None:
+        """The seed whose predictions an overlay shows: the one it names, or the first that its rows have."""
+        seeds = self.plan.seeds if figure.seed is None else (figure.seed,)
+        return next((seed for seed in seeds if all(seed in self.of(row) for row in figure.panels)), None)
+
+    def picks(self, figure: Figure) -> list[Pick]:
+        """Whom an overlay shows, one person a picture, always the same ones.
+
+        Those whom the change from ``above`` to ``below`` helps most, those whom ``above`` serves worst, or any.
+        """
+        seed = self.drawn_seed(figure)
+        column = f"metric_{figure.metric}"
+        if seed is None or column not in self.people:
+            return []
+        sides = []
+        for side, row in zip(("above", "below"), figure.panels, strict=False):
+            people = self.persons(row, figure.subset)
+            sides.append(people[people["seed"] == seed].set_index("person_id").rename(columns={column: side}))
+        both = sides[0][["image_id", "above"]]
+        for other in sides[1:]:
+            both = both.join(other[["below"]], how="inner")
+        both = both.dropna()
+        sign = 1 if self.plan.protocol.higher_is_better(figure.metric) else -1
+        if figure.pick == "random":
+            order = pd.Series([stable_key(f"{figure.file} {person}") for person in both.index], index=both.index)
+        else:
+            order = sign * (both["above"] if figure.pick == "worst" else both["above"] - both["below"])
+        chosen = both.assign(order=order).sort_values("order", kind="stable").drop_duplicates("image_id")
+        return [
+            Pick(
+                str(person), str(row["image_id"]), float(row["above"]), float(row["below"]) if "below" in row else None
+            )
+            for person, row in chosen.head(figure.count).iterrows()
+        ]
+
+
+def _gain(before: float, after: float, higher_is_better: bool) -> float:
+    """By which share of ``before`` the other is better; NaN where ``before`` is nothing."""
+    if not before:
+        return math.nan
+    return (after - before if higher_is_better else before - after) / before
+
+
+def seconds_by_row(entries: Mapping[tuple[str, int], Mapping[str, Any]]) -> dict[str, float]:
+    """What a run of each row took on average."""
+    spent: dict[str, list[float]] = {}
+    for (row, _), entry in entries.items():
+        spent.setdefault(row, []).append(entry["seconds"])
+    return {row: sum(values) / len(values) for row, values in spent.items()}

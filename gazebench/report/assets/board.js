@@ -34,10 +34,10 @@
     const table = new DataTable(element, {
       columns, paging: false, info: false, autoWidth: false, layout: { topStart: null, topEnd: null, bottomStart: null, bottomEnd: null },
       ordering: { handler: false, indicators: false },
-      orderFixed: { pre: [[0, "asc"]] }, // a smoke run never stands above a result
+      orderFixed: { pre: [[columns.length - 1, "asc"]] }, // a smoke run never stands above a result
       order: [[first, columns[first].orderSequence[0]]],
       rowGroup: {
-        dataSrc: (row) => row[0].display,
+        dataSrc: (row) => row[columns.length - 1].display,
         startRender: (rows, group) => Object.assign(document.createElement("span"), { textContent: group }),
       },
       language: { emptyTable: "No rows.", zeroRecords: "No row passes the filters." },
@@ -80,7 +80,7 @@
     const metric = columns[column].name.split("/")[0];
     let next = columns.findIndex(({ name }) => name === `${metric}/${subset}`);
     if (next < 0) next = columns.findIndex(({ name }) => name.includes("/") && wanted(name));
-    if (next < 0) next = 1;
+    if (next < 0) next = 0;
     const same = columns[next].name.startsWith(`${metric}/`);
     table.order([[next, same ? direction : columns[next].orderSequence[0]]]);
   }

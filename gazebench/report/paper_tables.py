@@ -1,0 +1,376 @@
+"""The papers' tables in their own layout, our runs beside the published values, and what is still to be run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from gazebench.core.files import write_atomically
+from gazebench.core.plugins import PluginError
+from gazebench.data.dataset import GazeDataset
+from gazebench.engine import record as results
+from gazebench.engine.registry import load_dataset, load_method
+from gazebench.metrics.intervals import Interval, interval
+from gazebench.metrics.protocol import ALL
+from gazebench.report.board_rows import score_of
+from gazebench.report.page import render
+from gazebench.report.published import MethodOptions, PublishedRow, PublishedTable, Vocabulary
+from gazebench.report.run_data import Record
+from gazebench.report.settings import constructor_defaults
+from gazebench.report.table import Cell, Column, Table
+from gazebench.report.table import csv as frame_csv
+
+SPLIT = "dataset.subsets"
+"""The setting that columns by subset need where subsets are not the data's own."""
+
+
+@dataclass(frozen=True)
+class OurCell:
+    """One cell of ours beside a published one.
+
+    Attributes:
+        value: over the seeds there are records of.
+        published: None where the paper prints nothing, or where another data set stands in for the paper's.
+        tolerance: within which a re-run counts as the same; None where nobody knows.
+        command: what makes the run, where there is none and a run would have this value.
+    """
+
+    value: Interval
+    published: Decimal | None
+    tolerance: Decimal | None
+    command: str = ""
+
+    @property
+    def difference(self) -> float | None:
+        """Ours less the published value."""
+        return None if self.published is None or not self.value.count else self.value.mean - float(self.published)
+
+    @property
+    def reproduced(self) -> bool | None:
+        """Whether the difference is within the tolerance; None where one of the two is missing."""
+        if self.difference is None or self.tolerance is None:
+            return None
+        return abs(self.difference) <= float(self.tolerance)
+
+
+@dataclass(frozen=True, eq=False)
+class FilledRow:
+    """A published row with ours; ``ours`` is None where the row is no method of this suite."""
+
+    row: PublishedRow
+    ours: tuple[OurCell, ...] | None
+    seeds: int
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        """What makes the runs it lacks."""
+        return tuple(dict.fromkeys(cell.command for cell in self.ours or () if cell.command))
+
+
+@dataclass(frozen=True, eq=False)
+class FilledTable:
+    """A table of a paper, filled with our runs.
+
+    Attributes:
+        dataset: where our runs are from, when it is not the paper's own data set; else "".
+    """
+
+    table: PublishedTable
+    rows: tuple[FilledRow, ...]
+    dataset: str = ""
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """The titles of the rows that each command makes, by command."""
+        wanted: dict[str, list[str]] = {}
+        for filled in self.rows:
+            for command in filled.commands:
+                wanted.setdefault(command, []).append(filled.row.title)
+        return {command: ", ".join(titles) for command, titles in wanted.items()}
+
+
+def fill(table: PublishedTable, words: Vocabulary, boards: Path, dataset: str = "") -> FilledTable:
+    """Looks our records up for every row of a table.
+
+    A record counts when method, options, backbone and data set are the row's and its class is the best there can be: an
+    official run, or a complete one on a drawn data set. Of several of one seed the newest counts.
+
+    Args:
+        table: the published one.
+        words: how rows are made here.
+        boards: folder of the records.
+        dataset: takes the place of the table's own data sets; nothing published is compared then.
+    """
+    names = [dataset or column.dataset for column in table.columns]
+    known = {name: _records(boards, name) for name in dict.fromkeys(names)}
+    by_subset = {name for name, column in zip(names, table.columns, strict=True) if column.subset != ALL}
+    rows = []
+    for row in table.rows:
+        how = words.runs.get(row.method)
+        if how is None or (dataset and row.backbone not in ("", how.backbone)):  # one backbone stands in for all
+            rows.append(FilledRow(row, None, 0))
+            continue
+        backbone = "" if dataset else words.backbones.get(row.backbone or how.backbone, "")
+        cells, seeds = [], 0
+        for column, name, printed in zip(table.columns, names, row.values, strict=True):
+            convention = row.convention(column)
+            found = _by_seed(known[name], how, backbone)
+            scores = [score_of(record, convention.metric, column.subset) for record in found.values()]
+            value = interval([score.value for score in scores if score is not None])
+            same = not dataset and printed is not None
+            wanted = not value.count and (dataset or printed is not None) and _measures(name, convention.metric)
+            makes = command(how, name, backbone, name in by_subset) if wanted else ""
+            cells.append(OurCell(value, Decimal(printed) if same and printed else None, convention.tolerance, makes))
+            seeds = max(seeds, len(found))
+        rows.append(FilledRow(row, tuple(cells), seeds))
+    return FilledTable(table, tuple(rows), dataset)
+
+
+@cache  # a page asks for the same few thousands of times
+def _dataset(name: str) -> type[GazeDataset] | None:
+    try:
+        return load_dataset(name)
+    except PluginError:
+        return None
+
+
+def _measures(name: str, metric: str) -> bool:
+    """Whether the suite has the data set, and its protocol the metric."""
+    dataset = _dataset(name)
+    return dataset is not None and metric in [use.name for use in dataset.protocol.metrics]
+
+
+def command(how: MethodOptions, dataset: str, backbone: str = "", by_subset: bool = False) -> str:
+    """What makes the run of a row."""
+    found = _dataset(dataset)
+    drawn = found is not None and found.card.synthetic
+    parts = ["make bench", f"METHOD={how.method}", f"DATASET={dataset}"]
+    parts += [] if drawn else ["DATA_ROOT=..."]
+    if backbone and _has_backbone(how.method):
+        parts.append(f"BACKBONE={backbone}")
+    options = [f"--{name}={value}" for name, value in how.options.items()]
+    options += [f"--{SPLIT}=..."] if by_subset and not drawn else []
+    if options:
+        parts.append('ARGS="' + " ".join(options) + '"')
+    return " ".join(parts)
+
+
+@cache
+def _has_backbone(name: str) -> bool:
+    return "backbone" in constructor_defaults(load_method(name))
+
+
+def _records(boards: Path, dataset: str) -> list[dict[str, Any]]:
+    """The comparable records of a data set, oldest first; none where the suite has no such data set."""
+    found = _dataset(dataset)
+    if found is None:
+        return []
+    wanted = "synthetic" if found.card.synthetic else "official"
+    records = [
+        record
+        for record in results.read_records(boards, dataset)
+        if record["status"]["class"] == wanted and record["protocol"]["id"] == found.protocol.id
+    ]
+    return sorted(records, key=lambda record: record["finished"])
+
+
+def _by_seed(records: Iterable[Record], how: MethodOptions, backbone: str) -> dict[int | None, Record]:
+    found: dict[int | None, Record] = {}
+    for record in records:
+        settings = record["config"]
+        same = record["method"]["name"] == how.method and all(
+            _setting(settings, name) == yaml.safe_load(value) for name, value in how.options.items()
+        )
+        other = any(_setting(settings, name) == yaml.safe_load(value) for name, value in how.unlike.items())
+        if same and not other and backbone in ("", settings["model"].get("backbone", backbone)):
+            found[record["seed"]] = record
+    return found
+
+
+def _setting(settings: Mapping[str, Any], name: str) -> Any:
+    value: Any = settings
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+# Writing -------------------------------------------------------------------------------------------------------
+
+
+def layout(filled: FilledTable) -> Table:
+    """For every row what is published, ours, and the difference; columns in the paper's order."""
+    table = filled.table
+    columns = [*map(Column, table.labels), Column("")]
+    columns += [
+        Column(column.header, column.group, column.decimals, column.convention.better == "higher", column.title)
+        for column in table.columns
+    ]
+    rows: list[list[Cell]] = []
+    for one in filled.rows:
+        labels: list[Cell] = [label or "" for label in one.row.labels]
+        if not filled.dataset:
+            rows.append([*labels, "published", *one.row.values])
+            labels = [""] * len(labels)
+        if one.ours is None or not (one.seeds or filled.dataset):
+            continue  # nothing of ours to show
+        seeds = f"{one.seeds} seed{'s' if one.seeds != 1 else ''}" if one.seeds else "no run"
+        rows.append([*labels, f"ours ({seeds})", *(cell.value for cell in one.ours)])
+        if any(cell.difference is not None for cell in one.ours):
+            digits = [column.decimals for column in table.columns]
+            rows.append([*labels, "difference", *map(_difference, one.ours, digits)])
+    return Table(columns, rows)
+
+
+def _difference(cell: OurCell, digits: int) -> Cell:
+    if cell.difference is None:
+        return None
+    mark = {None: "", True: " ✓", False: " ✗"}[cell.reproduced]
+    return f"{cell.difference:+.{digits}f}{mark}"
+
+
+def markdown(filled: FilledTable) -> str:
+    """The table, its notes, and the commands that fill it."""
+    table, missing = filled.table, filled.missing
+    where = f" on {load_dataset(filled.dataset).card.title}" if filled.dataset else ""
+    lines = [f"## {table.source.title}, {table.place}{where}", "", table.title, ""]
+    if filled.dataset:
+        lines += ["The layout is the paper's, the data are not: no number here can be compared with the paper's.", ""]
+    lines += [layout(filled).markdown(), ""]
+    if not filled.dataset and any(cell.reproduced is not None for row in filled.rows for cell in row.ours or ()):
+        lines += ["✓ within the tolerance of independent re-runs, ✗ outside; no mark where nobody knows it.", ""]
+    if missing:
+        lines += ["What is missing (SEED=1, 2 ... for more seeds):", ""]
+        lines += [*(f"- {rows}: `{makes}`" for makes, rows in missing.items()), ""]
+    if any(SPLIT in makes for makes in missing):
+        lines += [f"Subsets need a prober's split for `--{SPLIT}`: `make splits DATASET={filled.table.dataset} "
+                  "DATA_ROOT=... PROBER=openai` makes one (docs/splits.md).", ""]  # fmt: skip
+    notes = () if filled.dataset else table.notes
+    lines += [f"- {note}" for note in notes] + ([""] if notes else [])
+    return "\n".join(lines)
+
+
+def latex(filled: FilledTable) -> str:
+    """A ``tabular`` with booktabs rules; headings above columns span them."""
+    missing = "".join(f"% missing: {rows}: {makes}\n" for makes, rows in filled.missing.items())
+    table = filled.table
+    return f"% {table.source.title}, {table.place}; needs booktabs, amssymb\n{missing}{layout(filled).latex()}"
+
+
+def html(filled: FilledTable) -> str:
+    return render("paper.html.j2", table=filled.table, html=layout(filled).html(), missing=filled.missing)
+
+
+def csv(filled: FilledTable) -> str:
+    """One line a cell, in full precision."""
+    rows = []
+    for one in filled.rows:
+        cells: Iterable[OurCell | None] = one.ours or [None] * len(filled.table.columns)
+        for column, printed, cell in zip(filled.table.columns, one.row.values, cells, strict=True):
+            convention = one.row.convention(column)
+            rows.append(
+                {
+                    "table": filled.table.id,
+                    "row": one.row.title,
+                    "method": one.row.method,
+                    "dataset": filled.dataset or column.dataset,
+                    "metric": convention.metric,
+                    "subset": column.subset,
+                    "convention": convention.key,
+                    "published": None if filled.dataset else printed,
+                    "ours": None if cell is None or not cell.value.count else cell.value.mean,
+                    "half_width": None if cell is None else cell.value.half,
+                    "seeds": 0 if cell is None else cell.value.count,
+                    "difference": None if cell is None else cell.difference,
+                    "tolerance": convention.tolerance,
+                    "reproduced": None if cell is None else cell.reproduced,
+                    "command": None if cell is None else cell.command or None,
+                }
+            )
+    return frame_csv(pd.DataFrame(rows))
+
+
+WRITERS = {"md": markdown, "tex": latex, "html": html, "csv": csv}
+
+
+def write(filled: Sequence[FilledTable], folder: Path, formats: Iterable[str]) -> list[Path]:
+    """A file a table and format."""
+    paths = []
+    for one in filled:
+        name = one.table.id + (f"-{one.dataset}" if one.dataset else "")
+        for kind in formats:
+            paths.append(folder / f"{name}.{kind}")
+            write_atomically(paths[-1], WRITERS[kind](one).rstrip("\n") + "\n")
+    return paths
+
+
+def page(filled: Sequence[FilledTable], sections: Sequence[str] = ()) -> str:
+    """All tables, and further sections, on one page."""
+    lines = [
+        "# The papers' tables and figures",
+        "",
+        "<!-- generated by `gazebench tables`; do not edit -->",
+        "",
+        "Published values are to the digit of their source (`leaderboards/published`). Ours are means over the seeds "
+        "on the board ± half the width of the 95% interval; only complete official runs stand beside published values.",
+        "",
+    ]
+    return "\n".join([*lines, *(markdown(one) for one in filled), *sections]).rstrip("\n") + "\n"
+
+
+def write_page(path: Path, filled: Sequence[FilledTable], sections: Sequence[str] = ()) -> Path:
+    write_atomically(path, page(filled, sections))
+    return path
+
+
+def question_sections(boards: Path) -> list[str]:
+    """What ``gazebench vqa table`` wrote, a section a data set."""
+    sections = []
+    for path in sorted((boards / "vqa").glob("*/README.md")):
+        title, _, text = path.read_text(encoding="utf-8").partition("\n")
+        lines = [line for line in text.splitlines() if not line.startswith("<!--")]
+        body = "\n".join(lines).replace("](../../../", "](../../").replace("\n## ", "\n### ").strip()
+        sections.append(f"## The four tasks of VL4Gaze, in questions of ours: {title.removeprefix('# ')}\n\n{body}\n")
+    return sections
+
+
+def plan(filled: FilledTable, words: Vocabulary, dataset: str, seeds: Sequence[int]) -> dict[str, Any]:
+    """A plan for ``gazebench study`` that makes the rows of a table on a data set.
+
+    The columns are the table's whose metrics the data set's protocol has.
+    """
+    metrics = {use.name for use in load_dataset(dataset).protocol.metrics}
+    rows: dict[str, dict[str, Any]] = {}
+    labels = {}
+    for row in (one.row for one in filled.rows if one.ours is not None):
+        how = words.runs[row.method]
+        key = row.method + (f"-{row.backbone.lower()}" if row.backbone else "")
+        key = key.replace("+", "_").replace(" ", "_")
+        options = [f"--{name}={value}" for name, value in how.options.items()]
+        if row.backbone and not filled.dataset:
+            options.append(f"--model.backbone={words.backbones[row.backbone]}")
+        if key not in rows:
+            rows[key] = {"title": row.title, "method": how.method, "options": options}
+            labels[key] = [label or "" for label in row.labels]
+    columns = {column.convention.metric: column.header for column in filled.table.columns}
+    table = {
+        "title": filled.table.place,
+        "labels": list(filled.table.labels),
+        "rows": labels,
+        "columns": {name: header for name, header in columns.items() if name in metrics},
+        "subsets": list(dict.fromkeys(column.subset for column in filled.table.columns)),
+    }
+    return {
+        "title": f"{filled.table.source.title}, {filled.table.place}",
+        "text": filled.table.title,
+        "dataset": dataset,
+        "seeds": list(seeds),
+        "rows": rows,
+        "tables": [table],
+    }

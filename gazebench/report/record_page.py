@@ -1,0 +1,177 @@
+"""The page of a record: all that a record says of its run, and more where the folder of the run is at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from markupsafe import Markup
+
+from gazebench.metrics.protocol import SUBSETS, Protocol
+from gazebench.report.board_rows import BADGES, COSTS, origins, score_of
+from gazebench.report.page import render
+from gazebench.report.run_data import Record, metric_uses
+from gazebench.report.table import Cell, Column, HtmlCell, Table, text
+
+ORIGINS = ("paper", "official code", "ours", "user")
+"""Of settings, in the order they are counted."""
+
+
+def record_page(
+    record: Record,
+    protocol: Protocol | None,
+    title: str,
+    *,
+    index: str = "",
+    assets: str = "",
+    siblings: Mapping[str, Record] | None = None,
+    more: Mapping[str, Any] | None = None,
+) -> str:
+    """The page.
+
+    Args:
+        record: of the run.
+        protocol: of its data set.
+        title: of its data set.
+        index: address of the board, if there is one.
+        assets: address of the style sheet's folder; the style is written into the page when it is empty.
+        siblings: the other seeds of the same configuration, by address.
+        more: what only the run's folder has: ``figures``, ``tables``, ``gallery``, ``left_out``.
+    """
+    sheet, counts = record["config"].get("provenance", {}), dict[str, int]()
+    for setting in sheet.values():
+        counts[setting["origin"]] = counts.get(setting["origin"], 0) + 1
+    return render(
+        "run.html.j2", record=record, title=title, index=index, assets=assets, badges=BADGES,
+        scores=scores_table(record, protocol).html(counts=True), settings=settings_table(sheet).html("plain wide"),
+        has_settings=bool(sheet), others=other_settings(record),
+        origins=sorted(counts.items(), key=lambda one: (*ORIGINS, one[0]).index(one[0])),
+        costs=[(cost.title, text(cost.of(record), cost.digits)) for cost in COSTS], facts=facts(record),
+        terms=origins(record, look_up=True), siblings=siblings or {}, config=_config(record), repeat=repeat(record),
+        more=more,
+    )  # fmt: skip
+
+
+def scores_table(record: Record, protocol: Protocol | None) -> Table:
+    """A row a metric, a column a subset that the record has."""
+    uses = [use for name, use in metric_uses(protocol).items() if name in record["metrics"]]
+    subsets = [subset for subset in SUBSETS if any(subset in by for by in record["metrics"].values())]
+    columns = [Column("metric"), *(Column("everybody" if subset == "all" else subset, digits=4) for subset in subsets)]
+    rows: list[list[Cell]] = []
+    for use in uses:
+        heading = Column(use.name, higher=use.higher_is_better).heading
+        rows.append([heading, *(score_of(record, use.name, subset) for subset in subsets)])
+    return Table(columns, rows, digits=[use.digits for use in uses])
+
+
+def settings_table(sheet: Record) -> Table:
+    """The recipe's settings with their values and where they come from."""
+    columns = [Column(name) for name in ("setting", "value", "origin", "place or reason")]
+    rows: list[list[Cell]] = []
+    for name, setting in sheet.items():
+        value, origin = repr(setting["value"]), setting["origin"]
+        css = origin.replace(" ", "-")
+        rows.append([
+            _html("<code>{}</code>", name), _html("<code>{}</code>", value),
+            _html('<span class="origin {}">{}</span>', css, origin), setting["why"],
+        ])  # fmt: skip
+    return Table(columns, rows)
+
+
+def other_settings(record: Record) -> list[tuple[str, str]]:
+    """All settings the recipe leaves at their defaults: dotted name, value."""
+    found = []
+    for name, value in record["config"].items():
+        if name != "provenance":
+            parts = {f"{name}.{key}": one for key, one in value.items()} if isinstance(value, dict) else {name: value}
+            found += [(key, repr(one)) for key, one in parts.items()]
+    return [(name, value) for name, value in found if name not in record["config"].get("provenance", {})]
+
+
+def _config(record: Record) -> str:
+    values = {name: value for name, value in record["config"].items() if name != "provenance"}
+    return str(yaml.safe_dump(values, sort_keys=False))
+
+
+def repeat(record: Record) -> str:
+    """The command that repeats a run."""
+    if record.get("kind") == "score":
+        file, data = record["config"].get("predictions", "FILE"), record["dataset"]
+        return f'gazebench score {file} {data} --title="{record["method"]["title"]}"'
+    root = "" if record["status"]["class"] == "synthetic" else " --dataset.root=DIR"
+    return f"gazebench {'eval WEIGHTS' if record.get('kind') == 'eval' else 'bench'} --config=config.yaml{root}"
+
+
+def facts(record: Record) -> list[tuple[str, str]]:
+    """What was measured on what: names and texts."""
+    data, code, hardware = record["data"], record["code"], record["hardware"]
+    weights, samples, method = record["weights"], record["samples"], record["method"]
+    trained, initial, how = weights.get("trained"), weights.get("initial"), record.get("intervals")
+    found = {
+        "data": f"{data['name']}, {data['split']}; {_counts(data)}; labels {data['label_version']}",
+        "fingerprint of the annotations": data["fingerprint"],
+        "head boxes": data["head_boxes"],
+        "subsets": _subsets(data.get("subsets")),
+        "trained on": _training(data.get("train")),
+        "selection": record["selection"],
+        "backbone": f"{weights.get('name') or 'none'}, weights: {weights['grade']}",
+        "started from": f"{initial['file']}, sha256 {initial['sha256']}" if initial else "",
+        "weights of this run": f"{trained['file']}, sha256 {trained['sha256']}" if trained else "",
+        "images left out": ", ".join(samples["skipped_images"][:5]),
+        "predictions": f"sha256 {samples['predictions_sha256']}" if samples.get("predictions_sha256") else "",
+        "versions": f"method {method.get('version', 1)}, data set {data.get('version', 1)}, {record['protocol']['id']}",
+        "code": f"gazebench {code['version']}, commit {code['commit'] or 'unknown'}"
+        f"{', with changes' if code['dirty'] else ''}, digest {code['digest']}",
+        "intervals": f"{how['level']:.0%}, {how['method']}, {how['draws']:,} draws" if how else "",
+        "machine": _machine(hardware),
+        "packages": ", ".join(f"{name} {version}" for name, version in hardware.get("packages", {}).items()),
+        "time": ", ".join(f"{name} {seconds:,.1f} s" for name, seconds in record["wall_seconds"].items()),
+        "finished": record["finished"],
+    }
+    return [(name, shown) for name, shown in found.items() if shown]
+
+
+def _counts(data: Record) -> str:
+    official = data.get("official") or {}
+    counts = [
+        f"{n:,} {what}" + (f" of {official[what]:,}" if official.get(what, n) != n else "")
+        for what, n in (data.get("found") or {}).items()
+    ]
+    return ", ".join([*counts, "complete" if data["complete"] else "not the official set"])
+
+
+def _training(train: Record | None) -> str:
+    if not train:
+        return ""
+    used = f"{train['used_people']:,} people of {train['used_images']:,} images" if "used_people" in train else ""
+    return f"{train['split']}, {used or _counts(train)}; fingerprint {train['fingerprint'][:16]}"
+
+
+def _subsets(split: Record | None) -> str:
+    if split is None:
+        return "the data's own, if any"
+    parts = [f"by {split['name']}, file {split['sha256'][:12]}"]
+    for key, what in (
+        ("unnamed", "people in frame are not in it"),
+        ("unknown", "of its people are not in the data"),
+        ("undecided", "people in frame are in it without a verdict"),
+    ):
+        if key in split:
+            examples = ", ".join(split.get(f"{key}_examples", ()))
+            parts.append(f"{split[key]:,} {what}" + (f" ({examples} ...)" if examples else ""))
+    return "; ".join(parts)
+
+
+def _machine(hardware: Record) -> str:
+    parts = [
+        hardware.get("processor", ""),
+        f"{hardware['cores']} cores" if hardware.get("cores") else "",
+        *hardware.get("accelerators", []),
+        f"Python {hardware['python']}" if "python" in hardware else "",
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def _html(pattern: str, *values: str) -> HtmlCell:
+    return HtmlCell(Markup(pattern).format(*values), values[-1])

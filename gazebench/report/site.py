@@ -1,0 +1,220 @@
+"""The board for the browser: ``index.html`` over all data sets, to sort, filter, search and plot, and a page a record.
+
+The pages work from a file and offline. Nothing of them is committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from markupsafe import Markup
+
+from gazebench.core.errors import DataError
+from gazebench.core.files import write_atomically
+from gazebench.core.plugins import PluginError
+from gazebench.data.dataset import GazeDataset
+from gazebench.engine.record import read_files
+from gazebench.engine.registry import load_dataset
+from gazebench.engine.run import Places
+from gazebench.metrics.protocol import ALL, SUBSETS
+from gazebench.report import published
+from gazebench.report.board_rows import (
+    BADGES,
+    COSTS,
+    UNKNOWN_FAMILY,
+    Board,
+    PublishedResult,
+    RunGroup,
+    make_board,
+    origins,
+    published_rows,
+    subsets_by,
+)
+from gazebench.report.page import MARK, copy_assets, link, render
+from gazebench.report.record_page import record_page
+from gazebench.report.table import Cell, Column, HtmlCell, Table, number
+
+SECTIONS = {
+    "official": "Complete official test set, and published values",
+    "synthetic": "Complete runs on synthetic data: no published benchmark",
+    "smoke": "Smoke runs: incomplete data, tiny or random weights, or limits; no benchmark results",
+}
+"""Headings of the groups of a table; no sorting mixes them."""
+Address = Callable[[str, str], str]
+"""From the file name of a record and its run to the address of its page."""
+
+
+def of_runs(places: Places) -> Path:
+    """The folder of the board of this machine, whose runs lead to their own pages."""
+    return places.runs / "board"
+
+
+def build(out: Path, boards: Path, runs: Path | None = None) -> Path:
+    """Writes the board and the page of every record into a folder; returns ``index.html``.
+
+    Args:
+        out: the folder; pages in it that this function wrote for records that are gone are removed.
+        boards: folder of the records.
+        runs: where runs are; those that have a ``report.html`` there are linked to it instead of their record's page.
+    """
+    full = {(path.parts[-4], path.parts[-2]): path for path in (runs.glob("*/*/*/report.html") if runs else ())}
+    out.mkdir(parents=True, exist_ok=True)
+    with FileLock(out / ".lock"):
+        copy_assets(out)
+        shown, left_out = read_boards(boards)
+        pages, addresses = dict[Path, str](), dict[str, Address]()
+        for board in shown:
+
+            def address(stem: str, run: str, name: str = board.name) -> str:
+                return link(full.get((name, run), out / name / f"{stem}.html"), out)
+
+            addresses[board.name] = address
+            for group in board.groups:
+                others = {f"{stem}.html": record for stem, record in group.records.items()}
+                for stem, record in group.records.items():
+                    siblings = {href: one for href, one in others.items() if one is not record}
+                    pages[out / board.name / f"{stem}.html"] = record_page(
+                        record, board.protocol, board.title, index=f"../index.html#{board.name}", assets="../assets",
+                        siblings=siblings,
+                    )  # fmt: skip
+        pages[out / "index.html"] = index(shown, left_out, addresses)
+        for path in out.glob("*/*.html"):
+            if path not in pages and MARK in path.read_text(encoding="utf-8"):
+                path.unlink()
+        for path, text in pages.items():
+            path.parent.mkdir(exist_ok=True)
+            write_atomically(path, text)
+    return out / "index.html"
+
+
+def read_boards(folder: Path) -> tuple[list[Board], dict[str, str]]:
+    """Data sets with records first, then those only others published on; and those that cannot be read, with why."""
+    shown, left_out = [], {}
+    names = sorted({path.parent.name for path in folder.glob("*/*.json")})
+    for name in names:
+        try:
+            shown.append(make_board(name, load_dataset(name), read_files(folder, name)))
+        except (PluginError, DataError) as error:  # no reason to keep another data set's results back
+            left_out[name] = str(error)
+    titles = published.vocabulary().datasets
+    for name, rows in published_rows().items():
+        if name not in names:
+            dataset = _dataset(name)
+            title = titles.get(name, name)
+            shown.append(make_board(name, dataset, {}) if dataset else Board(name, title, None, [], rows))
+    return shown, left_out
+
+
+@cache
+def _dataset(name: str) -> type[GazeDataset] | None:
+    """None where it is none of the suite's."""
+    try:
+        return load_dataset(name)
+    except PluginError:
+        return None
+
+
+def index(boards: Sequence[Board], left_out: Mapping[str, str], addresses: Mapping[str, Address]) -> str:
+    """The page over all data sets.
+
+    Args:
+        boards: in the order they are offered.
+        left_out: names of data sets that could not be read, and why.
+        addresses: of the records' pages, by data set.
+    """
+    families = {row.family for board in boards for row in board.rows}
+    return render(
+        "index.html.j2",
+        boards=[
+            {"board": board, "table": grid(board, addresses[board.name]).html("grid", sortable=True),
+             "runs": sum(len(group.records) for group in board.groups),
+             "conventions": {cell.convention.key: cell.convention for row in board.published
+                             for cell in row.cells.values()}.values()}
+            for board in boards
+        ],
+        left_out=left_out, families=sorted(families, key=lambda family: (family == UNKNOWN_FAMILY, family)),
+        assets="assets", subsets=SUBSETS, costs=COSTS, badges=BADGES,
+        data={board.name: plotted(board, addresses[board.name]) for board in boards if board.groups},
+    )  # fmt: skip
+
+
+def grid(board: Board, address: Address) -> Table:
+    """All rows and columns; the last one, which is hidden, keeps the classes of runs apart."""
+    columns = [
+        Column("method"),
+        *board.columns.values(),
+        Column("seeds", digits=0, higher=True, about="how many seeds a value is the mean of"),
+        Column("people", digits=0, about="people tested"),
+        *(Column(cost.short, digits=cost.digits, name=cost.key, about=cost.title) for cost in COSTS),
+        Column("group"),
+    ]
+    rows: list[list[Cell]] = []
+    attributes = []
+    classes = list(SECTIONS)
+    for row in board.rows:
+        kind = row.result_class if isinstance(row, RunGroup) else "published"
+        section = kind if kind in SECTIONS else "official"
+        attributes.append({"class": kind, "data-kind": kind, "data-family": row.family})
+        last = HtmlCell(Markup.escape(SECTIONS[section]), classes.index(section))
+        if isinstance(row, RunGroup):
+            values: list[Cell] = [row.value(*key) for key in board.columns]
+            values += [len(row.records), row.lead["samples"]["people"], *(row.cost(cost) for cost in COSTS)]
+            about = _about_runs(row, address)
+        else:
+            values = [_published(row.cells.get(key)) for key in board.columns] + [None] * (2 + len(COSTS))
+            about = {"link": "", "facts": _about_published(row)}
+        cell = render("method.html.j2", title=row.title, backbone=row.backbone, kind=kind, badge=BADGES[kind], **about)
+        rows.append([HtmlCell(Markup(cell), row.title), *values, last])
+    return Table(columns, rows, attributes=attributes)
+
+
+def _published(cell: published.PublishedCell | None) -> Cell:
+    return None if cell is None else HtmlCell(Markup(render("published.html.j2", cell=cell)), cell.printed)
+
+
+def _about_runs(group: RunGroup, address: Address) -> dict[str, Any]:
+    record, found = group.lead, origins(group.lead, look_up=True)
+    weights = record["weights"]
+    trained = f"; trained: {found['weights']}" if "weights" in found else ""
+    pages = [
+        (address(stem, one["run"]), one["run"] if one["seed"] is None else f"seed {one['seed']}")
+        for stem, one in group.records.items()
+    ]
+    facts = [("family", group.family), *((name, text) for name, text in found.items() if name != "weights")]
+    facts += [("weights", f"{weights.get('name') or 'no backbone'}, {weights['grade']}{trained}")]
+    facts += [("subsets by", name)] if (name := subsets_by(record)) else []
+    facts += [(BADGES[group.result_class], reason) for reason in record["status"]["reasons"]]
+    return {"link": pages[0][0], "facts": facts, "pages": pages}
+
+
+def _about_published(row: PublishedResult) -> list[tuple[str, str]]:
+    notes = [("note", note) for note in row.notes]
+    return [("source", f"{row.source}: {'; '.join(row.places)}"), ("read", row.tag), *notes]
+
+
+def plotted(board: Board, address: Address) -> dict[str, Any]:
+    """What the plot needs, by row in the table's order: values with their intervals, and costs."""
+    rows: list[dict[str, Any]] = []
+    for position, group in enumerate(board.groups):
+        values: dict[str, dict[str, list[float | None]]] = {}
+        for metric, subset in board.columns:
+            value = group.value(metric, subset)
+            if value is not None:
+                values.setdefault(metric, {})[subset] = [number(value), value.low, value.high]
+        stem = next(iter(group.records))
+        rows.append({
+            "row": position, "title": group.title, "backbone": group.backbone, "family": group.family,
+            "kind": BADGES[group.result_class], "href": address(stem, group.runs[0]), "values": values,
+            "costs": {cost.key: group.cost(cost) for cost in COSTS},
+        })  # fmt: skip
+    ours = {metric for row in rows for metric in row["values"]}
+    metrics = {
+        metric: {"higher": column.higher, "digits": column.digits}
+        for (metric, _), column in board.columns.items()
+        if metric in ours
+    }
+    return {"rows": rows, "metrics": metrics, "headline": board.headline, "everybody": ALL}
