@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,10 +12,13 @@ from gazebench.cli.options import BoardsOption, RunsOption, command, places
 
 
 def add_to(app: typer.Typer) -> None:
-    @command(app, "leaderboard", "gazebench leaderboard gazeworld --check")
+    @command(app, "leaderboard", "gazebench leaderboard gazeworld --html build/board")
     def leaderboard(
         datasets: Annotated[list[str] | None, typer.Argument(help="All that have records when none is given.")] = None,
         check: Annotated[bool, typer.Option("--check", help="Only tell whether the pages are up to date.")] = False,
+        html: Annotated[
+            Path | None, typer.Option(help="Also write the board for the browser into this folder, of all data sets.")
+        ] = None,
         runs: RunsOption = None,
         boards: BoardsOption = None,
     ) -> int:
@@ -22,6 +26,7 @@ def add_to(app: typer.Typer) -> None:
         from gazebench.core.plugins import PluginError
         from gazebench.engine.registry import load_dataset
         from gazebench.report.board import refresh, stale
+        from gazebench.report.site import build
 
         where = places(runs, boards)
         names = datasets or sorted(folder.name for folder in where.boards.glob("*/") if any(folder.glob("*.json")))
@@ -29,12 +34,16 @@ def add_to(app: typer.Typer) -> None:
         for name in names:
             try:
                 known[name] = load_dataset(name)
-            except PluginError as error:  # broken or gone: the other boards are none of its business
+            except PluginError as error:  # it is broken or gone, which does not concern the other boards
                 unknown += 1
                 print(f"{where.boards / name} is left as it is: {error}", file=sys.stderr)
-        old = stale(where.boards, known) if check else []
-        if old:
-            print(f"out of date: {', '.join(map(str, old))}; run `gazebench leaderboard`", file=sys.stderr)
-        for name, dataset in {}.items() if check else known.items():
+        if check:
+            old = stale(where.boards, known)
+            if old:
+                print(f"out of date: {', '.join(map(str, old))}; run `gazebench leaderboard`", file=sys.stderr)
+            return 1 if old or unknown else 0
+        for name, dataset in known.items():
             print(refresh(where.boards, name, dataset))
-        return 1 if old or unknown else 0
+        if html:
+            print(f"pages: {build(html, where.boards)}")
+        return 1 if unknown else 0

@@ -159,7 +159,7 @@ class Method(LightningModule):
         """Loads what ``export`` wrote, strictly; parts named in ``may_lack`` may be missing and stay as they are."""
         remedy = f"use the --model.{', .'.join(self.stage)} they were trained with" if self.stage else ""
         what = self.title or type(self).__name__
-        own = self.state_dict()
+        own = self.state_dict()  # live tensors: those that export() gives may be copies
         live = {name: own[name] for name in self.export()}
         load_strictly(live, weights, what=what, may_lack=may_lack, remedy=remedy)
 
@@ -220,7 +220,7 @@ class Method(LightningModule):
             if not batch.people:
                 raise DataError(
                     f"process {self.global_rank} of {world_size()} has nobody in its first batch"
-                    + "".join(f"; {reason}" for reason in batch.skipped)
+                    + "".join(f"; {reason}" for reason in batch.skipped.values())
                 )
             self._spare = batch
         return batch if batch.people else self._spare

@@ -1,9 +1,7 @@
-"""``gazebench compare A B``: two runs on the same people, in words, numbers and pictures."""
+"""Two runs on the same people, in words, numbers and images."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,10 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import yaml
 from matplotlib.figure import Figure
 from scipy import stats
-from tabulate import tabulate
 
 from gazebench.core.boxes import FloatArray
 from gazebench.core.errors import DataError
@@ -24,21 +20,16 @@ from gazebench.core.files import write_atomically
 from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, Records
 from gazebench.data.dataset import GazeDataset
 from gazebench.data.groups import groups, traits
-from gazebench.engine.config import Config
-from gazebench.engine.registry import load_dataset
 from gazebench.engine.run import Places
-from gazebench.metrics import functional as F
-from gazebench.metrics.base import GazeMetric
-from gazebench.metrics.intervals import DRAWS, bootstrap, format_value, mean_of, owners
-from gazebench.metrics.protocol import Protocol, ProtocolMetric
-from gazebench.metrics.spatial import InOutAP
-from gazebench.report.page import find
-from gazebench.report.pictures import draw, heatmap_of, scene
+from gazebench.metrics.intervals import DRAWS, bootstrap, mean_of, owners
+from gazebench.metrics.protocol import Protocol
+from gazebench.metrics.spatial import InOutAP, average_precisions
+from gazebench.report import run_data
+from gazebench.report.pictures import draw, scene
+from gazebench.report.table import Cell, Column, Table
 
 INOUT_DRAWS = 999
 """Of average precision, which is no mean and takes a sort a draw."""
-USAGE = """gazebench compare A B [--metric NAME] [--out DIR] [--runs DIR] [--seed N]
-A, B: the folder or the id of a run; several seeds of one method with commas between them"""
 
 
 @dataclass(frozen=True)
@@ -47,15 +38,15 @@ class Difference:
 
     Attributes:
         what: which people.
-        people, clusters: how many, and from how many sources (clips, pictures), which are drawn as a whole.
+        people, sources: how many, and of how many sources (clips, images), which are drawn as a whole.
         a, b: the two means.
-        low, high: 95% percentile interval of b - a, bootstrapped over sources.
-        p: of a sign-flip permutation test over sources, two-sided.
+        low, high: 95% percentile interval of b - a, bootstrapped over sources; NaN of a single source.
+        p: of a sign-flip permutation test over sources, two-sided; likewise.
     """
 
     what: str
     people: int
-    clusters: int
+    sources: int
     a: float
     b: float
     low: float
@@ -64,21 +55,20 @@ class Difference:
 
     @property
     def mean(self) -> float:
-        """The second less the first."""
         return self.b - self.a
 
     @property
     def clear(self) -> bool:
-        """Whether the interval leaves out nothing."""
+        """Whether the interval does not hold 0."""
         return self.low > 0 or self.high < 0
 
 
-def difference(what: str, a: FloatArray, b: FloatArray, clusters: Sequence[str], seed: int = 0) -> Difference:
-    """The paired difference of values (N,), with sources as the units of chance.
+def difference(what: str, a: FloatArray, b: FloatArray, of: Sequence[str], seed: int = 0) -> Difference:
+    """The paired difference of the values (N,) of people whose sources are ``of``.
 
-    People of one clip, or of one picture, are no independent witnesses; so whole sources are drawn and flipped.
+    People of one clip, or of one image, are not independent, so whole sources are drawn and flipped.
     """
-    owner, sources = owners(clusters)
+    owner, sources = owners(of)
     low, high = map(float, bootstrap(mean_of(b - a, owner, sources), sources, seed=seed))
     p = math.nan
     if sources > 1:
@@ -88,7 +78,7 @@ def difference(what: str, a: FloatArray, b: FloatArray, clusters: Sequence[str],
 
 
 def _sign_flips(gap: FloatArray, rng: np.random.Generator) -> float:
-    """Were the two runs interchangeable, each source's difference could as well have the other sign."""
+    # Were the two runs interchangeable, each source's difference could as well have the other sign.
     found = stats.permutation_test(
         (gap, np.zeros_like(gap)), lambda one, other, axis: one.sum(axis) - other.sum(axis), vectorized=True,
         permutation_type="samples", n_resamples=DRAWS, batch=500, rng=rng,
@@ -114,7 +104,6 @@ class Side:
 
     @property
     def title(self) -> str:
-        """Method, and the seeds where it has any."""
         seeds = ", ".join(map(str, self.seeds))
         return f"{self.record['method']['title']}" + (f", seed{'s' * (len(self.seeds) > 1)} {seeds}" if seeds else "")
 
@@ -146,18 +135,11 @@ def _without_seed(record: Mapping[str, Any]) -> list[Any]:
 
 
 def _read_run(name: str, places: Places) -> Side:
-    """A run by its folder or its id below ``runs``.
-
-    Raises:
-        DataError: there is none, or several, or it kept no predictions.
-    """
-    folder = find(name, places)
-    predictions = folder / "predictions.parquet"
-    if not predictions.is_file():
-        raise DataError(f"{folder}: kept no predictions.parquet; repeat the run, or `gazebench eval` its weights")
-    record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
-    seeds = () if record["seed"] is None else (int(record["seed"]),)
-    return Side(name, folder, record, pd.read_parquet(predictions).set_index("person_id"), seeds)
+    folder = run_data.find_run(name, places)
+    people, record = run_data.people(folder), run_data.read_record(folder)
+    if people is None:
+        raise DataError(f"{folder}: kept no scores.parquet; repeat the run, or `gazebench eval` its weights")
+    return Side(name, folder, record, people, () if record["seed"] is None else (int(record["seed"]),))
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,7 +161,7 @@ class Pair:
 
     @property
     def gain(self) -> pd.Series[float]:
-        """By person, how much better b is; positive is better."""
+        """By person, how much better b is than a."""
         gap = self.joined["b"] - self.joined["a"]
         return gap if self.higher else -gap
 
@@ -193,7 +175,7 @@ def join(a: Side, b: Side, protocol: Protocol, metric: str) -> Pair:
     for key, what in (("name", "datasets"), ("fingerprint", "annotations")):
         if a.record["data"][key] != b.record["data"][key]:
             raise DataError(f"{a.name} and {b.name} were measured on different {what}; nothing can be compared")
-    names = [use.name for use in protocol.metrics if _is_mean(use)]
+    names = [use.name for use in protocol.metrics if run_data.is_mean_over_people(use)]
     if metric not in names:
         raise DataError(f"{metric}: compared are means over people: {', '.join(names)}")
     column = f"metric_{metric}"
@@ -202,19 +184,14 @@ def join(a: Side, b: Side, protocol: Protocol, metric: str) -> Pair:
             raise DataError(f"{side.name} has no {metric}")
     joined = a.people[["image_id", "group", "subset", column]].rename(columns={column: "a"})
     joined = joined.join(b.people[[column]].rename(columns={column: "b"}), how="inner").dropna(subset=["a", "b"])
-    use = next(use for use in protocol.metrics if use.name == metric)
-    return Pair(a, b, metric, use.digits, protocol.higher_is_better(metric), joined)
+    use = protocol.metric(metric)
+    return Pair(a, b, metric, use.digits, use.higher_is_better, joined)
 
 
-def _is_mean(use: ProtocolMetric) -> bool:
-    metric = use.metric()
-    return type(metric).reduce is GazeMetric.reduce and metric.unit == "person"
-
-
-def slices(pair: Pair, dataset: GazeDataset, records: Records, seed: int = 0) -> list[Difference]:
+def by_group(pair: Pair, records: Records, seed: int = 0) -> list[Difference]:
     """Everybody, and groups of people by subset, head size, distance and company."""
     found = []
-    for name, mask in groups(pair.joined, traits(dataset, records)):
+    for name, mask in groups(pair.joined, traits(records)):
         chosen = pair.joined[mask]
         found.append(difference(name, chosen["a"].to_numpy(), chosen["b"].to_numpy(), list(chosen["group"]), seed))
     return found
@@ -242,34 +219,34 @@ def in_or_out(a: Side, b: Side, protocol: Protocol, records: Records) -> Pair | 
     return Pair(a, b, "in/out", use.digits, True, joined) if joined["inout"].nunique() == 2 else None
 
 
-def inout_slices(pair: Pair, seed: int = 0) -> list[Difference]:
-    """Average precision over everybody; where scores are probabilities, what is given to the truth, by what it is."""
+def by_inout(pair: Pair, seed: int = 0) -> list[Difference]:
+    """Average precision over everybody; of probabilities also what is given to the truth, in and out of frame apart."""
     truth = (pair.joined["inout"] == IN_FRAME).to_numpy()
     a, b = pair.joined["a"].to_numpy(dtype=float), pair.joined["b"].to_numpy(dtype=float)
-    clusters = list(pair.joined["group"])
-    found = [precision_difference("everybody (average precision)", truth, a, b, clusters, seed)]
+    sources = list(pair.joined["group"])
+    found = [precision_difference("everybody (average precision)", truth, a, b, sources, seed)]
     if min(a.min(), b.min()) < 0 or max(a.max(), b.max()) > 1:
         return found
     for name, mask, side in (("in frame", truth, 1.0), ("out of frame", ~truth, -1.0)):
         one, other = ((side * scores[mask]) + (side < 0) for scores in (a, b))
-        names = [cluster for cluster, chosen in zip(clusters, mask, strict=True) if chosen]
+        names = [source for source, chosen in zip(sources, mask, strict=True) if chosen]
         found.append(difference(f"{name} (probability given to it)", one, other, names, seed))
     return found
 
 
 def precision_difference(
-    what: str, truth: npt.NDArray[np.bool_], a: FloatArray, b: FloatArray, clusters: Sequence[str], seed: int = 0
+    what: str, truth: npt.NDArray[np.bool_], a: FloatArray, b: FloatArray, of: Sequence[str], seed: int = 0
 ) -> Difference:
     """As ``difference``, of the average precision of two scorings (N,) of the same people.
 
     Whole sources are drawn by giving their people weights; where the runs are interchangeable, a source's scores
     could as well be the other run's.
     """
-    owner, sources = owners(clusters)
+    owner, sources = owners(of)
     whole, one, other = np.ones((1, len(truth))), a[None], b[None]
 
     def gap(first: FloatArray, second: FloatArray, weight: FloatArray) -> FloatArray:
-        return F.average_precisions(second, truth, weight) - F.average_precisions(first, truth, weight)
+        return average_precisions(second, truth, weight) - average_precisions(first, truth, weight)
 
     drawn = bootstrap(lambda n: gap(one, other, n[:, owner]), sources, samples=len(truth), seed=seed, draws=INOUT_DRAWS)
     low, high = map(float, drawn)
@@ -280,7 +257,7 @@ def precision_difference(
         swaps = (swapped[i : i + 50, owner] for i in parts)
         chance = np.concatenate([gap(np.where(s, other, one), np.where(s, one, other), whole) for s in swaps])
         p = float((1 + (np.abs(chance) >= np.abs(gap(one, other, whole)) - 1e-12).sum()) / (1 + INOUT_DRAWS))
-    first, second = (float(F.average_precisions(scores, truth, whole)[0]) for scores in (one, other))
+    first, second = (float(average_precisions(scores, truth, whole)[0]) for scores in (one, other))
     return Difference(what, len(a), sources, first, second, low, high, p)
 
 
@@ -294,7 +271,7 @@ def words(pair: Pair, found: Sequence[Difference]) -> list[str]:
         better = (one.mean > 0) == pair.higher
         share = f" ({100 * abs(one.mean) / abs(one.a):.0f}%)" if one.a else ""
         span = f"95% interval {one.low:+.{digits}f} to {one.high:+.{digits}f}, p = {one.p:.4f}"
-        who = f"{one.what}: {one.people:,} people of {one.clusters:,} sources"
+        who = f"{one.what}: {one.people:,} people of {one.sources:,} sources"
         change = f"{pair.name} {one.a:.{digits}f} → {one.b:.{digits}f}"
         if math.isnan(one.low):
             lines.append(f"{who}: {change}; one source says nothing about chance.")
@@ -305,16 +282,17 @@ def words(pair: Pair, found: Sequence[Difference]) -> list[str]:
     return lines
 
 
-def table(pair: Pair, found: Sequence[Difference]) -> str:
-    """The same as a Markdown table."""
+def table(pair: Pair, found: Sequence[Difference]) -> Table:
+    """The same as a table."""
     digits = pair.digits
-    rows = [
-        [one.what, f"{one.people:,}", f"{one.clusters:,}", format_value(one.a, digits), format_value(one.b, digits),
-         f"{one.mean:+.{digits}f}", f"{one.low:+.{digits}f} to {one.high:+.{digits}f}", f"{one.p:.4f}"]
+    columns = [Column("people"), Column("n", digits=0), Column("sources", digits=0), Column("A", digits=digits),
+               Column("B", digits=digits), *map(Column, ("B - A", "95% interval", "p"))]  # fmt: skip
+    rows: list[list[Cell]] = [
+        [one.what, one.people, one.sources, one.a, one.b, f"{one.mean:+.{digits}f}",
+         f"{one.low:+.{digits}f} to {one.high:+.{digits}f}", f"{one.p:.4f}"]
         for one in found
     ]  # fmt: skip
-    headers = ["people", "n", "sources", "A", "B", "B - A", "95% interval", "p"]
-    return tabulate(rows, headers, tablefmt="github", disable_numparse=True)
+    return Table(columns, rows)
 
 
 def plot(pair: Pair, found: Sequence[Difference]) -> Figure:
@@ -334,103 +312,85 @@ def plot(pair: Pair, found: Sequence[Difference]) -> Figure:
     return figure
 
 
-def samples(pair: Pair, dataset: GazeDataset, records: Records, best: bool, count: int = 4) -> Figure | None:
-    """Pictures in which b gains most, or loses most: a above, b below."""
+def samples(pair: Pair, dataset: GazeDataset, records: Records, *, best: bool, count: int = 4) -> Figure | None:
+    """Images in which b gains most, or loses most: a above, b below; None where there is none."""
     gain = pair.gain.sort_values(ascending=not best, kind="stable")
     gain = gain[gain > 0] if best else gain[gain < 0]
     chosen = pair.joined.loc[gain.index].drop_duplicates("image_id").head(count)
     if not len(chosen):
         return None
     row_of = {str(person): row for row, person in enumerate(records.person_id)}
+    maps = [run_data.heatmaps(side.folder, list(map(str, chosen.index))) for side in (pair.a, pair.b)]
     figure = Figure(figsize=(3.6 * len(chosen), 6), layout="constrained")
     axes = figure.subplots(2, len(chosen), squeeze=False)
     for column, (key, values) in enumerate(chosen.iterrows()):
-        person = row_of[str(key)]
-        shown = scene(dataset, records, person)
+        shown = scene(dataset, records, row_of[str(key)])
         for row, (side, name) in enumerate(((pair.a, "a"), (pair.b, "b"))):
-            said: Any = side.people.loc[str(key)]
+            person: Any = side.people.loc[str(key)]
             axis = axes[row][column]
             axis.set_axis_off()
-            draw(axis, shown.picture, shown.head, shown.points, (said["x"], said["y"]), heatmap_of(said))
+            draw(axis, shown.image, shown.head, shown.points, (person["x"], person["y"]), maps[row].get(str(key)))
             axis.set_title(f"{side.title}\n{pair.name} {values[name]:.{pair.digits}f}", fontsize=9)
     return figure
 
 
-def main(arguments: Sequence[str], places: Places) -> int:
-    """Compares, prints, writes a page.
+def compare(a: Side, b: Side, out: Path, *, metric: str = "", seed: int = 0) -> list[str]:
+    """Writes ``README.md`` with its figures into a folder; returns what the numbers say, a sentence a group.
+
+    Args:
+        a: one side.
+        b: the other.
+        out: the folder.
+        metric: the protocol's headline where none is given.
+        seed: of the resampling.
 
     Raises:
         DataError: runs that cannot be compared.
     """
-    parser = argparse.ArgumentParser(prog="gazebench compare", usage=USAGE, allow_abbrev=False)
-    parser.add_argument("a")
-    parser.add_argument("b")
-    parser.add_argument("--metric", default="", help="default: the protocol's headline")
-    parser.add_argument("--out", type=Path, default=Path("comparison"))
-    parser.add_argument("--seed", type=int, default=0, help="of the resampling")
-    given = parser.parse_args(list(arguments))
-    a, b = read_side(given.a, places), read_side(given.b, places)
-    kind = load_dataset(a.record["dataset"])
-    pair = join(a, b, kind.protocol, given.metric or kind.protocol.headline)
-    settings = yaml.safe_load((a.folder / "config.yaml").read_text(encoding="utf-8"))
-    dataset = Config(settings).dataset(**settings["dataset"])
+    dataset = run_data.dataset_of(a.folder)
+    protocol = dataset.protocol
+    pair = join(a, b, protocol, metric or protocol.headline)
     records = dataset.records("test")
-    found = slices(pair, dataset, records, given.seed)
-    inout = in_or_out(a, b, kind.protocol, records)
-    found_inout = [] if inout is None else inout_slices(inout, given.seed)
-    page(given.out, pair, dataset, records, found, inout, found_inout)
-    print(f"A: {a.title} ({a.folder.name})\nB: {b.title} ({b.folder.name})\n")
-    print("\n".join(words(pair, found) + ([] if inout is None else words(inout, found_inout))))
-    print(f"\npage {given.out / 'README.md'}")
-    return 0
-
-
-def page(
-    folder: Path, pair: Pair, dataset: GazeDataset, records: Records, found: Sequence[Difference], inout: Pair | None,
-    found_inout: Sequence[Difference],
-) -> None:  # fmt: skip
-    """``README.md`` with its pictures."""
-    folder.mkdir(parents=True, exist_ok=True)
-    drawings: dict[str, Callable[[], Figure | None]] = {
-        "difference.png": lambda: plot(pair, found),
-        "inout.png": lambda: plot(inout, found_inout) if inout else None,
-        "best.png": lambda: samples(pair, dataset, records, best=True),
-        "worst.png": lambda: samples(pair, dataset, records, best=False),
-    }
-    drawn = {}
-    for name, make in drawings.items():
+    found = by_group(pair, records, seed)
+    inout = in_or_out(a, b, protocol, records)
+    found_inout = [] if inout is None else by_inout(inout, seed)
+    out.mkdir(parents=True, exist_ok=True)
+    drawings: dict[str, tuple[str, Callable[[], Figure | None]]] = {
+        "difference.png": ("Where B is better", lambda: plot(pair, found)),
+        "inout.png": (
+            "Where B tells better who looks out of the frame", lambda: plot(inout, found_inout) if inout else None
+        ),
+        "best.png": (
+            "Where B gains most (A above, B below)", lambda: samples(pair, dataset, records, best=True)
+        ),
+        "worst.png": (
+            "Where B loses most (A above, B below)", lambda: samples(pair, dataset, records, best=False)
+        ),
+    }  # fmt: skip
+    drawn = []
+    for name, (heading, make) in drawings.items():
         figure = make()
-        (folder / name).unlink(missing_ok=True)
+        (out / name).unlink(missing_ok=True)
         if figure is not None:
-            figure.savefig(folder / name, dpi=90)
-            drawn[name] = f"![]({name})"
-    left_out = len(pair.a.people) - len(pair.joined)
+            figure.savefig(out / name, dpi=90)
+            drawn += [f"## {heading}", "", f"![]({name})", ""]
+    sides = (f"{name}: {side.title}, run `{side.record['run']}`, class {side.record['status']['class']}."
+             for name, side in (("A", a), ("B", b)))  # fmt: skip
     lines = [
-        f"# {pair.b.title} against {pair.a.title}: {pair.name} on {dataset.card.title}", "",
+        f"# {b.title} against {a.title}: {pair.name} on {dataset.card.title}", "",
         "<!-- generated by `gazebench compare`; do not edit -->", "",
-        f"A: {pair.a.title}, run `{pair.a.record['run']}`, class {pair.a.record['status']['class']}. "
-        f"B: {pair.b.title}, run `{pair.b.record['run']}`, class {pair.b.record['status']['class']}. "
-        f"{len(pair.joined):,} people have a value in both, {left_out:,} of A's have not.", "",
-        *(f"- {line}" for line in words(pair, found)), "", table(pair, found), "",
-        f"Intervals: percentile bootstrap over sources (clips, pictures), {DRAWS:,} draws; p: sign flips of whole "
-        "sources, two-sided, not corrected for the number of groups looked at. Chance of training is not in it; "
+        f"{' '.join(sides)} {len(pair.joined):,} people have a value in both, {len(a.people) - len(pair.joined):,} of "
+        "A's have not.", "", *_findings(pair, found),
+        f"Intervals: percentile bootstrap over sources (clips, images), {DRAWS:,} draws; p: sign flips of whole "
+        "sources, two-sided, not corrected for the number of groups looked at. The chance of training is not in it; "
         "several seeds are for that.", "",
-        *(_inout_lines(inout, found_inout) if inout else ()),
-        *(line for name, text in drawn.items() for line in (f"## {_HEADINGS[name]}", "", text, "")),
     ]  # fmt: skip
-    write_atomically(folder / "README.md", "\n".join(lines).rstrip("\n") + "\n")
+    if inout:
+        how = f"Average precision: {INOUT_DRAWS:,} draws; p: scores of whole sources swapped between the two."
+        lines += ["## In or out of the frame", "", *_findings(inout, found_inout), how, ""]
+    write_atomically(out / "README.md", "\n".join([*lines, *drawn]).rstrip("\n") + "\n")
+    return words(pair, found) + ([] if inout is None else words(inout, found_inout))
 
 
-def _inout_lines(pair: Pair, found: Sequence[Difference]) -> list[str]:
-    return [
-        "## In or out of the frame", "", *(f"- {line}" for line in words(pair, found)), "", table(pair, found), "",
-        f"Average precision: {INOUT_DRAWS:,} draws; p: scores of whole sources swapped between the two.", "",
-    ]  # fmt: skip
-
-
-_HEADINGS = {
-    "difference.png": "Where B is better",
-    "inout.png": "Where B tells better who looks out of the frame",
-    "best.png": "Where B gains most (A above, B below)",
-    "worst.png": "Where B loses most (A above, B below)",
-}
+def _findings(pair: Pair, found: Sequence[Difference]) -> list[str]:
+    return [*(f"- {line}" for line in words(pair, found)), "", table(pair, found).markdown(), ""]

@@ -34,7 +34,8 @@ _STYLE: Any = {
 _PAGE_STYLE: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "gazebench", "font.family": "sans-serif", "savefig.transparent": True,
     "axes.grid.axis": "both", "grid.alpha": 0.12,
-    **dict.fromkeys(["text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color"], INK),
+    **dict.fromkeys(["text.color", "axes.labelcolor", "axes.edgecolor"], INK),
+    **dict.fromkeys(["xtick.color", "ytick.color", "grid.color"], INK),
 }  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 from gazebench.core.boxes import FloatArray
 from gazebench.core.types import Records
 from gazebench.data.dataset import GazeDataset
-from gazebench.data.groups import head_and_points
+from gazebench.data.groups import points_in_frame
 
 HEAD, TRUTH, ANSWER = "#16a34a", "#facc15", "#e11d48"
 """Colours of the head box, the annotations and the predicted point."""
@@ -33,8 +33,8 @@ class Scene:
 
 
 def scene(dataset: GazeDataset, records: Records, person: int) -> Scene:
-    head, points = head_and_points(dataset, records, person)
-    return Scene(dataset.picture(records, int(records.person_image[person])), head, points)
+    image = dataset.image(records, int(records.person_image[person]))
+    return Scene(image, records.head[person], points_in_frame(records, person))
 
 
 def draw(
@@ -59,12 +59,13 @@ def draw(
         axis.add_patch(Rectangle(tuple(low), *(high - low), fill=False, edgecolor=HEAD, linewidth=1.8))
         start = (low + high) / 2
     if truth is not None and len(truth):
-        axis.scatter(*(truth * scale).T, s=14, color=TRUTH, edgecolors="black", linewidths=0.4, zorder=3)
+        x, y = (truth * scale).T
+        axis.scatter(x, y, s=14, color=TRUTH, edgecolors="black", linewidths=0.4, zorder=3)
     if prediction is not None and np.isfinite(prediction).all():
-        x, y = np.asarray(prediction) * scale
+        end = np.asarray(prediction) * scale
         if start is not None:
-            axis.plot([start[0], x], [start[1], y], color=ANSWER, linewidth=1, alpha=0.8)
-        axis.scatter([x], [y], s=50, marker="x", color=ANSWER, linewidths=2, zorder=4)
+            axis.plot([start[0], end[0]], [start[1], end[1]], color=ANSWER, linewidth=1, alpha=0.8)
+        axis.scatter([end[0]], [end[1]], s=50, marker="x", color=ANSWER, linewidths=2, zorder=4)
     axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
 
 

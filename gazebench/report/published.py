@@ -129,14 +129,19 @@ def _named(kind: str) -> BeforeValidator:
     """The value is a name that conventions.yaml defines."""
 
     def check(name: Any, info: ValidationInfo) -> str:
-        return known(kind, str(name), getattr(info.context, f"{kind}s"))
+        return known(kind, str(name), getattr(_words(info), f"{kind}s"))
 
     return BeforeValidator(check)
 
 
 def _convention(name: Any, info: ValidationInfo) -> Convention:
-    found: Convention = info.context.conventions[known("convention", str(name), info.context.conventions)]
-    return found
+    conventions = _words(info).conventions
+    return conventions[known("convention", str(name), conventions)]
+
+
+def _words(info: ValidationInfo) -> Vocabulary:
+    assert isinstance(info.context, Vocabulary)
+    return info.context
 
 
 Dataset = Annotated[str, _named("dataset")]

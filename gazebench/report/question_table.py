@@ -13,7 +13,7 @@ from gazebench.core.errors import DataError
 from gazebench.core.files import write_atomically
 from gazebench.engine import record as results
 from gazebench.metrics.intervals import format_value
-from gazebench.metrics.protocol import ProtocolMetric, QUESTIONS
+from gazebench.metrics.protocol import QUESTIONS, ProtocolMetric
 from gazebench.vqa.questions.templates import templates
 
 JUDGED = "vqa_object_judge"

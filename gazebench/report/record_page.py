@@ -8,10 +8,10 @@ from typing import Any
 import yaml
 from markupsafe import Markup
 
-from gazebench.metrics.protocol import Protocol, SUBSETS
-from gazebench.report.board.rows import BADGES, COSTS, Record, origins, score_of
+from gazebench.metrics.protocol import SUBSETS, Protocol
+from gazebench.report.board_rows import BADGES, COSTS, origins, score_of
 from gazebench.report.page import render
-from gazebench.report.run_data import higher_is_better, metric_uses
+from gazebench.report.run_data import Record, metric_uses
 from gazebench.report.table import Cell, Column, HtmlCell, Table, text
 
 ORIGINS = ("paper", "official code", "ours", "user")
@@ -60,7 +60,7 @@ def scores_table(record: Record, protocol: Protocol | None) -> Table:
     columns = [Column("metric"), *(Column("everybody" if subset == "all" else subset, digits=4) for subset in subsets)]
     rows: list[list[Cell]] = []
     for use in uses:
-        heading = Column(use.name, higher=higher_is_better(use)).heading
+        heading = Column(use.name, higher=use.higher_is_better).heading
         rows.append([heading, *(score_of(record, use.name, subset) for subset in subsets)])
     return Table(columns, rows, digits=[use.digits for use in uses])
 

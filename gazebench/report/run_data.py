@@ -1,25 +1,26 @@
-"""What reports read of runs, records and data sets; the only place that knows where it lies."""
+"""What reports read of runs and records; the only place that knows where a run keeps what."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import yaml
 
 from gazebench.core.errors import DataError
-from gazebench.core.types import Records
 from gazebench.data.dataset import GazeDataset
-from gazebench.engine.config import Config
+from gazebench.engine.config import read_config
+from gazebench.engine.registry import load_dataset, tasks
 from gazebench.engine.run import Places
 from gazebench.metrics.base import GazeMetric
-from gazebench.metrics.protocol import Protocol, ProtocolMetric, QUESTIONS
+from gazebench.metrics.protocol import Protocol, ProtocolMetric
 
+Record = Mapping[str, Any]
 Heatmap = npt.NDArray[np.float32]
 
 
@@ -45,12 +46,14 @@ def read_record(folder: Path) -> dict[str, Any]:
 def people(folder: Path) -> pd.DataFrame | None:
     """The scored people of a run by ``person_id``; None where the run kept none.
 
-    Columns: ``image_id, group, subset, target_inout, x, y, inout, label`` and a ``metric_<name>`` each.
+    Columns: ``image_id, group, subset, target_inout, x, y, inout`` and a ``metric_<name>`` each; NaN where the method
+    gave no point or no in/out score.
     """
-    path = folder / "predictions.parquet"
+    path = folder / "scores.parquet"
     if not path.is_file():
         return None
-    return pd.read_parquet(path).set_index("person_id").drop(columns=["heatmap"], errors="ignore")
+    frame = pd.read_parquet(path).set_index("person_id")
+    return frame.assign(**{name: np.nan for name in ("x", "y", "inout") if name not in frame})
 
 
 def heatmaps(folder: Path, person_ids: Collection[str]) -> dict[str, Heatmap]:
@@ -58,35 +61,30 @@ def heatmaps(folder: Path, person_ids: Collection[str]) -> dict[str, Heatmap]:
     path = folder / "predictions.parquet"
     if not path.is_file() or not person_ids:
         return {}
-    columns = ["person_id", "heatmap", "heatmap_h", "heatmap_w"]
-    found = pd.read_parquet(path, columns=columns, filters=[("person_id", "in", list(person_ids))])
+    found = pd.read_parquet(path, filters=[("person_id", "in", list(person_ids))])
+    if "heatmap" not in found:
+        return {}
+    columns = found[["person_id", "heatmap", "heatmap_h", "heatmap_w"]]
     return {
         str(name): np.frombuffer(stored, "<f4").reshape(int(height), int(width))
-        for name, stored, height, width in found.itertuples(index=False)
+        for name, stored, height, width in columns.itertuples(index=False)
         if isinstance(stored, bytes)
     }
 
 
-def read_config(folder: Path) -> Config:
-    """The settings of a run; they name a method or data set of a file by its path, which records leave out."""
-    path = folder / "config.yaml"
-    if not path.is_file():
-        return Config({"data": read_record(folder)["dataset"], "dataset": {}})
-    return Config(yaml.safe_load(path.read_text(encoding="utf-8")))
-
-
 def dataset_of(folder: Path, root: str | None = None) -> GazeDataset:
-    """The data set of a run with the run's settings; ``root``: where its pictures are now."""
-    config = read_config(folder)
-    return config.dataset(**(config.values["dataset"] | ({"root": root} if root else {})))
+    """The data set of a run with the run's settings; ``root``: where its images are now."""
+    path = folder / "config.yaml"
+    # A configuration names a data set of a file by its path, which a record leaves out.
+    config = read_config(path) if path.is_file() else {"data": read_record(folder)["dataset"]}
+    settings = config.get("dataset", {}) | ({"root": root} if root else {})
+    return load_dataset(config["data"])(**settings)
 
 
-# Metrics ---------------------------------------------------------------------------------------------------------
-
-
+@cache
 def task_metrics() -> tuple[ProtocolMetric, ...]:
     """The metrics of all registered tasks."""
-    return QUESTIONS
+    return tuple(use for task in tasks().values() for use in task.metrics)
 
 
 def metric_uses(protocol: Protocol | None) -> dict[str, ProtocolMetric]:
@@ -94,15 +92,6 @@ def metric_uses(protocol: Protocol | None) -> dict[str, ProtocolMetric]:
     return {use.name: use for use in (*(protocol.metrics if protocol else ()), *task_metrics())}
 
 
-def higher_is_better(use: ProtocolMetric) -> bool:
-    return bool(use.metric().higher_is_better)
-
-
 def is_mean_over_people(use: ProtocolMetric) -> bool:
     metric = use.metric()
     return type(metric).reduce is GazeMetric.reduce and metric.unit == "person"
-
-
-def rows_of(records: Records) -> Mapping[str, int]:
-    """Where a person is in the records, by id."""
-    return {str(person): row for row, person in enumerate(records.person_id)}

@@ -1,11 +1,7 @@
-"""What a run shows: its scores in the terminal, and ``report.html`` in its folder.
-
-The page is its record's with curves, errors by group, large angles and images.
-"""
+"""The page of a run: its record's page with curves, errors by group, large angles and images."""
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,31 +13,21 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from gazebench.core.files import write_atomically
+from gazebench.core.types import Records
 from gazebench.data.dataset import GazeDataset
 from gazebench.data.groups import groups, traits
-from gazebench.engine.config import Config
-from gazebench.core.files import write_atomically
-from gazebench.engine.run import Outcome, Places
+from gazebench.engine.run import Places
 from gazebench.metrics.intervals import bootstrap, mean_of, owners
-from gazebench.metrics.protocol import Protocol, ProtocolMetric, SUBSETS
+from gazebench.metrics.protocol import SUBSETS, Protocol, ProtocolMetric
 from gazebench.metrics.scoring import Score
-from gazebench.report.board import refresh
-from gazebench.report.board.rows import Record
 from gazebench.report.figures import curves, distribution
+from gazebench.report.page import link
 from gazebench.report.pictures import ANSWER, HEAD, TRUTH, draw, scene, spread
-from gazebench.report.record_page import record_page, scores_table
-from gazebench.report.run_data import (
-    dataset_of,
-    find_run,
-    heatmaps,
-    higher_is_better,
-    is_mean_over_people,
-    people,
-    read_config,
-    read_record,
-    rows_of,
-)
-from gazebench.report.table import Cell, Column, Table, text
+from gazebench.report.record_page import record_page
+from gazebench.report.run_data import dataset_of, heatmaps, is_mean_over_people, people, read_record
+from gazebench.report.site import of_runs
+from gazebench.report.table import Cell, Column, Table
 
 ANGLES = (10, 30, 60, 90, 120)
 """Degrees beyond which people are counted."""
@@ -52,81 +38,17 @@ SIDE = 3.2
 """Of an image, in inches at 100 dots."""
 
 
-# In the terminal -------------------------------------------------------------------------------------------------
-
-
-def print_scores(record: Record, protocol: Protocol) -> None:
-    """The scores of a record with the number of people, and what kind of result it is."""
-    scores = scores_table(record, protocol)
-    rows = [
-        [cell if isinstance(cell, str) else _with_count(cell, digits) for cell in row]
-        for row, digits in zip(scores.rows, scores.digits, strict=True)
-    ]
-    print(f"\n{record['method']['title']} on {record['dataset']}: {record['protocol']['id']}, value (people)\n")
-    print(Table([Column(column.title) for column in scores.columns], rows).markdown())
-    if record["data"].get("subsets"):
-        print(f"\nSubsets by the prober {record['data']['subsets']['name']}.")
-    status = record["status"]
-    if status["class"] == "smoke":
-        print("\n".join(["\nA smoke run, not a benchmark result:", *(f"  - {why}" for why in status["reasons"])]))
-    elif status["class"] == "synthetic":
-        print("\nSynthetic data: no published benchmark.")
-
-
-def _with_count(score: Cell, digits: int) -> str:
-    return f"{score.value:.{digits}f} ({score.count:,})" if isinstance(score, Score) else text(score, digits)
-
-
-def show(outcome: Outcome, config: Config) -> None:
-    """Prints the result of a run, refreshes its board, and writes the run's page if it is not there yet.
-
-    A page that cannot be written costs no result.
-    """
-    record = outcome.record
-    if not record:  # a further rank of a distributed run
-        return
-    if outcome.repeated:
-        print("this run was finished before; here is its record (change a setting or the seed for another one)")
-    print_scores(record, config.dataset.protocol)
-    seconds = sum(record["wall_seconds"].values())
-    print(f"\ntook      {seconds:.0f} s, peak memory {max(record['peak_memory_bytes'].values()) / 2**30:.1f} GiB")
-    refresh(outcome.board.parents[1], record["dataset"], config.dataset)
-    print(f"board     {_short(outcome.board)}")
-    page = outcome.folder / "report.html"
-    try:
-        print(f"page      {_short(page if outcome.repeated and page.is_file() else write(outcome.folder))}")
-    except Exception as error:
-        print(f"no page ({type(error).__name__}: {error})", file=sys.stderr)
-        print(f"`gazebench report {outcome.folder}` tries again", file=sys.stderr)
-
-
-def _short(path: Path) -> Path:
-    path = path.resolve()
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-# The page --------------------------------------------------------------------------------------------------------
-
-
-def main(arguments: Sequence[str], places: Places) -> int:
-    parser = argparse.ArgumentParser(prog="gazebench report", allow_abbrev=False)
-    parser.add_argument("run", help="a run's folder or id")
-    parser.add_argument("--dataset.root", dest="root", help="where the images are now")
-    given = parser.parse_args(list(arguments))
-    print(f"page      {write(find_run(given.run, places), given.root)}")
-    return 0
-
-
-def write(folder: Path, root: str | None = None) -> Path:
-    """Writes the page of a finished run.
+def write(folder: Path, places: Places, root: str | None = None) -> Path:
+    """Writes ``report.html`` into the folder of a finished run.
 
     A part that cannot be made is left out; the page and stderr say why.
 
     Args:
         folder: of the run.
+        places: the page has a link to the board of these runs.
         root: where the images are now; where they were when it is None.
     """
-    record, dataset = read_record(folder), read_config(folder).dataset
+    record, dataset = read_record(folder), dataset_of(folder, root)
     protocol = dataset.protocol
     more: dict[str, Any] = {"figures": [], "tables": [], "gallery": [], "bands": BANDS, "left_out": [], "chosen": ""}
     more["colours"] = {"head": HEAD, "truth": TRUTH, "answer": ANSWER}
@@ -148,20 +70,19 @@ def write(folder: Path, root: str | None = None) -> Path:
         if scored is not None and uses:
             shown = dict.fromkeys([uses[0].name, *(use.name for use in angles[:1])])
             more["figures"] += filter(None, [distribution(scored, name) for name in shown])
-            loaded = dataset_of(folder, root)
             with part("errors by group"):
-                more["tables"].append(by_group(scored, loaded, uses[0], angles))
+                more["tables"].append(by_group(scored, dataset.records("test"), uses[0], angles))
             if angles:
                 more["tables"].append(large_angles(scored, angles))
             with part("pictures"):
-                more["gallery"] = _gallery(folder, scored, loaded, uses[0], angles)
+                more["gallery"] = _gallery(folder, scored, dataset, uses[0], angles)
                 more["chosen"] = (
                     f"Up to {EACH} images of every subset in the largest tenth of errors ({uses[0].name}), in the "
                     "smallest, and in between, always the same ones."
                 )
-    board = f"../../../index.html#{record['dataset']}" if (folder.parents[2] / "index.html").is_file() else ""
+    index = f"{link(of_runs(places) / 'index.html', folder)}#{record['dataset']}"
     write_atomically(
-        folder / "report.html", record_page(record, protocol, dataset.card.title, index=board, more=more)
+        folder / "report.html", record_page(record, protocol, dataset.card.title, index=index, more=more)
     )  # fmt: skip
     return folder / "report.html"
 
@@ -176,10 +97,10 @@ def _means(protocol: Protocol, scored: pd.DataFrame) -> list[ProtocolMetric]:
     return sorted(found, key=lambda use: use.name != protocol.headline)
 
 
-def by_group(scored: pd.DataFrame, dataset: GazeDataset, use: ProtocolMetric, angles: Sequence[ProtocolMetric]) -> dict[str, Any]:
+def by_group(
+    scored: pd.DataFrame, records: Records, use: ProtocolMetric, angles: Sequence[ProtocolMetric]
+) -> dict[str, Any]:
     """A row a group of people: how many, the mean with its interval, median, 90th percentile, large angles."""
-    records = dataset.records("test")
-    records = records.select(np.isin(records.person_id.astype(str), scored.index.to_numpy(str)))
     values = scored[f"metric_{use.name}"].dropna()
     scored, quantiles = scored.loc[values.index], values.nunique() > 2
     columns = [Column("people"), Column("n", digits=0), Column(use.name, digits=use.digits)]
@@ -188,7 +109,7 @@ def by_group(scored: pd.DataFrame, dataset: GazeDataset, use: ProtocolMetric, an
         columns.append(Column(angles[0].name, digits=angles[0].digits))
         columns += [Column(name, digits=1) for name in (f"{angles[0].name} > 30°", "> 90°")]
     rows: list[list[Cell]] = []
-    for name, mask in groups(scored, traits(dataset, records)):
+    for name, mask in groups(scored, traits(records)):
         mine = values[mask].to_numpy(np.float64)
         owner, sources = owners(scored["group"][mask])
         low, high = (float(end) for end in bootstrap(mean_of(mine, owner, sources), sources))
@@ -229,11 +150,11 @@ def _gallery(
 ) -> list[dict[str, Any]]:
     """Draws the chosen people into ``report/``; what the page says of each."""
     records = dataset.records("test")
-    rows = rows_of(records)
+    rows = {str(person): row for row, person in enumerate(records.person_id)}
     fresh, place = folder / ".report", folder / "report"
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir()
-    chosen = choose(scored, use, higher=higher_is_better(use))
+    chosen = choose(scored, use, higher=use.higher_is_better)
     maps, cards = heatmaps(folder, list(map(str, chosen.index))), []
     for rank, (key, row) in enumerate(chosen.iterrows()):
         shown = scene(dataset, records, rows[str(key)])

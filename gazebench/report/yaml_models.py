@@ -77,7 +77,8 @@ def _place(given: Any, steps: Iterable[int | str]) -> str:
     """The way to an entry in words; members of lists by their id or title, or counted from 1."""
     words = []
     for step in steps:
-        given = given[step] if isinstance(given, list | dict) and (isinstance(step, int) or step in given) else None
+        inside = (isinstance(given, list) and isinstance(step, int)) or (isinstance(given, dict) and step in given)
+        given = given[step] if inside else None
         named = given if isinstance(given, dict) and isinstance(step, int) else {}
         name = named.get("id") or named.get("title") or named.get("text")
         words.append(repr(name) if name else str(step + 1) if isinstance(step, int) else step)

@@ -14,20 +14,20 @@ from filelock import FileLock
 from markupsafe import Markup
 
 from gazebench.core.errors import DataError
-from gazebench.data.dataset import GazeDataset
 from gazebench.core.files import write_atomically
-from gazebench.engine.record import CHECKOUT, read_files
 from gazebench.core.plugins import PluginError
+from gazebench.data.dataset import GazeDataset
+from gazebench.engine.record import read_files
 from gazebench.engine.registry import load_dataset
+from gazebench.engine.run import Places
 from gazebench.metrics.protocol import ALL, SUBSETS
 from gazebench.report import published
-from gazebench.report.board.rows import (
+from gazebench.report.board_rows import (
     BADGES,
     COSTS,
     UNKNOWN_FAMILY,
     Board,
-    PublishedRow,
-    Record,
+    PublishedResult,
     RunGroup,
     make_board,
     origins,
@@ -38,7 +38,6 @@ from gazebench.report.page import MARK, copy_assets, link, render
 from gazebench.report.record_page import record_page
 from gazebench.report.table import Cell, Column, HtmlCell, Table, number
 
-OUT = (CHECKOUT or Path.cwd()) / "build" / "board"
 SECTIONS = {
     "official": "Complete official test set, and published values",
     "synthetic": "Complete runs on synthetic data: no published benchmark",
@@ -47,6 +46,11 @@ SECTIONS = {
 """Headings of the groups of a table; no sorting mixes them."""
 Address = Callable[[str, str], str]
 """From the file name of a record and its run to the address of its page."""
+
+
+def of_runs(places: Places) -> Path:
+    """The folder of the board of this machine, whose runs lead to their own pages."""
+    return places.runs / "board"
 
 
 def build(out: Path, boards: Path, runs: Path | None = None) -> Path:
@@ -122,7 +126,7 @@ def index(boards: Sequence[Board], left_out: Mapping[str, str], addresses: Mappi
         left_out: names of data sets that could not be read, and why.
         addresses: of the records' pages, by data set.
     """
-    families = {row.family for board in boards for row in (*board.groups, *board.published)}
+    families = {row.family for board in boards for row in board.rows}
     return render(
         "index.html.j2",
         boards=[
@@ -151,7 +155,7 @@ def grid(board: Board, address: Address) -> Table:
     rows: list[list[Cell]] = []
     attributes = []
     classes = list(SECTIONS)
-    for row in (*board.groups, *board.published):
+    for row in board.rows:
         kind = row.result_class if isinstance(row, RunGroup) else "published"
         section = kind if kind in SECTIONS else "official"
         attributes.append({"class": kind, "data-kind": kind, "data-family": row.family})
@@ -169,7 +173,7 @@ def grid(board: Board, address: Address) -> Table:
 
 
 def _published(cell: published.PublishedCell | None) -> Cell:
-    return cell and HtmlCell(Markup(render("published.html.j2", cell=cell)), cell.printed)
+    return None if cell is None else HtmlCell(Markup(render("published.html.j2", cell=cell)), cell.printed)
 
 
 def _about_runs(group: RunGroup, address: Address) -> dict[str, Any]:
@@ -187,14 +191,14 @@ def _about_runs(group: RunGroup, address: Address) -> dict[str, Any]:
     return {"link": pages[0][0], "facts": facts, "pages": pages}
 
 
-def _about_published(row: PublishedRow) -> list[tuple[str, str]]:
+def _about_published(row: PublishedResult) -> list[tuple[str, str]]:
     notes = [("note", note) for note in row.notes]
     return [("source", f"{row.source}: {'; '.join(row.places)}"), ("read", row.tag), *notes]
 
 
 def plotted(board: Board, address: Address) -> dict[str, Any]:
     """What the plot needs, by row in the table's order: values with their intervals, and costs."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for position, group in enumerate(board.groups):
         values: dict[str, dict[str, list[float | None]]] = {}
         for metric, subset in board.columns:

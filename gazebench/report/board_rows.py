@@ -10,19 +10,18 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any
 
+from gazebench.core.plugins import PluginError
 from gazebench.data.dataset import GazeDataset
 from gazebench.engine.config import essence
 from gazebench.engine.method import MethodCard
-from gazebench.core.plugins import PluginError
 from gazebench.engine.registry import load_method
 from gazebench.metrics.intervals import Interval, interval
-from gazebench.metrics.protocol import ALL, Protocol, SUBSETS
+from gazebench.metrics.protocol import ALL, SUBSETS, Protocol
 from gazebench.metrics.scoring import Score
 from gazebench.report import published
-from gazebench.report.run_data import higher_is_better, metric_uses
+from gazebench.report.run_data import Record, metric_uses
 from gazebench.report.table import Column, number
 
-Record = Mapping[str, Any]
 RESULT_CLASSES = {
     "official": "Complete official test set",
     "synthetic": "Complete runs (synthetic data: no published benchmark)",
@@ -135,7 +134,7 @@ def score_of(record: Record, metric: str, subset: str = ALL) -> Score | None:
 
 
 @dataclass(frozen=True, eq=False)
-class PublishedRow:
+class PublishedResult:
     """What one source prints of one method on one data set."""
 
     title: str
@@ -156,7 +155,11 @@ class Board:
     title: str
     protocol: Protocol | None
     groups: Sequence[RunGroup]
-    published: Sequence[PublishedRow]
+    published: Sequence[PublishedResult]
+
+    @property
+    def rows(self) -> list[RunGroup | PublishedResult]:
+        return [*self.groups, *self.published]
 
     @cached_property
     def columns(self) -> dict[tuple[str, str], Column]:
@@ -170,7 +173,7 @@ class Board:
             for subset in subsets
         }
         facts = {
-            name: (higher_is_better(use), use.digits, "") for name, use in metric_uses(self.protocol).items()
+            name: (use.higher_is_better, use.digits, "") for name, use in metric_uses(self.protocol).items()
         }  # fmt: skip
         for cell in (cell for row in self.published for cell in row.cells.values()):
             facts.setdefault(cell.convention.metric, (cell.convention.better == "higher", 4, "only published"))
@@ -195,7 +198,7 @@ def make_board(name: str, dataset: type[GazeDataset], records: Mapping[str, Reco
     protocol = dataset.protocol
     same = {stem: record for stem, record in records.items() if record["protocol"]["id"] == protocol.id}
     order = list(RESULT_CLASSES)
-    sign = -1 if protocol.higher_is_better(protocol.headline) else 1
+    sign = -1 if protocol.metric(protocol.headline).higher_is_better else 1
 
     def place(group: RunGroup) -> tuple[Any, ...]:
         value = number(group.value(protocol.headline))
@@ -271,10 +274,10 @@ def subsets_by(record: Record) -> str | None:
 
 
 @cache
-def published_rows() -> dict[str, list[PublishedRow]]:
+def published_rows() -> dict[str, list[PublishedResult]]:
     """By data set; what one source prints of one method in several tables is one row as long as it says the same."""
     words = published.vocabulary()
-    found: dict[str, list[PublishedRow]] = {}
+    found: dict[str, list[PublishedResult]] = {}
     for cell in (cell for table in published.load() for cell in table.cells()):
         key = (cell.convention.metric, cell.column.subset)
         rows = found.setdefault(cell.column.dataset, [])
@@ -288,7 +291,7 @@ def published_rows() -> dict[str, list[PublishedRow]]:
         row = next(fits, None)
         if row is None:
             title, backbone, source = named
-            row = PublishedRow(title, backbone, _family(words, cell.row.method), source, cell.row.tag)
+            row = PublishedResult(title, backbone, _family(words, cell.row.method), source, cell.row.tag)
             rows.append(row)
         row.cells.setdefault(key, cell)
         if cell.table.place not in row.places:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from gazebench.data.dataset import GazeDataset
 from gazebench.core.files import write_atomically
+from gazebench.data.dataset import GazeDataset
 from gazebench.engine.record import read_files
 from gazebench.metrics.intervals import Interval
 from gazebench.metrics.protocol import ALL, SUBSETS
 from gazebench.metrics.scoring import Score
-from gazebench.report.board.rows import (
+from gazebench.report.board_rows import (
     ORIGIN_COLUMNS,
     RESULT_CLASSES,
     Board,
