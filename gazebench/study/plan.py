@@ -357,7 +357,7 @@ class Plan(PlanFile):
             for table in self.tables
         )
         figures = (figure.of_rows(rows) for figure in self.figures)
-        return Plan(**dict(self) | {
+        return Plan(**{name: getattr(self, name) for name in Plan.model_fields} | {
             "is_quick": True,
             "seeds": quick.seeds or self.seeds,
             "options": (*self.options, *quick.options),
