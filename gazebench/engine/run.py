@@ -7,7 +7,7 @@ anybody's file is the second half of this, with the same code.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,7 +51,8 @@ class Run:
         dataset: the data set.
         method: the method, with the weights it starts from or is evaluated with.
         module: the loaders.
-        id: ten hex digits naming all that decides the run's numbers.
+        decides: what decides the run's numbers besides its settings.
+        id: ten hex digits naming the settings and ``decides``.
         folder: where it keeps its files.
         data: identity of the test set and, where something is trained, of the training set.
         initial: identity of the weights given, if any.
@@ -64,6 +65,7 @@ class Run:
     dataset: GazeDataset
     method: Method
     module: GazeDataModule
+    decides: dict[str, Any]
     id: str
     folder: Path
     data: dict[str, Any]
@@ -107,6 +109,7 @@ def bench(config: Config, places: Places | None = None, *, weights: Path | None 
     places = places or Places()
     run = prepare(config, places, weights)
     stored, predictions = run.folder / "record.json", run.folder / "predictions.parquet"
+    run.folder.mkdir(parents=True, exist_ok=True)
     with _only_one(run.folder):
         if again and not distributed.rank():
             _forget(run.folder)
@@ -155,11 +158,15 @@ def prepare(config: Config, places: Places, weights: Path | None = None) -> Run:
         # A file of somebody's own has no version yet: its text stands for one.
         "files": [plugin.source for plugin in (config.method, config.dataset) if plugin.from_file],
     }
-    run = settings_digest(values, json.dumps(decides, sort_keys=True))
+    run = run_id(values, decides)
     initial = None if source is None else _start(method, source, evaluate=weights is not None)
     folder = places.runs / config.dataset.name / config.method.name / run
-    folder.mkdir(parents=True, exist_ok=True)
-    return Run(config, kind, dataset, method, module, run, folder, data, initial)
+    return Run(config, kind, dataset, method, module, decides, run, folder, data, initial)
+
+
+def run_id(values: Mapping[str, Any], decides: Mapping[str, Any]) -> str:
+    """The id of a run, from the settings (of a configuration or record) and ``Run.decides``."""
+    return settings_digest(values, json.dumps(decides, sort_keys=True))
 
 
 def data_module(config: Config, dataset: GazeDataset, method: Method) -> GazeDataModule:

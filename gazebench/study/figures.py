@@ -1,4 +1,4 @@
-"""The figures of a study: a metric by subset, people beyond thresholds, and pictures of single people."""
+"""The figures of a study: bars by subset or beyond thresholds, a scatter of two metrics, and images of single people."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure as Canvas
@@ -18,14 +17,17 @@ from matplotlib.patches import Patch
 
 from gazebench.core.errors import DataError
 from gazebench.data.dataset import GazeDataset
-from gazebench.engine.predictions import read_predictions
+from gazebench.engine.config import dataset_with
 from gazebench.engine.run import Places
-from gazebench.methods.hclora.gaze_cone import cone_mask
+from gazebench.methods.hclora.supervision import cone_mask
 from gazebench.metrics.intervals import Interval
 from gazebench.metrics.protocol import ALL
+from gazebench.report.figures import style
 from gazebench.report.pictures import Scene, draw, scene
-from gazebench.study.measured import Measured, Pick
-from gazebench.study.plan import Figure, Run
+from gazebench.report.run_data import Heatmap, heatmaps
+from gazebench.report.table import ARROWS
+from gazebench.study.plan import Cone, OverlayFigure, PlannedFigure, ScatterFigure, SubsetFigure, ThresholdFigure
+from gazebench.study.summary import Pick, Summary
 
 # Paul Tol's muted scheme, told apart by colour-blind readers too; a row has the same colour in every figure.
 PALETTE = ("#7f7f7f", "#ddaa33", "#bb5566", "#999933", "#332288", "#44aa99", "#cc6677", "#88ccee", "#117733")
@@ -35,107 +37,111 @@ OUTSIDE = "#0f172a"
 _PANEL = ["row", "seed", "run", "person_id"]
 """What names the heatmap of a panel."""
 
-DPI = {"subsets": 130, "exceeding": 130, "overlays": 100, "scatter": 130}
-"""By kind of figure; pictures take the most space, and they are committed."""
 
-_STYLE: Any = {
-    "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 11,
-    "axes.titleweight": "bold", "axes.grid": True, "axes.grid.axis": "y", "grid.alpha": 0.3, "axes.axisbelow": True,
-    "errorbar.capsize": 3,
-}  # fmt: skip
+def colour(summary: Summary, row: str) -> str:
+    """The colour of a row of the plan."""
+    return PALETTE[list(summary.plan.rows).index(row) % len(PALETTE)]
 
 
-def colours(measured: Measured) -> dict[str, str]:
-    """The colour of every row of the plan."""
-    return {row: PALETTE[index % len(PALETTE)] for index, row in enumerate(measured.plan.rows)}
+def draw_figures(summary: Summary, paper: str = "") -> list[str]:
+    """Draws what the results suffice for into the store's folder; returns a line about each figure not drawn.
 
-
-def draw_figures(measured: Measured, folder: Path, paper: str = "") -> list[str]:
-    """Draws what the results suffice for, all figures or those after one of a paper; a line about each not drawn."""
+    Args:
+        summary: the results.
+        paper: only figures drawn after this one of a paper; all where it is empty.
+    """
     problems = []
-    for figure in measured.plan.figures:
+    for figure in summary.plan.figures:
         if paper and paper not in figure.paper:
             continue
-        with rc_context(_STYLE):
+        if not available(summary, figure):
+            problems.append(f"{figure.file}: not drawn, no results yet")
+            continue
+        with style():
             try:
-                canvas = FIGURES[figure.kind](measured, figure)
-            except (
-                DataError,
-                LookupError,
-                OSError,
-            ) as error:  # a dataset that is not here: its picture of before stays
+                canvas = _DRAWN_BY[type(figure)](summary, figure)
+            except (DataError, LookupError, OSError) as error:  # a data set that is not here: the image of before stays
                 problems.append(f"{figure.file}: not drawn ({error})")
                 continue
-            if canvas is None:
-                problems.append(f"{figure.file}: not drawn, no results yet")
-                continue
-            folder.mkdir(parents=True, exist_ok=True)
-            canvas.savefig(folder / figure.file, dpi=DPI[figure.kind], pil_kwargs={"optimize": True})
+            summary.store.folder.mkdir(parents=True, exist_ok=True)
+            # Images take the most space, and they are committed.
+            dpi = 100 if isinstance(figure, OverlayFigure) else 130
+            canvas.savefig(summary.store.folder / figure.file, dpi=dpi, pil_kwargs={"optimize": True})
     return problems
 
 
-def available(measured: Measured, figure: Figure) -> bool:
+def available(summary: Summary, figure: PlannedFigure) -> bool:
     """Whether the stored results suffice for a figure."""
-    if figure.kind == "overlays":
-        drawn, maps = set(drawn_people(measured, figure)), measured.store.heatmaps()
+    if isinstance(figure, OverlayFigure):
+        drawn, maps = set(drawn_people(summary, figure)), summary.store.heatmaps()
         return bool(drawn) and drawn <= set(zip(*(maps[name] for name in _PANEL), strict=True))
-    if figure.kind == "exceeding":
-        return any(measured.values(row, figure.metric, figure.subset, 0.0) for row in figure.rows)
-    if figure.kind == "scatter":
-        return any(_both_values(measured, figure, row) for row in figure.rows)
-    return any(measured.values(row, figure.metric, subset) for row in figure.rows for subset in figure.subsets)
+    return bool(_known_rows(summary, figure))
 
 
-# Bars ----------------------------------------------------------------------------------------------------------
+def _known_rows(summary: Summary, figure: PlannedFigure) -> list[str]:
+    """The rows of a chart that have results for it."""
+    if isinstance(figure, ThresholdFigure):
+        return [row for row in figure.rows if summary.values(row, figure.metric, figure.subset, 0.0)]
+    if isinstance(figure, ScatterFigure):
+        both = figure.metrics
+        return [row for row in figure.rows if all(summary.values(row, metric, figure.subset) for metric in both)]
+    subsets = figure.subsets if isinstance(figure, SubsetFigure) else ()
+    return [row for row in figure.rows if any(summary.values(row, figure.metric, subset) for subset in subsets)]
 
 
-def by_subset(measured: Measured, figure: Figure) -> Canvas | None:
-    """A bar a row and subset; bars of one row share its colour, lighter for the first subset."""
-    if not available(measured, figure):
-        return None
-    use = measured.plan.protocol.use(figure.metric)
-    rows = [row for row in figure.rows if measured.of(row)]
-    canvas = Canvas(figsize=(max(5.0, 1.5 + 1.0 * len(rows)), 3.8), layout="constrained")
+# Charts --------------------------------------------------------------------------------------------------------
+
+
+def _chart(figure: PlannedFigure, width: float, height: float = 3.8) -> tuple[Canvas, Axes]:
+    canvas = Canvas(figsize=(width, height), layout="constrained")
     axis = canvas.subplots()
+    axis.set_title(figure.title)
+    return canvas, axis
+
+
+def _with_arrow(summary: Summary, metric: str, name: str) -> str:
+    return f"{name or metric} {ARROWS[summary.plan.metrics[metric].higher_is_better]}"
+
+
+def by_subset(summary: Summary, figure: SubsetFigure) -> Canvas:
+    """A bar a row and subset; bars of one row share its colour, lighter for the first subset."""
+    rows = _known_rows(summary, figure)
+    canvas, axis = _chart(figure, max(5.0, 1.5 + 1.0 * len(rows)))
     width = 0.8 / len(figure.subsets)
     strengths = np.linspace(0.45, 1.0, len(figure.subsets))
     for place, (subset, strength) in enumerate(zip(figure.subsets, strengths, strict=True)):
-        heights = [measured.summary(row, figure.metric, subset) for row in rows]
-        shades = [_lighter(colours(measured)[row], strength) for row in rows]
+        heights = [summary.interval(row, figure.metric, subset) for row in rows]
+        shades = [_lighter(colour(summary, row), strength) for row in rows]
         x = np.arange(len(rows)) + (place - (len(figure.subsets) - 1) / 2) * width
-        _bars(axis, x, heights, width, shades, min(use.digits, 3))
-    axis.set_xticks(range(len(rows)), [_broken(measured.plan.rows[row].title) for row in rows])
+        _bars(axis, x, heights, width, shades, min(summary.plan.metrics[figure.metric].digits, 3))
+    axis.set_xticks(range(len(rows)), [summary.plan.rows[row].title.replace(" + ", "\n+ ") for row in rows])
     axis.tick_params(axis="x", length=0)
-    axis.set_ylabel(f"{figure.name} {'↑' if measured.plan.protocol.higher_is_better(figure.metric) else '↓'}")
-    axis.set_title(figure.title)
+    axis.set_ylabel(_with_arrow(summary, figure.metric, figure.label))
     axis.margins(y=0.12)
-    handles = [
-        Patch(color=_lighter("#555555", s), label=n) for n, s in zip(figure.subsets, strengths, strict=True)
-    ]  # fmt: skip
-    canvas.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    patches = [
+        Patch(color=_lighter("#555555", strength), label=name)
+        for name, strength in zip(figure.subsets, strengths, strict=True)
+    ]
+    canvas.legend(handles=patches, loc="outside lower center", ncols=len(patches))
     return canvas
 
 
-def exceeding(measured: Measured, figure: Figure) -> Canvas | None:
+def exceeding(summary: Summary, figure: ThresholdFigure) -> Canvas:
     """How many people's value is larger than each threshold, a bar a row."""
-    if not available(measured, figure):
-        return None
-    rows = [row for row in figure.rows if measured.values(row, figure.metric, figure.subset, 0.0)]
-    canvas = Canvas(figsize=(max(5.5, 1.0 + 1.5 * len(figure.thresholds)), 3.8), layout="constrained")
-    axis = canvas.subplots()
+    rows = _known_rows(summary, figure)
+    canvas, axis = _chart(figure, max(5.5, 1.0 + 1.5 * len(figure.thresholds)))
     width = 0.84 / len(rows)
     for place, row in enumerate(rows):
-        heights = [measured.summary(row, figure.metric, figure.subset, over) for over in figure.thresholds]
+        heights = [summary.interval(row, figure.metric, figure.subset, over) for over in figure.thresholds]
         x = np.arange(len(heights)) + (place - (len(rows) - 1) / 2) * width
-        title = measured.plan.rows[row].title
-        _bars(axis, x, heights, width, [to_rgb(colours(measured)[row])] * len(heights), 0, title)
+        shades = [to_rgb(colour(summary, row))] * len(heights)
+        _bars(axis, x, heights, width, shades, 0, summary.plan.rows[row].title)
     axis.set_xticks(range(len(figure.thresholds)), [f"> {over:g}{figure.unit}" for over in figure.thresholds])
     axis.tick_params(axis="x", length=0)
     axis.set_xlabel(figure.name)
     axis.set_ylabel(f"people{'' if figure.subset == ALL else f', {figure.subset}'}")
-    axis.set_title(figure.title)
     axis.margins(y=0.12)
-    axis.legend(frameon=False)
+    axis.legend()
     return canvas
 
 
@@ -160,131 +166,105 @@ def _bars(
             label = None
 
 
-def scatter(measured: Measured, figure: Figure) -> Canvas | None:
+def scatter(summary: Summary, figure: ScatterFigure) -> Canvas:
     """A row a point: one metric to the right, another one upwards, with the intervals of both."""
-    rows = [row for row in figure.rows if _both_values(measured, figure, row)]
-    if not rows:
-        return None
-    canvas = Canvas(figsize=(6.4, 4.2), layout="constrained")
-    axis = canvas.subplots()
-    for row in rows:
-        x, y = (measured.summary(row, metric, figure.subset) for metric in (figure.metric, figure.second))
-        colour = colours(measured)[row]
-        axis.errorbar([x.mean], [y.mean], xerr=x.half, yerr=y.half, fmt="o", markersize=8, color=colour,
-                      elinewidth=1.1, label=measured.plan.rows[row].title)  # fmt: skip
-    for set_label, metric, name in (
-        (axis.set_xlabel, figure.metric, figure.name), (axis.set_ylabel, figure.second, figure.second_label)
-    ):  # fmt: skip
-        set_label(f"{name or metric} {'↑' if measured.plan.protocol.higher_is_better(metric) else '↓'}")
-    axis.set_title(figure.title)
+    canvas, axis = _chart(figure, 6.4, 4.2)
+    for row in _known_rows(summary, figure):
+        x, y = (summary.interval(row, metric, figure.subset) for metric in figure.metrics)
+        axis.errorbar([x.mean], [y.mean], xerr=x.half, yerr=y.half, fmt="o", markersize=8,
+                      color=colour(summary, row), elinewidth=1.1, label=summary.plan.rows[row].title)  # fmt: skip
+    axis.set_xlabel(_with_arrow(summary, figure.metric, figure.label))
+    axis.set_ylabel(_with_arrow(summary, figure.second, figure.second_label))
     axis.grid(visible=True, axis="both")
     axis.margins(0.08)
-    axis.legend(frameon=False)
+    axis.legend()
     return canvas
 
 
-def _both_values(measured: Measured, figure: Figure, row: str) -> bool:
-    return all(measured.values(row, metric, figure.subset) for metric in (figure.metric, figure.second))
-
-
-def _lighter(colour: str, strength: float) -> tuple[float, float, float]:
-    red, green, blue = (1 - strength * (1 - part) for part in to_rgb(colour))
+def _lighter(name: str, strength: float) -> tuple[float, float, float]:
+    red, green, blue = (1 - strength * (1 - part) for part in to_rgb(name))
     return red, green, blue
 
 
-def _broken(title: str) -> str:
-    """A title over two lines where it has two parts."""
-    return title.replace(" + ", "\n+ ")
+# Images of people ----------------------------------------------------------------------------------------------
 
 
-# Pictures ------------------------------------------------------------------------------------------------------
-
-
-def drawn_people(measured: Measured, figure: Figure) -> list[tuple[str, int, str, str]]:
-    """Row, seed, run and person of every panel of an overlay."""
-    seed = measured.drawn_seed(figure)
+def drawn_people(summary: Summary, figure: OverlayFigure) -> list[tuple[str, int, str, str]]:
+    """Row, seed, run and person of every panel."""
+    seed = summary.drawn_seed(figure)
     if seed is None:
         return []
-    picks = measured.picks(figure)
-    return [(row, seed, measured.of(row)[seed]["run"], pick.person) for row in figure.panels for pick in picks]
+    picks = summary.picks(figure)
+    return [(row, seed, summary.of(row)[seed]["run"], pick.person) for row in figure.rows for pick in picks]
 
 
-def gather_heatmaps(measured: Measured, places: Places) -> None:
+def gather_heatmaps(summary: Summary, places: Places) -> None:
     """Keeps the heatmaps of all people that are drawn: those stored already, others from the folders of the runs."""
-    figures = [figure for figure in measured.plan.figures if figure.kind == "overlays"]
-    wanted = list(dict.fromkeys(panel for figure in figures for panel in drawn_people(measured, figure)))
-    stored = measured.store.heatmaps()
+    figures = [figure for figure in summary.plan.figures if isinstance(figure, OverlayFigure)]
+    wanted = list(dict.fromkeys(panel for figure in figures for panel in drawn_people(summary, figure)))
+    stored = summary.store.heatmaps()
     kept = {tuple(row[name] for name in _PANEL): row for row in stored.to_dict("records")}
     rows = [kept[panel] for panel in wanted if panel in kept]
     absent = [panel for panel in wanted if panel not in kept]
     for row, seed, run in dict.fromkeys(panel[:3] for panel in absent):
-        file = places.runs / measured.of(row)[seed]["folder"] / "predictions.parquet"
-        if not file.is_file():
-            continue
-        predictions = read_predictions(file)
-        for panel in absent:
-            if panel[:3] == (row, seed, run):
-                heatmap: Any = predictions["heatmap"].loc[panel[3]]
-                rows.append({**dict(zip(_PANEL, panel, strict=True)), **_packed(heatmap)})
+        folder = places.runs / summary.of(row)[seed]["folder"]
+        if (folder / "predictions.parquet").is_file():
+            panels = [panel for panel in absent if panel[:3] == (row, seed, run)]
+            found = heatmaps(folder, [panel[3] for panel in panels])
+            rows += [dict(zip(_PANEL, panel, strict=True)) | _packed(found.get(panel[3])) for panel in panels]
     if rows and {tuple(row[name] for name in _PANEL) for row in rows} != kept.keys():
-        measured.store.set_heatmaps(pd.DataFrame(rows).sort_values(_PANEL, kind="stable"))
+        summary.store.set_heatmaps(pd.DataFrame(rows).sort_values(_PANEL, kind="stable"))
 
 
-def _packed(heatmap: npt.NDArray[np.float32] | None) -> dict[Hashable, Any]:
-    """A heatmap as it is stored, scaled to a maximum of 1: half precision then shows all that a picture can."""
+def _packed(heatmap: Heatmap | None) -> dict[Hashable, Any]:
+    """A heatmap as it is stored, scaled to a maximum of 1: half precision then shows all that an image can."""
     if heatmap is None:
         return {"height": 0, "width": 0, "heatmap": b""}
     scaled = (heatmap / max(float(heatmap.max()), 1e-12)).astype("<f2")
     return {"height": scaled.shape[0], "width": scaled.shape[1], "heatmap": scaled.tobytes()}
 
 
-def overlays(measured: Measured, figure: Figure) -> Canvas | None:
+def overlays(summary: Summary, figure: OverlayFigure) -> Canvas:
     """People under the predictions of one row, and of another below; a cone is drawn over the upper ones."""
-    if not available(measured, figure):
-        return None
-    picks, seed = measured.picks(figure), measured.drawn_seed(figure)
-    runs = {run.row: run for run in measured.entries if run.seed == seed}
-    dataset = _dataset(measured, runs[figure.above])
-    scenes = [_scene(dataset, pick.person) for pick in picks]
-    digits = min(measured.plan.protocol.use(figure.metric).digits, 2)
-    ratios = [shown.picture.shape[1] / shown.picture.shape[0] for shown in scenes]
-    canvas = Canvas(figsize=(2.3 * sum(ratios) + 0.5, 2.5 * len(figure.panels) + 0.4), layout="constrained")
+    picks, metric = summary.picks(figure), summary.plan.metrics[figure.metric]
+    scenes = _scenes(summary, figure, picks)
+    ratios = [shown.image.shape[1] / shown.image.shape[0] for shown in scenes]
+    canvas = Canvas(figsize=(2.3 * sum(ratios) + 0.5, 2.5 * len(figure.rows) + 0.4), layout="constrained")
     canvas.suptitle(figure.title, fontsize=11, fontweight="bold")
-    axes = canvas.subplots(len(figure.panels), len(picks), squeeze=False, gridspec_kw={"width_ratios": ratios})
-    for line, row in enumerate(figure.panels):
+    axes = canvas.subplots(len(figure.rows), len(picks), squeeze=False, gridspec_kw={"width_ratios": ratios})
+    for line, row in enumerate(figure.rows):
         for axis, pick, shown in zip(axes[line], picks, scenes, strict=True):
-            value = pick.below if line else pick.above
-            point, heatmap = _answer(measured, runs[row], pick)
-            draw(axis, shown.picture, shown.head, shown.points, point, heatmap)
+            point, heatmap = _prediction(summary, row, summary.drawn_seed(figure), pick)
+            draw(axis, shown.image, shown.head, shown.points, point, heatmap)
             if figure.cone and not line:
-                _shade_outside(axis, shown, figure.cone["angle"], figure.cone["sharpness"])
+                _shade_outside(axis, shown, figure.cone)
             axis.set(xticks=[], yticks=[])
             axis.grid(False)
             axis.spines[:].set_visible(False)
-            axis.set_title(f"{figure.name} {value:.{digits}f}{figure.unit}", fontsize=9, fontweight="normal")
-        axes[line, 0].set_ylabel(measured.plan.rows[row].title, fontweight="bold", color=colours(measured)[row])
+            value = f"{pick.below if line else pick.above:.{min(metric.digits, 2)}f}{figure.unit}"
+            axis.set_title(f"{figure.name} {value}", fontsize=9, fontweight="normal")
+        axes[line, 0].set_ylabel(summary.plan.rows[row].title, fontweight="bold", color=colour(summary, row))
     return canvas
 
 
-def _dataset(measured: Measured, run: Run) -> GazeDataset:
-    config = measured.plan.config(run)
-    return config.dataset(**config.values["dataset"])
-
-
-def _scene(dataset: GazeDataset, person_id: str) -> Scene:
+def _scenes(summary: Summary, figure: OverlayFigure, picks: Sequence[Pick]) -> list[Scene]:
+    plan = summary.plan
+    options = [*plan.rows[figure.above].options, *plan.options, *plan.extra]
+    options = [option for option in options if option.startswith("--dataset.")]
+    dataset: GazeDataset = dataset_with(plan.dataset, options)
     records = dataset.records("test")
-    (found,) = np.flatnonzero(records.person_id == person_id)
-    return scene(dataset, records, int(found))
+    places = {str(name): place for place, name in enumerate(records.person_id)}
+    return [scene(dataset, records, places[pick.person]) for pick in picks]
 
 
-def _answer(measured: Measured, run: Run, pick: Pick) -> tuple[tuple[float, float], npt.NDArray[np.float32] | None]:
-    """A run's point and heatmap of a person."""
-    people = measured.persons(run.row)
-    ((_, person),) = people[(people["seed"] == run.seed) & (people["person_id"] == pick.person)].iterrows()
-    maps = measured.store.heatmaps()
-    ((_, stored),) = maps[
-        (maps["row"] == run.row) & (maps["seed"] == run.seed) & (maps["person_id"] == pick.person)
-    ].iterrows()
+def _prediction(
+    summary: Summary, row: str, seed: int | None, pick: Pick
+) -> tuple[tuple[float, float], npt.NDArray[np.float32] | None]:
+    """A row's point and heatmap of a person."""
+    wanted = f"seed == {seed} and person_id == {pick.person!r}"
+    ((_, person),) = summary.persons(row).query(wanted).iterrows()
+    maps = summary.store.heatmaps()
+    ((_, stored),) = maps[maps["row"] == row].query(wanted).iterrows()
     heatmap = None
     if stored["height"]:
         heatmap = np.frombuffer(stored["heatmap"], "<f2").astype(np.float32)
@@ -292,21 +272,18 @@ def _answer(measured: Measured, run: Run, pick: Pick) -> tuple[tuple[float, floa
     return (float(person["x"]), float(person["y"])), heatmap
 
 
-def _shade_outside(axis: Axes, shown: Scene, angle: float, sharpness: float) -> None:
+def _shade_outside(axis: Axes, shown: Scene, cone: Cone) -> None:
     """Covers what the cone from the head towards the mean annotation leaves out."""
-    height, width = shown.picture.shape[:2]
+    height, width = shown.image.shape[:2]
     head = torch.from_numpy((shown.head[:2] + shown.head[2:]) / 2).float()[None]
     target = torch.from_numpy(shown.points.mean(0)).float()[None]
-    outside = 1 - cone_mask(head, target, (height, width), angle, sharpness)[0].numpy()
+    outside = 1 - cone_mask(head, target, (height, width), cone.angle, cone.sharpness)[0].numpy()
     shade = np.empty((height, width, 4))
     shade[..., :3] = to_rgb(OUTSIDE)
     shade[..., 3] = 0.55 * outside
     axis.imshow(shade, extent=(-0.5, width - 0.5, height - 0.5, -0.5), zorder=2)
 
 
-FIGURES: dict[str, Callable[[Measured, Figure], Canvas | None]] = {
-    "subsets": by_subset,
-    "exceeding": exceeding,
-    "overlays": overlays,
-    "scatter": scatter,
-}
+_DRAWN_BY: dict[type, Callable[[Summary, Any], Canvas]] = {
+    SubsetFigure: by_subset, ThresholdFigure: exceeding, ScatterFigure: scatter, OverlayFigure: overlays
+}  # fmt: skip

@@ -16,10 +16,10 @@ from gazebench.engine.registry import load_dataset
 from gazebench.engine.run import Places
 from gazebench.report.published import PublishedFigure
 from gazebench.study.figures import available, draw_figures, gather_heatmaps
-from gazebench.study.measured import Measured
 from gazebench.study.page import caption
-from gazebench.study.plan import Figure, read_plan
+from gazebench.study.plan import PlannedFigure, read_plan
 from gazebench.study.store import Store
+from gazebench.study.summary import Summary
 
 STUDIES = (CHECKOUT or Path.cwd()) / "studies"
 
@@ -28,18 +28,18 @@ STUDIES = (CHECKOUT or Path.cwd()) / "studies"
 class Drawing:
     """A drawing of a study after a figure of a paper, or after a part of it."""
 
-    measured: Measured
-    figure: Figure
+    summary: Summary
+    figure: PlannedFigure
 
     @property
     def rows(self) -> tuple[str, ...]:
         """The rows it shows."""
-        return self.figure.rows or self.figure.panels
+        return self.figure.rows
 
     @property
     def missing(self) -> list[str]:
         """The runs it still lacks."""
-        return [str(run) for run in self.measured.missing if run.row in self.rows]
+        return [str(run) for run in self.summary.missing if run.row in self.rows]
 
 
 def drawings(studies: Path, known: Sequence[PublishedFigure]) -> list[Drawing]:
@@ -51,7 +51,7 @@ def drawings(studies: Path, known: Sequence[PublishedFigure]) -> list[Drawing]:
     names, found = {figure.id for figure in known}, []
     for path in sorted(studies.glob("*.yaml")):
         plan = read_plan(path)
-        measured = Measured(plan, Store(path.with_suffix("")))
+        summary = Summary(plan, Store(path.with_suffix("")))
         for figure in plan.figures:
             unknown = [name for name in figure.paper if name not in names]
             if unknown:
@@ -59,23 +59,23 @@ def drawings(studies: Path, known: Sequence[PublishedFigure]) -> list[Drawing]:
                     f"{path}: figure {figure.file!r}: no figure {unknown[0]!r}; there are {', '.join(names)}"
                 )
             if figure.paper:
-                found.append(Drawing(measured, figure))
+                found.append(Drawing(summary, figure))
     return found
 
 
 def draw(figure: PublishedFigure, drawn: Sequence[Drawing], places: Places) -> list[str]:
     """Draws a figure anew from what its studies have stored; returns a line about each picture that was not drawn."""
     problems = []
-    for measured in dict.fromkeys(one.measured for one in drawn if figure.id in one.figure.paper):
-        gather_heatmaps(measured, places)
-        problems += draw_figures(measured, measured.store.folder, figure.id)
+    for summary in dict.fromkeys(one.summary for one in drawn if figure.id in one.figure.paper):
+        gather_heatmaps(summary, places)
+        problems += draw_figures(summary, figure.id)
     return problems
 
 
 def section(figure: PublishedFigure, drawn: Sequence[Drawing], folder: Path) -> str:
     """The pictures of a figure as Markdown for a page in ``folder``, and what is missing."""
     mine = [one for one in drawn if figure.id in one.figure.paper]
-    where = " and ".join(dict.fromkeys(load_dataset(one.measured.plan.dataset).card.title for one in mine))
+    where = " and ".join(dict.fromkeys(load_dataset(one.summary.plan.dataset).card.title for one in mine))
     lines = [
         f"## {figure.source.title}, {figure.place}" + (f" on {where}" if where else ""),
         "",
@@ -83,12 +83,12 @@ def section(figure: PublishedFigure, drawn: Sequence[Drawing], folder: Path) -> 
         "",
     ]
     for one in mine:
-        plan, picture = one.measured.plan, one.measured.store.folder / one.figure.file
+        plan, picture = one.summary.plan, one.summary.store.folder / one.figure.file
         command = f"gazebench study {plan.shown}"
-        if available(one.measured, one.figure):
+        if available(one.summary, one.figure):
             link = Path(os.path.relpath(picture, folder)).as_posix()
             lines += [f"![{one.figure.title}]({link})", ""]
-            lines += [f"*{one.figure.title}.* {caption(one.measured, one.figure)}", ""]
+            lines += [f"*{one.figure.title}.* {caption(one.summary, one.figure)}", ""]
         else:
             lines += [f"*{one.figure.title}*: not drawn for want of results.", ""]
         if one.missing:
@@ -102,7 +102,7 @@ def section(figure: PublishedFigure, drawn: Sequence[Drawing], folder: Path) -> 
     return "\n".join(lines)
 
 
-def plan(figure: PublishedFigure, drawn: Sequence[Drawing], dataset: str, seeds: Sequence[int]) -> dict[str, Any]:
+def plan_of(figure: PublishedFigure, drawn: Sequence[Drawing], dataset: str, seeds: Sequence[int]) -> dict[str, Any]:
     """A plan for ``gazebench study`` that draws a figure on another dataset: the rows and drawings of the study.
 
     Raises:
@@ -111,7 +111,7 @@ def plan(figure: PublishedFigure, drawn: Sequence[Drawing], dataset: str, seeds:
     mine = [one for one in drawn if figure.id in one.figure.paper]
     if not mine:
         raise DataError(f"{figure.id}: no study draws it; give a figure of a plan the key `paper: [{figure.id}]`")
-    given = yaml.safe_load(mine[0].measured.plan.file.read_text(encoding="utf-8"))
+    given = yaml.safe_load(mine[0].summary.plan.file.read_text(encoding="utf-8"))
     rows = dict.fromkeys(row for one in mine for row in one.rows)
     figures = [entry for entry in given["figures"] if figure.id in entry.get("paper", ())]
     return {

@@ -2,108 +2,270 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Self
 
-import jsonschema
-import yaml
+from pydantic import AfterValidator, Field, NonNegativeInt, StringConstraints, field_validator, model_validator
 
-from gazebench.core.errors import DataError
+from gazebench.core.errors import DataError, UserError
 from gazebench.core.plugins import PluginError
 from gazebench.engine.config import Config, resolve
 from gazebench.engine.record import CHECKOUT
 from gazebench.engine.registry import load_dataset
-from gazebench.metrics.protocol import ALL, Protocol, SUBSETS
-
-_TEXT = {"type": "string", "minLength": 1}
-_TEXTS = {"type": "array", "items": _TEXT}
-_NAMES = {"type": "array", "items": _TEXT, "minItems": 1, "uniqueItems": True}
-_SEEDS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1, "uniqueItems": True}
-_NUMBER = {"type": "number"}
-_SUBSET = {"enum": list(SUBSETS)}
-_FILE = {"type": "string", "pattern": r"^[A-Za-z0-9_.-]+\.png$"}
+from gazebench.metrics.protocol import ALL, SUBSETS, Protocol, ProtocolMetric
+from gazebench.report.run_data import metric_uses
+from gazebench.report.yaml_models import Model, Text, known, read
 
 
-def _closed(required: Sequence[str], **properties: Any) -> dict[str, Any]:
-    return {
-        "type": "object", "additionalProperties": False, "required": list(required), "properties": properties
-    }  # fmt: skip
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError("something is there twice")
+    return values
 
 
-_ANY_FIGURE = {"kind": _TEXT, "file": _FILE, "title": _TEXT, "text": _TEXT, "metric": _TEXT, "label": _TEXT,
-               "unit": _TEXT, "paper": _NAMES}  # fmt: skip
-_FIGURES: dict[str, dict[str, Any]] = {
-    "subsets": _closed(
-        ["kind", "file", "title", "metric", "rows"],
-        **_ANY_FIGURE, rows=_NAMES,
-        subsets={"type": "array", "items": _SUBSET, "minItems": 1},
-    ),
-    "exceeding": _closed(
-        ["kind", "file", "title", "metric", "rows", "thresholds"],
-        **_ANY_FIGURE, rows=_NAMES, subset=_SUBSET, thresholds={"type": "array", "items": _NUMBER, "minItems": 1},
-    ),
-    "overlays": _closed(
-        ["kind", "file", "title", "metric", "above"],
-        **_ANY_FIGURE, above=_TEXT, below=_TEXT, subset=_SUBSET,
-        count={"type": "integer", "minimum": 1, "maximum": 8}, pick={"enum": ["largest", "worst", "random"]},
-        cone=_closed(["angle", "sharpness"], angle=_NUMBER, sharpness=_NUMBER), seed={"type": "integer", "minimum": 0},
-    ),
-    "scatter": _closed(
-        ["kind", "file", "title", "metric", "second", "rows"],
-        **_ANY_FIGURE, rows=_NAMES, subset=_SUBSET, second=_TEXT, second_label=_TEXT,
-    ),
-}  # fmt: skip
-"""What a figure says, by its kind: a metric by subset, people beyond thresholds, pictures of single people, a metric
-against another one."""
-
-SCHEMA: dict[str, Any] = {
-    "$schema": "https://json-schema.org/draft/2020-12/schema",
-    **_closed(
-        ["title", "dataset", "seeds", "rows"],
-        title=_TEXT, text=_TEXT, dataset=_TEXT, seeds=_SEEDS, options=_TEXTS,
-        quick=_closed([], seeds=_SEEDS, options=_TEXTS, rows=_NAMES, note=_TEXT),
-        rows={
-            "type": "object", "minProperties": 1, "propertyNames": {"pattern": "^[a-z0-9_-]+$"},
-            "additionalProperties": _closed(["title", "method"], title=_TEXT, method=_TEXT, options=_TEXTS),
-        },
-        tables={"type": "array", "items": _closed(
-            ["title", "rows", "columns"],
-            title=_TEXT, text=_TEXT, labels=_TEXTS, columns={"anyOf": [_NAMES, {"type": "object", "minProperties": 1}]},
-            rows={"anyOf": [_NAMES, {"type": "object", "minProperties": 1, "additionalProperties": _TEXTS}]},
-            subsets={"type": "array", "items": _SUBSET, "minItems": 1},
-        )},
-        figures={"type": "array", "items": {
-            "type": "object", "required": ["kind"], "properties": {"kind": {"enum": list(_FIGURES)}},
-        }},
-        claims={"type": "array", "items": _closed(
-            ["text", "metric", "row", "at_least"],
-            text=_TEXT, metric=_TEXT, row=_TEXT, against=_TEXT, subset=_SUBSET, against_subset=_SUBSET,
-            at_least=_NUMBER, over=_NUMBER, paper=_TEXT,
-        )},
-    ),
-}  # fmt: skip
+def _option(option: str) -> str:
+    if not option.startswith("--") or "=" not in option:
+        raise ValueError(f"{option!r} is no option; write it as --group.name=value")
+    if option.split("=")[0] in ("--seed", "--method", "--data", "--config"):
+        raise ValueError(f"{option!r}: seeds, methods and the data set have their own keys")
+    return option
 
 
-@dataclass(frozen=True)
-class Row:
+Key = Annotated[str, StringConstraints(pattern="^[a-z0-9_-]+$")]
+Names = Annotated[tuple[Text, ...], Field(min_length=1), AfterValidator(_distinct)]
+Seeds = Annotated[tuple[NonNegativeInt, ...], Field(min_length=1), AfterValidator(_distinct)]
+Options = tuple[Annotated[str, AfterValidator(_option)], ...]
+Subset = Literal["all", "consistent", "inconsistent"]
+Subsets = Annotated[tuple[Subset, ...], Field(min_length=1)]
+
+
+class PlannedRow(Model):
     """A method with options, under the title tables give it."""
 
-    key: str
-    title: str
-    method: str
-    options: tuple[str, ...] = ()
+    title: Text
+    method: Text
+    options: Options = ()
+
+
+class PlannedTable(Model):
+    """A table in a paper's layout: a block of columns for each subset.
+
+    Attributes:
+        labels: headings of the columns that name a row.
+        rows: the cells below ``labels`` by row; none stand for the row's title.
+        columns: the heading of each metric.
+    """
+
+    title: Text
+    text: str = ""
+    labels: Annotated[tuple[Text, ...], Field(min_length=1)] = ("Method",)
+    rows: Annotated[dict[str, tuple[str, ...]], Field(min_length=1)]
+    columns: Annotated[dict[str, Text], Field(min_length=1)]
+    subsets: Subsets = SUBSETS[1:]  # type: ignore[assignment]
+
+    @field_validator("rows", "columns", mode="before")
+    @classmethod
+    def _named(cls, given: Any, info: Any) -> Any:
+        if not isinstance(given, list):
+            return given
+        return {name: () if info.field_name == "rows" else name for name in given}
+
+    @model_validator(mode="after")
+    def _cells_fit(self) -> Self:
+        for row, cells in self.rows.items():
+            if (len(cells) or 1) != len(self.labels):
+                raise ValueError(
+                    f"row {row!r} has {len(cells) or 1} cell(s) for {len(self.labels)} label(s) "
+                    f"({', '.join(self.labels)}); give `rows` as a mapping from rows to their cells"
+                )
+        return self
+
+
+class _Figure(Model):
+    """What all figures have.
+
+    Attributes:
+        label: what the metric is called in it.
+        unit: what is written behind the metric's values.
+        paper: ids of the published figures it is drawn after (``gazebench tables ID``).
+    """
+
+    file: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+\.png$")]
+    title: Text
+    metric: Text
+    text: str = ""
+    label: str = ""
+    unit: str = ""
+    paper: tuple[Text, ...] = ()
+    rows: tuple[Text, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What the metric is called."""
+        return self.label or self.metric
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return (self.metric,)
+
+    def of_rows(self, rows: Iterable[str]) -> Self | None:
+        """The figure of these rows alone; None where it cannot be drawn of them."""
+        kept = tuple(row for row in self.rows if row in rows)
+        return self.model_copy(update={"rows": kept}) if kept else None
+
+
+class SubsetFigure(_Figure):
+    """Bars: a metric by row and subset."""
+
+    kind: Literal["subsets"]
+    rows: Names
+    subsets: Subsets = SUBSETS[1:]  # type: ignore[assignment]
+
+
+class ThresholdFigure(_Figure):
+    """Bars: how many people's value is larger than each threshold, by row."""
+
+    kind: Literal["exceeding"]
+    rows: Names
+    subset: Subset = "all"
+    thresholds: Annotated[tuple[float, ...], Field(min_length=1)]
+
+
+class ScatterFigure(_Figure):
+    """A point a row: one metric to the right, a second one upwards."""
+
+    kind: Literal["scatter"]
+    rows: Names
+    subset: Subset = "all"
+    second: Text
+    second_label: str = ""
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return self.metric, self.second
+
+
+class Cone(Model):
+    """A gaze cone: its angle in degrees and the sharpness of its border."""
+
+    angle: float
+    sharpness: float
+
+
+class OverlayFigure(_Figure):
+    """Images of single people under the predictions of one row, and of another one below.
+
+    Attributes:
+        above, below: the rows whose predictions are shown; one alone stands above.
+        pick: those whom the change from ``above`` to ``below`` helps most, those whom ``above`` serves worst, or any.
+        cone: what lies outside it is shaded in the upper images.
+        seed: whose predictions are shown; None is the first that the rows have.
+    """
+
+    kind: Literal["overlays"]
+    above: Text
+    below: str = ""
+    subset: Subset = "all"
+    count: Annotated[int, Field(ge=1, le=8)] = 4
+    pick: Literal["largest", "worst", "random"] = "largest"
+    cone: Cone | None = None
+    seed: NonNegativeInt | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rows(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "rows" not in given:
+            given = given | {"rows": [row for row in (given.get("above"), given.get("below")) if row]}
+        return given
+
+    @model_validator(mode="after")
+    def _compares(self) -> Self:
+        if self.pick == "largest" and not self.below:
+            raise ValueError("improvements are from one row to another; give `below`, or `pick`")
+        return self
+
+    def of_rows(self, rows: Iterable[str]) -> Self | None:
+        return self if set(self.rows) <= set(rows) else None
+
+
+PlannedFigure = SubsetFigure | ThresholdFigure | ScatterFigure | OverlayFigure
+
+
+class Claim(Model):
+    """``row`` on ``subset`` is better than ``against`` on ``against_subset`` by a share of the latter's value.
+
+    Attributes:
+        at_least: the share asked for; 0 is "not worse", below 0 allows for that much worse.
+        over: instead of the metric's mean, the number of people whose value is larger than this.
+        paper: what the paper says, in words.
+    """
+
+    text: Text
+    metric: Text
+    row: Text
+    against: Text
+    subset: Subset = "all"
+    against_subset: Subset = "all"
+    at_least: float
+    over: float | None = None
+    paper: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _same_unless_given(cls, given: Any) -> Any:
+        if isinstance(given, dict):
+            given = {"against": given.get("row"), "against_subset": given.get("subset", ALL)} | given
+        return given
+
+    @model_validator(mode="after")
+    def _compares(self) -> Self:
+        if (self.row, self.subset) == (self.against, self.against_subset):
+            raise ValueError("compares a row with itself; give `against` or `against_subset`")
+        return self
+
+
+class Quick(Model):
+    """The small study of a plan, made to see that everything works.
+
+    Attributes:
+        options: added to the plan's.
+        rows: those that are run; all where none are named.
+        note: what a reader must know.
+    """
+
+    seeds: Seeds | None = None
+    options: Options = ()
+    rows: tuple[Text, ...] = ()
+    note: Text = "fewer seeds and less training than the study"
+
+
+class PlanFile(Model):
+    """What the YAML file of a plan says."""
+
+    title: Text
+    text: str = ""
+    dataset: Text
+    seeds: Seeds
+    options: Options = ()
+    quick: Quick | None = None
+    rows: Annotated[dict[Key, PlannedRow], Field(min_length=1)]
+    tables: tuple[PlannedTable, ...] = ()
+    figures: tuple[Annotated[PlannedFigure, Field(discriminator="kind")], ...] = ()
+    claims: tuple[Claim, ...] = ()
+
+    @field_validator("figures")
+    @classmethod
+    def _files_differ(cls, figures: tuple[PlannedFigure, ...]) -> tuple[PlannedFigure, ...]:
+        _distinct(tuple(figure.file for figure in figures))
+        return figures
 
 
 @dataclass(frozen=True)
-class Run:
-    """One row with one seed.
-
-    Attributes:
-        arguments: method, dataset and every option of the plan but the seed; what a stored result is compared by.
-    """
+class PlannedRun:
+    """One row with one seed; ``arguments`` are method, data set and every option of the plan but the seed."""
 
     row: str
     seed: int
@@ -113,152 +275,98 @@ class Run:
         return f"{self.row} seed {self.seed}"
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table in a paper's layout: a block of columns for each subset.
-
-    Attributes:
-        labels: headings of the columns that name a row.
-        rows: the cells below ``labels`` by row.
-        columns: the heading of each metric.
-    """
-
-    title: str
-    labels: tuple[str, ...]
-    rows: Mapping[str, tuple[str, ...]]
-    columns: Mapping[str, str]
-    subsets: tuple[str, ...]
-    text: str = ""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A figure; which fields count depends on ``kind``, see ``SCHEMA``.
-
-    Attributes:
-        label: what the metric is called in it.
-        unit: what is written behind the metric's values.
-        paper: ids of the published figures it is drawn after (``gazebench tables ID``).
-        above, below: the rows whose predictions are shown; one alone stands above.
-        seed: whose predictions are shown; None is the first that the rows have.
-        second, second_label: the metric upwards, of a scatter.
-    """
-
-    kind: str
-    file: str
-    title: str
-    metric: str
-    text: str = ""
-    label: str = ""
-    unit: str = ""
-    rows: tuple[str, ...] = ()
-    subsets: tuple[str, ...] = SUBSETS[1:]
-    subset: str = ALL
-    thresholds: tuple[float, ...] = ()
-    above: str = ""
-    below: str = ""
-    count: int = 4
-    pick: str = "largest"
-    cone: Mapping[str, float] | None = None
-    seed: int | None = None
-    second: str = ""
-    second_label: str = ""
-    paper: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """What the metric is called."""
-        return self.label or self.metric
-
-    @property
-    def panels(self) -> tuple[str, ...]:
-        """The rows whose predictions are shown, from above."""
-        return tuple(filter(None, (self.above, self.below)))
-
-
-@dataclass(frozen=True)
-class Claim:
-    """``row`` on ``subset`` is better than ``against`` on ``against_subset`` by a share of the latter's value.
-
-    Attributes:
-        at_least: the share asked for; 0 is "not worse", below 0 allows for that much worse.
-        over: instead of the metric's mean, the number of people whose value is larger than this.
-        paper: what the paper says, in words.
-    """
-
-    text: str
-    metric: str
-    row: str
-    against: str
-    at_least: float
-    subset: str = ALL
-    against_subset: str = ALL
-    over: float | None = None
-    paper: str = ""
-
-
-@dataclass(frozen=True)
-class Plan:
+class Plan(PlanFile):
     """A plan that was read and makes sense.
 
     Attributes:
         file: where it was read from.
         extra: options of the command line; they go to every run and are part of its settings.
+        is_quick: whether this is the quick study; then rows, tables, figures and claims are those of it alone.
         left_out: titles of the rows that a quick study does not run.
-        note: what a reader of a quick study must know; empty for the study itself.
     """
 
     file: Path
-    title: str
-    text: str
-    dataset: str
-    seeds: tuple[int, ...]
-    options: tuple[str, ...]
-    rows: Mapping[str, Row]
-    tables: tuple[Table, ...]
-    figures: tuple[Figure, ...]
-    claims: tuple[Claim, ...]
-    quick: bool = False
-    note: str = ""
-    left_out: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
-    _configs: dict[str, Config] = field(default_factory=dict, repr=False, compare=False)
+    is_quick: bool = False
+    left_out: tuple[str, ...] = ()
 
     @property
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[PlannedRun]:
         """All runs, the first seed of every row first, so that an interrupted study can be read already."""
         return [
-            Run(row.key, seed, (row.method, self.dataset, *row.options, *self.options))
+            PlannedRun(key, seed, (row.method, self.dataset, *row.options, *self.options))
             for seed in self.seeds
-            for row in self.rows.values()
+            for key, row in self.rows.items()
         ]
 
     @property
     def shown(self) -> str:
-        """The plan's path as the page names it, the same on every machine."""
+        """The plan's path as pages name it, the same on every machine."""
         path = self.file.resolve()
         if CHECKOUT is not None and path.is_relative_to(CHECKOUT):
             return path.relative_to(CHECKOUT).as_posix()
         return path.name
 
+    @property
+    def command(self) -> str:
+        """What carries it out."""
+        return f"gazebench study {self.shown}{' --quick' if self.is_quick else ''}"
+
     @cached_property
     def protocol(self) -> Protocol:
-        """How the dataset is scored."""
+        """How the data set is scored."""
         return load_dataset(self.dataset).protocol
 
-    def config(self, run: Run) -> Config:
+    @cached_property
+    def metrics(self) -> dict[str, ProtocolMetric]:
+        """The metrics that results may have by name: the protocol's, and those of tasks."""
+        return metric_uses(self.protocol)
+
+    @cached_property
+    def _resolved(self) -> dict[str, Config]:
+        found = {}
+        for run in self.runs[: len(self.rows)]:
+            where = f"{self.file}: row {run.row!r}"
+            try:
+                found[run.row] = resolve([*run.arguments, *self.extra], prog=where)
+            except PluginError as error:
+                raise DataError(f"{where}: {error}") from error
+        return found
+
+    def config(self, run: PlannedRun) -> Config:
         """The resolved configuration of a run.
 
         Raises:
-            DataError: a method, dataset or option that does not exist; names the file and the row.
+            DataError: a method, data set or option of any row that does not exist; names the file and the row.
         """
-        if run.row not in self._configs:
-            where = f"{self.file}: row {run.row!r}"
-            try:
-                self._configs[run.row] = resolve([*run.arguments, *self.extra], prog=where)
-            except PluginError as error:
-                raise DataError(f"{where}: {error}") from error
-        return Config(self._configs[run.row].values | {"seed": run.seed})
+        config = self._resolved[run.row]
+        return replace(config, values=config.values | {"seed": run.seed})
+
+    def for_quick(self) -> Plan:
+        """The quick study; what needs other rows is left out.
+
+        Raises:
+            DataError: the plan has no quick study.
+        """
+        quick = self.quick
+        if quick is None:
+            raise DataError(f"{self.file}: has no quick study; add a key `quick` with seeds and options")
+        rows = {key: row for key, row in self.rows.items() if not quick.rows or key in quick.rows}
+        tables = (
+            table.model_copy(update={"rows": {key: cells for key, cells in table.rows.items() if key in rows}})
+            for table in self.tables
+        )
+        figures = (figure.of_rows(rows) for figure in self.figures)
+        return Plan(**{name: getattr(self, name) for name in Plan.model_fields} | {
+            "is_quick": True,
+            "seeds": quick.seeds or self.seeds,
+            "options": (*self.options, *quick.options),
+            "rows": rows,
+            "tables": tuple(table for table in tables if table.rows),
+            "figures": tuple(figure for figure in figures if figure is not None),
+            "claims": tuple(claim for claim in self.claims if {claim.row, claim.against} <= rows.keys()),
+            "left_out": tuple(row.title for key, row in self.rows.items() if key not in rows),
+        })  # fmt: skip
 
 
 def read_plan(path: Path, *, quick: bool = False, extra: Sequence[str] = ()) -> Plan:
@@ -267,143 +375,27 @@ def read_plan(path: Path, *, quick: bool = False, extra: Sequence[str] = ()) -> 
     Raises:
         DataError: names the file, the place in it and the remedy.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: no such plan of a study")
+    plan = Plan(**dict(read(path, PlanFile)), file=path, extra=tuple(extra))
     try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise DataError(f"{path}: not YAML: {error}") from error
-    _matches(path, given, SCHEMA)
-    for index, figure in enumerate(given.get("figures", [])):
-        _matches(path, figure, _FIGURES[figure["kind"]], f"figures/{index}/")
-    rows = {
-        key: Row(key, row["title"], row["method"], tuple(row.get("options", []))) for key, row in given["rows"].items()
-    }
-    plan = Plan(
-        file=path,
-        title=given["title"],
-        text=given.get("text", ""),
-        dataset=given["dataset"],
-        seeds=tuple(given["seeds"]),
-        options=tuple(given.get("options", [])),
-        rows=rows,
-        tables=tuple(_table(path, table, rows) for table in given.get("tables", [])),
-        figures=tuple(_figure(figure) for figure in given.get("figures", [])),
-        claims=tuple(_claim(claim) for claim in given.get("claims", [])),
-        extra=tuple(extra),
-    )
-    _check(plan, given.get("quick", {}))
-    return _quick(plan, given) if quick else plan
-
-
-def _matches(path: Path, value: Any, schema: Mapping[str, Any], prefix: str = "") -> None:
-    try:
-        jsonschema.validate(value, schema)
-    except jsonschema.ValidationError as error:
-        place = prefix + "/".join(map(str, error.absolute_path))
-        raise DataError(f"{path}: {place or 'top level'}: {error.message}") from error
-
-
-def _table(path: Path, given: Mapping[str, Any], rows: Mapping[str, Row]) -> Table:
-    columns, named = given["columns"], given["rows"]
-    labels = tuple(given.get("labels", ["Method"]))
-    if not isinstance(named, dict):
-        named = {key: [rows[key].title] if key in rows else [] for key in named}
-    for key, cells in named.items():
-        if key in rows and len(cells) != len(labels):
-            raise DataError(
-                f"{path}: table {given['title']!r}: row {key!r} has {len(cells)} cell(s) for {len(labels)} label(s) "
-                f"({', '.join(labels)}); give `rows` as a mapping from rows to their cells"
-            )
-    return Table(
-        title=given["title"],
-        labels=labels,
-        rows={key: tuple(cells) for key, cells in named.items()},
-        columns=dict(columns) if isinstance(columns, dict) else {name: name for name in columns},
-        subsets=tuple(given.get("subsets", SUBSETS[1:])),
-        text=given.get("text", ""),
-    )
-
-
-def _figure(given: Mapping[str, Any]) -> Figure:
-    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
-    return Figure(**values)
-
-
-def _claim(given: Mapping[str, Any]) -> Claim:
-    subset = given.get("subset", ALL)
-    return Claim(**{"against": given["row"], "against_subset": subset, **given})
-
-
-def _check(plan: Plan, quick: Mapping[str, Any]) -> None:
-    """Everything named exists.
-
-    Raises:
-        DataError: names what does not.
-    """
-    try:
-        metrics = [use.name for use in plan.protocol.metrics]
+        for where, what, names, among in _references(plan):
+            for name in names:
+                try:
+                    known(what, name, among)
+                except ValueError as error:
+                    raise DataError(f"{path}: {where}: {error}") from error
     except PluginError as error:
-        raise DataError(f"{plan.file}: dataset: {error}") from error
-
-    def known(where: str, names: Iterable[str], among: Iterable[str], what: str) -> None:
-        among = list(among)
-        for name in names:
-            if name not in among:
-                raise DataError(f"{plan.file}: {where}: no {what} {name!r}; there are {', '.join(among)}")
-
-    for where, options in (
-        ("options", plan.options), ("quick", quick.get("options", [])),
-        *((f"row {row.key!r}", row.options) for row in plan.rows.values()),
-    ):  # fmt: skip
-        for option in options:
-            if not option.startswith("--") or "=" not in option:
-                raise DataError(f"{plan.file}: {where}: {option!r} is no option; write it as --group.name=value")
-            if option.split("=")[0] in ("--seed", "--method", "--data", "--config"):
-                raise DataError(f"{plan.file}: {where}: {option!r}: seeds, methods and the dataset have their own keys")
-    known("quick", quick.get("rows", []), plan.rows, "row")
-    for table in plan.tables:
-        known(f"table {table.title!r}", table.rows, plan.rows, "row")
-        known(f"table {table.title!r}", table.columns, metrics, "metric")
-    for figure in plan.figures:
-        where = f"figure {figure.file!r}"
-        known(where, [*figure.rows, *figure.panels], plan.rows, "row")
-        known(where, [figure.metric, *filter(None, [figure.second])], metrics, "metric")
-        if figure.kind == "overlays" and figure.pick == "largest" and not figure.below:
-            raise DataError(f"{plan.file}: {where}: improvements are from one row to another; give `below`, or `pick`")
-    files = [figure.file for figure in plan.figures]
-    if len(set(files)) < len(files):
-        raise DataError(f"{plan.file}: two figures have the same file name: {', '.join(sorted(files))}")
-    for claim in plan.claims:
-        where = f"claim {claim.text!r}"
-        known(where, [claim.row, claim.against], plan.rows, "row")
-        known(where, [claim.metric], metrics, "metric")
-        if (claim.row, claim.subset) == (claim.against, claim.against_subset):
-            raise DataError(f"{plan.file}: {where} compares a row with itself; give `against` or `against_subset`")
+        raise DataError(f"{path}: dataset: {error}") from error
+    return plan.for_quick() if quick else plan
 
 
-def _quick(plan: Plan, given: Mapping[str, Any]) -> Plan:
-    """The small study of a plan: fewer seeds and rows, further options; what needs other rows is left out.
-
-    Raises:
-        DataError: the plan has no quick study.
-    """
-    if "quick" not in given:
-        raise DataError(f"{plan.file}: has no quick study; add a key `quick` with seeds and options")
-    quick = given["quick"]
-    names = quick.get("rows", list(plan.rows))
-    has: Callable[[str], bool] = names.__contains__
-    tables = (replace(t, rows={key: cells for key, cells in t.rows.items() if has(key)}) for t in plan.tables)
-    figures = (replace(figure, rows=tuple(filter(has, figure.rows))) for figure in plan.figures)
-    return replace(
-        plan,
-        quick=True,
-        seeds=tuple(quick.get("seeds", plan.seeds)),
-        options=(*plan.options, *quick.get("options", [])),
-        rows={key: row for key, row in plan.rows.items() if has(key)},
-        tables=tuple(table for table in tables if table.rows),
-        figures=tuple(f for f in figures if f.rows or (f.panels and all(map(has, f.panels)))),
-        claims=tuple(claim for claim in plan.claims if has(claim.row) and has(claim.against)),
-        note=quick.get("note", "fewer seeds and less training than the study"),
-        left_out=tuple(row.title for key, row in plan.rows.items() if not has(key)),
-    )
+def _references(plan: Plan) -> Iterator[tuple[str, str, Iterable[str], Iterable[str]]]:
+    """Every mention of something by name: where it is, what it should be, the names, and those there are."""
+    yield "quick", "row", plan.quick.rows if plan.quick else (), plan.rows
+    mentions = [
+        *((f"table {table.title!r}", table.rows, table.columns) for table in plan.tables),
+        *((f"figure {figure.file!r}", figure.rows, figure.metrics) for figure in plan.figures),
+        *((f"claim {claim.text!r}", (claim.row, claim.against), (claim.metric,)) for claim in plan.claims),
+    ]
+    for where, rows, metrics in mentions:
+        yield where, "row", rows, plan.rows
+        yield where, "metric", metrics, plan.metrics

@@ -19,11 +19,13 @@ from filelock import FileLock
 
 from gazebench.core.errors import DataError
 from gazebench.core.files import write_atomically
-from gazebench.study.plan import Run
+from gazebench.study.plan import PlannedRun
 
-SCHEMA_VERSION = 1
-_PEOPLE = ["person_id", "image_id", "subset", "x", "y", "inout"]
-_HEATMAPS = ["row", "seed", "run", "person_id", "height", "width", "heatmap"]
+SCHEMA_VERSION = 2
+"""2 knows a run by its id and by what decides it (``engine.run``)."""
+_RUN = ["row", "seed", "run"]
+_PERSON = ["person_id", "image_id", "subset", "x", "y", "inout"]
+_HEATMAP = [*_RUN, "person_id", "height", "width", "heatmap"]
 
 
 @dataclass(frozen=True)
@@ -51,34 +53,51 @@ class Store:
 
     def people(self) -> pd.DataFrame:
         """One row a run and person: ``row, seed, run``, point, in/out score and a ``metric_*`` column each."""
-        return self._read("people.parquet", ["row", "seed", "run", *_PEOPLE])
+        return self._read("people.parquet", [*_RUN, *_PERSON])
 
     def heatmaps(self) -> pd.DataFrame:
         """The heatmaps that are drawn, float16 bytes."""
-        return self._read("heatmaps.parquet", _HEATMAPS)
+        return self._read("heatmaps.parquet", _HEATMAP)
 
     def add(
-        self, run: Run, record: Mapping[str, Any], *, digest: str, seconds: float, predictions: Path | None
+        self,
+        run: PlannedRun,
+        record: Mapping[str, Any],
+        *,
+        id: str,
+        identity: Mapping[str, Any],
+        seconds: float,
+        scores: Path | None,
     ) -> None:
         """Stores a finished run in place of an earlier one of the same row and seed.
 
         The people go first: an interruption in between leaves people of a run no result speaks of, and no harm.
+
+        Args:
+            run: of the plan.
+            record: of the run.
+            id: names the run by the present rule; an older record may go by another name.
+            identity: what the id was made of.
+            seconds: that it took.
+            scores: its ``scores.parquet``.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / ".lock"):
-            if predictions is not None and predictions.is_file():
+            if scores is not None and scores.is_file():
                 before = self.people()
                 others = before[(before["row"] != run.row) | (before["seed"] != run.seed)]
-                mine = _people(pd.read_parquet(predictions)).assign(row=run.row, seed=run.seed, run=record["run"])
+                mine = _people(pd.read_parquet(scores)).assign(row=run.row, seed=run.seed, run=record["run"])
                 frame = pd.concat([others, mine]) if len(others) else mine
-                first = ["row", "seed", "run", *_PEOPLE]
+                first = [*_RUN, *_PERSON]
                 frame = frame[[*first, *sorted(set(frame.columns) - set(first))]]
                 self._write("people.parquet", frame.sort_values(["row", "seed"], kind="stable"))
             entries = self.results()
-            entries[run.row, run.seed] = _entry(run, record, digest, seconds)
+            entries[run.row, run.seed] = _entry(run, record) | {
+                "id": id, "identity": dict(identity), "seconds": round(seconds, 1)
+            }  # fmt: skip
             self._write_results(entries)
 
-    def readdress(self, run: Run) -> None:
+    def readdress(self, run: PlannedRun) -> None:
         """Notes that a stored run belongs to options that are written otherwise but mean the same."""
         with FileLock(self.folder / ".lock"):
             entries = self.results()
@@ -89,7 +108,7 @@ class Store:
     def set_heatmaps(self, frame: pd.DataFrame) -> None:
         """Replaces the heatmaps."""
         with FileLock(self.folder / ".lock"):
-            self._write("heatmaps.parquet", frame[_HEATMAPS])
+            self._write("heatmaps.parquet", frame[_HEATMAP])
 
     def _write_results(self, entries: Mapping[tuple[str, int], Mapping[str, Any]]) -> None:
         stored = {"schema": SCHEMA_VERSION, "runs": [entries[key] for key in sorted(entries)]}
@@ -106,36 +125,25 @@ class Store:
             raise DataError(f"{path}: cannot be read ({error}); move it away") from error
 
     def _write(self, name: str, frame: pd.DataFrame) -> None:
-        temporary = self.folder / f".{name}.tmp"
-        frame.reset_index(drop=True).to_parquet(temporary, compression="zstd")
-        temporary.replace(self.folder / name)
+        whole = frame.reset_index(drop=True)
+        write_atomically(self.folder / name, lambda path: whole.to_parquet(path, compression="zstd"))
 
 
-def _people(predictions: pd.DataFrame) -> pd.DataFrame:
-    """The columns that tables and figures need, numbers as float32, no heatmaps."""
-    metrics = [name for name in predictions if str(name).startswith("metric_") and predictions[name].notna().any()]
-    frame = predictions[[*_PEOPLE, *metrics]].copy()
-    for name in ["x", "y", "inout", *metrics]:
-        frame[name] = frame[name].astype(np.float32)
-    return frame
+def _people(scores: pd.DataFrame) -> pd.DataFrame:
+    """The columns that tables and figures need, numbers as float32."""
+    metrics = [name for name in scores if str(name).startswith("metric_") and scores[name].notna().any()]
+    frame = scores.reindex(columns=[*_PERSON, *metrics])
+    return frame.astype(dict.fromkeys(["x", "y", "inout", *metrics], np.float32))
 
 
-def _entry(run: Run, record: Mapping[str, Any], digest: str, seconds: float) -> dict[str, Any]:
-    data, train, hardware = record["data"], record["data"].get("train"), record["hardware"]
-    packages = hardware.get("packages", {})
+def _entry(run: PlannedRun, record: Mapping[str, Any]) -> dict[str, Any]:
+    hardware = record["hardware"]
     return {
         "row": run.row,
         "seed": run.seed,
         "arguments": list(run.arguments),
-        "digest": digest,
-        "data": {
-            "test": data["fingerprint"],
-            "subsets": data.get("subsets"),
-            "train": train["fingerprint"] if train else None,
-        },
         "run": record["run"],
         "folder": f"{record['dataset']}/{record['method']['name']}/{record['run']}",
-        "record": f"{record['dataset']}/{record['method']['name']}-{record['run']}.json",
         "status": dict(record["status"]),
         "metrics": record["metrics"],
         "people": record["samples"]["people"],
@@ -143,12 +151,11 @@ def _entry(run: Run, record: Mapping[str, Any], digest: str, seconds: float) -> 
         "commit": record["code"]["commit"],
         "dirty": bool(record["code"]["dirty"]),
         "version": record["code"]["version"],
-        "seconds": round(seconds, 1),
         "hardware": {
             "processor": hardware.get("processor", "unknown"),
             "cores": hardware.get("cores"),
             "accelerators": hardware.get("accelerators", []),
-            "torch": packages.get("torch", "unknown"),
+            "torch": hardware.get("packages", {}).get("torch", "unknown"),
         },
         "finished": record["finished"],
     }

@@ -13,9 +13,9 @@ import pandas as pd
 from gazebench.core.types import stable_key
 from gazebench.metrics.intervals import Interval, interval
 from gazebench.metrics.protocol import ALL
-from gazebench.study.plan import Claim, Figure, Plan, Run, Table
+from gazebench.report.table import Cell, Column, Table
+from gazebench.study.plan import Claim, OverlayFigure, Plan, PlannedRun, PlannedTable
 from gazebench.study.store import Store
-from gazebench.study.summary import Column, Line
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Pick:
     below: float | None
 
 
-class Measured:
+class Summary:
     """The stored results that belong to a plan as it is written now.
 
     Args:
@@ -60,9 +60,9 @@ class Measured:
         self.plan = plan
         self.store = store
         stored = store.results()
-        self.entries: dict[Run, dict[str, Any]] = {}
-        self.missing: list[Run] = []
-        self.outdated: list[Run] = []
+        self.entries: dict[PlannedRun, dict[str, Any]] = {}
+        self.missing: list[PlannedRun] = []
+        self.outdated: list[PlannedRun] = []
         """Those of ``missing`` that were recorded with other options."""
         for run in plan.runs:
             entry = stored.get((run.row, run.seed))
@@ -101,30 +101,38 @@ class Measured:
         frame = self.people[self.people["row"] == row]
         return frame if subset == ALL else frame[frame["subset"] == subset]
 
-    def summary(self, row: str, metric: str, subset: str, over: float | None = None) -> Interval:
+    def interval(self, row: str, metric: str, subset: str, over: float | None = None) -> Interval:
         """Mean and interval over the seeds."""
         return interval(list(self.values(row, metric, subset, over).values()))
 
-    def lines(self, table: Table) -> tuple[list[Column], list[Line]]:
-        """The columns and rows of a table; a row without any result shows dashes."""
-        protocol = self.plan.protocol
-        columns = [
-            Column(metric, subset, heading, protocol.use(metric).digits, protocol.higher_is_better(metric))
-            for subset in table.subsets
-            for metric, heading in table.columns.items()
-        ]
-        lines = [
-            Line(labels, tuple(self.summary(row, column.metric, column.subset) for column in columns))
-            for row, labels in table.rows.items()
-        ]
-        return columns, lines
+    def table(self, planned: PlannedTable, *, seeds: bool = False) -> Table:
+        """A table of means with their intervals; a row without any result shows dashes.
+
+        Args:
+            planned: its layout.
+            seeds: the last column says how many seeds a row has.
+        """
+        names = [(metric, subset) for subset in planned.subsets for metric in planned.columns]
+        uses = self.plan.metrics
+        columns = [Column(label) for label in planned.labels] + [
+            Column(planned.columns[metric], subset.capitalize(), uses[metric].digits, uses[metric].higher_is_better,
+                   f"{metric} ({subset})")
+            for metric, subset in names
+        ]  # fmt: skip
+        rows: list[list[Cell]] = []
+        for row, cells in planned.rows.items():
+            values = [self.interval(row, *name) for name in names]
+            rows.append([*(cells or (self.plan.rows[row].title,)), *values])
+            if seeds:
+                rows[-1].append(str(max(value.count for value in values)))
+        return Table([*columns, *([Column("seeds")] if seeds else [])], rows, marks=True)
 
     def verdict(self, claim: Claim) -> Verdict:
         """Holds a claim against the results, paired by seed."""
         after = self.values(claim.row, claim.metric, claim.subset, claim.over)
         before = self.values(claim.against, claim.metric, claim.against_subset, claim.over)
         seeds = [seed for seed in self.plan.seeds if seed in after and seed in before]
-        higher = self.plan.protocol.higher_is_better(claim.metric) and claim.over is None
+        higher = self.plan.metrics[claim.metric].higher_is_better and claim.over is None
         gains = [_gain(before[seed], after[seed], higher) for seed in seeds]
         gain = interval(gains)
         holds = None if not gain.count else gain.mean >= claim.at_least
@@ -134,13 +142,13 @@ class Measured:
         one, other = (interval([side[seed] for seed in seeds]) for side in (before, after))
         return Verdict(claim, one, other, gain, holds, clear)
 
-    def drawn_seed(self, figure: Figure) -> int | None:
+    def drawn_seed(self, figure: OverlayFigure) -> int | None:
         """The seed whose predictions an overlay shows: the one it names, or the first that its rows have."""
         seeds = self.plan.seeds if figure.seed is None else (figure.seed,)
-        return next((seed for seed in seeds if all(seed in self.of(row) for row in figure.panels)), None)
+        return next((seed for seed in seeds if all(seed in self.of(row) for row in figure.rows)), None)
 
-    def picks(self, figure: Figure) -> list[Pick]:
-        """Whom an overlay shows, one person a picture, always the same ones.
+    def picks(self, figure: OverlayFigure) -> list[Pick]:
+        """Whom an overlay shows, one person an image, always the same ones.
 
         Those whom the change from ``above`` to ``below`` helps most, those whom ``above`` serves worst, or any.
         """
@@ -149,14 +157,14 @@ class Measured:
         if seed is None or column not in self.people:
             return []
         sides = []
-        for side, row in zip(("above", "below"), figure.panels, strict=False):
+        for side, row in zip(("above", "below"), figure.rows, strict=False):
             people = self.persons(row, figure.subset)
             sides.append(people[people["seed"] == seed].set_index("person_id").rename(columns={column: side}))
         both = sides[0][["image_id", "above"]]
         for other in sides[1:]:
             both = both.join(other[["below"]], how="inner")
         both = both.dropna()
-        sign = 1 if self.plan.protocol.higher_is_better(figure.metric) else -1
+        sign = 1 if self.plan.metrics[figure.metric].higher_is_better else -1
         if figure.pick == "random":
             order = pd.Series([stable_key(f"{figure.file} {person}") for person in both.index], index=both.index)
         else:

@@ -1,0 +1,170 @@
+"""Runs each in a process of its own, several at a time, so that a failure stops no other."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TextIO
+
+import torch
+
+GRACE_SECONDS = 15.0
+"""What an interrupted run has to end by itself; it loses no more than its current epoch either way."""
+
+say = partial(print, flush=True)
+"""Hours may pass between two lines, so none waits in a buffer."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A run to be made.
+
+    Attributes:
+        name: for messages.
+        arguments: of ``gazebench``.
+        log: takes what the process prints.
+        result: a file that is there when the run went well.
+        pinned: whether it gets one GPU; others take theirs by themselves.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    log: Path
+    result: Path
+    pinned: bool = True
+
+
+@dataclass
+class _Process:
+    task: Task
+    process: subprocess.Popen[bytes]
+    output: TextIO
+    device: str = ""
+    begun: float = field(default_factory=time.monotonic)
+
+
+def devices() -> list[str]:
+    """The GPUs that runs are dealt out to, by what ``CUDA_VISIBLE_DEVICES`` calls them; none on a processor."""
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if allowed is not None:
+        return [name.strip() for name in allowed.split(",") if name.strip() not in ("", "-1")]
+    return [str(index) for index in range(torch.cuda.device_count())]
+
+
+def command(task: Task) -> list[str]:
+    """The process of a run; tests put another one here."""
+    return [sys.executable, "-m", "gazebench.cli.main", *task.arguments]
+
+
+def execute(tasks: Sequence[Task], *, jobs: int, finished: Callable[[Task, float], str]) -> list[Task]:
+    """Carries out all tasks, ``jobs`` at a time; returns those that failed.
+
+    Where there are several GPUs, each run gets the one that the fewest others use.
+
+    Args:
+        tasks: in the order they begin.
+        jobs: how many run at a time.
+        finished: called with each task that went well and the seconds it took, at once; says what came out.
+
+    Raises:
+        KeyboardInterrupt: after the processes of all runs were stopped.
+    """
+    queue, active, failed, done = deque(tasks), list[_Process](), list[Task](), 0
+    environment, gpus = shared_environment(jobs), devices()
+    with _terminated_is_interrupted():
+        try:
+            while queue or active:
+                while queue and len(active) < jobs:
+                    used = [child.device for child in active]
+                    device = min(gpus, key=used.count) if len(gpus) > 1 and queue[0].pinned else ""
+                    active.append(_start(queue.popleft(), environment, device))
+                    say(f"  {active[-1].task.name} runs ({active[-1].task.log})")
+                time.sleep(0.05)
+                for child in [child for child in active if child.process.poll() is not None]:
+                    active.remove(child)
+                    child.output.close()
+                    done += 1
+                    task, code = child.task, child.process.returncode
+                    where = f"[{done}/{len(tasks)}] {task.name}"
+                    if code or not task.result.is_file():
+                        failed.append(task)
+                        say(f"{where} FAILED with exit code {code}:\n{tail(task.log)}")
+                    else:
+                        say(f"{where} done, {finished(task, time.monotonic() - child.begun)}")
+        except BaseException:
+            say("stopping ...")
+            _stop(active)
+            raise
+    return failed
+
+
+def tail(log: Path, lines: int = 12) -> str:
+    """The last lines of a log, indented; of a progress bar only its last state."""
+    text = log.read_text(encoding="utf-8", errors="replace")
+    shown = [line.rsplit("\r", 1)[-1].rstrip() for line in text.rstrip().replace("\r\n", "\n").split("\n")]
+    return "\n".join(f"    {line}" for line in shown[-lines:])
+
+
+def shared_environment(jobs: int) -> dict[str, str]:
+    """The processor's cores shared out evenly; a number that the caller has set stays."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on Linux
+        cores = os.cpu_count() or 1
+    shared = {"OMP_NUM_THREADS": str(max(1, cores // jobs)), "OMP_WAIT_POLICY": "passive"}
+    return shared | os.environ | {"PYTHONSAFEPATH": "1"}
+
+
+def _start(task: Task, environment: Mapping[str, str], device: str) -> _Process:
+    task.log.parent.mkdir(parents=True, exist_ok=True)
+    output = task.log.open("w", encoding="utf-8")
+    pinned = {"CUDA_VISIBLE_DEVICES": device} if device else {}
+    # A session of its own: Ctrl-C reaches this process alone, which then stops the whole group in order.
+    process = subprocess.Popen(
+        command(task), env={**environment, **pinned}, stdin=subprocess.DEVNULL, stdout=output,
+        stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+    return _Process(task, process, output, device)
+
+
+def _stop(active: Sequence[_Process]) -> None:
+    """Asks all processes to end, and ends those that do not."""
+    for number, wait in ((signal.SIGINT, GRACE_SECONDS), (signal.SIGKILL, 5.0)):
+        for child in active:
+            if child.process.poll() is None:
+                os.killpg(child.process.pid, number)
+        deadline = time.monotonic() + wait
+        for child in active:
+            try:
+                child.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                continue
+    for child in active:
+        child.output.close()
+
+
+@contextmanager
+def _terminated_is_interrupted() -> Iterator[None]:
+    """SIGTERM to the study must stop its runs too, as Ctrl-C does."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,289 @@
+"""A study from its plan to its page: what is recorded stands, what is missing runs, and everything is drawn anew."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gazebench.core.errors import DataError, UserError
+from gazebench.engine.config import Config, settings_digest
+from gazebench.engine.record import RecordError, hardware_identity, read_records
+from gazebench.engine.run import BOARDS, Places, prepare, run_id
+from gazebench.study import page
+from gazebench.study.figures import draw_figures, gather_heatmaps
+from gazebench.study.plan import Plan, PlannedRun, read_plan
+from gazebench.study.processes import Task, devices, execute
+from gazebench.study.store import Store
+from gazebench.study.summary import Summary
+
+_DECIDES = {
+    "settings": "settings",
+    "method": "method, or version of it",
+    "dataset": "version of the data set",
+    "protocol": "protocol",
+    "data": "data",
+    "subsets": "subsets",
+    "weights": "weights",
+    "start": "weights to start from",
+    "files": "text of a method's or data set's file",
+}
+"""What decides a run's numbers, in words."""
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Where a run of the plan stands.
+
+    Attributes:
+        config: its settings.
+        identity: what decides its numbers: ``engine.run.Run.decides``, and a digest of the settings.
+        id: the id that ``gazebench bench`` gives it.
+        entry: what is recorded of this row and seed; empty when nothing is.
+        again: whether it is to run although it is recorded.
+    """
+
+    run: PlannedRun
+    config: Config
+    identity: Mapping[str, Any]
+    id: str
+    entry: Mapping[str, Any]
+    again: bool = False
+
+    @property
+    def why(self) -> str:
+        """Why it must run; empty when the recorded result stands for it."""
+        if not self.entry:
+            return "not recorded"
+        if self.entry["id"] != self.id:
+            before = self.entry["identity"]
+            other = [words for name, words in _DECIDES.items() if before.get(name) != self.identity[name]]
+            return f"recorded with other {' and '.join(other) or 'things that decide its numbers'}"
+        return "recorded, to be trained anew" if self.again else ""
+
+    @property
+    def folder(self) -> str:
+        """The run's folder below ``Places.runs``."""
+        return f"{self.config.dataset.name}/{self.config.method.name}/{self.id}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """A plan, what is stored of it, and where its runs go."""
+
+    plan: Plan
+    store: Store
+    places: Places
+
+    @classmethod
+    def open(
+        cls,
+        file: Path,
+        places: Places,
+        *,
+        quick: bool = False,
+        extra: Sequence[str] = (),
+        out: Path | None = None,
+    ) -> Study:
+        """Reads a plan.
+
+        Args:
+            file: the plan.
+            places: where runs and records go.
+            quick: the small study of the plan.
+            extra: settings of every run, ``--group.name=value``.
+            out: folder of results and page; named after the plan where not given.
+
+        Raises:
+            DataError: a mistake in the plan.
+        """
+        plan = read_plan(file, quick=quick, extra=extra)
+        out = out or file.with_suffix("")
+        if quick:  # what a quick study leaves behind never mixes with the study's own results
+            out = out.with_name(f"{out.name}-quick")
+            if places.boards == BOARDS:
+                places = replace(places, boards=out / "leaderboards")
+        return cls(plan, Store(out), places)
+
+    def run(self, *, jobs: int | None = None, again: bool = False, adopt: bool = False, dry_run: bool = False) -> int:
+        """Makes what is missing, stores each result at once, and renders.
+
+        Args:
+            jobs: runs at a time; one a GPU where not given.
+            again: trains everything anew.
+            adopt: stores the board's finished runs of the plan first, as if the study had made them.
+            dry_run: only says what would run, with the command that makes each run alone.
+
+        Returns:
+            1 when a run failed, else 0.
+
+        Raises:
+            DataError: a row that cannot run, before anything is run.
+        """
+        jobs = jobs or max(1, len(devices()))
+        states = self.states(again)
+        if adopt and (taken := self._adopt(states)):
+            print(f"{taken} finished runs of these settings are on the board and need not be run again")
+            states = self.states(again)
+        todo = {state.run: state for state in states if state.why}
+        self._announce(states, jobs, commands=dry_run)
+        if dry_run:
+            return 0
+        tasks = {self._task(state): state for state in todo.values()}
+        failed = execute(list(tasks), jobs=jobs, finished=lambda task, seconds: self._keep(tasks[task], seconds))
+        self.render()
+        if failed:
+            print(f"\n{len(failed)} of {len(todo)} runs failed; the same command tries them again:", file=sys.stderr)
+            print("\n".join(f"  {task.name}: {task.log}" for task in failed), file=sys.stderr)
+        return 1 if failed else 0
+
+    def render(self) -> None:
+        """Writes the page, the tables and the figures from what is stored."""
+        summary = Summary(self.plan, self.store)
+        gather_heatmaps(summary, self.places)
+        problems = draw_figures(summary)
+        page.write(self.plan, self.store)
+        for problem in problems:
+            print(f"  {problem}", file=sys.stderr)
+        for verdict in map(summary.verdict, self.plan.claims):
+            says = {None: "missing", True: "holds", False: "does not hold"}[verdict.holds]
+            print(f"  {says:<14} {verdict.claim.text}")
+        print(f"{len(summary.entries)} of {len(self.plan.runs)} runs are in {self.store.folder / 'README.md'}")
+
+    def states(self, again: bool = False) -> list[RunState]:
+        """Where every run of the plan stands; a recorded result stands for a run of the same id.
+
+        Raises:
+            DataError: a mistake in the plan; the data cannot be read.
+        """
+        stored, decides, found = self.store.results(), dict[str, dict[str, Any]](), []
+        configs = {run: self.plan.config(run) for run in self.plan.runs}  # every mistake before anything is built
+        for run, config in configs.items():
+            if run.row not in decides:  # the same for all seeds
+                try:
+                    decides[run.row] = json.loads(json.dumps(prepare(config, self.places).decides))
+                except (UserError, ValueError) as error:
+                    raise DataError(f"{self.plan.file}: row {run.row!r}: {error}") from error
+            identity = decides[run.row] | {"settings": settings_digest(config.values)}
+            entry = stored.get((run.row, run.seed), {})
+            state = RunState(run, config, identity, run_id(config.values, decides[run.row]), entry, again)
+            if entry and entry["id"] == state.id:
+                self.store.readdress(run)
+            found.append(state)
+        return found
+
+    def _task(self, state: RunState) -> Task:
+        flags = ["--again"] if state.again else []
+        return Task(
+            name=str(state.run),
+            arguments=(
+                "bench", *self._arguments(state.run), f"--runs={self.places.runs}", f"--boards={self.places.boards}", *flags
+            ),
+            log=self.places.runs / "study-logs" / self.store.folder.name / f"{state.run.row}-{state.run.seed}.log",
+            result=self.places.runs / state.folder / "record.json",
+            pinned=str(state.config.values["trainer"]["devices"]) in ("auto", "1"),
+        )  # fmt: skip
+
+    def _arguments(self, run: PlannedRun) -> list[str]:
+        return [*run.arguments, *self.plan.extra, f"--seed={run.seed}"]
+
+    def _keep(self, state: RunState, seconds: float) -> str:
+        """Stores the result of a run and renders the page; says what came out."""
+        folder = self.places.runs / state.folder
+        record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+        seconds = max(seconds, sum(record["wall_seconds"].values()))  # those before an interruption included
+        self._add(state, record, seconds)
+        page.write(self.plan, self.store)
+        headline = self.plan.protocol.metric(self.plan.protocol.headline)
+        scores = record["metrics"].get(headline.name, {})
+        values = [f"{subset} {score['value']:.{headline.digits}f}" for subset, score in scores.items()]
+        return f"{page.duration(seconds)}; {headline.name} {', '.join(values)}"
+
+    def _add(self, state: RunState, record: Mapping[str, Any], seconds: float) -> None:
+        folder = self.places.runs / state.config.dataset.name / record["method"]["name"] / record["run"]
+        self.store.add(
+            state.run, record, id=state.id, identity=state.identity, seconds=seconds, scores=folder / "scores.parquet"
+        )
+
+    def _adopt(self, states: Sequence[RunState]) -> int:
+        """Stores the board's runs of the plan's ids, the newest of several; returns how many.
+
+        Their people come along where the folder of the run is still there, and are missing from figures otherwise.
+        """
+        board = {}
+        for record in sorted(self._board(), key=lambda record: str(record["finished"])):
+            board[run_id(record["config"], decides(record))] = board[record["run"]] = record
+        taken = [state for state in states if not state.entry and state.id in board]
+        for state in taken:
+            record = board[state.id]
+            self._add(state, record, sum(record["wall_seconds"].values()))
+        return len(taken)
+
+    def _board(self) -> list[dict[str, Any]]:
+        """Complete runs on the plan's data set that were trained and tested in one go."""
+        records = read_records(self.places.boards, self.plan.dataset)
+        return [record for record in records if record.get("kind") == "bench" and record["status"]["class"] != "smoke"]
+
+    def _announce(self, states: Sequence[RunState], jobs: int, *, commands: bool) -> None:
+        """Lists all runs, perhaps with the command that makes each alone, and the time the missing ones will take."""
+        todo = [state for state in states if state.why]
+        print(f"{self.plan.title}: {len(states)} runs, {len(states) - len(todo)} recorded, {len(todo)} to do")
+        for state in states:
+            commit = str(state.entry.get("commit") or "")[:10]
+            print(f"  {state.run!s:<24} {state.why or 'recorded' + (commit and f' with commit {commit}')}")
+            if commands and state.why:
+                print(f"      gazebench bench {' '.join(self._arguments(state.run))}")
+        if todo:
+            seconds = self._remaining_seconds(states, jobs)
+            time = "unknown, nothing like it is recorded" if seconds is None else f"about {page.duration(seconds)}"
+            print(f"time still needed: {time}, {jobs} at a time")
+
+    def _remaining_seconds(self, states: Sequence[RunState], jobs: int) -> float | None:
+        """How long the runs that are to do will take, judged by the recorded ones, or by runs like them on this machine's board."""
+        spent: dict[Any, list[float]] = {}
+        for (row, _), entry in self.store.results().items():
+            spent.setdefault(row, []).append(entry["seconds"])
+        machine = hardware_identity()
+        try:
+            board = self._board()
+        except RecordError:  # a guess is not worth stopping for
+            board = []
+        for record in board:
+            if all(record["hardware"].get(name) == machine[name] for name in ("processor", "accelerators")):
+                spent.setdefault(_kind(record["config"]), []).append(sum(record["wall_seconds"].values()))
+        known = {
+            state.run.row: sum(times) / len(times)
+            for state in states
+            if (times := spent.get(state.run.row) or spent.get(_kind(state.config.public())))
+        }
+        if not known:
+            return None
+        usual = sum(known.values()) / len(known)
+        todo = [known.get(state.run.row, usual) for state in states if state.why]
+        return sum(todo) / max(1, min(jobs, len(todo)))
+
+
+def decides(record: Mapping[str, Any]) -> dict[str, Any]:
+    """``engine.run.Run.decides`` of the run behind a record; what had no version yet counts as version 1."""
+    data, weights = record["data"], record["weights"]
+    splits = {"test": data, "train": data.get("train")}
+    return {
+        "kind": record.get("kind", "bench"),
+        "method": [record["method"]["name"], record["method"].get("version", 1)],
+        "dataset": [record["dataset"], data.get("version", 1)],
+        "protocol": record["protocol"]["id"],
+        "data": {split: identity["fingerprint"] for split, identity in splits.items() if identity},
+        "subsets": data.get("subsets"),
+        "weights": {name: value for name, value in weights.items() if name not in ("initial", "trained")},
+        "start": (weights.get("initial") or {}).get("sha256"),
+        "files": [],
+    }
+
+
+def _kind(values: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What runs of about the same length share: the method, the epochs, the data."""
+    dataset = {key: value for key, value in values["dataset"].items() if key not in ("root", "subsets")}
+    return values["method"], values["trainer"]["max_epochs"], repr(sorted(dataset.items()))
