@@ -22,18 +22,19 @@ def add_to(app: typer.Typer) -> None:
         ctx: typer.Context,
         method: Annotated[str, typer.Argument(help="A name of `gazebench list`, or a Python file.")] = "",
         dataset: Annotated[str, typer.Argument(help="A name of `gazebench list`, or a Python file.")] = "",
-        config: Annotated[Path | None, typer.Option(help="A run's config.yaml, to repeat it.")] = None,
-        seed: Annotated[int | None, typer.Option(help="Of weights, order and augmentation.")] = None,
-        init: Annotated[str | None, typer.Option(help="Weights to start from: a file, an address, or none.")] = None,
-        again: Annotated[bool, typer.Option("--again", help="Forget an earlier run of the same id.")] = False,
+        config: Annotated[Path | None, typer.Option(help="config.yaml of a run, to repeat it.")] = None,
+        seed: Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation; 0 by default.")] = None,
+        init: Annotated[str | None, typer.Option(help="Weights to start from: a file, an address, or `none`.")] = None,
+        again: Annotated[bool, typer.Option("--again", help="Delete what an earlier run with the same id left, and repeat it.")] = False,
         runs: RunsOption = None,
         boards: BoardsOption = None,
     ) -> None:
-        """Train, predict, score: a run with its record and a row on the leaderboard.
+        """Train, predict and score a method.
 
-        METHOD and DATASET are gazelle and gazeworld by default. Every constructor argument is a setting: --model.lr
-        1e-3, --dataset.root DIR, --loader.batch_size 32, --trainer.max_epochs 3; `gazebench settings METHOD DATASET`
-        lists them with their values. A killed run continues when the command is repeated.
+        METHOD and DATASET are gazelle and gazeworld by default. The result is a record and a row of the leaderboard.
+        Every constructor argument is a setting: --model.lr 1e-3, --dataset.root DIR, --loader.batch_size 32,
+        --trainer.max_epochs 3; `gazebench settings METHOD DATASET` lists them with their values. A killed run continues
+        when the command is repeated.
         """
         from gazebench.engine.config import resolve
         from gazebench.engine.run import bench as run

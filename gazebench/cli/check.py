@@ -13,9 +13,12 @@ def add_to(app: typer.Typer) -> None:
     @command(app, "check", "gazebench check my_method.py --model.width 64", settings=True)
     def check(
         ctx: typer.Context,
-        names: Annotated[list[str] | None, typer.Argument(help="Methods or data sets; all when none is given.")] = None,
+        names: Annotated[list[str] | None, typer.Argument(help="Methods and data sets: names or Python files; all by default.")] = None,
     ) -> int:
-        """Run the contract test of methods and data sets, yours too; exit code 1 where there are findings."""
+        """Run the contract test.
+
+        It prints what is wrong with each method and data set and what to change; exit code 1 if anything is.
+        """
         from gazebench.core.plugins import PluginError
         from gazebench.engine.contract import check as run
         from gazebench.engine.registry import KINDS, entries

@@ -22,9 +22,13 @@ def add_to(app: typer.Typer) -> None:
     def check(
         ctx: typer.Context,
         dataset: Dataset,
-        pictures: Annotated[int, typer.Option(help="Decode so many a split, evenly spaced; 0 is all.")] = 200,
+        pictures: Annotated[int, typer.Option(help="Pictures to decode in each split; 0 is all.")] = 200,
     ) -> int:
-        """Parse every split, compare it with the official counts, decode pictures; exit code 1 if anything is wrong."""
+        """Check a data set on disk.
+
+        Parses every split, compares it with the official counts, decodes pictures evenly spaced over the split, and
+        lists what is wrong; exit code 1 if anything is.
+        """
         from gazebench.data.check import findings
         from gazebench.engine.config import dataset_with
 
@@ -44,11 +48,11 @@ def add_to(app: typer.Typer) -> None:
     @command(group, "fake", "gazebench data fake vat tiny_vat")
     def fake(
         dataset: Dataset,
-        folder: Annotated[Path, typer.Argument(help="A new folder.")],
-        people: Annotated[int, typer.Option(help="About so many a split.")] = 60,
-        seed: Annotated[int, typer.Option(help="Of the scenes.")] = 0,
+        folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+        people: Annotated[int, typer.Option(help="Approximate number of people in each split.")] = 60,
+        seed: Annotated[int, typer.Option(help="Seed of the scenes.")] = 0,
     ) -> None:
-        """Write a tiny set in the official layout, drawn by us."""
+        """Write a tiny set of drawn pictures in the official layout."""
         from gazebench.core.errors import DataError
         from gazebench.engine.registry import load_dataset
 
@@ -61,9 +65,12 @@ def add_to(app: typer.Typer) -> None:
 
     @command(group, "ids", "gazebench data ids gazeworld > ids.csv", settings=True)
     def ids(
-        ctx: typer.Context, dataset: Dataset, split: Annotated[str, typer.Option(help="Of the data set.")] = "test"
+        ctx: typer.Context, dataset: Dataset, split: Annotated[str, typer.Option(help="Split of the data set.")] = "test"
     ) -> None:
-        """Print `person_id` and `image` of a split as CSV: what a predictions file must speak of."""
+        """List the people of a split as CSV.
+
+        The columns are `person_id` and `image`; a predictions file needs a row for every person.
+        """
         from gazebench.engine.config import dataset_with
 
         records = dataset_with(dataset, given_settings(ctx)).records(split)

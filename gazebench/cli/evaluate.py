@@ -18,12 +18,15 @@ def add_to(app: typer.Typer) -> None:
         weights: Annotated[
             str, typer.Argument(help="weights.pt of a run, or published weights: a file or an address.")
         ],
-        method: Annotated[str, typer.Argument(help="Told by the config.yaml beside the weights if not given.")] = "",
-        dataset: Annotated[str, typer.Argument(help="Likewise.")] = "",
+        method: Annotated[str, typer.Argument(help="By default that of config.yaml beside the weights.")] = "",
+        dataset: Annotated[str, typer.Argument(help="By default that of config.yaml beside the weights.")] = "",
         runs: RunsOption = None,
         boards: BoardsOption = None,
     ) -> None:
-        """Test a checkpoint; a run's own config.yaml beside it gives the settings that are not given here."""
+        """Predict and score with given weights.
+
+        Settings that are not given are those of the config.yaml beside the weights, as a run leaves it there.
+        """
         from gazebench.core.weights import local_file
         from gazebench.engine.config import read_config, resolve
         from gazebench.engine.run import bench as run

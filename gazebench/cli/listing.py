@@ -10,7 +10,10 @@ from gazebench.cli.options import command
 def add_to(app: typer.Typer) -> None:
     @command(app, "list", "gazebench list")
     def listing() -> int:
-        """List methods, data sets with their protocols, and tasks; exit code 1 where a plug-in is broken."""
+        """List methods, data sets and tasks.
+
+        Data sets come with their protocol and its metrics. Exit code 1 if a plug-in is broken.
+        """
         from gazebench.core.plugins import PluginError
         from gazebench.engine.registry import KINDS, usable
 
@@ -28,7 +31,7 @@ def add_to(app: typer.Typer) -> None:
                     names = ", ".join(column.name for column in found.protocol.metrics)
                     about = f"{found.card.title}: protocol {found.protocol.id} ({names})"
                 else:
-                    about = f"{found().describe()['id']} ({', '.join(column.name for column in found.metrics)})"
+                    about = f"{found.name}: {found().describe()['id']} ({', '.join(column.name for column in found.metrics)})"
                 newer = getattr(found, "superseded_by", "")
                 notes += f"  [superseded by {newer}]" if newer else ""
                 print(f"  {entry.name:<16} {about}{notes}")

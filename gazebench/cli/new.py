@@ -11,7 +11,7 @@ from gazebench.cli.options import command
 
 
 def add_to(app: typer.Typer) -> None:
-    group = typer.Typer(help="Write a small installable package with one of your own.", no_args_is_help=True)
+    group = typer.Typer(help="Write an installable package with a method or a data set of your own.", no_args_is_help=True)
     app.add_typer(group, name="new", epilog="Example: gazebench new method glance")
     for kind in ("methods", "datasets"):
         _add(group, kind)
@@ -20,10 +20,10 @@ def add_to(app: typer.Typer) -> None:
 def _add(group: typer.Typer, kind: str) -> None:
     one = kind.removesuffix("s")
 
-    @command(group, one, f"gazebench new {one} mine", help=f"Write a package with a {one} to go on from.")
+    @command(group, one, f"gazebench new {one} mine", help=f"Write a package with a small {one} to start from.")
     def new(
-        name: Annotated[str, typer.Argument(help="A short lower-case name; the command line will know it by it.")],
-        folder: Annotated[Path | None, typer.Argument(help="Of the package; gazebench-NAME by default.")] = None,
+        name: Annotated[str, typer.Argument(help="A short lower-case name for the command line.")],
+        folder: Annotated[Path | None, typer.Argument(help="Folder of the package; gazebench-NAME by default.")] = None,
     ) -> None:
         from gazebench.scaffold.package import distribution, write
 

@@ -18,15 +18,18 @@ def add_to(app: typer.Typer) -> None:
         image: Annotated[Path, typer.Argument(help="A picture.")],
         box: Annotated[
             list[str] | None,
-            typer.Option(metavar="X0,Y0,X1,Y1", help="A head, in pixels, or all in [0, 1]; repeat for more people."),
+            typer.Option(metavar="X0,Y0,X1,Y1", help="A head box, in pixels or all in [0, 1]; repeat for more people."),
         ] = None,
         weights: Annotated[
             str | None,
             typer.Option(help="weights.pt of a run, or published weights: a file, an address, or their name."),
         ] = None,
-        out: Annotated[Path | None, typer.Option(help="The overlay; beside the picture by default.")] = None,
+        out: Annotated[Path | None, typer.Option(help="File for the picture with heatmaps; beside the picture by default.")] = None,
     ) -> None:
-        """Where do these people look? Writes the picture with heatmaps and prints the points as JSON."""
+        """Predict where people in a picture look.
+
+        Writes the picture with heatmaps and prints the points as JSON. Parts of a box outside the picture are cut off.
+        """
         import numpy as np
 
         from gazebench.data.images import load_image

@@ -14,17 +14,17 @@ def add_to(app: typer.Typer) -> None:
     @command(app, "score", 'gazebench score mine.parquet vat --dataset.root DIR --title "My method"', settings=True)
     def score(
         ctx: typer.Context,
-        predictions: Annotated[Path, typer.Argument(help="CSV, JSON lines or Parquet (docs/protocols.md).")],
+        predictions: Annotated[Path, typer.Argument(help="CSV, JSON lines or Parquet (docs/predictions.md).")],
         dataset: Annotated[str, typer.Argument(help="A name of `gazebench list`, or a Python file.")],
-        title: Annotated[str, typer.Option(help="What tables call it; the file's name by default.")] = "",
-        split: Annotated[str, typer.Option(help="Of the data set.")] = "test",
+        title: Annotated[str, typer.Option(help="Name in tables; the file's name by default.")] = "",
+        split: Annotated[str, typer.Option(help="Split of the data set.")] = "test",
         partial: Annotated[bool, typer.Option("--partial", help="Accept a file that leaves people out.")] = False,
         boards: BoardsOption = None,
     ) -> None:
-        """Score predictions of any program; no model is needed, and the code is that of `bench`.
+        """Score a predictions file of any program.
 
-        A file has one row a person: person_id (`gazebench data ids DATASET`), x and y in [0, 1], and optionally inout,
-        label, lah, laeo, sa, questions, heatmap.
+        The file has one row a person: person_id (`gazebench data ids DATASET` lists them), x and y in [0, 1], and
+        optionally inout, label, lah, laeo, sa, questions, heatmap. The code is that of `bench`; no model is needed.
         """
         from gazebench.engine.config import dataset_with
         from gazebench.engine.record import write_record

@@ -12,10 +12,14 @@ from gazebench.cli.options import command
 def add_to(app: typer.Typer) -> None:
     @command(app, "settings", "gazebench settings hclora vat")
     def settings(
-        method: Annotated[str, typer.Argument(help="A method; without one, the sheet of all methods.")] = "",
-        dataset: Annotated[str, typer.Argument(help="A data set.")] = "gazeworld",
+        method: Annotated[str, typer.Argument(help="A name of `gazebench list`, or a Python file.")] = "",
+        dataset: Annotated[str, typer.Argument(help="A name of `gazebench list`, or a Python file.")] = "gazeworld",
     ) -> None:
-        """List every option of `gazebench bench METHOD DATASET`, or print docs/settings.md."""
+        """List the settings of a method on a data set.
+
+        They are the options of `gazebench bench METHOD DATASET`, with the recipe's values as defaults. Without a
+        method, print docs/settings.md: the settings of all methods with their origins.
+        """
         if method:
             from gazebench.engine.config import settings_help
 
