@@ -40,10 +40,9 @@ from gazebench.datasets.gazeworld.pretraining.training import (
 )
 from gazebench.datasets.gazeworld.scene import Scene
 from gazebench.methods.vl4gaze.dialogue import Dialogue
-from gazebench.nn.optimizers import MuonAdamW, matrices
-from gazebench.nn.qwen3vl import GazeVLM, load_vlm
-from gazebench.nn.rows import IGNORED, Rows
-from gazebench.nn.writing import Writer
+from gazebench.nn.constrained_decoding import decode, free_text
+from gazebench.nn.optimizers import adamw_or_muon, linear_weights
+from gazebench.nn.qwen3vl import IGNORED, Qwen3VL, TokenRows, load
 from gazebench.vqa.questions.reading import read
 
 SCRIPT_VERSION = 4
@@ -67,7 +66,7 @@ class Batch:
     """
 
     patches: dict[str, Tensor]
-    rows: Rows
+    rows: TokenRows
     row: Tensor
     column: Tensor
     spot: Tensor
@@ -79,10 +78,10 @@ class Batch:
 class Batches:
     """Makes batches of drawn scenes."""
 
-    def __init__(self, vlm: GazeVLM, drawn: tuple[Patches, list[Scene]], seed: int) -> None:
+    def __init__(self, vlm: Qwen3VL, drawn: tuple[Patches, list[Scene]], seed: int) -> None:
         self.patches, self.scenes = drawn
         self.rng = np.random.default_rng(seed)
-        self.dialogue = Dialogue(vlm.processor, SYSTEM_PROMPT, vlm.grid(SIZE))
+        self.dialogue = Dialogue(vlm, SYSTEM_PROMPT, vlm.grid(SIZE))
 
     def endless(self, size: int, questions: int) -> Iterator[Batch]:
         """Shuffled batches, half of them mirrored."""
@@ -100,7 +99,7 @@ class Batches:
         for number, (image, each) in enumerate(asked):
             begin = int((rows.learnt[image] == number).nonzero()[0]) - 1  # the state that predicts the first token
             if each.given is not None:
-                given.append((image, begin - len(self.dialogue.rest), each.given))
+                given.append((image, begin - len(self.dialogue.before_answer), each.given))
             if each.place is not None:
                 answered.append((image, begin, each.place))
                 thing = each.thing
@@ -114,7 +113,7 @@ class Batches:
 class Model(nn.Module):
     """The Qwen3-VL with linear heads."""
 
-    def __init__(self, vlm: GazeVLM) -> None:
+    def __init__(self, vlm: Qwen3VL) -> None:
         super().__init__()
         self.vlm = vlm
         self.patch = PatchHeads(vlm.dim)
@@ -128,19 +127,13 @@ class Model(nn.Module):
         The predictions are those of ``PatchHeads``, ``points`` (M, N) over the image tokens, and ``name`` and
         ``name_colour`` for the answers.
         """
-        states = self.vlm.states(batch.rows, *self.vlm.pixels(batch.patches["images"]), None)
-        columns = batch.rows.image_start[:, None] + torch.arange(batch.patches["seen"].shape[1])
-        image = states[torch.arange(len(states))[:, None], columns]
+        states = self.vlm.states(batch.rows, self.vlm.encode(batch.patches["images"]))
+        image = self.vlm.image_states(batch.rows, states)
         questions, answers = states[batch.row, batch.column].split([batch.given, len(batch.row) - batch.given])
         query = torch.cat([self.queries[0](questions), self.queries[1](answers)])
         points = (query[:, None] * self.keys(image)[batch.row]).sum(2) / self.vlm.dim**0.5
         made = self.patch(image, image)
         return {**made, "points": points, "name": self.name(answers), "name_colour": self.colour(answers)}, states
-
-    def next_tokens(self, states: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
-        """Logits (T, V) and true tokens (T,) of the answers."""
-        learnt = rows.learnt[:, 1:] != IGNORED
-        return self.vlm.logits(states[:, :-1][learnt]), rows.input_ids[:, 1:][learnt]
 
 
 def losses(model: Model, batch: Batch) -> dict[str, Tensor]:
@@ -148,7 +141,7 @@ def losses(model: Model, batch: Batch) -> dict[str, Tensor]:
     made, states = model(batch)
     known = batch.name >= 0
     return {
-        "text": 2 * F.cross_entropy(*model.next_tokens(states, batch.rows)),
+        "text": 2 * model.vlm.token_losses(batch.rows, states).mean(),
         "points": 0.5 * F.cross_entropy(made["points"], shares(batch.spot, batch.patches["seen"].shape[1])),
         "name": 0.5 * F.cross_entropy(made["name"][known], batch.name[known]),
         "name_colour": 0.2 * F.cross_entropy(made["name_colour"][known], batch.colour[known]),
@@ -175,8 +168,9 @@ def score(model: Model, data: Batches) -> dict[str, float]:
         made, states = model(batch)
         seen.append(made["seen"].flatten(0, 1))
         truth.append(batch.patches["seen"].flatten(0, 1))
-        logits, tokens = model.next_tokens(states, batch.rows)
-        hits["tokens_right"].append(logits.argmax(1) == tokens)
+        learnt = batch.rows.learnt[:, 1:] != IGNORED
+        written = model.vlm.logits(states[:, :-1][learnt]).argmax(1)
+        hits["tokens_right"].append(written == batch.rows.input_ids[:, 1:][learnt])
         spot = shares(batch.spot, batch.patches["seen"].shape[1])
         hits["pointed_right"].append(made["points"].argmax(1) == spot.argmax(1))
         known = batch.name >= 0
@@ -191,20 +185,20 @@ def score(model: Model, data: Batches) -> dict[str, float]:
 
 
 @torch.no_grad()
-def point_error(vlm: GazeVLM, data: Batches) -> float:
+def point_error(vlm: Qwen3VL, data: Batches) -> float:
     """The mean normalised distance from the middle of a thing to the point that the model writes when asked for it.
 
     Answers that are no point count as the middle of the picture.
     """
-    writer = Writer(vlm, data.dialogue, constrained=False)
+    dialogue = data.dialogue
     distances = []
     for index in np.arange(min(128, len(data.scenes))).reshape(-1, 32):
         scenes = [data.scenes[i] for i in index]
         things = [scene.things[data.rng.integers(len(scene.things))] for scene in scenes]
-        rows = data.dialogue.asked([POINT.format(name=name_of(thing)) for thing in things])
-        images = vlm.look(*vlm.pixels(torch.from_numpy(data.patches.images[index])))
-        texts, _ = writer.say([writer.free(24) for _ in scenes], rows, images)
-        for thing, text in zip(things, texts, strict=True):
+        rows = dialogue.asked([POINT.format(name=name_of(thing)) for thing in things])
+        images = vlm.encode(torch.from_numpy(data.patches.images[index]))
+        answers, _ = decode(vlm, rows, images, [free_text(dialogue, 24) for _ in things], dialogue.padding)
+        for thing, text in zip(things, dialogue.text([answer.ids for answer in answers]), strict=True):
             distances.append(math.dist(read("point", text).point or (0.5, 0.5), thing.centre))
     return float(np.mean(distances))
 
@@ -222,7 +216,7 @@ def main() -> None:
     options = parsed()
     began = time.monotonic()
     torch.manual_seed(options.seed)
-    vlm = load_vlm("tiny", options.start)
+    vlm = load("tiny", options.start)
     vlm.tune("full", 0, 0, 0.0)
     train, held_out = (
         Batches(vlm, gather(count, options.seed, split, SIZE, vlm.cell, options.workers), options.seed)
@@ -231,10 +225,10 @@ def main() -> None:
     print(f"drew {len(train.scenes)} + {len(held_out.scenes)} scenes in {time.monotonic() - began:.0f} s", flush=True)
 
     model = Model(vlm).train()
-    big = matrices(vlm)
-    chosen = {id(parameter) for parameter in big}
-    rest = [parameter for parameter in model.parameters() if id(parameter) not in chosen]
-    optimizer = MuonAdamW(big, [{"params": rest, "lr": options.adamw}], options.muon, 0.01)
+    groups = [{"params": model.parameters(), "lr": options.adamw}]
+    optimizer = adamw_or_muon("muon", groups, vlm, options.muon, weight_decay=0.01)
+    matrices = {id(matrix) for matrix in linear_weights(vlm)}
+    rest = [parameter for parameter in model.parameters() if id(parameter) not in matrices]
     training = Training(options, model, [optimizer], clipped=rest)
     train.rng = np.random.default_rng([options.seed, training.step])
     stream = train.endless(options.batch, options.questions)
