@@ -7,28 +7,27 @@ more than DINOv2's own would. The heatmap is that of a freshly initialised Gaze-
 import argparse
 import statistics
 import tempfile
-import time
+import timeit
 from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor
 
+from gazebench.methods.gazelle import Encoded, GazeDecoder
 from gazebench.nn.backbones import ViTBackbone, build_backbone
 from gazebench.nn.feature_cache import CachedEncoder
-from gazebench.nn.gaze_decoder import GazeDecoder
 
 
 def seconds(run: Callable[[], Tensor], rounds: int) -> float:
-    run()
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
+    """The median of some calls after a first one."""
+
+    def finished() -> None:
         run()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+
+    return statistics.median(timeit.repeat(finished, number=1, repeat=rounds + 1)[1:])
 
 
 @torch.inference_mode()
@@ -37,9 +36,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
-    print(
-        f"{arguments.device}, {torch.get_num_threads()} threads, torch {torch.__version__}; median milliseconds/image"
-    )
+    threads = torch.get_num_threads()
+    print(f"{arguments.device}, {threads} threads, torch {torch.__version__}; median milliseconds an image")
     print(
         f"{'backbone':14} {'batch':>5} {'fp32':>8} {'bf16':>8} {'ratio':>6} {'hit':>7} {'ratio':>7}  bf16 against fp32"
     )
@@ -59,7 +57,7 @@ def main() -> None:
             encoder = CachedEncoder(exact, folder)
             hit = seconds(partial(encoder, images), arguments.rounds)
         a, b = exact(images), rough(images)
-        heat_a, heat_b = decoder(a, head)[0], decoder(b, head)[0]
+        heat_a, heat_b = decoder(Encoded(a, None), head)[0], decoder(Encoded(b, None), head)[0]
         cosine = torch.cosine_similarity(a, b).min()
         moved = (heat_a.flatten(1).argmax(1) != heat_b.flatten(1).argmax(1)).float().mean()
         unit = 1000 / batch

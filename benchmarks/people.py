@@ -1,6 +1,6 @@
-"""What more people in a picture cost, method by method: ``python benchmarks/people.py``.
+"""What more people in an image cost, method by method: ``python benchmarks/people.py``.
 
-One picture with 1, 5 and 15 people through each method at evaluation, and a training step, with random weights of the
+One image with 1, 5 and 15 people through each method at evaluation, and a training step, with random weights of the
 embedded backbones, all taking turns in one process. OmniGF writes every person's answer, or (``anchors``) none.
 """
 
@@ -34,8 +34,8 @@ METHODS: dict[str, Callable[[], Method]] = {
 }  # fmt: skip
 
 
-def picture(people: int) -> Batch:
-    """Noise, with everybody in frame."""
+def noise(people: int) -> Batch:
+    """An image of noise with everybody in frame."""
     generator = torch.Generator().manual_seed(0)
     low, point = torch.rand(people, 2, generator=generator) * 0.8, torch.rand(people, 2, generator=generator)
     targets = Targets(point, torch.ones(people, dtype=torch.long), point.double(), torch.arange(people), [""] * people)
@@ -51,7 +51,7 @@ def seconds(method: Method, some: Batch, train: bool) -> float:
     method.train(train)
     begun = time.perf_counter()
     if train:
-        torch.stack(list(method.loss(method(some), some).values())).sum().backward()
+        torch.stack(list(method.loss(some).values())).sum().backward()
     else:
         with torch.no_grad():
             method(some)
@@ -72,7 +72,7 @@ def main() -> None:
         for turn in range(rounds + 1):
             for name, method in timed.items():
                 for count in COUNTS:
-                    spent = seconds(method, picture(count), train)
+                    spent = seconds(method, noise(count), train)
                     if turn:  # the first warms up
                         taken.setdefault((name, count), []).append(spent)
         rows = []

@@ -1,4 +1,4 @@
-"""The centre of the picture, whoever looks: the oldest baseline (Recasens et al., 2015, Table 1)."""
+"""The centre of the image for everybody: the oldest baseline (Recasens et al., NeurIPS 2015, Table 1)."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from gazebench.engine.method import Method, MethodCard
 
 
 class Center(Method):
-    """Predicts (.5, .5) for everybody; its heatmap is the middle cell of a 5 x 5 grid (the published AUC's)."""
+    """Predicts the point (.5, .5); the heatmap is the middle cell of a 5 x 5 grid, that of the published AUC."""
 
     card = MethodCard(title="Centre", family="baseline", paper="Recasens et al., NeurIPS 2015, Table 1")
+    version = 1
     capabilities = frozenset({"point", "heatmap"})
     trains = False
     sees_images = False
 
     def preprocess(self) -> Preprocess:
-        """Looks at no picture."""
         return Preprocess()
 
     def forward(self, batch: Batch) -> Prediction:
-        """The same for all."""
         heatmap = torch.zeros(batch.people, 5, 5)
         heatmap[:, 2, 2] = 1
         return Prediction(heatmap=heatmap, point=torch.full((batch.people, 2), 0.5))

@@ -1,84 +1,188 @@
-"""Gaze-LLE: a frozen foundation model, a light transformer decoder, and the head box as a prompt.
+"""Gaze-LLE: a frozen ViT, a light transformer decoder, and the head box as a prompt.
 
-Ryan et al., Gaze-LLE: Gaze Target Estimation via Large-Scale Learned Encoders, CVPR 2025.
+Ryan et al., Gaze-LLE: Gaze Target Estimation via Large-Scale Learned Encoders, CVPR 2025. The decoder has the names
+and shapes of the published weights.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
 
+from gazebench.core.files import cache_folder
 from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, Batch, Prediction
-from gazebench.core.weights import read_weights
+from gazebench.core.weights import load_strictly, read_weights
 from gazebench.data.transforms import Preprocess, gaussian_heatmap
-from gazebench.engine.method import Method, MethodCard, Published, Recipe, Setting
+from gazebench.engine.method import Method, MethodCard, Published, Recipe, from_code, our_choice
 from gazebench.nn.backbones import ComputeDtype, build_backbone
-from gazebench.nn.feature_cache import CachedEncoder, default_folder
-from gazebench.nn.gaze_decoder import Encoded, GazeDecoder, load_official, official_state
+from gazebench.nn.feature_cache import CachedEncoder
 from gazebench.nn.losses import batch_mean
-from gazebench.nn.optimizers import adam_cosine, adam_one_cycle, trainable
+from gazebench.nn.optimizers import adam_cosine, adam_one_cycle
 
 
-def _official(place: str, **values: Any) -> dict[str, Setting]:
-    return {name.replace("__", "."): Setting(value, "official code", place) for name, value in values.items()}
+@dataclass
+class Encoded:
+    """Backbone features of a batch.
+
+    Attributes:
+        features: (R, C, h, w) float32, one row an image or one row a person.
+        row: (P,) int64, the row of each person; None: person p has row p.
+    """
+
+    features: Tensor
+    row: Tensor | None
 
 
-def _ours(why: str, **values: Any) -> dict[str, Setting]:
-    return {name.replace("__", "."): Setting(value, "ours", why) for name, value in values.items()}
+class GazeDecoder(nn.Module):
+    """Image features and head boxes -> for each person a gaze heatmap and, with ``inout``, a probability.
+
+    Args:
+        in_dim: channels C of the features.
+        grid: (h, w) of the features; fixed, since the position embedding is part of the weights.
+        dim: width D, a multiple of 4 and of ``heads``.
+        layers: transformer blocks.
+        heads: attention heads.
+        inout: whether to predict if the target is in frame.
+        out_size: height and width of the heatmap.
+        drop_path: stochastic depth of every block.
+    """
+
+    pos_embed: Tensor
+
+    def __init__(
+        self,
+        in_dim: int = 768,
+        grid: tuple[int, int] = (32, 32),
+        dim: int = 256,
+        layers: int = 3,
+        heads: int = 8,
+        inout: bool = False,
+        out_size: tuple[int, int] = (64, 64),
+        drop_path: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.grid, self.out_size, self.inout = grid, out_size, inout
+        self.linear = nn.Conv2d(in_dim, dim, kernel_size=1)
+        self.register_buffer("pos_embed", sine_positions(dim, *grid))
+        # nn.LayerNorm: its eps, 1e-5, is that of the published weights; the default of timm's block is 1e-6.
+        self.transformer = nn.Sequential(
+            *(Block(dim, heads, mlp_ratio=4, drop_path=drop_path, norm_layer=nn.LayerNorm) for _ in range(layers))
+        )
+        self.heatmap_head = nn.Sequential(
+            nn.ConvTranspose2d(dim, dim, kernel_size=2, stride=2),
+            nn.Conv2d(dim, 1, kernel_size=1, bias=False),
+            nn.Sigmoid(),
+        )
+        self.head_token = nn.Embedding(1, dim)
+        if inout:
+            self.inout_token = nn.Embedding(1, dim)
+            self.inout_head = nn.Sequential(
+                nn.Linear(dim, 128), nn.ReLU(), nn.Dropout(0.1), nn.Linear(128, 1), nn.Sigmoid()
+            )
+
+    def forward(self, encoded: Encoded, head: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Predicts for P people.
+
+        Args:
+            encoded: features of their images.
+            head: (P, 4) normalised xyxy; a row of NaN is a person without a box.
+
+        Returns:
+            (P, *out_size) heatmaps in [0, 1], and (P,) probabilities of being in frame, None without ``inout``.
+        """
+        if encoded.features.shape[-2:] != self.grid:
+            raise ValueError(f"the decoder was made for a grid of {self.grid}, got {tuple(encoded.features.shape)}")
+        x = self.linear(encoded.features) + self.pos_embed  # (R, D, h, w)
+        x = x if encoded.row is None else x[encoded.row]  # (P, D, h, w)
+        x = x + head_map(head, *self.grid)[:, None] * self.head_token.weight[:, :, None, None]
+        x = x.flatten(2).mT  # (P, h w, D)
+        if self.inout:
+            x = torch.cat([self.inout_token.weight.expand(len(x), 1, -1), x], dim=1)  # (P, 1 + h w, D)
+        x = self.transformer(x)
+        inout = None
+        if self.inout:
+            inout = self.inout_head[:-1](x[:, 0]).squeeze(1).float().sigmoid()  # float32 under autocast too
+            x = x[:, 1:]
+        x = x.mT.unflatten(2, self.grid)  # (P, D, h, w)
+        heatmap = self.heatmap_head[:-1](x).squeeze(1).float().sigmoid()  # (P, 2h, 2w)
+        if heatmap.shape[1:] != self.out_size:
+            heatmap = F.interpolate(heatmap[:, None], self.out_size, mode="bilinear", antialias=True).squeeze(1)
+        return heatmap, inout
 
 
-GAZEFOLLOW: Recipe = {
-    **_official(
-        "train_gazefollow.py",
-        trainer__max_epochs=15,
-        loader__batch_size=60,
-        loader__people="in_frame",
-        model__lr=1e-3,
-        model__schedule="cosine",
-        model__inout=False,
-    ),
-    **_ours("the official code picks its epoch on the test set; the last one is what can be had without", **{
-        "loader.selection": "last"}),
-}  # fmt: skip
+def head_map(head: Tensor, rows: int, columns: int) -> Tensor:
+    """(P, 4) normalised xyxy -> (P, rows, columns) float32: 1 in the cells of the box, 0 elsewhere.
 
-VAT: Recipe = {
-    **_official(
-        "train_vat.py",
-        trainer__max_epochs=8,
-        loader__batch_size=60,
-        loader__train_stride=6,
-        loader__people="labelled",
-        model__lr=1e-5,
-        model__lr_inout=1e-2,
-        model__schedule="constant",
-        model__inout=True,
-        model__inout_weight=1.0,
-    ),
-    **_ours("the official code picks its epoch on the test set; the last one is what can be had without", **{
-        "loader.selection": "last"}),
-    **_official("train_vat.py, --init_ckpt", init="from:gazefollow"),
-}  # fmt: skip
+    As in the official code, corners are rounded to the nearest cell border, half to even, and the far one is excluded:
+    a box smaller than half a cell can vanish. A row of NaN gives an empty map, since comparisons with NaN are false.
+    """
+    # float64, like the official code: a product in float32 could round to a tie.
+    scale = torch.tensor([columns, rows, columns, rows], dtype=torch.float64, device=head.device)
+    left, top, right, bottom = (head.double() * scale).round()[:, :, None].unbind(1)  # (P, 1) each
+    x, y = torch.arange(columns, device=head.device), torch.arange(rows, device=head.device)
+    across, down = (x >= left) & (x < right), (y >= top) & (y < bottom)
+    return (down[:, :, None] & across[:, None, :]).float()
 
-TINY: Recipe = _ours(
-    "fits the embedded backbone and two CPU cores",
-    model__image_size=224,
-    model__dim=128,
-    model__layers=2,
-    model__heads=4,
-    init=None,
-) | _ours(
-    "small batches make the most of few people: 8 a step beat 16 and 32 at equal cost (docs/verification.md)",
-    model__lr=1.5e-3,
-    model__lr_inout=1.5e-3,
-    model__schedule="one_cycle",
-    loader__batch_size=8,
+
+def sine_positions(dim: int, rows: int, columns: int) -> Tensor:
+    """(dim, rows, columns) float32: sines and cosines by turns, of the column in the first half, then of the row."""
+    if dim % 4:
+        raise ValueError(f"dim must be a multiple of 4, got {dim}")
+    half = dim // 2  # timm's build_sincos2d_pos_embed rounds otherwise: 2e-6 from the published table
+    frequency = torch.exp(torch.arange(0.0, half, 2) * -(math.log(10000.0) / half))
+
+    def waves(length: int) -> Tensor:  # (half, length)
+        phase = frequency[:, None] * torch.arange(length)
+        return torch.stack([phase.sin(), phase.cos()], dim=1).flatten(0, 1)
+
+    across, down = waves(columns)[:, None, :], waves(rows)[:, :, None]
+    return torch.cat([across.expand(half, rows, columns), down.expand(half, rows, columns)])
+
+
+LAST_EPOCH = our_choice("the official code picks its epoch on the test set; we keep the last", loader__selection="last")
+GAZEFOLLOW: Recipe = LAST_EPOCH | from_code(
+    "train_gazefollow.py",
+    trainer__max_epochs=15, loader__batch_size=60, loader__people="in_frame",
+    model__lr=1e-3, model__schedule="cosine", model__inout=False,
+)  # fmt: skip
+VAT: Recipe = LAST_EPOCH | from_code(
+    "train_vat.py",
+    trainer__max_epochs=8, loader__batch_size=60, loader__train_stride=6, loader__people="labelled",
+    model__lr=1e-5, model__lr_inout=1e-2, model__schedule="constant", model__inout=True, model__inout_weight=1.0,
+) | from_code("train_vat.py, --init_ckpt", init="from:gazefollow")  # fmt: skip
+OTHER: Recipe = our_choice(
+    "a data set without a published recipe", trainer__max_epochs=15, loader__people="labelled", model__inout=True
 )
+GAZEWORLD: Recipe = {
+    **our_choice(
+        "GazeWorld runs on two CPU cores in minutes",
+        trainer__max_epochs=2, loader__people="labelled", model__inout=True, model__backbone="tiny",
+    ),
+    **our_choice("two epochs of drawn scenes need none, and crops make heads harder to read", model__augment=False),
+    **our_choice(
+        "the in/out loss is ten times the heatmap's; with weight 1 it dominated what they share (docs/verification.md)",
+        model__inout_weight=0.03,
+    ),
+}  # fmt: skip
+TINY: Recipe = {
+    **our_choice(
+        "fits the embedded backbone and two CPU cores",
+        model__image_size=224, model__dim=128, model__layers=2, model__heads=4, init=None,
+    ),
+    **our_choice(
+        "small batches make the most of few people: 8 a step beat 16 and 32 at equal cost (docs/verification.md)",
+        model__lr=1.5e-3, model__lr_inout=1.5e-3, model__schedule="one_cycle", loader__batch_size=8,
+    ),
+}  # fmt: skip
 
 
 class GazeLLE(Method):
@@ -87,24 +191,24 @@ class GazeLLE(Method):
     Args:
         backbone: ``dinov2_vits14``, ``dinov2_vitb14``, ``dinov2_vitl14`` or ``tiny``.
         backbone_weights: ``pretrained``, ``random`` or a file.
-        backbone_source: ``hub``, ``timm`` or a clone of DINOv2's repository; by default whichever has the weights.
+        backbone_source: ``hub``, ``timm`` or a clone of DINOv2's repository; default: whichever has the weights.
         compute_dtype: of the frozen encoder.
         image_size: side of the square input in pixels; 0 is the backbone's own (448 for DINOv2).
         dim: width of the decoder.
-        layers: its transformer blocks.
-        heads: their attention heads.
-        drop_path: their stochastic depth.
+        layers: transformer blocks of the decoder.
+        heads: attention heads of the decoder.
+        drop_path: stochastic depth of the decoder.
         inout: also predict whether the target is in frame.
-        inout_weight: of that loss.
+        inout_weight: weight of the in/out loss.
         lr: learning rate.
-        lr_inout: that of the in/out parts; the same as ``lr`` when not given.
-        fused_attention: torch's fused kernel, or the plain product that keeps every attention weight.
+        lr_inout: learning rate of the in/out parts; default: ``lr``.
         augment: crop, flip and jitter head boxes in training.
         schedule: ``cosine`` anneals to 1e-7, once an epoch; ``one_cycle`` warms up and anneals at every step;
             ``constant`` does neither.
-        feature_cache: folder that remembers the frozen features at evaluation; ``default`` is the user's cache
-            folder, ``off`` keeps nothing.
-        feature_cache_gib: how far that folder may grow (an image takes 3 MiB with ViT-B at 448).
+        fused_attention: torch's fused kernel, or the plain product that keeps every attention weight.
+        feature_cache: folder that keeps the frozen features at evaluation; ``default`` is the user's cache folder,
+            ``off`` keeps nothing.
+        feature_cache_gib: largest size of that folder in GiB (an image takes 3 MiB with ViT-B at 448).
     """
 
     card = MethodCard(
@@ -114,6 +218,7 @@ class GazeLLE(Method):
         citation="ryan2025gazelle",
         licence="MIT (official weights)",
     )
+    version = 1
     capabilities = frozenset({"point", "heatmap", "inout"})
     published = {
         f"gazelle_{backbone}{suffix}": Published(
@@ -123,10 +228,12 @@ class GazeLLE(Method):
         for backbone, suffix in product(("dinov2_vitb14", "dinov2_vitl14"), ("", "_inout"))
     }
     stage = ("backbone", "dim", "layers")
+    offline = ("--model.backbone=tiny", "--model.backbone_weights=random")
+    recipes = {"gazefollow": GAZEFOLLOW, "vat": VAT, "gazeworld": GAZEWORLD, "*": OTHER}
     sources = {
         "backbone": ("paper", "DINOv2 ViT-B and ViT-L"),
         "backbone_weights": ("paper", "pretrained and frozen"),
-        "backbone_source": ("ours", "torch.hub as in the official code where its weights are wanted, timm otherwise"),
+        "backbone_source": ("ours", "pretrained weights from torch.hub as in the official code, timm for all others"),
         "compute_dtype": ("official code", "none: float32"),
         "image_size": ("paper", "448 x 448"),
         "dim": ("paper", "256"),
@@ -140,26 +247,9 @@ class GazeLLE(Method):
         "augment": ("paper", "crop, flip and jitter with probability .5 each"),
         "schedule": ("paper", "GazeFollow: cosine to 1e-7"),
         "fused_attention": ("ours", "torch's own choice; the same function up to rounding"),
-        "feature_cache": ("ours", "no effect on any result; frozen features need not be computed twice"),
-        "feature_cache_gib": ("ours", "no effect on any result; a disk is finite"),
+        "feature_cache": ("ours", "no effect on results; frozen features need not be computed twice"),
+        "feature_cache_gib": ("ours", "no effect on results; a disk is finite"),
     }
-    offline = ("--model.backbone=tiny", "--model.backbone_weights=random")
-    recipes = {
-        "gazefollow": GAZEFOLLOW,
-        "vat": VAT,
-        "*": {
-            **_ours("a dataset without a published recipe", **{
-                "trainer.max_epochs": 15, "loader.people": "labelled", "model.inout": True}),
-        },
-        "gazeworld": {
-            **_ours("the embedded world runs on two CPU cores in minutes", **{
-                "trainer.max_epochs": 2, "loader.people": "labelled", "model.inout": True, "model.backbone": "tiny"}),
-            **_ours("two epochs over drawn scenes need none, and crops make heads harder to read", **{
-                "model.augment": False}),
-            **_ours("the in/out loss is ten times the heatmap's; with weight 1 it led what they share "
-                    "(docs/verification.md)", **{"model.inout_weight": 0.03}),
-        },
-    }  # fmt: skip
 
     def __init__(
         self,
@@ -189,70 +279,60 @@ class GazeLLE(Method):
         grid = self.backbone.grid(self.size)
         self.decoder = GazeDecoder(self.backbone.embed_dim, grid, dim, layers, heads, inout, drop_path=drop_path)
         for module in self.modules():
-            if hasattr(module, "fused_attn"):  # timm's switch; DINOv2's own code decides for itself
+            if hasattr(module, "fused_attn"):  # timm's switch; DINOv2's own code has none
                 setattr(module, "fused_attn", fused_attention)  # noqa: B010  (unknown to nn.Module's types)
         self.augment = augment
         self.inout_weight, self.lr, self.lr_inout, self.schedule = inout_weight, lr, lr_inout or lr, schedule
-        folder = {"default": default_folder(), "off": None}.get(feature_cache, feature_cache)
+        folder = {"default": cache_folder() / "features", "off": None}.get(feature_cache, feature_cache)
         self.encoder = CachedEncoder(self.backbone, folder, int(feature_cache_gib * 2**30))
 
     @classmethod
     def recipe(cls, dataset: str, model: Mapping[str, Any]) -> Recipe:
-        """The official recipe, or one that fits the tiny backbone."""
-        recipe = dict(super().recipe(dataset, model))
-        chosen = recipe.get("model.backbone")
-        backbone = model.get("backbone", chosen.value if chosen else "dinov2_vitb14")
-        return {**recipe, **TINY} if backbone == "tiny" else recipe
+        recipe = super().recipe(dataset, model)
+        return {**recipe, **TINY} if backbone_of(recipe, model) == "tiny" else recipe
 
     def preprocess(self) -> Preprocess:
-        """448 x 448, aspect not kept; targets are 64 x 64 with sigma 3 (official code)."""
         if not self.augment:
             return Preprocess(size=self.size, crop=0.0, flip=0.0, box_jitter=0.0)
         return Preprocess(size=self.size)
 
     def encode(self, batch: Batch) -> Encoded:
-        """The features of a batch; frozen ones come from the cache at evaluation."""
+        """The frozen features, one row an image; at evaluation they come from the cache."""
         assert batch.images is not None
-        if self.training:
-            with torch.no_grad():
-                return Encoded(self.backbone(batch.images), batch.image_index)
-        return Encoded(self.encoder(batch.images), batch.image_index)
+        return Encoded((self.backbone if self.training else self.encoder)(batch.images), batch.image_index)
 
-    def forward(self, batch: Batch) -> Prediction:
-        """One encode per image, then one decoder pass per person."""
-        encoded = self.encode(batch)
-        heatmap, inout = self.decoder(encoded.features, batch.head, encoded.owner)
+    def decode(self, encoded: Encoded, batch: Batch) -> Prediction:
+        heatmap, inout = self.decoder(encoded, batch.head)
         return Prediction(heatmap=heatmap, inout=inout)
 
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
-        return self.losses(self(batch), batch)
+    def forward(self, batch: Batch) -> Prediction:
+        return self.decode(self.encode(batch), batch)
 
-    def losses(self, prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
-        """BCE on the heatmaps of people in frame, and on in/out where it is predicted (official code)."""
-        targets, heatmap = batch.targets, prediction.heatmap
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        return self.decoder_losses(self(batch), batch)
+
+    def decoder_losses(self, prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
+        """Binary cross-entropy of the heatmaps of people in frame, and of in/out where it is predicted and known."""
+        targets, heatmap, inout = batch.targets, prediction.heatmap, prediction.inout
         assert targets is not None
         assert heatmap is not None
+        in_frame = targets.inout == IN_FRAME
         with torch.autocast(heatmap.device.type, enabled=False):  # BCE of probabilities needs float32
-            seen = targets.inout == IN_FRAME
-            truth = gaussian_heatmap(targets.point[seen], self.decoder.out_size)
-            losses = {"heatmap": batch_mean(F.binary_cross_entropy(heatmap[seen].float(), truth, reduction="none"))}
-            if prediction.inout is not None:
-                known = seen | (targets.inout == OUT_OF_FRAME)
-                score = prediction.inout[known].float()
-                losses["inout"] = self.inout_weight * batch_mean(
-                    F.binary_cross_entropy(score, seen[known].float(), reduction="none")
-                )
+            truth = gaussian_heatmap(targets.point[in_frame], self.decoder.out_size)
+            losses = {"heatmap": batch_mean(F.binary_cross_entropy(heatmap[in_frame], truth, reduction="none"))}
+            if inout is not None:
+                known = in_frame | (targets.inout == OUT_OF_FRAME)
+                bce = F.binary_cross_entropy(inout[known], in_frame[known].float(), reduction="none")
+                losses["inout"] = self.inout_weight * batch_mean(bce)
         return losses
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """What learns and at which rate; the in/out parts have one of their own."""
-        return [
-            {"params": trainable(self.decoder, lambda name: not name.startswith("inout"))},
-            {"params": trainable(self.decoder, lambda name: name.startswith("inout")), "lr": self.lr_inout},
-        ]
+        """What learns, in groups of one learning rate (default ``lr``)."""
+        inout = {name: parameter for name, parameter in self.decoder.named_parameters() if name.startswith("inout")}
+        others = [parameter for name, parameter in self.decoder.named_parameters() if name not in inout]
+        return [{"params": others}, {"params": list(inout.values()), "lr": self.lr_inout}]
 
     def optimizer(self) -> tuple[torch.optim.Optimizer, Any]:
-        """Adam over ``parameter_groups``."""
         groups = [group for group in self.parameter_groups() if group["params"]]
         if self.schedule == "constant":
             return torch.optim.Adam(groups, lr=self.lr), None
@@ -260,20 +340,32 @@ class GazeLLE(Method):
             return adam_one_cycle(groups, self.lr, int(self.trainer.estimated_stepping_batches))
         return adam_cosine(groups, self.lr, self.trainer.max_epochs or 1)
 
-    def load_initial(self, path: Path) -> None:
-        """Starts from Gaze-LLE weights; those of GazeFollow have no in/out parts, which then start afresh."""
-        load_official(self.decoder, read_weights(path), allow_missing_inout=True)
-
     def export(self) -> dict[str, Tensor]:
-        """The decoder in the official form: no backbone."""
-        return official_state(self.decoder)
+        """The decoder under its official names, without the backbone, on the CPU."""
+        return {name: tensor.cpu() for name, tensor in self.decoder.state_dict().items()}
 
     def load_export(self, weights: Mapping[str, Tensor]) -> None:
-        """Strictly, from ours or the official checkpoints."""
-        load_official(self.decoder, weights)
+        """Loads an export or an official checkpoint, strictly; a backbone in it is ignored."""
+        self.load_decoder(weights)
+
+    def load_initial(self, path: Path) -> None:
+        """Starts from Gaze-LLE weights; in/out parts that these lack (GazeFollow) keep their initial values."""
+        self.load_decoder(read_weights(path), inout_optional=True)
+
+    def load_decoder(self, weights: Mapping[str, Tensor], inout_optional: bool = False) -> None:
+        given = {name: value for name, value in weights.items() if not name.startswith("backbone.")}
+        inout = {name for name in self.decoder.state_dict() if name.startswith("inout")}
+        may_lack = inout if inout_optional and not inout & given.keys() else ()
+        remedy = "--model.backbone, .image_size, .dim, .layers and .inout must be those the weights were trained with"
+        load_strictly(self.decoder, given, what="Gaze-LLE's decoder", may_lack=may_lack, remedy=remedy)
 
     def weights_identity(self) -> dict[str, Any]:
-        """Which backbone, and whose weights it has."""
         identity = self.backbone.identity()
         grade = {"pretrained": "published", "embedded": "embedded", "random": "random"}.get(identity["weights"], "file")
         return {"grade": grade, "name": identity["name"], "backbone": identity}
+
+
+def backbone_of(recipe: Recipe, model: Mapping[str, Any]) -> str:
+    """The backbone a run uses: the user's choice in ``model``, else the recipe's, else the default."""
+    chosen = recipe.get("model.backbone")
+    return model.get("backbone", chosen.value if chosen else "dinov2_vitb14")

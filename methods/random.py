@@ -1,4 +1,4 @@
-"""A uniformly random answer: the floor of every table (Recasens et al., 2015, Table 1)."""
+"""A uniformly random answer: the floor of every table (Recasens et al., NeurIPS 2015, Table 1)."""
 
 from __future__ import annotations
 
@@ -10,26 +10,24 @@ from gazebench.engine.method import Method, MethodCard
 
 
 class Random(Method):
-    """A heatmap of noise and a random in-frame score; a person's answer depends on its id and ``seed`` alone."""
+    """A heatmap of uniform noise and a random in-frame score, drawn from ``seed`` and the person's id alone."""
 
     card = MethodCard(title="Random", family="baseline", paper="Recasens et al., NeurIPS 2015, Table 1")
+    version = 1
     capabilities = frozenset({"point", "heatmap", "inout"})
     trains = False
     sees_images = False
-
-    sources = {"seed": ("ours", "any will do; the run's own seed is another")}
+    sources = {"seed": ("ours", "any value will do; the seed of the run is another one")}
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
         self.seed = seed
 
     def preprocess(self) -> Preprocess:
-        """Looks at no picture."""
         return Preprocess()
 
     def forward(self, batch: Batch) -> Prediction:
-        """(P, 64, 64) uniform noise."""
-        noise = torch.stack([self._noise(person) for person in batch.person_ids])
+        noise = torch.stack([self._noise(person) for person in batch.person_ids])  # (P, 64 * 64 + 1)
         return Prediction(heatmap=noise[:, :-1].unflatten(1, (64, 64)), inout=noise[:, -1])
 
     def _noise(self, person: str) -> torch.Tensor:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gazebench.core.errors import UserError
-from gazebench.nn.qwen3vl import load_vlm
+from gazebench.nn.qwen3vl import load
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--weights", default="pretrained", help="pretrained, random or a file")
     options = parser.parse_args(arguments)
     try:
-        vlm = load_vlm(options.name, options.weights)
+        vlm = load(options.name, options.weights)
     except UserError as error:  # of weights that are none, or of another model
         parser.error(str(error))
     vlm.model.save_pretrained(options.folder)

@@ -1,7 +1,7 @@
-"""For choosing settings: trains on a dataset's train split and scores its validation split, per subset.
+"""For choosing settings: trains a method on a data set's train split and scores the validation split, per subset.
 
-``python scripts/validate.py METHOD DATASET [--model.x ...]`` prints one line of JSON. No test sample plays a part,
-nothing is recorded, and a killed training starts again.
+``python scripts/validate.py METHOD DATASET [--model.x ...]`` prints one line of JSON. Test samples are not used,
+nothing is recorded, and a killed training starts anew.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from gazebench.engine.train import quiet
 
 
 def main(arguments: list[str]) -> None:
-    """Trains, scores, prints."""
     config = resolve(["--loader.selection=val", *arguments])
     quiet()
     seed_everything(config.values["seed"], verbose=False)
@@ -30,9 +29,9 @@ def main(arguments: list[str]) -> None:
         logger=False, enable_checkpointing=False, enable_model_summary=False, limit_val_batches=0,
         use_distributed_sampler=False, **settings,
     )  # fmt: skip
-    begun = time.monotonic()
+    began = time.monotonic()
     trainer.fit(method, module)
-    seconds = time.monotonic() - begun
+    duration = time.monotonic() - began
     assert method.evaluator is not None
     method.eval()
     for batch in module.val_dataloader():
@@ -41,7 +40,7 @@ def main(arguments: list[str]) -> None:
         name: {subset: round(score.value, 4) for subset, score in subsets.items()}
         for name, subsets in method.evaluator.compute().items()
     }
-    print(json.dumps({"arguments": arguments, "seconds": round(seconds), "scores": scores}))
+    print(json.dumps({"arguments": arguments, "seconds": round(duration), "scores": scores}))
 
 
 if __name__ == "__main__":

@@ -61,9 +61,7 @@ sys.exit(main({arguments!r}))
 def started() -> Callable[..., BaseProcess]:
     """Starts ``gazebench ARGUMENTS`` as a process, forked from one that has imported everything: that takes longest."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["gazebench.engine.run", "gazebench.report.run", "gazebench.methods.gazelle", "timm"]
-    )
+    context.set_forkserver_preload(["gazebench.engine.run", "gazebench.methods.gazelle", "timm"])
 
     def start(log: Path, *arguments: str, **environment: str) -> BaseProcess:
         code = STARTED.format(environment=environment, log=str(log), arguments=list(arguments))
@@ -72,6 +70,29 @@ def started() -> Callable[..., BaseProcess]:
         return process
 
     return start
+
+
+@pytest.fixture
+def install(monkeypatch, tmp_path):
+    """Puts a distribution on the path as an installer would: its modules and its metadata."""
+    site = tmp_path / "site"
+    site.mkdir()
+    before = set(sys.modules)
+
+    def add(name: str, points: dict[str, dict[str, str]], modules: dict[str, str], version: str = "0.1.0") -> None:
+        for module, text in modules.items():
+            (site / f"{module}.py").write_text(text, encoding="utf-8")
+        info = site / f"{name.replace('-', '_')}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        lines = [f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in named.items()) for group, named in points.items()]
+        (info / "entry_points.txt").write_text("\n".join(lines))
+        monkeypatch.syspath_prepend(str(site))  # importlib forgets what it knew of the folder
+
+    yield add
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", None)).startswith(str(site)):
+            del sys.modules[name]
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,8 @@ from gazebench.engine.registry import KINDS, entries
 GOOD = '''
 import torch
 from torch import nn
-from gazebench.engine.method import Method, MethodCard, Setting, adam_cosine
+from gazebench.engine.method import Method, MethodCard, our_choice
+from gazebench.nn.optimizers import adam_cosine
 from gazebench.data.transforms import Preprocess
 from gazebench.core.types import Prediction
 
@@ -32,8 +33,8 @@ class Line(Method):
         head = batch.head.nan_to_num(0.5)
         return Prediction(point=(head[:, :2] + head[:, 2:]) / 2 + self.offset)
 
-    def loss(self, prediction, batch):
-        known = ~batch.targets.point.isnan().any(1)
+    def loss(self, batch):
+        known, prediction = ~batch.targets.point.isnan().any(1), self(batch)
         return {"l2": (prediction.point[known] - batch.targets.point[known]).square().sum()}
 
     def optimizer(self):
@@ -44,8 +45,8 @@ POINT, L2 = "(head[:, :2] + head[:, 2:]) / 2 + self.offset", '{"l2": (prediction
 BREAKAGES = {
     "forward() returns Tensor, not a gazebench.core.types.Prediction": (f"Prediction(point={POINT})", POINT),
     "preprocess() returns NoneType": ("return Preprocess()", "return None"),
-    "Line lacks forward(): Predicts for all P people": ("def forward", "def forwards"),
-    "Line lacks loss(): Scalar losses by name": ("def loss", "def losses"),
+    "Line lacks forward(): The prediction for all P people": ("def forward", "def forwards"),
+    "Line lacks loss(): Scalar training losses by name": ("def loss", "def losses"),
     "Line lacks optimizer()": ("def optimizer", "def optimizers"),
     "neither a heatmap nor a point": (f"point={POINT}", ""),
     "point has shape": (POINT, f"({POINT})[:, :1]"),
@@ -55,11 +56,11 @@ BREAKAGES = {
     "heatmap has shape": (POINT, f"{POINT}, heatmap=torch.ones(batch.people, 9)"),
     "inout has shape": (POINT, f"{POINT}, inout=torch.ones(batch.people, 2)"),
     "add 'inout' to `capabilities`": (POINT, f"{POINT}, inout=torch.ones(batch.people)"),
-    "add 'social' to `capabilities`": (POINT, f"{POINT}, extra={{'sa': torch.ones(len(batch.pairs))}}"),
-    "lah has 1 rows": (POINT, f"{POINT}, extra={{'lah': torch.ones(1)}}"),
-    "laeo leaves [0, 1]: 2 to 2": (POINT, f"{POINT}, extra={{'laeo': torch.full((len(batch.pairs),), 2.0)}}"),
-    "extra['label'] is ['cup']": (POINT, f"{POINT}, extra={{'label': ['cup']}}"),
-    "add 'semantic' to `capabilities`": (POINT, f"{POINT}, extra={{'label': ['cup'] * batch.people}}"),
+    "add 'social' to `capabilities`": (POINT, f"{POINT}, sa=torch.ones(len(batch.pairs))"),
+    "lah has 1 rows": (POINT, f"{POINT}, lah=torch.ones(1)"),
+    "laeo leaves [0, 1]: 2 to 2": (POINT, f"{POINT}, laeo=torch.full((len(batch.pairs),), 2.0)"),
+    "label is ['cup']": (POINT, f"{POINT}, label=['cup']"),
+    "add 'semantic' to `capabilities`": (POINT, f"{POINT}, label=['cup'] * batch.people"),
     "leak": (POINT, f"{POINT} + (0 if batch.targets is None else batch.targets.inout[:, None] / 99)"),
     "depends on what else is in the batch": (POINT, f"{POINT} + batch.people"),
     "for a person without a head box": (".nan_to_num(0.5)", ""),
@@ -71,11 +72,11 @@ BREAKAGES = {
     "takes weights with a missing key": ("def loss", "def load_export(self, weights): pass\n\n    def loss"),
     "no gradient reaches idle": ("self.lr = lr", "self.lr = lr; self.idle = nn.Parameter(torch.zeros(1))"),
     "no gradient reaches anything": (L2, '{"l2": (prediction.point[known].detach() -'),
-    "loss() returns tensor": ("known = ", "return prediction.point.sum()\n        known = "),
+    "loss() returns tensor": ("known, pred", "return self(batch).point.sum()\n        known, pred"),
     "loss() gives l2 with shape": (".square().sum()", ".square().sum(1)"),
     "the loss is nan": (".square().sum()", ".square().sum() * float('nan')"),
     "no optimizer today (broken.py:": ("return adam_cosine", "raise OSError('no optimizer today'); return adam_cosine"),
-    "do not make a configuration": ("sees_images = False", 'recipes = {"*": {"model.depth": Setting(1, "ours", "")}}'),
+    "do not make a configuration": ("sees_images = False", 'recipes = {"*": our_choice("deep", model__depth=1)}'),
 }
 
 

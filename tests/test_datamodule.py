@@ -1,24 +1,27 @@
-"""Batches: image-major, never padded, the same whatever the workers; one encode per image."""
+"""Batches: image-major, never padded, the same whatever the workers; images are encoded once, unreadable ones named."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from gazebench.core.boxes import clean_boxes
 from gazebench.core.errors import DataError
 from gazebench.data.datamodule import EpochSampler, GazeDataModule, ImageSamples, ShareSampler, collate
 from gazebench.data.transforms import Preprocess
+from gazebench.engine.config import resolve
 from gazebench.engine.registry import load_dataset, load_method
+from gazebench.engine.run import Places, bench
+from gazebench.engine.score import score
 
-WORLD = load_dataset("gazeworld")
+WORLD, GAZEFOLLOW = load_dataset("gazeworld"), load_dataset("gazefollow")
 SMALL = Preprocess(size=(28, 28))
 
 
 def samples(augment=False, seed=0, count=5, split="train"):
     dataset = WORLD(train=count, val=2, test=3)
-    return ImageSamples(
-        dataset, dataset.records(split), SMALL, augment=augment, sees_images=True, bad_images="error", seed=seed
-    )
+    return ImageSamples(dataset, dataset.records(split), SMALL, augment=augment, seed=seed)
 
 
 def test_a_batch_is_its_images_and_a_flat_list_of_people():
@@ -27,38 +30,39 @@ def test_a_batch_is_its_images_and_a_flat_list_of_people():
     assert batch.images.shape == (3, 3, 28, 28)
     assert batch.images.dtype == torch.uint8
     assert batch.people == read.records.people == len(batch.head) == len(batch.image_index) == len(batch.targets.inout)
-    assert torch.bincount(batch.image_index).tolist() == np.bincount(read.records.person_image).tolist()
-    assert [len(part) for part in batch.split_by_image(batch.head)] == torch.bincount(batch.image_index).tolist()
+    assert batch.image_index.tolist() == read.records.person_image.tolist()
+    assert batch.targets.columns["label"].tolist() == read.records.columns["label"].tolist()
     for person in range(batch.people):
         annotated = 10 if batch.targets.inout[person] == 1 else 0
         assert len(batch.targets.points_of(person)) == annotated
         assert torch.isnan(batch.targets.point[person]).all() == (annotated == 0)
+    nobody = collate([])
+    assert (nobody.people, nobody.images, len(nobody.pairs), nobody.head.shape) == (0, None, 0, (0, 4))
 
 
 def test_augmentation_depends_on_seed_epoch_and_image_only():
-    one, other = samples(augment=True), samples(augment=True, seed=1)
-    assert torch.equal(one[(3, 1)].picture, samples(augment=True)[(3, 1)].picture)
-    assert np.array_equal(one[(3, 1)].head, samples(augment=True)[(3, 1)].head)
-    different = [not np.array_equal(one[(0, i)].head, variant[(e, i)].head) for i in range(5)
-                 for variant, e in ((one, 1), (other, 0))]  # fmt: skip
-    assert any(different)
+    one, again, other = samples(augment=True), samples(augment=True), samples(augment=True, seed=1)
+    assert torch.equal(one[(3, 1)].image, again[(3, 1)].image)
+    assert np.array_equal(one[(3, 1)].records.head, again[(3, 1)].records.head)
+    for variant, epoch in ((one, 1), (other, 0)):
+        heads = [(one[(0, i)].records.head, variant[(epoch, i)].records.head) for i in range(5)]
+        assert not all(np.array_equal(*pair) for pair in heads)
 
 
 def test_augmented_targets_stay_inside():
     read = samples(augment=True, count=20)
     for epoch in range(3):
         batch = collate([read[(epoch, image)] for image in range(20)])
-        seen = batch.targets.inout == 1
-        assert (batch.targets.point[seen] >= 0).all()
-        assert (batch.targets.point[seen] <= 1).all()
+        point = batch.targets.point[batch.targets.inout == 1]
+        assert point.min() >= 0
+        assert point.max() <= 1
         assert (batch.head[:, 2:] > batch.head[:, :2]).all()
 
 
 @pytest.mark.parametrize(("length", "world"), [(33, 2), (7, 3), (4, 4), (2, 3)])
-def test_sampler(length, world):
+def test_evaluation_sees_every_image_once(length, world):
     ranks = [EpochSampler(length, shuffle=False, seed=0, rank=rank, world=world) for rank in range(world)]
-    seen = [image for rank in ranks for _, image in rank]
-    assert sorted(seen) == list(range(length)), "evaluation sees every image once"
+    assert sorted(image for rank in ranks for _, image in rank) == list(range(length))
     assert [len(list(rank)) for rank in ranks] == [len(rank) for rank in ranks]
 
 
@@ -78,32 +82,28 @@ def test_processes_share_the_batches_of_one(length, world, images):
             together = [share[step] for share in shares]
             assert sorted(image for share in together for image in share) == sorted(batch), "each of them once"
             assert max(map(len, together)) - min(map(len, together)) <= 1
-        assert sorted(image for batch in batches for _, image in batch) == list(range(length))
-        assert {e for batch in batches for e, _ in batch} == {epoch}
+        assert sorted(image for batch in batches for image in batch) == [(epoch, image) for image in range(length)]
         orders.append([image for batch in batches for _, image in batch])
     assert orders[0] == orders[2] != orders[1]
 
 
 def test_who_is_trained_on():
     dataset = WORLD(train=30, val=10, test=3)
-    counts = {
+    found = {
         (people, selection): GazeDataModule(dataset, SMALL, people=people, selection=selection).train_records()
         for people in ("in_frame", "labelled")
         for selection in ("last", "val")
     }
-    assert (counts["in_frame", "last"].inout == 1).all()
-    assert counts["labelled", "last"].people > counts["in_frame", "last"].people > counts["in_frame", "val"].people
-    assert len(counts["labelled", "last"]) == 40
-    assert len(counts["labelled", "val"]) == 30
+    assert (found["in_frame", "last"].inout == 1).all()
+    assert found["labelled", "last"].people > found["in_frame", "last"].people > found["in_frame", "val"].people
+    assert (len(found["labelled", "last"]), len(found["labelled", "val"])) == (40, 30)
 
 
 def test_stride_counts_frames_of_a_clip(tmp_path):
     dataset = load_dataset("vat").fake(tmp_path, people=26)
-    every = GazeDataModule(dataset, SMALL, selection="last").train_records()
-    sixth = GazeDataModule(dataset, SMALL, selection="last", train_stride=6).train_records()
+    every, sixth = (GazeDataModule(dataset, SMALL, train_stride=stride).train_records() for stride in (1, 6))
     for group in np.unique(every.groups):
-        frames = every.images[every.groups == group]
-        assert sixth.images[sixth.groups == group].tolist() == frames[::6].tolist()
+        assert sixth.images[sixth.groups == group].tolist() == every.images[every.groups == group][::6].tolist()
 
 
 def test_one_image_is_encoded_once_for_all_its_people():
@@ -114,37 +114,68 @@ def test_one_image_is_encoded_once_for_all_its_people():
     read = samples()
     batch = collate([read[image] for image in range(5)])
     for mode in (True, False):
-        method.train(mode)
-        prediction = method(batch)
-        assert len(prediction.heatmap) == batch.people > 5
+        assert len(method.train(mode)(batch).heatmap) == batch.people > 5
     assert seen == [5, 5]
 
 
-def broken_gazefollow(root):
-    dataset = load_dataset("gazefollow").fake(root, people=8)
-    records = dataset.records("test")
-    path = root / str(records.images[0])
-    path.write_bytes(path.read_bytes()[:200])
-    return dataset, path.name
+def test_boxes_are_cleaned():
+    boxes = clean_boxes(np.array([[0.6, 0.7, 0.2, 0.1], [-0.5, 0.2, 1.5, 0.4], [np.nan] * 4]))
+    assert boxes[:2].tolist() == [[0.2, 0.1, 0.6, 0.7], [0.0, 0.2, 1.0, 0.4]]
+    assert np.isnan(boxes[2]).all()
 
 
-def test_an_unreadable_image_stops_or_is_named_and_counted(tmp_path):
-    dataset, name = broken_gazefollow(tmp_path)
+def test_split_file(tmp_path):
+    ids = WORLD(train=2, val=2, test=4).records("test").person_id.tolist()
+    path = tmp_path / "split.tsv"
+    path.write_text("person_id\tsubset\n" + "".join(f"{person}\tinconsistent\n" for person in ids[:3]))
+    records = WORLD(train=2, val=2, test=4, subsets=path).records("test")
+    assert records.columns["subset"].tolist() == ["inconsistent"] * 3 + [""] * (len(ids) - 3)
+    for rows, named in (("id,subset", ":1"), ("person_id\tsubset\na\tmaybe", ":2"), ("person_id\tsubset\na\t", "'a'")):
+        path.write_text(f"{rows}\n")
+        with pytest.raises(DataError, match=rf"split\.tsv.*{named}"):
+            WORLD(train=2, val=2, test=4, subsets=path).records("test")
+
+
+def test_only_the_standard_world_is_complete():
+    """The counts of the card are those of seed 0; another world of the same size must not pass for it."""
+    assert all(WORLD().completeness(split).complete for split in ("val", "test"))
+    assert not any(other.completeness("test").complete for other in (WORLD(world_seed=1), WORLD(test=499)))
+
+
+# Images that cannot be read ------------------------------------------------------------------------------------------
+
+DAMAGES = {
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "without a header": lambda path: path.write_bytes(b"rubbish"),
+    "of another size": lambda path: Image.new("RGB", (17, 23)).save(path),
+}
+
+
+@pytest.fixture(params=DAMAGES)
+def damaged(request, tmp_path, monkeypatch):
+    """GazeFollow's fake set with one test image damaged after its size was looked up, where it has one; its key."""
+    monkeypatch.setenv("GAZEBENCH_CACHE", str(tmp_path / "cache"))
+    dataset = GAZEFOLLOW.fake(tmp_path / "data", people=8)
+    if request.param == "of another size":
+        dataset.records("test")  # from now on kept; a file that is overwritten does not change its folder's time
+    name = str(dataset.parse("test").images[0])
+    DAMAGES[request.param](tmp_path / "data" / name)
+    return GAZEFOLLOW(tmp_path / "data"), name
+
+
+def test_an_unreadable_image_stops_or_is_left_out_by_name(damaged):
+    dataset, name = damaged
     strict = GazeDataModule(dataset, SMALL, workers=0)
-    with pytest.raises(DataError, match=f"{name}.*restore it .*--loader.bad_images=skip"):
-        [strict.on_before_batch_transfer(batch, 0) for batch in strict.test_dataloader()]
+    with pytest.raises(DataError, match=f"{name}.*bad_images=skip"):
+        [strict.on_before_batch_transfer(batch, 0) for batch in strict.predict_dataloader()]
     lenient = GazeDataModule(dataset, SMALL, workers=0, bad_images="skip")
-    batches = list(lenient.test_dataloader())
-    assert sum(len(batch.skipped) for batch in batches) == 1
-    assert name in next(batch.skipped[0] for batch in batches if batch.skipped)
+    batches = [lenient.on_before_batch_transfer(batch, 0) for batch in lenient.predict_dataloader()]
+    assert list(lenient.skipped) == [name]
     assert sum(len(batch.image_ids) for batch in batches) == len(dataset.records("test")) - 1
 
 
-def test_a_run_with_unreadable_images_is_recorded_as_such(tmp_path):
-    from gazebench.engine.config import resolve
-    from gazebench.engine.run import Places, bench
-
-    _, name = broken_gazefollow(tmp_path / "data")
+def test_a_run_with_unreadable_images_is_recorded_as_such(damaged, tmp_path):
+    dataset, name = damaged
     places = Places(tmp_path / "runs", tmp_path / "boards")
     options = [
         "--trainer.enable_progress_bar=false", "--loader.workers=0", "--model.backbone=tiny",
@@ -152,38 +183,18 @@ def test_a_run_with_unreadable_images_is_recorded_as_such(tmp_path):
     ]  # fmt: skip
     with pytest.raises(DataError, match=name):
         bench(resolve(["gazelle", "gazefollow", *options]), places)
-    record = bench(resolve(["gazelle", "gazefollow", *options, "--loader.bad_images=skip"]), places).record
-    assert any(name in skipped for skipped in record["samples"]["skipped_images"])
-    assert any("unreadable" in reason for reason in record["status"]["reasons"])
+    outcome = bench(resolve(["gazelle", "gazefollow", *options, "--loader.bad_images=skip"]), places)
+    assert outcome.record["samples"]["skipped_images"] == [name]
+    assert any("unreadable" in reason for reason in outcome.record["status"]["reasons"])
+    file = outcome.folder / "predictions.parquet"
+    assert score(file, dataset)["metrics"] == outcome.record["metrics"], "the file says who was left out"
 
-
-def test_boxes_are_cleaned():
-    boxes = np.array([[0.6, 0.7, 0.2, 0.1], [-0.5, 0.2, 1.5, 0.4], [np.nan] * 4])
-    cleaned = clean_boxes(boxes)
-    assert cleaned[:2].tolist() == [[0.2, 0.1, 0.6, 0.7], [0.0, 0.2, 1.0, 0.4]]
-    assert np.isnan(cleaned[2]).all()
-
-
-def test_split_file(tmp_path):
-    dataset = WORLD(train=2, val=2, test=4)
-    ids = [str(person) for person in dataset.records("test").person_id]
-    path = tmp_path / "split.tsv"
-    path.write_text("person_id\tsubset\n" + "".join(f"{person}\tinconsistent\n" for person in ids[:3]))
-    records = WORLD(train=2, val=2, test=4, subsets=path).records("test")
-    assert records.columns["subset"].tolist() == ["inconsistent"] * 3 + [""] * (len(ids) - 3)
-    for content, message in (
-        ("id,subset\n", "first line"),
-        ("person_id\tsubset\nsomebody\tmaybe\n", "split.tsv:2"),
-        ("person_id\tsubset\nsomebody\tconsistent\n", "none of its 1 people"),
-    ):
-        path.write_text(content)
-        with pytest.raises(DataError, match=message):
-            WORLD(train=2, val=2, test=4, subsets=path).records("test")
-
-
-def test_only_the_standard_world_is_complete():
-    """The counts of the card are those of seed 0; another world of the same size must not pass for it."""
-    standard = WORLD()
-    assert all(standard.completeness(split).complete for split in ("val", "test"))
-    for other in (WORLD(world_seed=1), WORLD(test=499)):
-        assert not other.completeness("test").complete
+    everybody = dataset.records("test")
+    mine = tmp_path / "mine.csv"
+    pd.DataFrame({"person_id": everybody.person_id, "x": 0.5, "y": 0.5}).to_csv(mine, index=False)
+    if everybody.sizes.all():
+        assert score(mine, dataset)["samples"]["people"] == everybody.people
+    else:
+        with pytest.raises(DataError, match=str(everybody.person_id[0])):
+            score(mine, dataset)
+        assert score(mine, dataset, partial=True)["samples"]["people"] < everybody.people

@@ -22,15 +22,13 @@ def test_argmax_is_index_over_size_without_half_a_cell():
 def test_first_maximum_on_ties():
     rng = np.random.default_rng(0)
     heatmap = torch.tensor(rng.integers(0, 3, (200, 9, 13)).astype(np.float32))
-    for point, one in zip(argmax_point(heatmap), heatmap.numpy(), strict=True):
-        row, column = np.unravel_index(one.argmax(), one.shape)
-        assert point.tolist() == pytest.approx([column / 13, row / 9])
-    assert argmax_point(torch.ones(1, 5, 5)).tolist() == [[0, 0]]
+    heatmap[0] = 1
+    cells = [np.unravel_index(one.argmax(), one.shape) for one in heatmap.numpy()]
+    np.testing.assert_allclose(argmax_point(heatmap), [[column / 13, row / 9] for row, column in cells], rtol=1e-6)
 
 
 def test_dark_finds_the_sub_pixel_centre_of_a_gaussian():
-    rng = np.random.default_rng(1)
-    centers = rng.uniform(12, 52, (50, 2))
+    centers = np.random.default_rng(1).uniform(12, 52, (50, 2))
     heatmaps = torch.stack([bell(x, y) for x, y in centers])
     np.testing.assert_allclose(dark(heatmaps).numpy() * 64, centers, atol=0.02)
     assert np.abs(argmax_point(heatmaps).numpy() * 64 - centers).max() > 0.4
@@ -42,17 +40,10 @@ def test_dark_stays_at_the_border_and_on_flat_maps():
 
 
 @pytest.mark.parametrize("name", DECODERS)
-def test_every_decoder_gives_a_point_for_everybody(name):
+def test_everybody_has_a_point_but_those_whose_map_is_not_a_number(name):
     heatmap = torch.rand(20, 32, 48, generator=torch.Generator().manual_seed(0))
-    point = DECODERS[name](heatmap)
-    assert point.shape == (20, 2)
-    assert torch.isfinite(point).all()
-
-
-@pytest.mark.parametrize("name", DECODERS)
-def test_a_map_of_nan_has_no_point(name):
-    heatmap = torch.rand(2, 16, 16)
     heatmap[1, 3, 4] = torch.nan
     point = DECODERS[name](heatmap)
-    assert point[0].isfinite().all()
+    assert point.shape == (20, 2)
     assert point[1].isnan().all()
+    assert int(point.isfinite().all(1).sum()) == 19

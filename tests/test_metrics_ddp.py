@@ -1,4 +1,4 @@
-"""The same number whatever the number of processes, with an odd count and the sampler's padding."""
+"""The same number whatever the number of processes, with an odd count and people that two of them saw."""
 
 import json
 import os
@@ -29,8 +29,12 @@ METRICS = (
     L2ToMean, AUCRectangle, InOutAP, HeadPrecision, GazeAccuracy, LabelAccuracy, MultiClassAccuracy, LookingAtHeads,
     LookingAtHeadsByPoint, LookingAtEachOther, LookingAtEachOtherByPoint, SharedAttention,
 )  # fmt: skip
-IMAGES = [list(range(start, start + 3)) for start in range(0, PEOPLE, 3)]
+IMAGES = np.arange(PEOPLE).reshape(-1, 3)
 """Three people each; a process sees whole images."""
+SHARES = {
+    "padded": [IMAGES[0::2].ravel().tolist(), [*IMAGES[1::2].ravel().tolist(), *IMAGES[0].tolist()]],
+    "empty": [list(range(PEOPLE)), []],  # a process that saw nobody
+}
 
 
 def fields():
@@ -38,48 +42,42 @@ def fields():
     return {
         "point": torch.rand(PEOPLE, 2, generator=generator),
         "points": torch.rand(PEOPLE, 2, generator=generator),
-        "point_person": torch.arange(PEOPLE),
-        "inout": torch.arange(PEOPLE) % 3 // 1 % 2,
+        "inout": torch.arange(PEOPLE) % 2,
         "inout_score": torch.rand(PEOPLE, generator=generator),
         "heatmap": torch.rand(PEOPLE, 64, 64, generator=generator),
         "heads": torch.rand(PEOPLE, 3, 4, generator=generator).sort(dim=2).values,
         "target_box": torch.tensor([[0.1, 0.1, 0.8, 0.8]]).repeat(PEOPLE, 1),
-        "label": [["cup", "book", ""][person % 3] for person in range(PEOPLE)],
-        "predicted_label": [["cup", "book"][person % 2] for person in range(PEOPLE)],
-        "labels": [["cup|jar", "book", ""][person % 3] for person in range(PEOPLE)],
-        "predicted_class": [["jar", "book"][person % 2] for person in range(PEOPLE)],
+        "label": np.tile(["cup", "book", ""], PEOPLE // 3),
+        "predicted_label": np.resize(["cup", "book"], PEOPLE),
+        "labels": np.tile(["cup|jar", "book", ""], PEOPLE // 3),
+        "predicted_class": np.resize(["jar", "book"], PEOPLE),
         # Large heads, or hardly any point would be in one.
         "head": torch.tensor([[0.1, 0.1, 0.6, 0.7], [0.3, 0.3, 0.9, 0.9], [0.2, 0.0, 0.8, 0.6]]).repeat(PEOPLE // 3, 1),
-        **{name: torch.randint(-1, 2, (PEOPLE, PEOPLE), generator=generator) for name in SOCIAL},
-        **{f"{name}_score": torch.rand(PEOPLE, PEOPLE, generator=generator) for name in SOCIAL},
     }
 
 
-PAIRED = {*SOCIAL, *(f"{name}_score" for name in SOCIAL)}
-"""Fields of pairs, here as tables over everybody."""
+def of_pairs():
+    """Labels and scores of pairs, as tables over everybody."""
+    generator = torch.Generator().manual_seed(1)
+    labels = {name: torch.randint(-1, 2, (PEOPLE, PEOPLE), generator=generator) for name in SOCIAL}
+    return labels | {f"{name}_score": torch.rand(PEOPLE, PEOPLE, generator=generator) for name in SOCIAL}
 
 
 def score(people: list[int]) -> dict[str, list[float]]:
     """What a process that saw these people computes."""
-    everything, chosen = fields(), torch.tensor(people, dtype=torch.int64)
     result = {}
     for metric in (kind() for kind in METRICS):
         for start in range(0, len(people), 6):
-            part = chosen[start : start + 6]
+            part = torch.tensor(people[start : start + 6], dtype=torch.int64)
             pairs = torch.from_numpy(pairs_of(np.arange(len(part)) // 3))
             both = part[pairs]
-            own = {"point_person": torch.arange(len(part)), "pairs": pairs}
-            own |= {name: everything[name][both[:, 0], both[:, 1]] for name in PAIRED}
-            given = {name: own[name] if name in own else picked(everything[name], part) for name in metric.fields}
+            given = {name: values[part] for name, values in fields().items()}
+            given |= {name: table[both[:, 0], both[:, 1]] for name, table in of_pairs().items()}
+            given |= {"point_person": torch.arange(len(part)), "pairs": pairs}
             keys = both[:, 0] * 1000 + both[:, 1] if metric.unit == "pair" else part * 1000 - 7
-            metric.update(keys, **given)
+            metric.update(keys, **{name: given[name] for name in metric.fields})
         result[type(metric).__name__] = [float(metric.compute()), metric.count]
     return result
-
-
-def picked(values, people: torch.Tensor):
-    """The values of some people; texts stand in a list."""
-    return values[people] if isinstance(values, torch.Tensor) else [values[person] for person in people.tolist()]
 
 
 def gradient(people: list[int], keeps_step: bool = False) -> float:
@@ -106,17 +104,6 @@ def run(rank: int, folder: str) -> None:
         found["union"] = sorted(union(map(str, shares[rank])))
     (Path(folder) / f"{rank}.json").write_text(json.dumps(everything))
     dist.destroy_process_group()
-
-
-def spread(images: list[list[int]]) -> list[int]:
-    """The people of some images."""
-    return [person for image in images for person in image]
-
-
-SHARES = {
-    "padded": [spread(IMAGES[0::2]), spread([*IMAGES[1::2], IMAGES[0]])],  # DistributedSampler: the first once more
-    "empty": [list(range(33)), []],  # a process that saw nobody
-}
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Prompts, answers, and reading answers back: the text of OmniGF's language branch, token by token."""
 
+import hashlib
 import json
 import re
 
@@ -7,19 +8,20 @@ import pytest
 import torch
 from PIL import Image
 
-from gazebench.nn.gaze_language import (
+from gazebench.methods.omnigf.head_encoder import HeadSlots
+from gazebench.methods.omnigf.prompts import (
     GAZE_PAD,
-    PROMPTS,
-    Answer,
+    SYSTEM_PROMPTS,
+    GazeAnswer,
+    PeoplePrompts,
     answer_pieces,
     as_json,
     clean_category,
     parse_answers,
     person_line,
 )
-from gazebench.nn.qwen3vl import load_vlm
-from gazebench.nn.rows import IGNORED, Scribe
-from gazebench.vqa.questions.geometry import whole
+from gazebench.nn.qwen3vl import load
+from gazebench.vlm.coordinates import whole
 
 INSIDE = 'P3: {"status": "inside", "point_2d": [12, 999]}'
 NAMED = 'P3: {"status": "inside", "point_2d": [12, 999], "category": "cup"}'
@@ -29,15 +31,17 @@ OUTSIDE = 'P3: {"status": "outside"}'
 @pytest.fixture(scope="module")
 def vlm():
     torch.manual_seed(0)
-    return load_vlm("tiny", "random").eval()
+    vlm = load("tiny", "random").eval()
+    HeadSlots(vlm)
+    return vlm
 
 
-def scribe(vlm, grid=(2, 2), slots=True, semantic=False):
-    return Scribe(vlm.processor, PROMPTS["semantic" if semantic else "basic"], grid, slots=slots, semantic=semantic)
+def prompts(vlm, grid=(2, 2), slots=True, semantic=False):
+    return PeoplePrompts(vlm, grid, slots=slots, semantic=semantic)
 
 
 def people(seed, count):
-    """Head boxes of some people."""
+    """Head boxes."""
     low = torch.rand((count, 2), generator=torch.Generator().manual_seed(seed)) * 0.8
     return torch.cat([low, low + 0.1], dim=1).tolist()
 
@@ -48,62 +52,58 @@ def answers(seed, count, semantic=False):
     points = torch.randint(0, 1000, (count, 2), generator=generator).tolist()
     names = ["cup", "tennis racket", "3d printer", "", "kite"]
     return [
-        Answer("inside", tuple(point), names[i % len(names)] if semantic else "")
+        GazeAnswer("inside", tuple(point), names[i % len(names)] if semantic else "")
         if kind == 0
-        else Answer("outside" if kind == 1 else "unknown")
+        else GazeAnswer("outside" if kind == 1 else "unknown")
         for i, (kind, point) in enumerate(zip(kinds, points, strict=True))
     ]
 
 
 def text_of(index, answer, semantic, last=True):
-    return "".join(piece.text for piece in answer_pieces(index, answer, semantic=semantic, last=last))
+    return "".join(text for text, _ in answer_pieces(index, answer, semantic=semantic, last=last))
 
 
-def test_prompts_are_the_appendix_word_for_word():
-    assert PROMPTS["basic"] == (
-        "You are given an image with head bounding boxes for all people in the scene. Each person is identified as "
-        'P0..PN with their head box given as {"bbox_2d": [x1, y1, x2, y2]} in coordinates [0, 999]. For each person, '
-        "predict whether their gaze target is inside or outside the image. Output one JSON object per person. If the "
-        'gaze target is inside, output {"status": "inside", "point_2d": [x, y]}. If outside, output {"status": '
-        '"outside"}.'
-    )
-    assert PROMPTS["semantic"] == PROMPTS["basic"].replace(
-        "outside the image. Output", "outside the image, and what they are looking at. Output"
-    ).replace('"point_2d": [x, y]}', '"point_2d": [x, y], "category": "<object>"}')
+def test_prompts_are_those_of_the_appendix():
+    basic, semantic = SYSTEM_PROMPTS["basic"], SYSTEM_PROMPTS["semantic"]
+    assert hashlib.sha256(basic.encode()).hexdigest().startswith("ef25d806328fab09")
+    longer = basic.replace("image. Output", "image, and what they are looking at. Output")
+    assert semantic == longer.replace("[x, y]}", '[x, y], "category": "<object>"}')
 
 
-def test_equations_1_and_2():
+def test_equation_1():
     assert person_line(2, [0.0, 0.5, 1.0, 0.2502], slot=True) == '<|gaze_pad|>P2: {"bbox_2d": [0, 500, 999, 250]}'
     assert person_line(0, [torch.nan] * 4, slot=False) == 'P0: {"bbox_2d": null}'
-    assert text_of(3, Answer("inside", (12, 999)), False) == INSIDE
-    assert text_of(3, Answer("inside", (12, 999), "cup"), True) == NAMED
-    assert text_of(3, Answer("inside", (12, 999), "cup"), False) == INSIDE
-    assert text_of(3, Answer("outside", None, "cup"), True) == OUTSIDE
-    assert text_of(3, Answer("outside"), False, last=False) == OUTSIDE + "\n"
     assert [whole(value) for value in (-0.3, 0.0, 0.4999, 0.5006, 1.0, 7.0)] == [0, 0, 499, 500, 999, 999]
 
 
-def test_what_is_learnt_of_a_line():
-    def learnt(answer, semantic):
-        return "".join(p.text for p in answer_pieces(3, answer, semantic=semantic, last=True) if p.learnt)
-
-    assert learnt(Answer("inside", (12, 999)), False) == INSIDE
-    assert learnt(Answer("inside", (12, 999), "cup"), True) == NAMED
-    assert learnt(Answer("unknown"), False) == ""
-    # Whether a category follows is not to be learnt from people whose category nobody told.
-    assert learnt(Answer("inside", (12, 999)), True) == INSIDE.removesuffix("]}")
+@pytest.mark.parametrize(
+    ("answer", "semantic", "line", "learnt"),
+    [
+        (GazeAnswer("inside", (12, 999)), False, INSIDE, INSIDE),
+        (GazeAnswer("inside", (12, 999), "cup"), True, NAMED, NAMED),
+        (GazeAnswer("inside", (12, 999), "cup"), False, INSIDE, INSIDE),
+        (GazeAnswer("outside", None, "cup"), True, OUTSIDE, OUTSIDE),
+        (GazeAnswer("unknown"), True, OUTSIDE.replace("outside", "unknown"), ""),
+        # Whether a category follows is not to be learnt from people whose category is not known.
+        (GazeAnswer("inside", (12, 999)), True, INSIDE, INSIDE.removesuffix("]}")),
+    ],
+)
+def test_equation_2_and_what_is_learnt_of_it(answer, semantic, line, learnt):
+    assert text_of(3, answer, semantic) == line
+    assert text_of(3, answer, semantic, last=False) == line + "\n"
+    pieces = answer_pieces(3, answer, semantic=semantic, last=True)
+    assert "".join(text for text, learns in pieces if learns) == learnt
 
 
 @pytest.mark.parametrize(
     "category", ["cup", "tennis racket", "3d printer", "t-shirt", "café", "笔记本", "a/c (unit) x"]
 )
 def test_pieces_have_the_tokens_of_whole_lines(vlm, category):
-    written = scribe(vlm, semantic=True)
+    tokens = prompts(vlm, semantic=True).tokens
     for last in (True, False):
-        for answer in (Answer("inside", (0, 105), category), Answer("inside", (7, 88)), Answer("outside")):
-            pieces = answer_pieces(11, answer, semantic=True, last=last)
-            apart = [token for piece in pieces for token in written.tokens(piece.text)]
-            assert apart == written.tokens("".join(piece.text for piece in pieces))
+        for answer in (GazeAnswer("inside", (0, 105), category), GazeAnswer("inside", (7, 88)), GazeAnswer("outside")):
+            pieces = [text for text, _ in answer_pieces(11, answer, semantic=True, last=last)]
+            assert [token for text in pieces for token in tokens(text)] == tokens("".join(pieces))
 
 
 @pytest.mark.parametrize(
@@ -111,79 +111,63 @@ def test_pieces_have_the_tokens_of_whole_lines(vlm, category):
 )
 def test_any_category_gives_valid_json(hostile):
     clean = clean_category(hostile)
-    line = text_of(0, Answer("inside", (1, 2), hostile), True)
+    line = text_of(0, GazeAnswer("inside", (1, 2), hostile), True)
     assert json.loads(line.removeprefix("P0: ")).get("category", "") == clean
-    (read,) = parse_answers(line, 1)
-    assert read == Answer("inside", (1, 2), clean)
+    assert parse_answers(line, 1) == [GazeAnswer("inside", (1, 2), clean)]
 
 
-def test_reading_answers_back():
-    for semantic in (False, True):
-        given = [answer for answer in answers(5, 40, semantic) if answer.status != "unknown"]
-        text = "".join(text_of(i, answer, semantic, last=i == len(given) - 1) for i, answer in enumerate(given))
-        assert parse_answers(text, len(given)) == given
-        assert [as_json(answer) for answer in given] == re.findall(r"\{.*\}", text)
+@pytest.mark.parametrize("semantic", [False, True])
+def test_reading_answers_back(semantic):
+    given = [answer for answer in answers(5, 40, semantic) if answer.status != "unknown"]
+    text = "".join(text_of(i, answer, semantic, last=i == len(given) - 1) for i, answer in enumerate(given))
+    assert parse_answers(text, len(given)) == given
+    assert [as_json(answer) for answer in given] == re.findall(r"\{.*\}", text)
     assert as_json(None) == ""
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "I cannot see anybody.",
-        "P0",
-        "P0: {",
-        'P0: {"status": "inside"',
-        'P0: {"status": "inside"}',
-        'P0: {"status": "inside", "point_2d": [1]}',
-        'P0: {"status": "inside", "point_2d": [1, 2, 3]}',
-        'P0: {"status": "inside", "point_2d": [1, 1000]}',
-        'P0: {"status": "inside", "point_2d": [-1, 3]}',
-        'P0: {"status": "inside", "point_2d": [NaN, 3]}',
-        'P0: {"status": "inside", "point_2d": ["1", 3]}',
-        'P0: {"status": "inside", "point_2d": [true, 3]}',
-        'P0: {"status": "inside", "point_2d": "here"}',
-        'P0: {"status": "unknown"}',
-        'P0: {"status": ["inside"]}',
-        'P1: {"status": "outside"}',
-        "P0: " + '{"a": ' * 20000,
-        'P0: {"point_2d": [' + "9" * 5000 + ", 1]}",
-        "P" + "9" * 5000 + ': {"status": "outside"}',
-    ],
-)
+RUBBISH = [
+    "", "I cannot see anybody.", "P0: {", 'P0: {"status": "inside"', 'P0: {"status": "inside"}',
+    *(f'P0: {{"status": "inside", "point_2d": {point}}}' for point in (
+        "[1, 2, 3]", "[1, 1000]", "[-1, 3]", "[NaN, 3]", '["1", 3]', "[true, 3]", '"here"', f"[{'9' * 5000}, 1]")),
+    'P0: {"status": "unknown"}', 'P0: {"status": ["inside"]}', 'P1: {"status": "outside"}',
+    "P0: " + '{"a": ' * 20000, f'P{"9" * 5000}: {{"status": "outside"}}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", RUBBISH)
 def test_malformed_answers_are_none(text):
     assert parse_answers(text, 1) == [None]
 
 
 def test_good_answers_among_rubbish():
-    text = (
-        f'Sure! P0: {{"status": 3}}\n{INSIDE.replace("P3", "P1")} P0: {{"status": "outside"}} P0: {{"x": 1}} P7: {{}}'
-    )
-    assert parse_answers(text, 3) == [Answer("outside"), Answer("inside", (12, 999)), None]
+    first = INSIDE.replace("P3", "P1")
+    text = f'Sure! P0: {{"status": 3}}\n{first} P0: {{"status": "outside"}} P0: {{"x": 1}} P7: {{}}'
+    assert parse_answers(text, 3) == [GazeAnswer("outside"), GazeAnswer("inside", (12, 999)), None]
     braces = 'P0: {"status": "inside", "point_2d": [1, 2], "category": "a } b P1: {"}\nP1: {"status": "outside"}'
-    assert parse_answers(braces, 2) == [Answer("inside", (1, 2), "a } b P1: {"), Answer("outside")]
+    assert parse_answers(braces, 2) == [GazeAnswer("inside", (1, 2), "a } b P1: {"), GazeAnswer("outside")]
     decimal = parse_answers('P0: {"status": "inside", "point_2d": [1.6, 2], "category": 3}', 1)
-    assert decimal == [Answer("inside", (2, 2))]
+    assert decimal == [GazeAnswer("inside", (2, 2))]
 
 
 @pytest.mark.parametrize("slots", [True, False])
-@pytest.mark.parametrize("grid", [(1, 1), (2, 2), (3, 5), (10, 10)])
+@pytest.mark.parametrize("grid", [(1, 1), (3, 5), (10, 10)])
 def test_rows_are_what_processor_and_model_make_of_the_conversation(vlm, grid, slots):
     """Ids, padding and rotary positions of ragged rows, 1 to 12 people, against transformers itself."""
     counts = (1, 12, 3)
     boxes = [people(i, count) for i, count in enumerate(counts)]
     replies = [answers(i, count) for i, count in enumerate(counts)]
-    rows = scribe(vlm, grid, slots).rows(boxes, replies)
-    picture = Image.new("RGB", (grid[1] * vlm.cell, grid[0] * vlm.cell))
+    rows = prompts(vlm, grid, slots).rows(boxes, replies)
+    image = Image.new("RGB", (grid[1] * vlm.cell, grid[0] * vlm.cell))
 
     def chat(heads, reply):
         lines = "\n".join(person_line(i, box, slots) for i, box in enumerate(heads))
-        said = "".join(text_of(i, answer, False, i == len(reply) - 1) for i, answer in enumerate(reply))
-        system, asked, told = ([{"type": "text", "text": text}] for text in (PROMPTS["basic"], lines, said))
+        answer = "".join(text_of(i, each, False, i == len(reply) - 1) for i, each in enumerate(reply))
+        parts = ([{"type": "text", "text": text}] for text in (SYSTEM_PROMPTS["basic"], lines, answer))
+        system, user, assistant = parts
         return [
             {"role": "system", "content": system},
-            {"role": "user", "content": [{"type": "image", "image": picture}, *asked]},
-            {"role": "assistant", "content": told},
+            {"role": "user", "content": [{"type": "image", "image": image}, *user]},
+            {"role": "assistant", "content": assistant},
         ]
 
     batch = vlm.processor.apply_chat_template(
@@ -199,9 +183,6 @@ def test_rows_are_what_processor_and_model_make_of_the_conversation(vlm, grid, s
         ids, kinds, batch["image_grid_thw"], attention_mask=rows.attention_mask
     )
     assert torch.equal(rows.position_ids, expected)
-    assert torch.equal(rows.next_position, expected.amax((0, 2)) + 1)
-    columns = rows.image_start[:, None] + torch.arange(grid[0] * grid[1])
-    assert torch.equal(kinds.nonzero().reshape(3, -1, 2)[..., 1], columns)
 
 
 def characters(tokenizer, ids):
@@ -216,47 +197,38 @@ def test_anchors_slots_and_learnt_tokens_are_where_the_text_says(vlm, semantic):
     counts = list(range(1, 13))
     boxes = [people(i, count) for i, count in enumerate(counts)]
     replies = [answers(i, count, semantic) for i, count in enumerate(counts)]
-    writer = scribe(vlm, (2, 2), semantic=semantic)
-    rows = writer.rows(boxes, replies)
-    prompts = writer.rows(boxes, None)
+    builder = prompts(vlm, semantic=semantic)
+    rows, bare = builder.rows(boxes, replies), builder.rows(boxes)
     assert rows.person_row.tolist() == [row for row, count in enumerate(counts) for _ in range(count)]
+    assert bare.learnt is None
+    decode = builder.tokenizer.decode
+    slot = builder.tokens(GAZE_PAD)[0]
     person = 0
     for row, count in enumerate(counts):
         ids = rows.input_ids[row]
-        text, token = characters(vlm.processor.tokenizer, ids)
+        text, token = characters(builder.tokenizer, ids)
         turn = text.index("<|im_start|>assistant\n")
         asked = [match.start() for match in re.finditer(re.escape(GAZE_PAD) + r"P\d+: \{\"bbox", text)]
-        told = [match.start() for match in re.finditer(r"P\d+: \{\"status", text[turn:])]
+        told = [turn + match.start() for match in re.finditer(r"P\d+: \{\"status", text[turn:])]
         assert len(asked) == len(told) == count
-        assert [token[turn + place] for place in told] == rows.anchor[person : person + count].tolist()
-        assert (ids == vlm.slot_id).nonzero().flatten().tolist() == [token[place] for place in asked]
-        ends = [*(turn + place for place in told[1:]), len(text)]
-        for index in range(count):
-            assert text[turn + told[index] :].startswith(f"P{index}: ")
-            mine = (rows.learnt[row] == person + index).nonzero().flatten()
-            answer = replies[row][index]
-            line = text[turn + told[index] : ends[index]]
+        assert [token[place] for place in told] == rows.anchor[person : person + count].tolist()
+        assert (ids == slot).nonzero().flatten().tolist() == [token[place] for place in asked]
+        for index, (begin, end) in enumerate(zip(told, [*told[1:], len(text)], strict=True)):
+            answer, line = replies[row][index], text[begin:end]
+            assert line.startswith(f"P{index}: ")
             if answer.status == "unknown":
-                assert not len(mine)
+                line = ""
             elif semantic and answer.status == "inside" and not answer.category:
-                assert vlm.processor.tokenizer.decode(ids[mine]) == line.split("]}")[0]
-            else:
-                assert vlm.processor.tokenizer.decode(ids[mine]) == line
+                line = line.split("]}")[0]
+            assert decode(ids[rows.learnt[row] == person + index]) == line
         # Without an answer the anchor is the last token of the person's line in the prompt.
-        bare, token = characters(vlm.processor.tokenizer, prompts.input_ids[row])
-        lines = [match.end() - 1 for match in re.finditer(r'P\d+: \{"bbox_2d": \[[\d, ]*\]\}', bare)]
-        assert [token[end] for end in lines] == prompts.anchor[person : person + count].tolist()
+        text, token = characters(builder.tokenizer, bare.input_ids[row])
+        lines = [match.end() - 1 for match in re.finditer(r'P\d+: \{"bbox_2d": \[[\d, ]*\]\}', text)]
+        assert [token[end] for end in lines] == bare.anchor[person : person + count].tolist()
         person += count
-    assert (prompts.learnt == IGNORED).all()
 
 
-def test_a_strange_template_is_told(vlm):
-    class Other:
-        tokenizer = vlm.processor.tokenizer
-
-        @staticmethod
-        def apply_chat_template(turns, **_):
-            return "".join(part.get("text", "") for turn in turns for part in turn["content"])
-
-    with pytest.raises(ValueError, match="chat template does not write picture, text and answer"):
-        Scribe(Other(), PROMPTS["basic"], (2, 2), slots=True, semantic=False)
+def test_a_strange_template_is_refused(vlm, monkeypatch):
+    monkeypatch.setattr(vlm.processor, "chat_template", "{% for m in messages %}{{ m.content[-1].text }}{% endfor %}")
+    with pytest.raises(ValueError, match="chat template"):
+        prompts(vlm)

@@ -1,6 +1,5 @@
-"""Records: checked, immutable, whole or not at all; tables made from them."""
+"""Records: checked, immutable, whole or not at all; those that are committed stay readable; tables made from them."""
 
-import copy
 import json
 import multiprocessing
 from pathlib import Path
@@ -8,25 +7,23 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from gazebench.engine import record as results
-from gazebench.engine.record import RecordError, read_records, validate, write_record
+from gazebench.engine.record import RecordError, code_identity, read_files, read_records, validate, write_record
 from gazebench.engine.registry import load_dataset
 from gazebench.metrics.protocol import Protocol
-from gazebench.report.board import refresh
-from gazebench.report.board.markdown import render, table
-from gazebench.report.board.rows import board
 
+ROOT = Path(__file__).resolve().parent.parent
 WORLD = load_dataset("gazeworld")
+COMMITTED = sorted(path.name for path in (ROOT / "leaderboards").glob("*/") if any(path.glob("*.json")))
 
 
-def record(run="a1", method="gazelle", value=0.1, klass="synthetic", seed=0, protocol: Protocol = WORLD.protocol):
+def record(run="a1", method="gazelle", value=0.1, status="synthetic", protocol: Protocol = WORLD.protocol):
     return {
         "schema": 1,
         "run": run,
         "kind": "bench",
         "method": {"name": method, "title": method.title(), "family": "test"},
         "dataset": "gazeworld",
-        "status": {"class": klass, "reasons": ["because"] if klass == "smoke" else []},
+        "status": {"class": status, "reasons": ["because"] if status == "smoke" else []},
         "metrics": {
             protocol.headline: {"all": {"value": value, "count": 5}, "consistent": {"value": value, "count": 3}}
         },
@@ -36,7 +33,7 @@ def record(run="a1", method="gazelle", value=0.1, klass="synthetic", seed=0, pro
                  "head_boxes": "exact"},
         "weights": {"grade": "embedded", "name": "tiny"},
         "config": {},
-        "seed": seed,
+        "seed": 0,
         "selection": "last",
         "code": {"version": "0", "commit": None, "dirty": None, "digest": "d"},
         "parameters": {"total": 10, "trained": 5},
@@ -47,26 +44,36 @@ def record(run="a1", method="gazelle", value=0.1, klass="synthetic", seed=0, pro
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("dataset", COMMITTED)
+def test_committed_records_stay_readable(dataset):
+    found = read_files(ROOT / "leaderboards", dataset)
+    assert len(found) == len(list((ROOT / "leaderboards" / dataset).glob("*.json")))
+
+
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("place", "change"),
     [
-        (lambda r: r.pop("seed"), "'seed' is a required property"),
-        (lambda r: r.update(extra=1), "extra"),
-        (lambda r: r["metrics"].clear(), "metrics"),
-        (lambda r: r["metrics"][WORLD.protocol.headline]["all"].update(count=0), "count"),
-        (lambda r: r["status"].update({"class": "great"}), "status/class"),
-        (lambda r: r.update(run="../x"), "run"),
+        ("seed", lambda r: r.pop("seed")),
+        ("extra", lambda r: r.update(extra=1)),
+        ("schema", lambda r: r.update(schema=3)),
+        ("metrics", lambda r: r["metrics"].clear()),
+        ("count", lambda r: r["metrics"][WORLD.protocol.headline]["all"].update(count=0)),
+        ("low", lambda r: r["metrics"][WORLD.protocol.headline]["all"].update(low=0.1)),
+        ("status/class", lambda r: r["status"].update({"class": "great"})),
+        ("run", lambda r: r.update(run="../x")),
     ],
 )
-def test_schema_names_the_place(change, message):
-    broken = record()
-    change(broken)
-    with pytest.raises(RecordError, match=message):
-        validate(broken, "file.json")
+def test_a_record_that_breaks_the_schema_names_the_place(place, change):
+    for schema in (1, 2):
+        broken = record() | {"schema": schema}
+        validate(broken)
+        change(broken)
+        with pytest.raises(RecordError, match=rf"file\.json.*{place}"):
+            validate(broken, "file.json")
 
 
 def test_nan_is_no_value(tmp_path):
-    with pytest.raises(ValueError, match="JSON compliant"):
+    with pytest.raises(ValueError, match="JSON"):
         write_record(record(value=float("nan")), tmp_path)
     assert not list(tmp_path.rglob("*.json"))
 
@@ -80,21 +87,19 @@ def test_records_are_immutable(tmp_path):
     assert write_record(record(value=0.2), tmp_path) == elsewhere
     assert path.read_bytes() == before
     assert len(read_records(tmp_path, "gazeworld")) == 2
-
-
-def test_a_broken_record_is_named(tmp_path):
-    path = write_record(record(), tmp_path)
     path.write_text("{")
     with pytest.raises(RecordError, match=path.name):
         read_records(tmp_path, "gazeworld")
 
 
 def _finish(folder: Path, index: int) -> None:
+    from gazebench.report.board import refresh
+
     write_record(record(run=f"r{index}", value=0.1 + index / 100), folder)
     refresh(folder, "gazeworld", WORLD)
 
 
-def test_two_runs_finishing_at_once_lose_nothing(tmp_path):
+def test_runs_finishing_at_once_lose_nothing(tmp_path):
     context = multiprocessing.get_context("fork")
     runs = [context.Process(target=_finish, args=(tmp_path, index)) for index in range(6)]
     for run in runs:
@@ -108,24 +113,22 @@ def test_two_runs_finishing_at_once_lose_nothing(tmp_path):
     assert names == {"README.md", "leaderboard.csv", ".lock"}
 
 
-def test_table_is_sorted_and_keeps_smoke_runs_apart():
-    better, worse = record("b", value=0.1), record("w", value=0.3)
-    smoke = record("s", value=0.01, klass="smoke")
-    other = copy.deepcopy(record("o", value=0.001))
+def test_the_board_is_sorted_and_keeps_smoke_runs_and_other_protocols_apart(tmp_path):
+    from gazebench.report.board import refresh
+
+    other = record("o", value=0.001)
     other["protocol"]["id"] = "gazeworld-v999"
-    shown = board("gazeworld", WORLD, {one["run"]: one for one in (worse, smoke, better, other)})
-    frame = table(shown)
-    assert list(frame["run"]) == ["b", "w", "s"]
-    text = render(shown)
-    smoke_part = text.split("## Smoke runs")[1]
-    assert "| s " in smoke_part
-    assert "| b " not in smoke_part
-    assert "no published benchmark" in text
-    assert "o" not in list(frame["run"])
-    assert "Where they come from" not in text, "records of before it was written down"
+    smoke = record("s", value=0.01, status="smoke")
+    for one in (record("w", value=0.3), smoke, record("b", value=0.1), other):
+        write_record(one, tmp_path)
+    refresh(tmp_path, "gazeworld", WORLD)
+    assert pd.read_csv(tmp_path / "gazeworld" / "leaderboard.csv")["run"].tolist() == ["b", "w", "s"]
+    ranked, smoked = (tmp_path / "gazeworld" / "README.md").read_text(encoding="utf-8").split("## Smoke runs")
+    assert "| s " in smoked
+    assert "| b " in ranked
+    assert "| b " not in smoked
 
 
 def test_code_identity_has_no_paths():
-    identity = results.code_identity()
-    assert identity["digest"]
-    assert "/" not in json.dumps(identity)
+    assert code_identity()["digest"]
+    assert "/" not in json.dumps(code_identity())

@@ -10,8 +10,6 @@ import torch
 
 from gazebench.core.errors import DataError
 from gazebench.core.types import Prediction
-from gazebench.data.datamodule import ImageSamples, collate
-from gazebench.data.transforms import Preprocess
 from gazebench.datasets.gazehoi import GazeHOI
 from gazebench.metrics import vocabulary
 from gazebench.metrics.protocol import Protocol, ProtocolMetric
@@ -56,30 +54,34 @@ def reference(weights, texts):
     model = open_clip.create_model(MODEL, pretrained=str(weights)).eval()
     tokenize = open_clip.get_tokenizer(MODEL)
 
-    def look(word):
-        with torch.no_grad():
-            return model.encode_text(tokenize([f"a photo of {word}"]))[0].double().numpy()
+    @torch.no_grad()
+    def unit(word):
+        vector = model.encode_text(tokenize([f"a photo of {word}"]))[0].double()
+        return vector / vector.norm()
 
-    known, found = {word: look(word) for word in WORDS}, []
-    for text in texts:
-        one = look(text)
-        cosine = {word: one @ other / np.linalg.norm(one) / np.linalg.norm(other) for word, other in known.items()}
-        found.append(max(WORDS, key=lambda word: cosine[word]))
-    return found
+    known = {word: unit(word) for word in WORDS}
+    return [max(WORDS, key=lambda word: float(one @ known[word])) for one in map(unit, texts)]
 
 
-def test_words_go_to_the_nearest_class(weights, classes):
+def test_words_go_to_the_nearest_class(weights, classes, monkeypatch):
     texts = ["mug", "a red book", "phone", "notebook computer", "bike", "aquarium", "CUP", "dog", "cups", "books"]
     expected = reference(weights, texts)
-    assert len(set(expected)) > 2, "a CLIP that says one thing of everything would prove nothing"
+    assert len(set(expected)) > 2, "a CLIP that gives one class to everything would prove nothing"
+    words = Vocabulary(classes, MODEL, weights)
+    assert words.nearest(texts) == expected
+    monkeypatch.setattr(vocabulary, "CHUNK", 4)
     assert Vocabulary(classes, MODEL, weights).nearest(texts) == expected
+    sent = pickle.dumps(words)  # another process gets it without its weights
+    assert len(sent) < 2000
+    assert pickle.loads(sent) == words
+    assert pickle.loads(sent).nearest(texts) == expected
 
 
 def test_a_class_is_itself_and_no_answer_stays_none(weights, classes):
     """No CLIP is asked for them: an embedding of a class is nearest to itself only up to rounding."""
     words = Vocabulary(classes, MODEL, weights.with_name("none.pt"))
     assert words.nearest([*WORDS, "", "  cup \n"]) == [*WORDS, "", "cup"]
-    with pytest.raises(DataError, match=r"none\.pt: no CLIP weights there"):
+    with pytest.raises(DataError, match=r"none\.pt"):
         words.nearest(["mug"])
 
 
@@ -101,53 +103,30 @@ def test_embeddings_of_classes_are_kept(weights, classes, monkeypatch, tmp_path)
     assert set(Vocabulary(classes, MODEL, weights).nearest(texts)) <= {"cup", "book"}, "other classes, another file"
 
 
-def test_many_texts_are_embedded_in_chunks(weights, classes, monkeypatch):
-    texts = [f"thing {number}" for number in range(23)]
-    expected = Vocabulary(classes, MODEL, weights).nearest(texts)
-    monkeypatch.setattr(vocabulary, "CHUNK", 4)
-    assert Vocabulary(classes, MODEL, weights).nearest(texts) == expected
-
-
-def test_another_process_gets_it_without_its_weights(weights, classes):
-    words = Vocabulary(classes, MODEL, weights)
-    before = words.nearest(["mug", "dog"])
-    sent = pickle.dumps(words)
-    assert len(sent) < 2000
-    again = pickle.loads(sent)
-    assert again == words
-    assert again.nearest(["mug", "dog"]) == before
-
-
-@pytest.mark.parametrize(
-    ("model", "message"),
-    [
-        ("ViT-B-23", r"open_clip knows no model 'ViT-B-23'; did you mean .*ViT-B-32"),
-        ("ViT-B-32", r"weights\.pt: not the weights of ViT-B-32 \(\w+: .*give those of the model named"),
-    ],
-)
-def test_weights_that_do_not_fit_are_named(weights, classes, model, message):
-    with pytest.raises(DataError, match=message):
+@pytest.mark.parametrize(("model", "named"), [("ViT-B-23", "ViT-B-32"), ("ViT-B-32", r"weights\.pt")])
+def test_weights_that_do_not_fit_are_named(weights, classes, model, named):
+    with pytest.raises(DataError, match=named):
         Vocabulary(classes, model, weights).nearest(["mug"])
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", '{"cup": "one"}', "7", "{}"])
 def test_a_vocabulary_that_is_none_is_refused(weights, classes, content):
     classes.write_text(content)
-    with pytest.raises(DataError, match=r"vocab2id\.json: .*take the file of the release"):
+    with pytest.raises(DataError, match=r"vocab2id\.json"):
         Vocabulary(classes, MODEL, weights).nearest(["mug"])
     classes.unlink()
     with pytest.raises(DataError, match=r"vocab2id\.json: no such file"):
         read_classes(classes)
 
 
-def test_what_a_record_says_of_it(weights, classes):
-    said = Vocabulary(classes, MODEL, weights).describe()
-    assert (said["clip"], said["template"], said["classes"]) == (MODEL, "a photo of {}", len(WORDS))
-    assert len(said["weights_sha256"]) == 64
-    protocol = Protocol("some", 1, "person", (ProtocolMetric("acc_1", ClassAccuracy),), "acc_1",
-                        vocabulary=Vocabulary(classes, MODEL, weights))  # fmt: skip
-    assert protocol.describe()["vocabulary"] == said
-    json.dumps(protocol.describe())
+def test_a_protocol_describes_its_vocabulary(weights, classes):
+    words = Vocabulary(classes, MODEL, weights)
+    metrics = (ProtocolMetric("acc_1", ClassAccuracy),)
+    about = json.loads(json.dumps(Protocol("some", 1, "person", metrics, "acc_1", vocabulary=words).describe()))
+    about = about["vocabulary"]
+    assert about == words.describe()
+    assert (about["clip"], about["template"], about["classes"]) == (MODEL, "a photo of {}", len(WORDS))
+    assert len(about["weights_sha256"]) == 64
 
 
 def test_free_text_scores_by_its_class_and_exact_words_by_themselves(weights, tmp_path, monkeypatch):
@@ -158,24 +137,21 @@ def test_free_text_scores_by_its_class_and_exact_words_by_themselves(weights, tm
     without = GazeHOI(tmp_path / "data")
     assert without.protocol is GazeHOI.protocol
     assert without.protocol.vocabulary is None
-    records = with_clip.records("test")
-    samples = ImageSamples(
-        with_clip, records, Preprocess(), augment=False, sees_images=False, bad_images="error", seed=0
-    )
-    batch = collate([samples[image] for image in range(len(samples))])
-    said = [word if k % 3 else f"some {word}" for k, word in enumerate(records.columns["label"].tolist())]
-    nearest = with_clip.protocol.vocabulary.nearest(said)
-    truth = batch.targets.extra["label"] = np.array([nearest[0], *records.columns["label"][1:]])
+    truth = without.records("test").columns["label"].tolist()
+    named = [word if person % 3 else f"some {word}" for person, word in enumerate(truth)]
+    nearest = with_clip.protocol.vocabulary.nearest(named)
     scores = {}
-    for name, data in (("clip", with_clip), ("none", without)):
-        evaluator = Scorer(data.protocol)
-        evaluator.update(Prediction(extra={"label": said}), batch)
-        scores[name] = evaluator.compute()
-    right, exact = (np.mean([one == other for one, other in zip(some, truth, strict=True)]) for some in (nearest, said))
+    for name, dataset in (("clip", with_clip), ("none", without)):
+        records = dataset.records("test")
+        records.columns["label"][0] = nearest[0]  # one that only CLIP gets right
+        scorer = Scorer(dataset.protocol, records)
+        scorer.update(np.arange(len(records)), Prediction(label=named))
+        scores[name] = scorer.compute()
+        truth = records.columns["label"].tolist()
+    right, exact = (np.mean([a == b for a, b in zip(some, truth, strict=True)]) for some in (nearest, named))
     assert right > exact
     assert scores["none"].keys() == {"acc_1_exact"}
     assert scores["clip"].keys() == {"acc_1", "acc_1_exact"}
     assert scores["clip"]["acc_1"]["all"].value == pytest.approx(right)
-    assert (
-        scores["none"]["acc_1_exact"]["all"].value == scores["clip"]["acc_1_exact"]["all"].value == pytest.approx(exact)
-    )
+    assert scores["none"]["acc_1_exact"] == scores["clip"]["acc_1_exact"]
+    assert scores["none"]["acc_1_exact"]["all"].value == pytest.approx(exact)

@@ -310,7 +310,7 @@ class Batch:
         groups: B sources (clip, scene).
         sizes: (B, 2) int64 original width, height in pixels.
         targets: what is to be predicted; None when nothing is known (prediction).
-        skipped: images that could not be read, as ``path: reason`` (policy ``skip``).
+        skipped: images that could not be read, with the reason (policy ``skip``).
         items: by task, the items about these people, where the method has tasks.
     """
 
@@ -322,7 +322,7 @@ class Batch:
     groups: list[str]
     sizes: Tensor
     targets: Targets | None = None
-    skipped: list[str] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
     items: dict[str, list[Item]] = field(default_factory=dict)
 
     @property

@@ -1,4 +1,4 @@
-"""Weights from a file or an address."""
+"""Weights: read from a file or an address, loaded strictly, named by their digest."""
 
 from __future__ import annotations
 
@@ -8,13 +8,42 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gazebench.core.errors import DataError
 
 
-class WeightsFileError(DataError):
-    """A file of weights that is missing or is none."""
+class WeightsError(DataError):
+    """Weights that are missing, unreadable, or made for another model; the message names the remedy."""
+
+
+def load_strictly(
+    own: nn.Module | Mapping[str, Tensor],
+    given: Mapping[str, Tensor],
+    *,
+    what: str,
+    may_lack: Iterable[str] = (),
+    remedy: str = "",
+) -> None:
+    """Copies a state dict into a module, or into some tensors of it; copies nothing where anything does not fit.
+
+    Args:
+        own: the module, or tensors by the names they have in ``given``; filled in place.
+        given: the weights, of any dtype and on any device.
+        what: the receiver, as the error message names it.
+        may_lack: names of ``own`` that ``given`` may leave out; their values stay as they are.
+        remedy: what a user can do about weights that do not fit; ends the error message.
+
+    Raises:
+        WeightsError: names are missing or unknown, or shapes differ; up to four of each kind are listed.
+    """
+    tensors = own.state_dict() if isinstance(own, nn.Module) else own
+    problems = misfits(tensors, given, may_lack)
+    if problems:
+        raise WeightsError(f"the weights do not fit {what}: {problems}{f'; {remedy}' if remedy else ''}")
+    with torch.no_grad():
+        for name, value in given.items():
+            tensors[name].copy_(value)
 
 
 def misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor], may_lack: Iterable[str] = ()) -> str:
@@ -36,45 +65,17 @@ def misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor], may_lack: It
     )
 
 
-def load_strictly(
-    own: Mapping[str, Tensor],
-    given: Mapping[str, Tensor],
-    *,
-    what: str,
-    may_lack: Iterable[str] = (),
-    remedy: str = "",
-) -> None:
-    """Copies weights into a model's own tensors, which must have the same names and shapes.
-
-    Args:
-        own: the model's live tensors by name, e.g. ``module.state_dict()``.
-        given: the weights.
-        what: the model, for the message.
-        may_lack: names that ``given`` may leave out; those tensors stay as they are.
-        remedy: the end of the message.
-
-    Raises:
-        ValueError: names or shapes differ; names up to four of each kind.
-    """
-    found = misfits(own, given, may_lack)
-    if found:
-        raise ValueError(f"the weights do not fit {what}: {found}" + (f"; {remedy}" if remedy else ""))
-    with torch.no_grad():
-        for name, value in given.items():
-            own[name].copy_(value)
-
-
 def local_file(place: str | Path) -> Path:
     """A path as it is; an http(s) address downloaded once into torch.hub's checkpoint folder.
 
     Raises:
-        WeightsFileError: nothing is there, or the address cannot be reached.
+        WeightsError: nothing is there, or the address cannot be reached.
     """
     text = str(place)
     if not text.startswith(("http://", "https://")):
         path = Path(text)
         if not path.is_file():
-            raise WeightsFileError(f"{path}: no such weights file")
+            raise WeightsError(f"{path}: no such weights file")
         return path
     target = Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(urlparse(text).path)  # noqa: PTH119
     if not target.is_file():
@@ -82,7 +83,7 @@ def local_file(place: str | Path) -> Path:
         try:
             torch.hub.download_url_to_file(text, str(target))
         except OSError as error:
-            raise WeightsFileError(
+            raise WeightsError(
                 f"{text} cannot be downloaded ({error}); fetch it where there is a network and give the file's path"
             ) from error
     return target
@@ -92,13 +93,13 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """A state dict from our ``weights.pt``, a Lightning checkpoint, or an official ``.pt``.
 
     Raises:
-        WeightsFileError: no torch file, or it holds no state dict.
+        WeightsError: no torch file, or it holds no state dict.
     """
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise WeightsFileError(f"{path}: not a file of weights ({type(error).__name__}: {error})") from error
+        raise WeightsError(f"{path}: not a file of weights ({type(error).__name__}: {error})") from error
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise WeightsFileError(f"{path}: holds no state dict of tensors")
+        raise WeightsError(f"{path}: holds no state dict of tensors")
     return state

@@ -157,7 +157,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
             pairs={name: torch.from_numpy(np.concatenate(parts).astype(np.int64)) for name, parts in pairs.items()},
             truths=truths,
         ),
-        skipped=[sample.skipped for sample in samples if sample.skipped],
+        skipped={str(sample.records.images[0]): sample.skipped for sample in samples if sample.skipped},
         items=items,
     )
 
@@ -262,8 +262,8 @@ class GazeDataModule(LightningDataModule):
         self.train_stride, self.limit_train, self.limit_test = train_stride, limit_train, limit_test
         self.seed, self.sees_images = seed, sees_images
         self.first_epoch = 0
-        self.skipped: set[str] = set()
-        """The images left out so far, as ``path: reason``."""
+        self.skipped: dict[str, str] = {}
+        """The images this process has left out so far, with the reason."""
 
     def state_dict(self) -> dict[str, Any]:
         """Which epoch comes next: on resuming, workers draw their first batches before Lightning says so."""
@@ -349,7 +349,8 @@ class GazeDataModule(LightningDataModule):
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Stops at unreadable images unless they are to be skipped; here, where a worker's traceback is not in it."""
         if batch.skipped and self.bad_images == "error":
-            raise DataError(f"{batch.skipped[0]}, or leave such pictures out: --loader.bad_images=skip")
+            reason = next(iter(batch.skipped.values()))
+            raise DataError(f"{reason}, or leave such images out: --loader.bad_images=skip")
         self.skipped.update(batch.skipped)
         return batch
 

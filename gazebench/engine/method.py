@@ -61,6 +61,12 @@ def _settings(origin: Origin, why: str, values: Mapping[str, Any]) -> dict[str, 
     return {name.replace("__", "."): Setting(value, origin, why) for name, value in values.items()}
 
 
+def chosen(recipe: Recipe, model: Mapping[str, Any], name: str) -> Any:
+    """The constructor argument ``name``: the user's, else the recipe's, else None."""
+    setting = recipe.get(f"model.{name}")
+    return model.get(name, setting.value if setting else None)
+
+
 @dataclass(frozen=True)
 class MethodCard:
     """What everybody who reads a table should know of a method."""
@@ -149,9 +155,13 @@ class Method(LightningModule):
         learnt |= {name for name, _ in self.named_buffers()}
         return {name: value for name, value in self.state_dict().items() if name in learnt}
 
-    def load_export(self, weights: Mapping[str, Tensor]) -> None:
-        """Loads what ``export`` wrote, strictly."""
-        load_strictly(self.export(), weights, what=type(self).__name__)
+    def load_export(self, weights: Mapping[str, Tensor], may_lack: Iterable[str] = ()) -> None:
+        """Loads what ``export`` wrote, strictly; parts named in ``may_lack`` may be missing and stay as they are."""
+        remedy = f"use the --model.{', .'.join(self.stage)} they were trained with" if self.stage else ""
+        what = self.title or type(self).__name__
+        own = self.state_dict()  # live tensors: those that export() gives may be copies
+        live = {name: own[name] for name in self.export()}
+        load_strictly(live, weights, what=what, may_lack=may_lack, remedy=remedy)
 
     def weights_identity(self) -> dict[str, Any]:
         """What was not trained in this run: ``name`` of the backbone, the ``grade`` of its weights, their digests.
@@ -210,7 +220,7 @@ class Method(LightningModule):
             if not batch.people:
                 raise DataError(
                     f"process {self.global_rank} of {world_size()} has nobody in its first batch"
-                    + "".join(f"; {reason}" for reason in batch.skipped)
+                    + "".join(f"; {reason}" for reason in batch.skipped.values())
                 )
             self._spare = batch
         return batch if batch.people else self._spare

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from gazebench.core.errors import DataError
+from gazebench.core.errors import DataError, UserError
 from gazebench.core.files import write_atomically
 from gazebench.core.types import SOCIAL, Batch, Item, Prediction, Records, pairs_of
 from gazebench.metrics.protocol import Protocol
@@ -34,9 +35,10 @@ FORMAT = """One row a person. CSV, Parquet or JSON lines, with the columns
 Metrics a file has no column for are absent from its result (AUC needs the raw heatmap)."""
 
 ROWS = 512
-"""People in a row group of the files written here."""
+"""People whose rows are read and written at a time."""
 
 _METADATA = b"gazebench"
+_NUMBERS = ("x", "y", "inout", "heatmap_h", "heatmap_w", "used_annotation")
 _TYPES: dict[str, pa.DataType] = {
     "person_id": pa.string(), "image_id": pa.string(), "x": pa.float64(), "y": pa.float64(), "inout": pa.float64(),
     "label": pa.string(), "text": pa.string(), **dict.fromkeys(SOCIAL, pa.string()), "used_annotation": pa.int64(),
@@ -53,7 +55,17 @@ class PartWriter:
         self.writer: pq.ParquetWriter | None = None
 
     def write(self, batch: Batch, prediction: Prediction) -> None:
-        """Appends the people of a batch."""
+        """Appends the people of a batch.
+
+        Raises:
+            UserError: an answer is not a finite number; left out of a score, it would make it look better.
+        """
+        for name, value in prediction.tensors().items():
+            if not torch.isfinite(value).all():
+                raise UserError(
+                    f"the {name} predicted for {', '.join(batch.image_ids[:3])} ... is not finite: the model has "
+                    "diverged; lower the learning rate"
+                )
         columns = _columns(batch, prediction.to("cpu"), self.protocol)
         fields = [pa.field(name, _TYPES.get(name, pa.string())) for name in columns]
         table = pa.table(columns, schema=pa.schema(fields))
@@ -109,19 +121,45 @@ def _objects(people: int, entries: Sequence[tuple[int, str, Any]]) -> list[str]:
 
 def merge_parts(folder: Path, target: Path, order: Sequence[str], provenance: Mapping[str, Any]) -> None:
     """Joins the processes' parts into one file, each person once and in ``order``, and removes them."""
-    parts = [pq.read_table(part) for part in sorted(folder.glob("part-*.parquet"))]
-    table = pa.concat_tables(parts) if parts else pa.table({"person_id": pa.array([], pa.string())})
-    row_of: dict[str, int] = {}
-    for row, person in enumerate(table.column("person_id").to_pylist()):
-        row_of.setdefault(person, row)
-    rows = [row_of[person] for person in order if person in row_of]
-    if rows != list(range(table.num_rows)):
-        table = table.take(pa.array(rows, pa.int64()))
-    table = table.replace_schema_metadata({_METADATA: json.dumps(provenance).encode()})
-    write_atomically(target, lambda path: pq.write_table(table, path, compression="zstd", row_group_size=ROWS))
-    for part in folder.glob("part-*.parquet"):
-        part.unlink()
-    folder.rmdir()
+    parts = [_Rows(path) for path in sorted(folder.glob("part-*.parquet"))]
+    place: dict[str, tuple[int, int]] = {}
+    for number, part in enumerate(parts):
+        for row, person in enumerate(part.file.read(columns=["person_id"]).column(0).to_pylist()):
+            place.setdefault(person, (number, row))
+    places = [place[person] for person in order if person in place]
+    schema = parts[0].file.schema_arrow if parts else pa.schema([("person_id", pa.string())])
+    schema = schema.with_metadata({_METADATA: json.dumps(provenance).encode()})
+
+    def write(path: Path) -> None:
+        with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+            for start in range(0, len(places), ROWS):
+                rows = [parts[number].row(row) for number, row in places[start : start + ROWS]]
+                writer.write_table(pa.Table.from_batches(rows).cast(schema).combine_chunks())
+
+    write_atomically(target, write)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Rows:
+    """Rows of a Parquet file, some hundred in memory at a time; in ascending order nothing is read twice."""
+
+    def __init__(self, path: Path, columns: list[str] | None = None) -> None:
+        # Unbuffered, a row group would be read whole, and pandas writes a million rows into one.
+        self.file, self.columns = pq.ParquetFile(path, buffer_size=2**20, pre_buffer=False), columns
+        counts = [self.file.metadata.row_group(group).num_rows for group in range(self.file.num_row_groups)]
+        self.start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        self.batches: Iterator[pa.RecordBatch] = iter(())
+        self.first, self.batch = int(self.start[-1]), pa.record_batch({})  # behind every row: nothing is open yet
+
+    def row(self, row: int) -> pa.RecordBatch:
+        """One row, as a batch of it alone."""
+        group = int(np.searchsorted(self.start, row, "right")) - 1
+        if row < self.first or self.start[group] >= self.first + self.batch.num_rows:
+            self.batches = self.file.iter_batches(ROWS, [group], self.columns)
+            self.first, self.batch = int(self.start[group]), next(self.batches)
+        while row >= self.first + self.batch.num_rows:
+            self.first, self.batch = self.first + self.batch.num_rows, next(self.batches)
+        return self.batch.slice(row - self.first, 1)
 
 
 class PredictionFile:
@@ -157,29 +195,26 @@ class PredictionFile:
             self.provenance = json.loads(metadata) if metadata else None
             names = [name for name in file.schema_arrow.names if name != "heatmap"]
             if len(names) < len(file.schema_arrow.names):
-                self._heatmaps = _Heatmaps(path, file)
+                self._heatmaps = _Heatmaps(path)
             return file.read(columns=names).to_pandas()
-        if path.suffix in (".jsonl", ".ndjson"):
-            return pd.read_json(path, lines=True, dtype={"person_id": str})
+        if path.suffix in (".jsonl", ".ndjson"):  # not pandas: it rounds numbers and takes some texts for others
+            lines = path.read_text(encoding="utf-8").split("\n")
+            rows = [_json_row(path, row, line) for row, line in enumerate(lines, start=1) if line.strip()]
+            return pd.DataFrame(rows, dtype=object)
         if path.suffix == ".csv":
-            frame = pd.read_csv(path, dtype={"person_id": str})
-            if "label" in frame:  # pandas would take a category such as "None" for a missing one
-                frame["label"] = pd.read_csv(path, usecols=["label"], dtype=str, keep_default_na=False, na_values=[""])
-            return frame
+            # A category or a person may be called "None" or "NA": only an empty cell is a missing one.
+            texts = {"person_id": str, "label": str}
+            return pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""], float_precision="round_trip")
         raise DataError(f"{path}: unknown ending {path.suffix!r}. Predictions are\n{FORMAT}")
 
     def _checked(self, frame: pd.DataFrame) -> pd.DataFrame:
         path, answers = self.path, set(frame.columns) - {"person_id", "image_id", "x", "y", "inout"}
         if "person_id" not in frame or not ({"x", "y"} <= set(frame.columns) or answers or self._heatmaps):
             raise DataError(f"{path}: columns are {', '.join(map(str, frame.columns))}. Predictions are\n{FORMAT}")
+        self._refuse(frame, "person_id", frame["person_id"].isna(), "which names nobody")
         frame["person_id"] = frame["person_id"].astype(str)
-        repeated = np.flatnonzero(frame["person_id"].duplicated().to_numpy())
-        if len(repeated):
-            row = int(repeated[0])
-            raise DataError(
-                f"{path}:{row + 1}: person {frame['person_id'].iloc[row]!r} is predicted twice; keep one row"
-            )
-        for name in ("x", "y", "inout"):
+        self._refuse(frame, "person_id", frame["person_id"].duplicated(), "who is predicted twice; keep one row")
+        for name in _NUMBERS:
             if name in frame:
                 numbers = pd.to_numeric(frame[name], errors="coerce")
                 wrong = numbers.isna() & frame[name].notna() | numbers.isin([math.inf, -math.inf])
@@ -188,14 +223,25 @@ class PredictionFile:
         if "label" in frame:
             texts = frame["label"].map(lambda value: isinstance(value, str)) | frame["label"].isna()
             self._refuse(frame, "label", ~texts, "not the name of a category")
-            frame = frame.drop(columns="label") if frame["label"].isna().all() else frame.fillna({"label": ""})
+        if (self._heatmaps or "heatmap" in frame) and not {"heatmap_h", "heatmap_w"} <= set(frame.columns):
+            raise DataError(f"{path}: heatmap needs the columns heatmap_h and heatmap_w")
+        frame = frame.drop(columns=[name for name in frame if frame[name].isna().all()])
+        if "heatmap_h" not in frame:
+            self._heatmaps = None
+        for name in _NUMBERS:
+            if name in frame:
+                self._refuse(frame, name, frame[name].isna(), "but others have one; all or nobody")
+        if "label" in frame:
+            frame = frame.fillna({"label": ""})
         if "heatmap" in frame:
             maps = [_map(path, row, record) for row, record in enumerate(frame.to_dict("records"), start=1)]
             self._heatmaps = _Heatmaps(path, maps)
             frame = frame.drop(columns="heatmap")
         for name in SOCIAL:
             if name in frame:
-                frame[name] = self.objects(frame, name, _probability)
+                cells = enumerate(frame[name].tolist(), start=1)
+                found = [_object(path, row, name, cell, _probability) or {} for row, cell in cells]
+                frame[name] = pd.Series(found, index=frame.index, dtype=object)
         frame["row"] = np.arange(len(frame))
         return frame.set_index("person_id")
 
@@ -205,17 +251,6 @@ class PredictionFile:
             value = frame[name].tolist()[rows[0]]
             raise DataError(f"{self.path}:{rows[0] + 1}: {name} is {value!r}, {why}")
 
-    def objects(self, frame: pd.DataFrame, name: str, kind: Callable[[Any], Any]) -> pd.Series:
-        """A column of JSON objects, each checked value by value; None where a row has none."""
-        cells = [_object(self.path, row, name, cell, kind) for row, cell in enumerate(frame[name].tolist(), start=1)]
-        return pd.Series(cells, index=frame.index, dtype=object)
-
-    def has(self, name: str) -> bool:
-        """Whether everybody has a value of that column (``heatmap`` too)."""
-        if name == "heatmap":
-            return self._heatmaps is not None and self.has("heatmap_h")
-        return name in self.frame and bool(self.frame[name].notna().all())
-
     def covers(self, records: Records) -> npt.NDArray[np.bool_]:
         """(P,) whether each person of the records is in the file.
 
@@ -224,10 +259,10 @@ class PredictionFile:
         """
         known = np.isin(records.person_id.astype(str), self.frame.index.to_numpy(dtype=str))
         if not known.any():
+            here, there = (str(next(iter(some), "")) for some in (self.frame.index, records.person_id))
             raise DataError(
-                f"{self.path}: nobody of {records.dataset}/{records.split} is in it "
-                f"(it says e.g. {str(next(iter(self.frame.index), ''))!r}, the data {str(records.person_id[0])!r}); "
-                "`gazebench data ids` lists the ids"
+                f"{self.path}: nobody of {records.dataset}/{records.split} is in it (it says e.g. {here!r}, the data "
+                f"{there!r}); `gazebench data ids` lists the ids"
             )
         return known
 
@@ -245,18 +280,15 @@ class PredictionFile:
 
         pairs = pairs_of(records.person_image)
         social: dict[str, Any] = {
-            name: self._pair_scores(name, ids, pairs, rows[name].tolist()) for name in SOCIAL if self.has(name)
+            name: self._pair_scores(name, ids, pairs, rows[name].tolist()) for name in SOCIAL if name in rows
         }
-        heatmap = None
-        if self.has("heatmap"):
-            assert self._heatmaps is not None
-            heatmap = torch.from_numpy(self._heatmaps.of(rows["row"].tolist()))
+        maps = self._heatmaps
         return Prediction(
-            heatmap=heatmap,
-            point=tensor(["x", "y"]) if self.has("x") and self.has("y") else None,
-            inout=tensor("inout") if self.has("inout") else None,
-            label=rows["label"].tolist() if self.has("label") else None,
-            used_annotation=tensor("used_annotation", np.int64) if self.has("used_annotation") else None,
+            heatmap=None if maps is None else torch.from_numpy(maps.of(rows["row"].tolist())),
+            point=tensor(["x", "y"]) if {"x", "y"} <= set(rows) else None,
+            inout=tensor("inout") if "inout" in rows else None,
+            label=rows["label"].tolist() if "label" in rows else None,
+            used_annotation=tensor("used_annotation", np.int64) if "used_annotation" in rows else None,
             outputs={
                 task: self._outputs(task, ids, rows[task].tolist(), found)
                 for task, found in items.items()
@@ -294,31 +326,41 @@ class PredictionFile:
 
 
 class _Heatmaps:
-    """The heatmaps of a file by row; those of a Parquet file are read one row group at a time."""
+    """The heatmaps of a file by row; those of a Parquet file stay on disk until asked for."""
 
-    def __init__(self, path: Path, source: pq.ParquetFile | list[npt.NDArray[np.float32] | None]) -> None:
-        self.path, self.file = path, source if isinstance(source, pq.ParquetFile) else None
-        self.maps = [] if isinstance(source, pq.ParquetFile) else source
-        self.first, self.start = 0, np.zeros(1, np.int64)
-        if self.file is not None:
-            counts = [self.file.metadata.row_group(group).num_rows for group in range(self.file.num_row_groups)]
-            self.start = np.concatenate([[0], np.cumsum(counts)])
+    def __init__(self, path: Path, maps: list[npt.NDArray[np.float32] | None] | None = None) -> None:
+        self.path, self.maps = path, maps
+        self.rows = _Rows(path, ["heatmap", "heatmap_h", "heatmap_w"]) if maps is None else None
 
     def of(self, rows: Sequence[int]) -> npt.NDArray[np.float32]:
-        """(N, h, w) the maps of these rows."""
-        found = [self._one(row) for row in rows]
-        shapes = {None if heatmap is None else heatmap.shape for heatmap in found}
-        if len(shapes) > 1 or None in shapes:
-            raise DataError(f"{self.path}: all people need a heatmap of one size; there are {shapes}")
-        return np.stack(found)  # type: ignore[arg-type]
+        """(N, h, w) the maps of these rows.
+
+        Raises:
+            DataError: somebody has none, or one of another size.
+        """
+        found = {row: self._one(row) for row in sorted(rows)}  # the file is read forwards, whatever the order
+        size = next((heatmap.shape for heatmap in found.values() if heatmap is not None), None)
+        for row, heatmap in found.items():
+            if heatmap is None or heatmap.shape != size:
+                has = "no heatmap" if heatmap is None else f"a heatmap of {heatmap.shape}"
+                raise DataError(f"{self.path}:{row + 1}: {has}; all people need one of the same size, e.g. {size}")
+        return np.stack([found[row] for row in rows])  # type: ignore[misc]
 
     def _one(self, row: int) -> npt.NDArray[np.float32] | None:
-        if self.file is not None and not self.first <= row < self.first + len(self.maps):
-            group = int(np.searchsorted(self.start, row, "right")) - 1
-            self.first = int(self.start[group])
-            cells = self.file.read_row_group(group, columns=["heatmap", "heatmap_h", "heatmap_w"]).to_pylist()
-            self.maps = [_map(self.path, self.first + place, each) for place, each in enumerate(cells, start=1)]
-        return self.maps[row - self.first]
+        if self.maps is not None:
+            return self.maps[row]
+        assert self.rows is not None
+        return _map(self.path, row + 1, self.rows.row(row).to_pylist()[0])
+
+
+def _json_row(path: Path, row: int, line: str) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{path}:{row}: not JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise DataError(f"{path}:{row}: not a JSON object")
+    return found
 
 
 def _object(path: Path, row: int, name: str, cell: Any, kind: Callable[[Any], Any]) -> dict[str, Any] | None:

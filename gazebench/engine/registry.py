@@ -92,13 +92,16 @@ def load_dataset(name: str) -> type[GazeDataset]:
 
 
 def tasks() -> dict[str, Task]:
-    """All registered tasks by name."""
-    found = [find("tasks", name).cls() for name in entries("tasks")]
+    """All registered tasks by name, but for broken plug-ins."""
+    found = [cls() for _, cls in usable("tasks") if not isinstance(cls, PluginError)]
     return {task.name: task for task in found}
 
 
 def usable(kind: Kind) -> Iterator[tuple[Entry, Any]]:
-    """Every entry with its class, or with a ``PluginError`` that says what is wrong; a plug-in behind a name of ours is among them."""
+    """Every entry with its class, or with a ``PluginError`` that says what is wrong.
+
+    A plug-in that claims a name of ours is among them.
+    """
     for name, (entry, *others) in claims(kind).items():
         try:
             yield entry, find(kind, name).cls
@@ -194,7 +197,8 @@ def _checked(kind: Kind, value: Any, what: str) -> Any:
         from gazebench.engine.method import Capability
 
         known = get_args(Capability)
-        unknown = sorted(str(capability) for capability in value.capabilities if capability not in known)
+        declares: frozenset[Any] = getattr(value, "capabilities", frozenset())
+        unknown = sorted(str(capability) for capability in declares if capability not in known)
         if unknown:
             raise PluginError(
                 f"{kind[:-1]} {what} declares the capability {', '.join(unknown)}; there are {', '.join(known)}"

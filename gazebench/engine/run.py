@@ -22,11 +22,10 @@ from gazebench.core.files import file_digest, write_atomically
 from gazebench.core.weights import local_file, read_weights
 from gazebench.data.datamodule import GazeDataModule
 from gazebench.data.dataset import GazeDataset
-from gazebench.engine import record as records
 from gazebench.engine.config import Config, settings_digest
 from gazebench.engine.method import Method
 from gazebench.engine.predict import predict
-from gazebench.engine.record import CHECKOUT
+from gazebench.engine.record import CHECKOUT, write_record
 from gazebench.engine.score import score
 from gazebench.engine.train import quiet, train
 
@@ -119,10 +118,11 @@ def bench(config: Config, places: Places | None = None, *, weights: Path | None 
                     train(run)
                 predict(run)
             if not distributed.rank():
-                score(predictions, run.dataset, records=run.module.eval_records("test"), kind=run.kind)
+                records = run.module.eval_records("test")
+                score(predictions, run.dataset, records=records, kind=run.kind, tasks=run.module.tasks)
         record = {} if distributed.rank() else json.loads(stored.read_text(encoding="utf-8"))
         if record:
-            records.write_record(record, places.boards)
+            write_record(record, places.boards)
             _warn_of_other_code(run, record)
     return Outcome(record, run.folder, repeated)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from gazebench.core.errors import DataError
@@ -31,6 +32,7 @@ def score(
     partial: bool = False,
     title: str = "",
     kind: str = "score",
+    tasks: Sequence[Task] = (),
 ) -> dict[str, Any]:
     """Scores a predictions file; returns the record.
 
@@ -45,6 +47,7 @@ def score(
         partial: accept a file that leaves people out; the record says so.
         title: what tables call it; the file's name where not given.
         kind: ``score``, or the kind of the run that made the file.
+        tasks: those of the method, where they are not registered.
 
     Raises:
         DataError: a bad file, or people it leaves out (unless ``partial``), named.
@@ -52,24 +55,26 @@ def score(
     file = PredictionFile(path)
     made = file.provenance if kind != "score" else None
     records = dataset.records(split) if records is None else records
-    records, left_out = _covered(file, records, partial, skipped=(made or {}).get("skipped_images", ()))
-    tasks = [task for name, task in registered_tasks().items() if name in file.frame and not left_out]
-    scores, people = measure(file, dataset, records, tasks)
+    known, left_out = _covered(file, records, partial)
+    answered = {**registered_tasks(), **{task.name: task for task in tasks}}
+    answered = {name: task for name, task in answered.items() if name in file.frame}
+    used = {} if left_out else answered
+    scores, people = measure(file, dataset, records, known, list(used.values()))
     if not scores:
         raise DataError(f"{path}: not one person could be scored, so there is no result to record")
     identity = dataset.identity(split)
     reasons = []
     if left_out:
         reasons.append(f"{left_out:,} people have no prediction")
-        reasons += [
-            f"{name} were not scored: the items are those about everybody of the split"
-            for name in registered_tasks()
-            if name in file.frame
-        ]
+        reasons += [f"{name} were not scored: the items are those about everybody of the split" for name in answered]
     record = results.make(
         dataset, identity, scores, made or _unknown(file, title, identity), kind, reasons,
-        tasks={task.name: task.describe() for task in tasks},
-        samples={"people": records.people, "images": len(records), "predictions_sha256": file_digest(path)},
+        tasks={name: task.describe() for name, task in used.items()},
+        samples={
+            "people": len(people),
+            "images": people["image_id"].nunique(),
+            "predictions_sha256": file_digest(path),
+        },
     )  # fmt: skip
     if kind != "score":
         write_atomically(path.parent / "scores.parquet", people.to_parquet)
@@ -79,18 +84,28 @@ def score(
 
 
 def measure(
-    file: PredictionFile, dataset: GazeDataset, records: Records, tasks: list[Task]
+    file: PredictionFile, dataset: GazeDataset, records: Records, known: npt.NDArray[np.bool_], tasks: Sequence[Task]
 ) -> tuple[dict[str, dict[str, Score]], pd.DataFrame]:
-    """Every metric with its subsets and intervals, and a row a person with the values of those that count people."""
+    """Every metric with its subsets and intervals, and a row a person with the values of those that count people.
+
+    Args:
+        file: the predictions.
+        dataset: what they are about.
+        records: whom the tasks' items are about.
+        known: (P,) bool, who of them is scored.
+        tasks: those that are scored, of whole images.
+    """
     sources = {task.name: task.source(dataset, records) for task in tasks}
-    scorer = Scorer(dataset.protocol, records, tasks)
+    place, scored = np.unique(records.person_image[known]), records.select(known)
+    scorer = Scorer(dataset.protocol, scored, tasks, alone=True)
+    of_people = {column.name for column in scorer.columns if column.metric().unit == "person"}
     parts = []
-    for images in chunks(records):
-        some = records.of_images(images)
-        items = {name: source.of_images(records, images) for name, source in sources.items()}
+    for images in chunks(scored):
+        some = scored.of_images(images)
+        items = {name: source.of_images(records, place[images]) for name, source in sources.items()}
         prediction = file.prediction(some, {name: found for name, (found, _) in items.items()})
         values = scorer.update(images, prediction, items)
-        parts.append(_person_rows(some, file, values))
+        parts.append(_person_rows(some, file, {name: values[name] for name in values.keys() & of_people}))
     return scorer.compute(intervals=True), pd.concat(parts, ignore_index=True)
 
 
@@ -107,26 +122,33 @@ def _person_rows(records: Records, file: PredictionFile, values: Mapping[str, An
         if name in file.frame:
             rows[name] = file.frame.loc[ids, name].to_numpy()
     for name, (value, sample) in values.items():
-        if value.ndim == 1 and len(sample) <= len(rows):
+        if value.ndim == 1:
             column = np.full(len(rows), np.nan)
             column[sample.numpy()] = value.numpy()
             rows[f"metric_{name}"] = column
     return rows
 
 
-def _covered(file: PredictionFile, records: Records, partial: bool, skipped: Any) -> tuple[Records, int]:
-    """The records the file speaks of, and how many people it leaves out besides those of unreadable images."""
+def _covered(file: PredictionFile, records: Records, partial: bool) -> tuple[npt.NDArray[np.bool_], int]:
+    """(P,) whom the file speaks of, and how many it leaves out besides the people of images that cannot be read."""
     known = file.covers(records)
-    unreadable = {reason.partition(":")[0] for reason in skipped}
-    excused = np.array([any(path.endswith(str(image)) for path in unreadable) for image in records.images], dtype=bool)
-    missing = ~known & ~excused[records.person_image]
-    if missing.any() and not partial:
-        names = ", ".join(records.person_id[missing][:3])
-        raise DataError(
-            f"{file.path}: {missing.sum():,} of {records.people:,} people have no prediction (first: {names}); add "
-            "them, or give --partial for a result that is marked incomplete"
-        )
-    return records.select(known) if not known.all() else records, int(missing.sum())
+    skipped = (file.provenance or {}).get("skipped_images", [])
+    excused: npt.NDArray[np.bool_] = np.isin(records.images, skipped)[records.person_image]
+    sized: npt.NDArray[np.bool_] = (records.sizes > 0).all(axis=1)[records.person_image]
+    for unfit, why in (
+        (~known & ~excused, "have no prediction; add them"),
+        (known & ~sized, "are in images whose size cannot be read; restore the files"),
+    ):
+        if unfit.any() and not partial:
+            names = ", ".join(records.person_id[unfit][:3])
+            raise DataError(
+                f"{file.path}: {unfit.sum():,} of {records.people:,} people (first: {names}) {why}, or give --partial "
+                "for a result that is marked incomplete"
+            )
+    known &= sized
+    if not known.any():
+        raise DataError(f"{file.path}: no image of {records.dataset}/{records.split} can be read")
+    return known, int((~known & ~excused).sum())
 
 
 def _unknown(file: PredictionFile, title: str, identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -143,7 +165,7 @@ def _unknown(file: PredictionFile, title: str, identity: Mapping[str, Any]) -> d
         "seed": None,
         "selection": "nothing was trained",
         "training": None,
-        "skipped_images": [],
+        "skipped_images": (file.provenance or {}).get("skipped_images", []),
         "parameters": {"total": 0, "trained": 0},
         "wall_seconds": {},
         "peak_memory_bytes": {},

@@ -109,8 +109,6 @@ def quiet() -> None:
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning\..*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    # A metric nobody has a value for is absent from the result; that needs no warning.
-    warnings.filterwarnings("ignore", message="The ``compute`` method of metric")
 
 
 def _readable(path: Path) -> Path | None:

@@ -37,7 +37,8 @@ class ProtocolMetric:
         subsets: also reported per subset; False for metrics that need people outside the frame, or that count pairs
             or items of a task.
         digits: decimals in tables.
-        where: a text column of the records and the values of it that count; None takes everybody.
+        where: a text column of the records and the values of it that count, for metrics of people; None takes
+            everybody.
     """
 
     name: str
@@ -47,8 +48,9 @@ class ProtocolMetric:
     where: tuple[str, frozenset[str]] | None = None
 
     def __post_init__(self) -> None:
-        if self.subsets and self.metric().unit != "person":
-            raise ValueError(f"{self.name} counts {self.metric().unit}s, which are in no subset: subsets=False")
+        unit = self.metric().unit
+        if unit != "person" and (self.subsets or self.where is not None):
+            raise ValueError(f"{self.name} counts {unit}s, which are in no subset or column: subsets=False, no where")
 
     @property
     def higher_is_better(self) -> bool:

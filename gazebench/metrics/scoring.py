@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -58,12 +59,16 @@ class Scorer(nn.Module):
         protocol: of the data set.
         records: who is scored; the truth.
         tasks: further tasks whose items are scored.
+        alone: this process sees everybody, whatever other processes there are; it gathers nothing.
     """
 
-    def __init__(self, protocol: Protocol, records: Records, tasks: Sequence[ScoredTask] = ()) -> None:
+    def __init__(
+        self, protocol: Protocol, records: Records, tasks: Sequence[ScoredTask] = (), *, alone: bool = False
+    ) -> None:
         super().__init__()
         self.protocol, self.records, self.tasks = protocol, records, tasks
         self.columns = (*protocol.metrics, *(column for task in tasks for column in task.metrics))
+        self.counts_pairs = any(column.metric().unit == "pair" for column in self.columns)
         self.metrics = nn.ModuleDict(
             {
                 _key(column.name, subset): column.metric()
@@ -71,6 +76,9 @@ class Scorer(nn.Module):
                 for subset in (SUBSETS if column.subsets else (ALL,))
             }
         )
+        metric: Any
+        for metric in self.metrics.values() if alone else ():
+            metric.distributed_available_fn = lambda: False
 
     def update(self, images: IntArray, prediction: Prediction, items: Items | None = None) -> dict[str, Values]:
         """Adds the people of whole images.
@@ -88,13 +96,15 @@ class Scorer(nn.Module):
         """
         prediction = prediction.to("cpu")  # scoring is small and exact in float64, whatever made the prediction
         records = self.records.of_images(images)
-        fields, keys, sources = self._fields(records, prediction, items or {})
+        fields, keys, sources = self._fields(records, prediction)
+        of_task = self._add_tasks(prediction, items or {}, keys, sources)
         subsets = records.columns.get("subset", np.full(records.people, ""))
         values: dict[str, Values] = {}
         for column in self.columns:
             metric: Any = self.metrics[_key(column.name, ALL)]
-            given = {name: fields.get(name) for name in metric.fields}
-            if any(value is None for value in given.values()):
+            known = fields | of_task.get(metric.unit, {})
+            given = {name: known.get(name) for name in metric.fields}
+            if metric.unit not in keys or any(value is None for value in given.values()):
                 continue
             value, sample = metric.values(**given)
             if column.where is not None:
@@ -111,9 +121,9 @@ class Scorer(nn.Module):
         return values
 
     def _fields(
-        self, records: Records, prediction: Prediction, given: Items
+        self, records: Records, prediction: Prediction
     ) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
-        """Everything metrics may read, by name; by unit the keys of what is counted, and those of the sources."""
+        """What metrics of people and pairs may read, by name; by unit the keys of what is counted and of its source."""
         image = records.person_image
         points = torch.from_numpy(records.points)
         owner = torch.from_numpy(np.repeat(np.arange(records.people), np.diff(records.point_start)))
@@ -140,9 +150,22 @@ class Scorer(nn.Module):
             "vocabulary": vocabulary,
         }
         ids = [str(person) for person in records.person_id]
-        keys = {"person": _keys(ids), "pair": _keys(f"{ids[i]}\n{ids[j]}" for i, j in pairs.tolist())}
+        keys = {"person": _keys(ids)}
         sources = {"person": _keys(str(group) for group in records.groups[image])}
-        sources["pair"] = sources["person"][pairs[:, 0]]
+        if self.counts_pairs:  # a crowd has a million of them
+            keys["pair"] = _keys(f"{ids[i]}\n{ids[j]}" for i, j in pairs.tolist())
+            sources["pair"] = sources["person"][pairs[:, 0]]
+        return fields, keys, sources
+
+    def _add_tasks(
+        self,
+        prediction: Prediction,
+        given: Items,
+        keys: dict[str, Tensor],
+        sources: dict[str, Tensor],
+    ) -> dict[str, dict[str, Any]]:
+        """By task, what its metrics read besides; the keys of its items and of their sources join the others."""
+        fields: dict[str, dict[str, Any]] = {}
         for task in self.tasks:
             outputs = prediction.outputs.get(task.name)
             if outputs is None:
@@ -151,10 +174,10 @@ class Scorer(nn.Module):
             if len(outputs) != len(items):
                 raise ValueError(f'{task.name}: {len(outputs)} outputs for {len(items)} items; one each, "" for none')
             if items:
-                fields |= task.fields(items, truths, outputs)
+                fields[task.name] = task.fields(items, truths, outputs)
                 keys[task.name] = _keys(item.id for item in items)
                 sources[task.name] = sources["person"][[item.person for item in items]]
-        return fields, keys, sources
+        return fields
 
     def compute(self, *, intervals: bool = False) -> dict[str, dict[str, Score]]:
         """``{metric: {subset: Score}}``; what had no sample is absent.
@@ -167,7 +190,9 @@ class Scorer(nn.Module):
         for column in self.columns:
             for subset in SUBSETS if column.subsets else (ALL,):
                 metric: Any = self.metrics[_key(column.name, subset)]
-                value = metric.compute()
+                with warnings.catch_warnings():  # that nobody has a value needs no warning
+                    warnings.filterwarnings("ignore", message="The ``compute`` method of metric")
+                    value = metric.compute()
                 if value.numel():
                     scores.setdefault(column.name, {})[subset] = Score(float(value), int(metric.count))
                     found[column.name, subset] = metric

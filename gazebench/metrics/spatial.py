@@ -32,9 +32,10 @@ def in_frame(points: Tensor, owner: Tensor, inout: Tensor) -> tuple[Tensor, Tens
 
 
 def first_annotation(people: int, points: Tensor, owner: Tensor) -> Tensor:
-    """(P, 2) float64 the first annotation of each person, NaN for people without one."""
+    """(P, 2) float64 the first annotation of each person, NaN for people without one; ``owner`` ascends."""
     target = torch.full((people, 2), torch.nan, dtype=torch.float64, device=points.device)
-    target[owner.flip(0)] = points.double().flip(0)
+    annotated, count = torch.unique_consecutive(owner, return_counts=True)
+    target[annotated] = points.double()[count.cumsum(0) - count]
     return target
 
 

@@ -1,8 +1,8 @@
-"""Frozen image backbones: DINOv2 (torch.hub or timm, the same function) and our own `tiny`.
+"""Frozen ViT backbones: DINOv2 from torch.hub or timm, and the small ones embedded in data sets' folders.
 
-The forward pass is written here once, over the parts that both sources name alike (``patch_embed.proj``,
-``cls_token``, ``pos_embed``, ``blocks``, ``norm``). So hub and timm agree, at any size, by construction, and weights
-go from one to the other.
+The forward pass is written here once, over the parts that all sources name alike (``patch_embed.proj``,
+``cls_token``, ``pos_embed``, ``blocks``, ``norm``). So hub and timm compute the same at any size, and weights go from
+one to the other.
 """
 
 from __future__ import annotations
@@ -17,40 +17,36 @@ from typing import Any, Final, Literal, Self
 import timm
 import torch
 import torch.nn.functional as F
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from gazebench.core.errors import UserError
-from gazebench.core.weights import misfits
+from gazebench.core.errors import DataError
+from gazebench.core.files import file_digest
+from gazebench.core.plugins import embedded
+from gazebench.core.weights import WeightsError, load_strictly, local_file, read_weights
 
 IMAGE_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGE_STD: Final = (0.229, 0.224, 0.225)
 HUB: Final = "facebookresearch/dinov2"
-TIMM: Final = {
+DINOV2: Final = {
     "dinov2_vits14": "vit_small_patch14_dinov2.lvd142m",
     "dinov2_vitb14": "vit_base_patch14_dinov2.lvd142m",
     "dinov2_vitl14": "vit_large_patch14_dinov2.lvd142m",
 }
-BACKBONES: Final = (*TIMM, "tiny")
-TINY_WEIGHTS: Final = Path(__file__).parents[2] / "datasets" / "gazeworld" / "weights" / "tiny.pt"
+"""Names on torch.hub, and timm's names of the same models."""
 
 ComputeDtype = Literal["float32", "bfloat16"]
-
-
-class WeightsError(UserError, RuntimeError):
-    """Weights that cannot be had or do not fit; the message tells the remedy."""
 
 
 class ViTBackbone(nn.Module):
     """A plain ViT as a feature extractor: (B, 3, H, W) uint8, or float in [0, 1] -> (B, C, H/p, W/p) float32.
 
-    ImageNet normalisation happens inside. ``forward`` is ``embed``, every one of ``blocks``, ``finish``; a method may
-    call the three itself to treat some blocks apart. Frozen when made: no parameter requires a gradient, and while
-    that is so ``train()`` leaves it in eval mode; ``requires_grad_()`` thaws it.
+    ImageNet normalisation happens inside. ``forward`` is ``embed``, all ``blocks``, ``finish``; a method that treats
+    some blocks differently calls these itself, under ``autocast``. All parameters are frozen at first. A frozen
+    backbone stays in eval mode whatever ``train()`` says; ``requires_grad_()`` makes it trainable.
 
     Args:
-        model: a ViT with the names of DINOv2 and one prefix (class) token.
-        name: what it is called in results.
+        model: a ViT with DINOv2's names and one prefix token, the class token.
+        name: how results name it.
         source: where its code came from.
         weights: ``pretrained``, ``embedded``, ``random`` or ``sha256:`` of a file.
         compute_dtype: ``bfloat16`` runs embedding and blocks under autocast; parameters and output stay float32.
@@ -76,11 +72,10 @@ class ViTBackbone(nn.Module):
             raise ValueError(f"{name} has register tokens; only ViTs with a single class token are supported")
         self.model = model
         self.name, self.source, self.weights = name, source, weights
-        self.compute_dtype = compute_dtype
-        self.input_size = input_size
+        self.compute_dtype, self.input_size = compute_dtype, input_size
         self.embed_dim = int(self.model.embed_dim)
         self.patch_size = int(self.model.patch_embed.proj.kernel_size[0])
-        # Not persistent: a state dict holds the official keys and nothing else.
+        # Not persistent: the state dict holds the official names and nothing else.
         self.register_buffer("image_mean", torch.tensor(IMAGE_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("image_std", torch.tensor(IMAGE_STD).view(3, 1, 1), persistent=False)
         self.requires_grad_(False).eval()
@@ -92,15 +87,17 @@ class ViTBackbone(nn.Module):
 
     @property
     def frozen(self) -> bool:
-        """Whether no parameter requires a gradient."""
         return not any(parameter.requires_grad for parameter in self.parameters())
 
     def train(self, mode: bool = True) -> Self:
-        """Sets the mode, except that a frozen backbone stays in eval mode."""
         return super().train(mode and not self.frozen)
 
     def grid(self, size: int | tuple[int, int]) -> tuple[int, int]:
-        """Rows and columns of the feature map of an image of height, width ``size`` (an int: square)."""
+        """Rows and columns of the feature map of an image of ``size`` pixels, (height, width) or the side of a square.
+
+        Raises:
+            ValueError: a side is no multiple of the patch size.
+        """
         height, width = (size, size) if isinstance(size, int) else size
         p = self.patch_size
         if height % p or width % p:
@@ -111,7 +108,7 @@ class ViTBackbone(nn.Module):
         return height // p, width // p
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The precision the encoder runs in; whoever calls the blocks apart enters it too."""
+        """The context that sets the precision of ``embed`` and ``blocks``."""
         dtype = getattr(torch, self.compute_dtype)
         return torch.autocast(self.image_mean.device.type, dtype, enabled=dtype is not torch.float32)
 
@@ -119,13 +116,13 @@ class ViTBackbone(nn.Module):
         """(B, 3, H, W) uint8, or float in [0, 1] -> (B, 1 + h w, C): class and patch tokens with their positions."""
         rows, columns = self.grid((images.shape[-2], images.shape[-1]))
         pixels = images / 255 if images.dtype == torch.uint8 else images
-        patches = self.model.patch_embed.proj((pixels.float() - self.image_mean) / self.image_std)
+        patches = self.model.patch_embed.proj((pixels.float() - self.image_mean) / self.image_std)  # (B, C, h, w)
         tokens = torch.cat([self.model.cls_token.expand(len(images), -1, -1), patches.flatten(2).mT], dim=1)
         return tokens + position_embedding(self.model.pos_embed, rows, columns)
 
     def finish(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """(B, 1 + h w, C) -> (B, C, h, w) float32: the final norm, without the class token."""
-        patches = self.model.norm(tokens)[:, self.prefix_tokens :].float()
+        """(B, 1 + h w, C) -> (B, C, h, w) float32: the final norm; the class token is dropped."""
+        patches = self.model.norm(tokens)[:, self.prefix_tokens :].float()  # (B, h w, C)
         return patches.mT.unflatten(2, grid)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -137,16 +134,16 @@ class ViTBackbone(nn.Module):
             return self.finish(tokens, self.grid((images.shape[-2], images.shape[-1])))
 
     def digest(self) -> str:
-        """16 hex digits of the names and values of all tensors; the same for hub and timm."""
+        """16 hex digits of the sha256 of all tensors with their names; the same for hub and timm."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.model.state_dict().items()):
-            if name != "mask_token":  # only the hub's module has it and inference never reads it
+            if name != "mask_token":  # only the hub's module has one, and inference never reads it
                 digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
                 digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()[:16]
 
     def identity(self) -> dict[str, str]:
-        """What a result has to say of its backbone: name, source, weights, sha256 (of all tensors), compute_dtype."""
+        """What the record of a run says of its backbone; ``sha256`` is ``digest()``."""
         return {
             "name": self.name,
             "source": self.source,
@@ -157,10 +154,10 @@ class ViTBackbone(nn.Module):
 
 
 def position_embedding(table: Tensor, rows: int, columns: int) -> Tensor:
-    """The (1, 1 + n n, C) position embedding for a grid: (1, 1 + rows * columns, C).
+    """The position embedding (1, 1 + n n, C) resampled to a grid: (1, 1 + rows * columns, C).
 
-    DINOv2's own rule: bicubic, no antialiasing, and a scale factor of (rows + 0.1) / n that enters the coordinates.
-    timm's resampling is another one and moves features by up to 1e-1.
+    DINOv2's own rule: bicubic without antialiasing, where the scale factor (rows + 0.1) / n enters the coordinates.
+    timm resamples differently, which moves features by up to 0.1.
     """
     side = round((table.shape[1] - 1) ** 0.5)
     if (rows, columns) == (side, side):
@@ -172,21 +169,15 @@ def position_embedding(table: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def load_weights(backbone: ViTBackbone, state: Mapping[str, Tensor]) -> None:
-    """Fills the backbone from DINOv2 or timm weights, with or without a ``model.`` or ``backbone.model.`` prefix.
+    """Fills a backbone from DINOv2's or timm's weights, with or without the prefix ``model.`` or ``backbone.model.``.
 
     Raises:
-        WeightsError: keys are missing or unknown, or a shape differs.
+        WeightsError: the weights do not fit.
     """
-    for prefix in ("backbone.model.", "model."):
-        if any(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-            break
-    own = backbone.model.state_dict()
-    # Only the hub's module has a mask token, and inference never reads it.
-    found = misfits(own, {key: value for key, value in state.items() if key != "mask_token"}, may_lack=["mask_token"])
-    if found:
-        raise WeightsError(f"the weights do not fit {backbone.name}: {found}")
-    backbone.model.load_state_dict({key: state.get(key, value) for key, value in own.items()})
+    prefix = next((p for p in ("backbone.model.", "model.") if any(name.startswith(p) for name in state)), "")
+    given = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    given.pop("mask_token", None)  # only the hub's module has one, and inference never reads it
+    load_strictly(backbone.model, given, what=backbone.name, may_lack=["mask_token"])
 
 
 def build_backbone(
@@ -195,68 +186,62 @@ def build_backbone(
     source: str | Path | None = None,
     compute_dtype: ComputeDtype = "float32",
 ) -> ViTBackbone:
-    """Builds a frozen backbone by name (one of ``BACKBONES``).
+    """Builds a frozen backbone.
 
     Args:
-        name: ``dinov2_vits14``, ``dinov2_vitb14``, ``dinov2_vitl14`` or ``tiny``.
-        weights: ``pretrained`` (for ``tiny`` those shipped with the package), ``random`` (from torch's global seed)
-            or a file with a state dict.
-        source: where DINOv2's code comes from: ``hub``, a clone of its repository, or ``timm``. By default ``hub``
-            for pretrained weights and ``timm``, which needs no network, for any other.
+        name: one of ``DINOV2``, or an embedded one such as ``tiny``.
+        weights: ``pretrained`` (embedded backbones: the file they come with), ``random`` (drawn from torch's global
+            seed), or a file or address of a state dict.
+        source: where DINOv2's code comes from: ``hub``, the folder of a clone of its repository, or ``timm``. Default:
+            ``hub`` for pretrained weights, ``timm`` (which needs no network) for all others.
         compute_dtype: see ``ViTBackbone``.
 
     Raises:
-        ValueError: an unknown name or source.
-        WeightsError: the weights are out of reach or do not fit.
+        DataError: unknown name or source.
+        WeightsError: the weights are missing, cannot be downloaded or do not fit.
     """
-    if name not in BACKBONES:
-        close = difflib.get_close_matches(name, BACKBONES, n=1, cutoff=0.4)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise ValueError(f"unknown backbone {name!r}: {hint}known are {', '.join(BACKBONES)}")
-    pretrained = weights == "pretrained"
-    file = None if weights in ("pretrained", "random") else Path(weights)
-    if name == "tiny":
-        model, source, file = _tiny(), "gazebench", TINY_WEIGHTS if pretrained else file
-        origin = "embedded" if pretrained else "random"
-    else:
-        source = str(source or ("hub" if pretrained else "timm"))
-        model, origin = _dinov2(name, source, pretrained), str(weights)
-    if file is not None and not file.is_file():
-        remedy = "make them with scripts/pretrain_tiny.py" if file == TINY_WEIGHTS else "weights= takes a file's path"
-        raise WeightsError(f"no weights at {file} for {name}: {remedy}, or pass weights='random'")
-    if file is not None and not (name == "tiny" and pretrained):
-        origin = f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"
-    backbone = ViTBackbone(model, name, source, origin, compute_dtype, input_size=224 if name == "tiny" else 448)
+    pretrained, origin = weights == "pretrained", str(weights)
+    file = None if weights in ("pretrained", "random") else local_file(weights)
     if file is not None:
-        load_weights(backbone, torch.load(file, map_location="cpu", weights_only=True))
+        origin = f"sha256:{file_digest(file)}"
+    if name in DINOV2:
+        source, side = str(source or ("hub" if pretrained else "timm")), 448
+        model = _dinov2(name, source, pretrained)
+    else:
+        model, shipped, side = _embedded(name)
+        source = "gazebench"
+        if pretrained:
+            file, origin = local_file(shipped), "embedded"
+    backbone = ViTBackbone(model, name, source, origin, compute_dtype, side)
+    if file is not None:
+        load_weights(backbone, read_weights(file))
     return backbone
 
 
-def _tiny() -> nn.Module:
-    """ViT of 2.8 M parameters: width 192, 6 blocks, 3 heads, patches of 14, made for 224 x 224."""
-    model = VisionTransformer(
-        img_size=224, patch_size=14, embed_dim=192, depth=6, num_heads=3, num_classes=0, global_pool=""
-    )
-    # At this width the customary std of 0.02 leaves the blocks next to silent and training slow to start.
-    for module in model.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=module.in_features**-0.5)
-    return model
+def _embedded(name: str) -> tuple[nn.Module, Path, int]:
+    """A model with random weights, the file of its trained ones, and the side of its input in pixels."""
+    builders = embedded("BACKBONES")
+    if name not in builders:
+        known = [*DINOV2, *builders]
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise DataError(f"unknown backbone {name!r}: {hint}known are {', '.join(known)}")
+    return builders[name]()
 
 
 def _dinov2(name: str, source: str, pretrained: bool) -> nn.Module:
     try:
         if source == "timm":
-            # init_values: the hub's initial layer scale; timm's own, 1e-5, would leave random blocks idle.
-            return timm.create_model(TIMM[name], pretrained=pretrained, num_classes=0, init_values=1.0)
+            # init_values: the hub's initial layer scale; with timm's own, 1e-5, random blocks would do nothing.
+            return timm.create_model(DINOV2[name], pretrained=pretrained, num_classes=0, init_values=1.0)
         if source == "hub":
             return torch.hub.load(HUB, name, pretrained=pretrained)
         if Path(source, "hubconf.py").is_file():
             return torch.hub.load(source, name, source="local", pretrained=pretrained)
-    except Exception as error:  # what a failed download raises differs by library and version
+    except Exception as error:  # the exceptions of a failed download differ by library and version
         raise WeightsError(
             f"could not get {name} from {source} ({type(error).__name__}: {error}). Without a network: fetch "
             f"https://dl.fbaipublicfiles.com/dinov2/{name}/{name}_pretrain.pth elsewhere and pass "
-            f"weights=FILE, source='timm' (--model.backbone_weights FILE), or a clone of github.com/{HUB} as source"
+            f"--model.backbone_weights FILE, or pass a clone of github.com/{HUB} as --model.backbone_source"
         ) from error
-    raise ValueError(f"unknown source {source!r}: 'hub', 'timm' or the folder of a clone of {HUB} with its hubconf.py")
+    raise DataError(f"unknown source {source!r}: 'hub', 'timm' or the folder of a clone of {HUB} with its hubconf.py")

@@ -18,9 +18,9 @@ _idle: ContextVar[bool] = ContextVar("idle", default=False)
 def batch_mean(losses: Tensor) -> Tensor:
     """The mean over the whole batch, whichever process holds its parts; of nothing, a zero that keeps the graph.
 
-    DDP averages the gradients of the processes. A mean of its own in each would weigh people by how many others the
-    same process happened to draw; here each gives its sum over the count of all, times their number, so that the
-    average is the gradient of the one mean. All processes have to call it equally often in a step.
+    DDP averages the gradients of the processes. A mean taken in each process would weigh a person by how many others
+    the same process drew. Each process therefore gives its sum over the count of all, times the number of processes:
+    the average of the gradients is then the gradient of the one mean. All processes have to call it equally often.
 
     Args:
         losses: of the people (places, tokens, pairs) of this process, in any shape.
@@ -35,7 +35,7 @@ def batch_mean(losses: Tensor) -> Tensor:
 
 @contextmanager
 def idle(is_idle: bool) -> Iterator[None]:
-    """Within it, this process's people do not count: it only keeps step with the others."""
+    """While ``is_idle``, the people of this process do not count: it only keeps step with the others."""
     token = _idle.set(is_idle)
     try:
         yield

@@ -1,74 +1,66 @@
-"""Qwen3-VL as a backbone for gaze: loading, tuning, head embeddings in the prompt, and its hidden states.
-
-Head embeddings get in by a forward hook on the embedding layer, while ``input_ids`` are passed as ever: image tokens,
-rotary positions and deepstack stay the model's own business (OmniGF, section 3.2).
-"""
+"""Qwen3-VL as a backbone: loading it, choosing what learns, encoding images, and the hidden states of token rows."""
 
 from __future__ import annotations
 
-import random
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
 import torch
+import torch.nn.functional as F
 from peft import LoraConfig, inject_adapter_in_model
 from safetensors.torch import load_file
-from tokenizers import AddedToken
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
-from transformers.utils import logging as transformers_logging
 
 from gazebench.core.files import file_digest
-from gazebench.core.weights import misfits, read_weights
-from gazebench.datasets.gazeworld.grounding import phrases
-from gazebench.nn.backbones import ComputeDtype, WeightsError
-from gazebench.nn.gaze_language import GAZE_PAD, PROMPTS, Answer, answer_pieces, person_line
-from gazebench.nn.rows import Rows
-from gazebench.vlm.tiny import LABELS, TinySize, build, validate
-from gazebench.vqa.questions.geometry import LARGEST
+from gazebench.core.plugins import embedded
+from gazebench.core.weights import WeightsError, load_strictly, local_file, read_weights
+from gazebench.nn.backbones import ComputeDtype
+from gazebench.vlm.local import validate
 
 Tuning = Literal["lora", "language", "full", "none"]
 LORA_TARGETS: Final = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
-TINY_SIZE: Final = TinySize(patch=8, positions=20, vision_width=128, vision_layers=4)
-"""Image tokens of 16 pixels, so that a picture of 160 has 10 x 10 of them; 2.8 million parameters."""
-TINY_SEED: Final = 0
-TINY_WEIGHTS: Final = Path(__file__).parents[2] / "datasets" / "gazeworld" / "weights" / "tiny_vlm.pt"
-"""Of ``tiny``, made by ``scripts/pretrain_vlm.py``."""
+IGNORED: Final = -100
+"""In ``TokenRows.learnt``: a token whose prediction is not learnt."""
 
 
-@dataclass(frozen=True)
-class Looked:
-    """Pictures behind the image encoder, each read once however many rows are about it.
+@dataclass(frozen=True, kw_only=True)
+class TokenRows:
+    """R conversations of L tokens, each about one image.
 
     Attributes:
-        features: of each picture, (N, C).
-        levels: of each deepstack level the same.
+        input_ids: (R, L) int64.
+        attention_mask: (R, L or more) int64, 0 on padding; or (R, 1, L, L) float, added to the scores of attention.
+        position_ids: (3, R, L) int64, rotary positions in time, row and column.
+        learnt: (R, L) int64, the number of the person or question that a learnt token belongs to, else ``IGNORED``;
+            None where nothing is learnt.
     """
 
-    features: Sequence[Tensor]
-    levels: Sequence[Sequence[Tensor]]
+    input_ids: Tensor
+    attention_mask: Tensor
+    position_ids: Tensor
+    learnt: Tensor | None = None
 
-    def of(self, images: Sequence[int]) -> Looked:
-        """The pictures of these places, one for each row."""
-        return Looked(
-            [self.features[image] for image in images], [[level[image] for image in images] for level in self.levels]
-        )
+    def to(self, device: torch.device) -> Self:
+        moved = {name: tensor.to(device) for name, tensor in vars(self).items() if tensor is not None}
+        return replace(self, **moved)
 
 
-class GazeVLM(nn.Module):
-    """A Qwen3-VL whose prompt has slots for head embeddings.
-
-    Frozen when made; ``tune`` says what learns.
+class Qwen3VL(nn.Module):
+    """A Qwen3-VL with its processor; frozen until ``tune`` is called.
 
     Args:
         model: a ``Qwen3VLForConditionalGeneration``.
-        processor: its processor; the slot token is added to its tokenizer.
-        identity: what a result has to say of the weights.
+        processor: its processor.
+        identity: name and origin of the weights, for a result's record.
+
+    Attributes:
+        dim: width C of the hidden states.
+        cell: side of an image token in pixels.
+        suppressed: tokens that are never written: weak models write them, and they are no text.
     """
 
     model: Any
@@ -80,27 +72,23 @@ class GazeVLM(nn.Module):
         config = self.model.config
         self.dim = int(config.text_config.hidden_size)
         self.cell = int(config.vision_config.patch_size * config.vision_config.spatial_merge_size)
-        # Never with additional_special_tokens=..., which would replace the list of the model's own.
-        slot = AddedToken(GAZE_PAD, special=True, normalized=False)
-        processor.tokenizer.add_tokens([slot], special_tokens=True)
-        self.slot_id = int(processor.tokenizer.convert_tokens_to_ids(GAZE_PAD))
-        if self.slot_id >= self.model.get_input_embeddings().num_embeddings:
-            # Real checkpoints have rows to spare. The new row's value is never read: heads take its place.
-            self.model.resize_token_embeddings(self.slot_id + 1, pad_to_multiple_of=64, mean_resizing=False)
-        # Weak models write them; they are no text and would break the pass over an answer.
-        self.mute = sorted(
-            {config.image_token_id, config.video_token_id, config.vision_start_token_id, config.vision_end_token_id}
-            | {self.slot_id}
-        )
-        self._heads: Tensor | None = None
-        self.model.get_input_embeddings().register_forward_hook(self._fill)
+        names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+        self.suppressed = {int(getattr(config, name)) for name in names}
         self.requires_grad_(False)
 
-    def tune(self, tuning: Tuning, rank: int, alpha: int, dropout: float) -> None:
-        """Chooses what learns: low-rank updates of the language model, all of it, everything, or nothing."""
-        if tuning == "full":
-            self.requires_grad_()
-        elif tuning == "language":  # all but the image encoder
+    def tune(self, tuning: Tuning, rank: int, alpha: int, dropout: float, checkpointing: bool = False) -> None:
+        """Chooses what learns.
+
+        Args:
+            tuning: ``lora``, low-rank updates of the language model; ``language``, all of it; ``full``, the image
+                encoder too; ``none``.
+            rank: of the updates.
+            alpha: the updates are scaled by alpha / rank.
+            dropout: of the input of the updates.
+            checkpointing: recompute layers in the backward pass.
+        """
+        self.requires_grad_(tuning == "full")
+        if tuning == "language":
             for part in (self.model.model.language_model, self.model.lm_head):
                 part.requires_grad_()
         elif tuning == "lora":
@@ -110,210 +98,153 @@ class GazeVLM(nn.Module):
                 if parameter.requires_grad:
                     assert "lora_" in name
                     parameter.data = parameter.data.float()  # half precision loses small steps
+        if checkpointing:
+            self.model.gradient_checkpointing_enable({"use_reentrant": False})
 
-    def grade(self, tuning: Tuning) -> str:
-        """Of the weights that a run starts from, as ``Method.weights_identity`` has it."""
-        origin = self.identity["weights"]
-        grade = {"pretrained": "published", "embedded": "embedded", "random": "random"}.get(origin, "file")
-        # Of what was random and learns whole nothing was there before the run, and nothing stays as it was.
-        return "none" if tuning == "full" and grade == "random" else grade
+    def weights_identity(self, tuning: Tuning) -> dict[str, Any]:
+        """What a method's ``weights_identity`` says of this model."""
+        grades = {"pretrained": "published", "embedded": "embedded", "random": "random"}
+        grade = grades.get(self.identity["weights"], "file")
+        if tuning == "full" and grade == "random":  # nothing was there before the run, and nothing stays as it was
+            grade = "none"
+        return {"grade": grade, "name": self.identity["name"], "backbone": self.identity}
 
     def grid(self, side: int) -> tuple[int, int]:
-        """Rows and columns of image tokens of a square picture.
+        """Rows and columns of image tokens of a square image with this side in pixels.
 
         Raises:
-            ValueError: the side is no multiple of a token's.
+            ValueError: the side is not a multiple of an image token's.
         """
         if side < self.cell or side % self.cell:
             raise ValueError(
-                f"{self.identity['name']} takes pictures whose side is a multiple of {self.cell} pixels, got {side}; "
+                f"{self.identity['name']} takes images whose side is a multiple of {self.cell} pixels, got {side}; "
                 f"nearest: {max(1, round(side / self.cell)) * self.cell}"
             )
         return side // self.cell, side // self.cell
 
-    def embedding_scale(self) -> float:
-        """The root mean square of the token embeddings' entries."""
-        weight = self.model.get_input_embeddings().weight.detach()
-        return float(torch.linalg.vector_norm(weight, dtype=torch.float32)) / weight.numel() ** 0.5
+    def encode(self, images: Tensor) -> Tensor:
+        """Images behind the image encoder: what the language model takes in, once however many rows are about an image.
 
-    def pixels(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, 3, S, S) uint8 -> patches (B, N, D) and their grid (B, 3), both as the processor makes them."""
+        Args:
+            images: (B, 3, S, S) uint8.
+
+        Returns:
+            (1 + D, B, N, C): the N image tokens, and what is added to them after each of D deepstack levels.
+        """
         made = self.processor.image_processor(images=list(images), return_tensors="pt", do_resize=False)
-        patches, grid = made["pixel_values"], made["image_grid_thw"]
-        return patches.unflatten(0, (len(images), -1)).to(images.device), grid.to(images.device)
+        patches, grid = (made[name].to(images.device) for name in ("pixel_values", "image_grid_thw"))
+        found = self.model.model.get_image_features(patches, grid, return_dict=True)
+        return torch.stack([torch.stack(level) for level in (found.pooler_output, *found.deepstack_features)])
 
-    def look(self, patches: Tensor, patch_grid: Tensor) -> Looked:
-        """Reads pictures, (B, N, D) and (B, 3), for later."""
-        seen = self.model.model.get_image_features(patches.flatten(0, 1), patch_grid, return_dict=True)
-        return Looked(seen.pooler_output, seen.deepstack_features)
-
-    def states(
-        self,
-        rows: Rows,
-        patches: Tensor | Looked,
-        patch_grid: Tensor | None,
-        heads: Tensor | None,
-        cache: Any = None,
-    ) -> Tensor:
-        """The states of the last layer, after its norm.
+    def states(self, rows: TokenRows, images: Tensor | None = None, cache: Any = None) -> Tensor:
+        """The hidden states (R, L, C) of the last layer, after its norm, in the model's own precision.
 
         Args:
             rows: R of them.
-            patches: (R, N, D), of each row's picture; or the pictures, already read.
-            patch_grid: (R, 3); None for pictures already read.
-            heads: (P, C) embeddings of the rows' people, in the order of their slots; None where there are none.
-            cache: filled with keys and values if given.
-
-        Returns:
-            (R, L, C), in the model's own precision.
+            images: (1 + D, R, N, C), each row's encoded image; None where rows go on from a cache.
+            cache: keys and values of the tokens before; those of the rows are added.
         """
-        pictures: dict[str, Any]
-        if isinstance(patches, Looked):
-            # Tuples of pictures, as the library's own encoder gives them, whatever its annotations say.
-            of_pictures: Any = tuple(patches.features), [tuple(level) for level in patches.levels]
-            seen = BaseModelOutputWithDeepstackFeatures(pooler_output=of_pictures[0], deepstack_features=of_pictures[1])
-            pictures = {"mm_encoder_outputs": {"image": seen}}
-        else:
-            pictures = {"pixel_values": patches.flatten(0, 1), "image_grid_thw": patch_grid}
-        return self._run(
-            heads,
+        inputs: dict[str, Any] = {}
+        if images is not None:
+            features: Any = tuple(images[0])  # tuples of images, whatever the library's annotations say
+            levels: Any = [tuple(level) for level in images[1:]]
+            encoded = BaseModelOutputWithDeepstackFeatures(pooler_output=features, deepstack_features=levels)
+            inputs["mm_encoder_outputs"] = {"image": encoded}
+        return self.model.model(
             input_ids=rows.input_ids,
             attention_mask=rows.attention_mask,
             position_ids=rows.position_ids,
-            **pictures,
             past_key_values=cache,
             use_cache=cache is not None,
-        )
+            **inputs,
+        ).last_hidden_state
 
-    def further(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> Tensor:
-        """The states of n more tokens of every row: ids (R, n), mask of all columns so far, positions (3, R, n)."""
-        return self._run(
-            None, input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
-        )
+    def image_states(self, rows: TokenRows, states: Tensor) -> Tensor:
+        """(R, L, C) states -> (R, N, C), those of the image tokens, row by row of the image."""
+        return states[rows.input_ids == self.model.config.image_token_id].unflatten(0, (len(states), -1))
 
     def logits(self, states: Tensor) -> Tensor:
         """(..., C) states -> (..., V) float32 scores of the next token."""
         return self.model.lm_head(states).float()
 
-    def _run(self, heads: Tensor | None, **inputs: Any) -> Tensor:
-        self._heads = heads
-        try:
-            return self.model.model(**inputs).last_hidden_state
-        finally:
-            self._heads = None
-
-    def _fill(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        if self._heads is None:
-            return output
-        slots = inputs[0] == self.slot_id
-        count = int(slots.sum())
-        if count != len(self._heads):
-            raise ValueError(f"{count} slots in the prompts for {len(self._heads)} head embeddings")
-        return output.masked_scatter(slots[..., None], self._heads.to(output.dtype))
+    def token_losses(self, rows: TokenRows, states: Tensor) -> Tensor:
+        """The cross-entropy (T,) of each learnt token, which is predicted by the state before it."""
+        assert rows.learnt is not None
+        learnt = rows.learnt[:, 1:] != IGNORED
+        return F.cross_entropy(self.logits(states[:, :-1][learnt]), rows.input_ids[:, 1:][learnt], reduction="none")
 
 
-def load_vlm(name: str, weights: str | Path = "pretrained", dtype: ComputeDtype = "float32") -> GazeVLM:
+def load(name: str, weights: str | Path = "pretrained", dtype: ComputeDtype = "float32") -> Qwen3VL:
     """Loads a frozen Qwen3-VL.
 
     Args:
-        name: ``tiny``, a folder as ``save_pretrained`` writes it, or a model's id on the hub.
-        weights: ``pretrained`` (those of the folder or the hub; for ``tiny`` those shipped with the package),
-            ``random``, or a file with a state dict: the model's own, or of a fully tuned ``GazeVLM`` exported by a
-            method.
+        name: a folder as ``save_pretrained`` writes it, a model's id on the hub (``owner/name``), or an embedded model
+            such as ``tiny``.
+        weights: ``pretrained`` (those of the folder, the hub or the package), ``random``, or a file with a state dict:
+            the model's own, or of a fully tuned ``Qwen3VL`` exported by a method.
         dtype: of the frozen weights.
 
     Raises:
         WeightsError: no such model, no Qwen3-VL, or weights that do not fit; the message names the remedy.
     """
-    with _quiet(), tempfile.TemporaryDirectory() as folder:
-        place = str(_built_tiny(Path(folder))) if name == "tiny" else name
-        embedded = name == "tiny" and weights == "pretrained"
-        if embedded and not TINY_WEIGHTS.is_file():
-            raise WeightsError(
-                f"no weights at {TINY_WEIGHTS} for tiny: make them with scripts/pretrain_vlm.py, or pass "
-                "--model.backbone_weights random"
-            )
-        model, processor, origin = _loaded(place, name, TINY_WEIGHTS if embedded else weights, dtype)
-        if embedded:
-            origin = {"weights": "embedded", "sha256": origin["weights"].removeprefix("sha256:")}
-    identity = {"name": name if "/" not in name or not Path(name).exists() else Path(name).name, **origin}
-    return GazeVLM(model, processor, identity)
+    is_folder, shipped = Path(name).is_dir(), None
+    if is_folder or "/" in name:
+        model, processor = _from_pretrained(name, weights == "random", dtype)
+    else:
+        builders = embedded("VLMS")
+        if name not in builders:
+            raise WeightsError(f"{name!r} is no folder, no hub id ('owner/name') and none of {', '.join(builders)}")
+        model, processor, shipped = builders[name]()  # with random weights that suit its size
+        for parameter in model.parameters():  # not the frequencies of rotary positions, which stay float32
+            parameter.data = parameter.data.to(getattr(torch, dtype))
+    if weights == "random":
+        origin = {"weights": "random"}
+    elif weights != "pretrained":
+        _fill(model, Path(weights))
+        origin = {"weights": f"sha256:{file_digest(Path(weights))}"}
+    elif shipped is not None:
+        _fill(model, shipped)
+        origin = {"weights": "embedded", "sha256": file_digest(shipped)}
+    elif is_folder:
+        shards = sorted(Path(name).glob("*.safetensors"))
+        origin = {"weights": "sha256:" + "+".join(file_digest(shard) for shard in shards)}
+    else:
+        origin = {"weights": "pretrained", "revision": str(getattr(model.config, "_commit_hash", None) or "")}
+    return Qwen3VL(model, processor, {"name": Path(name).name if is_folder else name, **origin})
 
 
-def _loaded(place: str, name: str, weights: str | Path, dtype: ComputeDtype) -> tuple[Any, Any, dict[str, str]]:
-    file = None if weights in ("pretrained", "random") else Path(weights)
+def _from_pretrained(name: str, random: bool, dtype: ComputeDtype) -> tuple[Any, Any]:
+    """Model and processor of a folder or hub id."""
     precision = getattr(torch, dtype)
     try:
-        config = AutoConfig.from_pretrained(place)
+        config = AutoConfig.from_pretrained(name)
         if config.model_type != "qwen3_vl":
-            raise WeightsError(f"{name} is a {config.model_type} model; the head slots are made for qwen3_vl")
+            raise WeightsError(f"{name} is a {config.model_type} model, not a qwen3_vl")
         validate(config)
-        processor = AutoProcessor.from_pretrained(place)  # type: ignore[no-untyped-call]
-        if weights == "random" and name != "tiny":
-            model: Any = AutoModelForImageTextToText.from_config(config, dtype=precision)  # type: ignore[no-untyped-call]
-        else:  # the tiny one is built with random weights of its own, which suit its size
-            loaded: Any = AutoModelForImageTextToText.from_pretrained(place, dtype=precision, output_loading_info=True)
-            model, report = loaded
-            if report["missing_keys"]:  # transformers would go on with random numbers in their place
-                raise WeightsError(f"{name}: no weights for {sorted(report['missing_keys'])[:4]}; fetch it anew")
+        processor = AutoProcessor.from_pretrained(name)  # type: ignore[no-untyped-call]
+        if random:
+            return AutoModelForImageTextToText.from_config(config, dtype=precision), processor  # type: ignore[no-untyped-call]
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(name, dtype=precision, output_loading_info=True)
+    except WeightsError:
+        raise
     except (OSError, ValueError) as error:
         raise WeightsError(
-            f"{name} cannot be loaded ({type(error).__name__}: {str(error).strip().splitlines()[0]}): pass 'tiny', a "
-            "folder as save_pretrained writes it, or the id of a model on the hub; without a network it must have been "
-            "fetched before (hf download)"
+            f"{name} cannot be loaded ({type(error).__name__}: {str(error).strip().splitlines()[0]}): pass a folder as "
+            "save_pretrained writes it, or the id of a model on the hub; without a network it must have been fetched "
+            "before (hf download)"
         ) from error
-    if file is not None:
-        _fill_from(model, file)
-        return model, processor, {"weights": f"sha256:{file_digest(file)}"}
-    if weights == "random":
-        return model, processor, {"weights": "random"}
-    if Path(place).is_dir():
-        shards = sorted(Path(place).glob("*.safetensors"))
-        return model, processor, {"weights": "sha256:" + "+".join(file_digest(shard) for shard in shards)}
-    return model, processor, {"weights": "pretrained", "revision": str(getattr(config, "_commit_hash", None) or "")}
+    model, report = loaded
+    if report["missing_keys"]:  # transformers would go on with random numbers in their place
+        raise WeightsError(f"{name}: no weights for {sorted(report['missing_keys'])[:4]}; fetch it anew")
+    return model, processor
 
 
-def _fill_from(model: nn.Module, file: Path) -> None:
-    if not file.is_file():
-        raise WeightsError(f"no weights at {file}; --model.backbone_weights takes pretrained, random or a file's path")
-    state = load_file(file) if file.suffix == ".safetensors" else read_weights(file)
-    prefix = "vlm.model."  # of a method's export, which has other parts besides
+def _fill(model: Any, file: Path) -> None:
+    """Loads a state dict from a file; a method's export may hold other parts besides."""
+    state = load_file(local_file(file)) if file.suffix == ".safetensors" else read_weights(local_file(file))
+    prefix = "vlm.model."
     if any(key.startswith(prefix) for key in state):
         state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    own = model.state_dict()
     # A tied output layer is stored once, under the name of the embedding.
-    tied = ["lm_head.weight"] if model.config.tie_word_embeddings else []  # type: ignore[union-attr]
-    found = misfits(own, state, may_lack=tied)
-    if found:
-        raise WeightsError(f"the weights of {file.name} do not fit this Qwen3-VL: {found}")
-    model.load_state_dict(state, strict=False)
-
-
-def _built_tiny(folder: Path) -> Path:
-    return build(folder, seed=TINY_SEED, corpus=_corpus(), size=TINY_SIZE)
-
-
-def _corpus() -> Iterator[str]:
-    """Lines for the tiny tokenizer: prompts and answers, so that those take few tokens."""
-    dice, labels = random.Random(0), LABELS.split()
-    yield from phrases()
-    for index in range(300):
-        yield from PROMPTS.values()
-        yield f"{person_line(index % 16, [dice.random() for _ in range(4)], slot=False)}\n"
-        point = (dice.randint(0, LARGEST), dice.randint(0, LARGEST))
-        for category in ("", dice.choice(labels)):
-            for answer in (Answer("inside", point, category), Answer("outside"), Answer("unknown")):
-                pieces = answer_pieces(index % 16, answer, semantic=True, last=False)
-                yield "".join(piece.text for piece in pieces)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without progress bars, which a second's work does not need."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+    tied = ["lm_head.weight"] if model.config.tie_word_embeddings else []
+    load_strictly(model, state, what=f"this Qwen3-VL ({file.name})", may_lack=tied)

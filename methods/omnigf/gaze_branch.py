@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -42,6 +44,21 @@ class HeatmapDecoder(nn.Module):
         return x.squeeze(1)
 
 
+@dataclass(frozen=True)
+class GazeOutputs:
+    """Outputs of the gaze branch for P people and their N ordered pairs.
+
+    Attributes:
+        maps: (P, h, w) heatmaps, any real numbers.
+        inout: (P,) logits of a target in frame.
+        pairs: (N, 3) logits of ``SOCIAL``; None where pairs are not judged.
+    """
+
+    maps: Tensor
+    inout: Tensor
+    pairs: Tensor | None
+
+
 class GazeBranch(nn.Module):
     """All heads of the branch.
 
@@ -65,17 +82,24 @@ class GazeBranch(nn.Module):
                 nn.Linear(2 * dim, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, len(SOCIAL))
             )
 
-    def pair_logits(self, person: Tensor, pairs: Tensor) -> Tensor:
-        """(P, C) person tokens and (N, 2) pairs of people -> (N, 3) logits of ``SOCIAL``."""
-        assert self.pairs is not None
-        return self.pairs(person[pairs].flatten(1))
+    def forward(self, image: Tensor, person: Tensor, row: Tensor, pairs: Tensor) -> GazeOutputs:
+        """The outputs from hidden states.
+
+        Args:
+            image: (R, C, h, w) image tokens.
+            person: (P, C) person tokens.
+            row: (P,) the image of each person among the R.
+            pairs: (N, 2) pairs of people.
+        """
+        judged = None if self.pairs is None else self.pairs(person[pairs].flatten(1))
+        return GazeOutputs(self.heatmap(image, person, row), self.inout(person).squeeze(1), judged)
 
 
-def spread(maps: Tensor) -> Tensor:
-    """(P, h, w) any real numbers -> heatmaps in [0, 1]: each is shifted and scaled so that it reaches from 0 to 1.
+def stretched(maps: Tensor) -> Tensor:
+    """(P, h, w) any real numbers -> heatmaps in [0, 1], each shifted and scaled to reach from 0 to 1.
 
-    Neither the maximum's place nor the order of cells changes, nor does resizing by a linear rule: points and areas
-    under the curve are those of the map itself, which squared error leaves free to fall below 0.
+    The place of the maximum and the order of cells stay, also under linear resizing: points and areas under the curve
+    are those of the map itself, which squared error leaves free to fall below 0.
     """
     low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
     return (maps - low) / (high - low).clamp_min(torch.finfo(maps.dtype).tiny)

@@ -1,20 +1,24 @@
-"""Crops of heads and their embeddings."""
+"""Crops of heads, their embeddings, and how these get into the prompt (section 3.2)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import torch
 import torch.nn.functional as F
+from tokenizers import AddedToken
 from torch import Tensor, nn
 from torchvision.models import resnet18
 from torchvision.ops import roi_align
 
 from gazebench.core.files import file_digest
-from gazebench.core.weights import misfits, read_weights
-from gazebench.nn.backbones import IMAGE_MEAN, IMAGE_STD, WeightsError
+from gazebench.core.weights import load_strictly, local_file, read_weights
+from gazebench.methods.omnigf.prompts import GAZE_PAD
+from gazebench.nn.backbones import IMAGE_MEAN, IMAGE_STD
+from gazebench.nn.qwen3vl import Qwen3VL
 
 HeadNet = Literal["resnet18", "small"]
 SMALL_WEIGHTS: Final = Path(__file__).parent / "weights" / "small_head.pt"
@@ -22,7 +26,7 @@ SMALL_WEIGHTS: Final = Path(__file__).parent / "weights" / "small_head.pt"
 
 
 def head_crops(images: Tensor, head: Tensor, image_index: Tensor, side: int) -> Tensor:
-    """Cuts heads out of pictures.
+    """Cuts heads out of images.
 
     Args:
         images: (B, 3, H, W) uint8.
@@ -71,13 +75,12 @@ class HeadEncoder(nn.Module):
         else:
             self.net, width = SmallNet(), SmallNet.width
         self.identity = {"net": net, "weights": "random"}
-        if weights:
-            file = SMALL_WEIGHTS if weights == "embedded" else Path(weights)
-            self._load(file)
-            digest = file_digest(file)
-            self.identity |= (
-                {"weights": "embedded", "sha256": digest} if weights == "embedded" else {"weights": f"sha256:{digest}"}
-            )
+        if weights == "embedded":
+            self._load(SMALL_WEIGHTS)
+            self.identity |= {"weights": "embedded", "sha256": file_digest(SMALL_WEIGHTS)}
+        elif weights:
+            self._load(local_file(weights))
+            self.identity["weights"] = f"sha256:{file_digest(Path(weights))}"
         # Features of unit length under weights of one: a step of Adam then turns the embedding by a few per cent. Under
         # small weights and long features the first steps would add the same to everybody, and drown what differs.
         self.project = nn.Linear(width, dim)
@@ -92,21 +95,12 @@ class HeadEncoder(nn.Module):
         return self.norm(self.project(F.layer_norm(features, features.shape[1:]) / features.shape[1] ** 0.5))
 
     def _load(self, file: Path) -> None:
-        if not file.is_file():
-            raise WeightsError(f"no weights of a head encoder at {file}")
-        own = self.net.state_dict()
-        given = _without_prefix(read_weights(file), next(iter(own)))
-        given = {name: value for name, value in given.items() if not name.startswith("fc")}
-        found = misfits(own, given)
-        if found:
-            raise WeightsError(f"the weights of {file.name} do not fit the head encoder: {found}")
-        self.net.load_state_dict(given)
-
-
-def _without_prefix(state: Mapping[str, Tensor], first: str) -> dict[str, Tensor]:
-    """The part of a state dict that has a network's names, whatever wrapped it (``module.base_model.`` ...)."""
-    prefix = next((key.removesuffix(first) for key in state if key == first or key.endswith(f".{first}")), "")
-    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        """Loads a state dict whose names may have any prefix (``module.`` ...) and that may have an ``fc`` layer."""
+        state, first = read_weights(file), next(iter(self.net.state_dict()))
+        prefix = next((key.removesuffix(first) for key in state if f".{key}".endswith(f".{first}")), "")
+        own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        own = {name: value for name, value in own.items() if not name.startswith("fc")}
+        load_strictly(self.net, own, what=f"the head encoder ({file.name})")
 
 
 class SmallNet(nn.Sequential):
@@ -120,3 +114,51 @@ class SmallNet(nn.Sequential):
             # Groups of channels, not the batch: a person's embedding must not depend on who else is there.
             layers += [nn.Conv2d(before, after, 3, 2, 1), nn.GroupNorm(8, after), nn.GELU()]
         super().__init__(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten())
+
+
+class HeadSlots:
+    """Puts head embeddings in place of the ``<|gaze_pad|>`` tokens of a prompt (equation 1).
+
+    A forward hook on the embedding layer does it, while ``input_ids`` are passed as ever: image tokens, rotary
+    positions and deepstack stay the model's own business. Adds the token to the model's tokenizer.
+
+    Args:
+        vlm: the model.
+    """
+
+    def __init__(self, vlm: Qwen3VL) -> None:
+        tokenizer = vlm.processor.tokenizer
+        # Never with additional_special_tokens=..., which would replace the list of the model's own.
+        tokenizer.add_tokens([AddedToken(GAZE_PAD, special=True, normalized=False)], special_tokens=True)
+        self.token = int(tokenizer.convert_tokens_to_ids(GAZE_PAD))
+        if self.token >= vlm.model.get_input_embeddings().num_embeddings:
+            # Real checkpoints have rows to spare. The new row's value is never read: heads take its place.
+            vlm.model.resize_token_embeddings(self.token + 1, pad_to_multiple_of=64, mean_resizing=False)
+        vlm.suppressed.add(self.token)
+        self._heads: Tensor | None = None
+        vlm.model.get_input_embeddings().register_forward_hook(self._fill)
+
+    @contextmanager
+    def filled(self, heads: Tensor | None) -> Iterator[None]:
+        """Within it, the next pass of the model takes these embeddings (P, C), in the order of the slots."""
+        self._heads = heads
+        try:
+            yield
+        finally:
+            self._heads = None
+
+    def _fill(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        heads, self._heads = self._heads, None
+        if heads is None:
+            return output
+        slots = inputs[0] == self.token
+        count = int(slots.sum())
+        if count != len(heads):
+            raise ValueError(f"{count} slots in the prompts for {len(heads)} head embeddings")
+        return output.masked_scatter(slots[..., None], heads.to(output.dtype))
+
+
+def embedding_scale(vlm: Qwen3VL) -> float:
+    """The root mean square of the entries of a model's token embeddings."""
+    weight = vlm.model.get_input_embeddings().weight.detach()
+    return float(torch.linalg.vector_norm(weight, dtype=torch.float32)) / weight.numel() ** 0.5

@@ -1,32 +1,32 @@
-"""OmniGF: a vision-language model that says, and shows, where all people of a picture look.
+"""OmniGF: a vision-language model that tells, in words and in heatmaps, where all people of an image look.
 
 OmniGF: A Dual-Branch Vision-Language Framework for Unified Gaze Following (equations and sections below).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, SOCIAL, Batch, Prediction, Targets
-from gazebench.core.weights import misfits, read_weights
+from gazebench.core.weights import read_weights
 from gazebench.data.transforms import Preprocess, gaussian_heatmap
-from gazebench.engine.method import Method, MethodCard, Recipe, Setting, trainable
-from gazebench.methods.omnigf.gaze_branch import GazeBranch, spread
-from gazebench.methods.omnigf.head_encoder import HeadEncoder, HeadNet, head_crops
+from gazebench.engine.method import Method, MethodCard, Recipe, chosen, from_paper, our_choice
+from gazebench.methods.omnigf.answers import Transcript, write_answers
+from gazebench.methods.omnigf.gaze_branch import GazeBranch, GazeOutputs, stretched
+from gazebench.methods.omnigf.head_encoder import HeadEncoder, HeadNet, HeadSlots, embedding_scale, head_crops
+from gazebench.methods.omnigf.prompts import GazeAnswer, PeoplePrompts, PeopleRows, as_json
 from gazebench.nn.backbones import ComputeDtype
-from gazebench.nn.gaze_language import PROMPTS, Answer, as_json
 from gazebench.nn.losses import batch_mean
-from gazebench.nn.optimizers import MuonAdamW, matrices, warm_cosine
-from gazebench.nn.qwen3vl import Tuning, load_vlm
-from gazebench.nn.rows import Rows, Scribe
-from gazebench.nn.writing import Transcript, Writer, token_losses
-from gazebench.vqa.questions.geometry import LARGEST, whole
+from gazebench.nn.optimizers import adamw_or_muon, trainable, warm_cosine
+from gazebench.nn.qwen3vl import Tuning, load
+from gazebench.vlm.coordinates import LARGEST, whole
 
 Branches = Literal["language", "gaze", "both"]
 HEAD_ENCODER_SHARE = 0.1
@@ -34,49 +34,37 @@ HEAD_ENCODER_SHARE = 0.1
 
 _UNSAID = "the paper does not say; "
 
-
-def _paper(place: str, **values: Any) -> dict[str, Setting]:
-    return {name.replace("__", "."): Setting(value, "paper", place) for name, value in values.items()}
-
-
-def _ours(why: str, **values: Any) -> dict[str, Setting]:
-    return {name.replace("__", "."): Setting(value, "ours", why) for name, value in values.items()}
-
-
 GAZEFOLLOW: Recipe = {
-    **_paper("section 4.3", loader__batch_size=8, trainer__accumulate_grad_batches=2),
-    **_ours(
-        _UNSAID + "people out of frame are part of what both branches tell",
-        loader__people="labelled",
-    ),
-    **_ours(_UNSAID + "the last epoch needs no choice", loader__selection="last"),
-    **_ours(_UNSAID + "within the 2 to 30 hours of section 4.3", trainer__max_epochs=10),
-    **_ours(_UNSAID + "customary where language models are tuned", trainer__gradient_clip_val=1.0),
-    **_ours("what fits beside a 4B model with its keys and values", loader__eval_batch_size=32),
+    **from_paper("section 4.3", loader__batch_size=8, trainer__accumulate_grad_batches=2),
+    **our_choice(_UNSAID + "people out of frame are part of what both branches tell", loader__people="labelled"),
+    **our_choice(_UNSAID + "the last epoch needs no choice", loader__selection="last"),
+    **our_choice(_UNSAID + "within the 2 to 30 hours of section 4.3", trainer__max_epochs=10),
+    **our_choice(_UNSAID + "customary where language models are tuned", trainer__gradient_clip_val=1.0),
+    **our_choice("what fits beside a 4B model with its keys and values", loader__eval_batch_size=32),
 }
 
 VIDEO: Recipe = {
     **GAZEFOLLOW,
-    **_paper("section 4.3: fine-tuned from the GazeFollow checkpoint", init="from:gazefollow"),
-    **_ours("section 4.3 has reduced rates, whose numbers are lost", model__lr=1e-5, model__lr_heads=5e-5),
-    **_ours("neighbouring frames say the same; as Gaze-LLE's official code does", loader__train_stride=6),
-    **_ours(_UNSAID + "a fine-tuning", trainer__max_epochs=3),
+    **from_paper("section 4.3: fine-tuned from the GazeFollow checkpoint", init="from:gazefollow"),
+    **our_choice("section 4.3 has reduced rates, whose numbers are lost", model__lr=1e-5, model__lr_heads=5e-5),
+    **our_choice("neighbouring frames say the same; as Gaze-LLE's official code does", loader__train_stride=6),
+    **our_choice(_UNSAID + "a fine-tuning", trainer__max_epochs=3),
 }
 
 SEMANTIC: Recipe = {
     **GAZEFOLLOW,
-    **_paper("section 4.3: from the localization-only checkpoint on GazeFollow", init="from:gazefollow"),
-    **_paper("section 4.6", model__semantic=True),
-    **_ours(_UNSAID + "a fine-tuning", trainer__max_epochs=3),
+    **from_paper("section 4.3: from the localization-only checkpoint on GazeFollow", init="from:gazefollow"),
+    **from_paper("section 4.6", model__semantic=True),
+    **our_choice(_UNSAID + "a fine-tuning", trainer__max_epochs=3),
 }
 
 SOCIAL_GAZE: Recipe = {
     **VIDEO,
-    **_paper("section 4.7: everybody is in the prompt, annotated or not", loader__people="all"),
-    **_paper("section 3.2.2", model__social=True),
+    **from_paper("section 4.7: everybody is in the prompt, annotated or not", loader__people="all"),
+    **from_paper("section 3.2.2", model__social=True),
 }
 
-TINY: Recipe = _ours(
+TINY: Recipe = our_choice(
     "fits the embedded backbone and two CPU cores",
     model__backbone_weights="pretrained",
     model__compute_dtype="float32",
@@ -97,18 +85,31 @@ TINY: Recipe = _ours(
 )
 
 
-class OmniGF(Method):
-    """OmniGF on a Qwen3-VL: a language branch and a gaze branch over one pass for all people of a picture.
+@dataclass(frozen=True)
+class TeacherForced:
+    """A training pass over given answers.
 
-    Predictions hold in ``extra``: ``text`` (P JSON objects, "" where an answer is missing or malformed), with
-    ``semantic`` also ``label``, and with ``social`` also ``lah``, ``laeo`` and ``sa``.
+    Attributes:
+        token_loss: (T,) cross-entropy of the learnt tokens of the answers; None without a language branch.
+        gaze: the gaze branch's outputs for P people; None without a gaze branch.
+    """
+
+    token_loss: Tensor | None
+    gaze: GazeOutputs | None
+
+
+class OmniGF(Method):
+    """OmniGF on a Qwen3-VL: a language branch and a gaze branch over one pass for all people of an image.
+
+    The prediction's ``text`` is P JSON objects, "" where an answer is missing or malformed; it has ``label`` with
+    ``semantic``, and ``lah``, ``laeo`` and ``sa`` with ``social``.
 
     Args:
         backbone: ``tiny``, a folder with a Qwen3-VL as ``save_pretrained`` writes it, or a model's id on the hub.
         backbone_weights: ``pretrained``, ``random`` or a file.
         compute_dtype: of the frozen weights; what learns is float32.
         branches: ``both`` (the paper's), or a row of its ablation (section 4.5) with one of them.
-        head_tokens: whether heads get into the prompt as embeddings.
+        head_tokens: whether embeddings of the heads stand in the prompt.
         tuning: ``lora`` of the language model; ``language``, all of it; ``full``, the image encoder too; ``none``,
             which with ``branches`` ``language`` and without head tokens is the zero-shot row.
         rank: r of LoRA.
@@ -121,9 +122,9 @@ class OmniGF(Method):
         constrained: keep generated answers to the schema. Without it they may be malformed; ``language`` alone only.
         hidden_share: share of people whose own answer is "unknown" in training, so that ``decode`` ``anchors`` meets
             nothing new; the gaze branch learns from them all the same.
-        people_limit: people in one prompt; a picture with more takes several.
+        people_limit: people in one prompt; an image with more people takes several.
         image_size: side of the square input in pixels.
-        picture_size: side at which pictures are read: what heads are cut from. 0 is ``image_size``.
+        picture_size: side of the image that heads are cut from. 0 is ``image_size``.
         head_net: ``resnet18``, or ``small`` for tiny crops.
         head_weights: a file with the head encoder's weights (the paper's are trained on Gaze360), ``embedded`` for
             those of ``small``, or "" to start afresh.
@@ -143,6 +144,7 @@ class OmniGF(Method):
         checkpointing: recompute layers in the backward pass: less memory, more time.
     """
 
+    version: ClassVar[int] = 1
     card = MethodCard(
         title="OmniGF",
         family="vision-language model",
@@ -198,9 +200,9 @@ class OmniGF(Method):
         "*": GAZEFOLLOW,
         "gazeworld": {
             **GAZEFOLLOW,
-            **_ours("the embedded world runs on two CPU cores", model__backbone="tiny", model__augment=False),
-            **_ours("the world has names of things and labels of pairs", model__semantic=True, model__social=True),
-            **_ours("one pass takes two CPU cores some five minutes", trainer__max_epochs=1),
+            **our_choice("the embedded world runs on two CPU cores", model__backbone="tiny", model__augment=False),
+            **our_choice("the world has names of things and labels of pairs", model__semantic=True, model__social=True),
+            **our_choice("one pass takes two CPU cores some five minutes", trainer__max_epochs=1),
         },
     }
 
@@ -241,32 +243,29 @@ class OmniGF(Method):
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        self.speaks, self.shows = branches != "gaze", branches != "language"
-        _check_settings(self.speaks, self.shows, semantic, social, decode, constrained, people_limit)
-        self.vlm = load_vlm(backbone, backbone_weights, compute_dtype)
-        self.vlm.tune(tuning, rank, alpha, dropout)
-        if not self.speaks:  # nobody learns to write; a tied one is the embedding, which learns
+        self.has_language_branch, self.has_gaze_branch = branches != "gaze", branches != "language"
+        _check_settings(branches, semantic, social, decode, constrained, people_limit)
+        self.vlm = load(backbone, backbone_weights, compute_dtype)
+        self.slots = HeadSlots(self.vlm)
+        self.vlm.tune(tuning, rank, alpha, dropout, checkpointing)
+        if not self.has_language_branch:  # the output layer learns nothing; a tied one is the embedding, which learns
             head = self.vlm.model.lm_head.weight
             head.requires_grad_(head.requires_grad and head is self.vlm.model.get_input_embeddings().weight)
-        if checkpointing:
-            self.vlm.model.gradient_checkpointing_enable({"use_reentrant": False})
-        self.image_size, self.picture_size = image_size, picture_size or image_size
-        self.head_size, self.head_weights = head_size, head_weights
-        grid = self.vlm.grid(image_size)
-        system = PROMPTS["semantic" if semantic else "basic"]
-        self.scribe = Scribe(self.vlm.processor, system, grid, slots=head_tokens, semantic=semantic)
-        self.writer = Writer(self.vlm, self.scribe, constrained)
+        self.prompts = PeoplePrompts(self.vlm, self.vlm.grid(image_size), slots=head_tokens, semantic=semantic)
         self.head_encoder: HeadEncoder | None = None
         if head_tokens:
-            self.head_encoder = HeadEncoder(head_net, self.vlm.dim, self.vlm.embedding_scale(), head_weights)
+            self.head_encoder = HeadEncoder(head_net, self.vlm.dim, embedding_scale(self.vlm), head_weights)
         self.branch: GazeBranch | None = None
-        if self.shows:
-            self.branch = GazeBranch(self.vlm.dim, decoder_width, deconvolutions, Preprocess().heatmap_size, social)
+        if self.has_gaze_branch:
+            size = Preprocess().heatmap_size
+            self.branch = GazeBranch(self.vlm.dim, decoder_width, deconvolutions, size, social)
         self.title = _title(branches, head_tokens, tuning)
-        self.generates = self.speaks and decode == "generate"
+        self.image_size, self.picture_size = image_size, picture_size or image_size
+        self.head_size, self.head_weights = head_size, head_weights
+        self.generates, self.constrained = self.has_language_branch and decode == "generate", constrained
         self.semantic, self.augment, self.people_limit, self.tuning = semantic, augment, people_limit, tuning
-        self.hidden_share = hidden_share if self.shows else 0.0
-        self.weights = {
+        self.hidden_share = hidden_share if self.has_gaze_branch else 0.0
+        self.loss_weights = {
             "language": language_weight,
             "heatmap": heatmap_weight,
             "inout": inout_weight,
@@ -277,22 +276,20 @@ class OmniGF(Method):
 
     @classmethod
     def recipe(cls, dataset: str, model: Mapping[str, Any]) -> Recipe:
-        """The recipe of the dataset, without what the chosen branches cannot do, or one that fits the tiny backbone."""
+        """The recipe of the data set, without what the chosen branches cannot do, or one for the tiny backbone."""
         cannot = {"language": "model.social", "gaze": "model.semantic"}.get(model.get("branches", ""))
         recipe = {name: value for name, value in super().recipe(dataset, model).items() if name != cannot}
-        chosen = recipe.get("model.backbone")
-        backbone = model.get("backbone", chosen.value if chosen else "")
-        return {**recipe, **TINY} if backbone == "tiny" else recipe
+        return {**recipe, **TINY} if chosen(recipe, model, "backbone") == "tiny" else recipe
 
     def preprocess(self) -> Preprocess:
-        """Pictures as large as heads are cut from, aspect not kept."""
+        """Images of the size that heads are cut from, aspect not kept."""
         size = (self.picture_size, self.picture_size)
         return Preprocess(size=size) if self.augment else Preprocess(size=size, crop=0.0, flip=0.0, box_jitter=0.0)
 
     # Input -------------------------------------------------------------------------------------------------------
 
     def row_people(self, batch: Batch) -> tuple[list[list[int]], list[int]]:
-        """The people of each row, at most ``people_limit`` of one picture, and the row's picture."""
+        """The people of each row, at most ``people_limit`` of one image, and the row's image."""
         people: list[list[int]] = []
         images: list[int] = []
         for person, image in enumerate(batch.image_index.tolist()):
@@ -302,30 +299,18 @@ class OmniGF(Method):
             people[-1].append(person)
         return people, images
 
-    def answers(self, targets: Targets, hidden: list[bool]) -> list[Answer]:
-        """What each of P people's answer should be; "unknown" for those nobody annotated and those ``hidden``."""
-        inout, point = targets.inout.tolist(), targets.point.double().tolist()
-        label = targets.extra.get("label", [""] * len(inout))
-        found = []
-        for person, state in enumerate(inout):
-            x, y = point[person]
-            if hidden[person] or state not in (IN_FRAME, OUT_OF_FRAME) or (state == IN_FRAME and x != x):
-                found.append(Answer("unknown"))
-            elif state == IN_FRAME:
-                found.append(Answer("inside", (whole(x), whole(y)), str(label[person])))
-            else:
-                found.append(Answer("outside"))
-        return found
-
-    def patches(self, batch: Batch, images: list[int]) -> tuple[Tensor, Tensor]:
-        """The picture of each row as the backbone takes it: (R, N, D) patches and their grid (R, 3)."""
+    def inputs(self, batch: Batch, answers: Sequence[GazeAnswer] | None) -> tuple[PeopleRows, Tensor]:
+        """R rows about a batch's people (prompts, where answers are None), and each row's encoded image."""
+        people, images = self.row_people(batch)
+        head = batch.head.tolist()
+        boxes = [[head[person] for person in row] for row in people]
+        written = None if answers is None else [[answers[person] for person in row] for row in people]
+        rows = self.prompts.rows(boxes, written).to(batch.head.device)
         assert batch.images is not None
-        scene = batch.images
-        if scene.shape[-1] != self.image_size or scene.shape[-2] != self.image_size:
-            side = (self.image_size, self.image_size)
+        scene, side = batch.images, (self.image_size, self.image_size)
+        if scene.shape[-2:] != side:
             scene = F.interpolate(scene.float(), side, mode="bilinear", antialias=True).round().to(torch.uint8)
-        patches, grid = self.vlm.pixels(scene)
-        return patches[images], grid[images]
+        return rows, self.vlm.encode(scene)[:, images]
 
     def head_embeddings(self, batch: Batch) -> Tensor | None:
         """(P, C) of the people's heads; None without head tokens."""
@@ -334,161 +319,133 @@ class OmniGF(Method):
         assert batch.images is not None
         return self.head_encoder(head_crops(batch.images, batch.head, batch.image_index, self.head_size))
 
+    def answers(self, targets: Targets, hidden: Sequence[bool]) -> list[GazeAnswer]:
+        """The true answers of P people; "unknown" for those without annotation and those ``hidden``."""
+        inout, point = targets.inout.tolist(), targets.point.double().tolist()
+        label = targets.columns.get("label", [""] * len(inout))
+        found = []
+        for person, state in enumerate(inout):
+            x, y = point[person]
+            if hidden[person] or state not in (IN_FRAME, OUT_OF_FRAME) or (state == IN_FRAME and x != x):
+                found.append(GazeAnswer("unknown"))
+            elif state == IN_FRAME:
+                found.append(GazeAnswer("inside", (whole(x), whole(y)), str(label[person])))
+            else:
+                found.append(GazeAnswer("outside"))
+        return found
+
     # Prediction --------------------------------------------------------------------------------------------------
 
     def forward(self, batch: Batch) -> Prediction:
-        """One pass a picture for all its people; teacher-forced in training, and blind to targets at evaluation."""
+        """One pass for all people of an image, whose answers are generated, or all "unknown" (``decode`` anchors)."""
         if not batch.people:
-            return self._nobody(batch)
-        people, images = self.row_people(batch)
-        head = batch.head.tolist()
-        boxes = [[head[person] for person in row] for row in people]
-        patches, grid = self.patches(batch, images)
-        heads = self.head_embeddings(batch)
-        device = batch.head.device
-        if self.generates and not self.training:
-            rows = self.scribe.rows(boxes, None, device)
-            transcript = self.writer.write(rows, patches, grid, heads)
-            prediction = self._shown(batch, rows, transcript.prompt, transcript.anchors)
-            return self._told(prediction, transcript)
-        written: list[list[Answer]] | None = None
-        if self.speaks:
-            script = self._script(batch)
-            written = [[script[person] for person in row] for row in people]
-        rows = self.scribe.rows(boxes, written, device)
-        states = self.vlm.states(rows, patches, grid, heads)
-        prediction = self._shown(batch, rows, states, states[rows.person_row, rows.anchor])
-        if self.speaks and self.training:
-            losses, owner = token_losses(self.vlm, rows, states)
-            prediction.extra |= {"token_loss": losses, "token_person": owner}
-        return prediction
+            none = batch.head.new_zeros(0)
+            if not self.has_gaze_branch:
+                return Prediction(point=none.reshape(0, 2), inout=none)
+            return Prediction(heatmap=none.reshape(0, *self.preprocess().heatmap_size), inout=none)
+        if self.generates:
+            prompts, images = self.inputs(batch, None)
+            with self.slots.filled(self.head_embeddings(batch)):
+                transcript = write_answers(self.vlm, self.prompts, prompts, images, self.constrained)
+            gaze = self._gaze_outputs(batch, prompts, transcript.prompt, transcript.anchors)
+            return self._prediction(gaze, transcript)
+        unknown = [GazeAnswer("unknown")] * batch.people if self.has_language_branch else None
+        rows, states = self._states(batch, unknown)
+        gaze = self._gaze_outputs(batch, rows, states, states[rows.person_row, rows.anchor])
+        return self._prediction(gaze, None)
 
-    def _script(self, batch: Batch) -> list[Answer]:
-        """The answers written ahead: the true ones in training, "unknown" at evaluation."""
-        if not self.training:
-            return [Answer("unknown")] * batch.people
-        assert batch.targets is not None, "training needs targets"
-        return self.answers(batch.targets, (torch.rand(batch.people) < self.hidden_share).tolist())
+    def _states(self, batch: Batch, answers: Sequence[GazeAnswer] | None) -> tuple[PeopleRows, Tensor]:
+        """R rows with given answers, and their states (R, L, C)."""
+        rows, images = self.inputs(batch, answers)
+        with self.slots.filled(self.head_embeddings(batch)):
+            return rows, self.vlm.states(rows, images)
 
-    def _shown(self, batch: Batch, rows: Rows, states: Tensor, anchors: Tensor | None) -> Prediction:
-        """What the gaze branch says of (R, L, C) states with image tokens and (P, C) anchors."""
+    def _gaze_outputs(
+        self, batch: Batch, rows: PeopleRows, states: Tensor, anchors: Tensor | None
+    ) -> GazeOutputs | None:
+        """The gaze branch over (R, L, C) states with image tokens and (P, C) anchors."""
         if self.branch is None:
-            return Prediction()
+            return None
         assert anchors is not None
-        person = anchors.float()
-        maps = self.branch.heatmap(image_tokens(rows, states, self.scribe.grid).float(), person, rows.person_row)
-        inout = self.branch.inout(person).squeeze(1)
-        extra: dict[str, Any] = {"maps": maps, "inout_logit": inout}
-        if self.branch.pairs is not None:
-            logits = self.branch.pair_logits(person, batch.pairs)
-            extra |= {"pair_logits": logits}
-            extra |= {name: logits[:, index].float().sigmoid() for index, name in enumerate(SOCIAL)}
-        return Prediction(heatmap=spread(maps.float()), inout=inout.float().sigmoid(), extra=extra)
+        image = self.vlm.image_states(rows, states).mT.unflatten(2, self.prompts.grid).float()
+        return self.branch(image, anchors.float(), rows.person_row, batch.pairs)
 
-    def _told(self, prediction: Prediction, transcript: Transcript) -> Prediction:
-        """Adds what the language branch says; points and in/out only where the gaze branch does not."""
-        answers = transcript.answers
-        prediction.extra["text"] = [as_json(answer) for answer in answers]
-        if self.semantic:
-            prediction.extra["label"] = ["" if answer is None else answer.category for answer in answers]
-        if not self.shows:
-            # Somebody who is said to look outside, or of whom nothing is said, has the point that is least far off.
-            centre = (LARGEST / 2, LARGEST / 2)
-            points = [centre if answer is None or answer.point is None else answer.point for answer in answers]
-            prediction.point = transcript.inside.new_tensor(points) / LARGEST
-            prediction.inout = transcript.inside
-        return prediction
-
-    def _nobody(self, batch: Batch) -> Prediction:
-        none = batch.head.new_zeros(0)
-        if not self.shows:
-            return Prediction(point=none.reshape(0, 2), inout=none)
-        height, width = self.preprocess().heatmap_size
-        return Prediction(heatmap=none.reshape(0, height, width), inout=none)
+    def _prediction(self, gaze: GazeOutputs | None, transcript: Transcript | None) -> Prediction:
+        """What both branches say; points and in/out are the language branch's only without a gaze branch."""
+        fields: dict[str, Any] = {}
+        if gaze is not None:
+            fields |= {"heatmap": stretched(gaze.maps.float()), "inout": gaze.inout.float().sigmoid()}
+            if gaze.pairs is not None:
+                fields |= dict(zip(SOCIAL, gaze.pairs.float().sigmoid().unbind(1), strict=True))
+        if transcript is not None:
+            answers = transcript.answers
+            fields["text"] = [as_json(answer) for answer in answers]
+            if self.semantic:
+                fields["label"] = ["" if answer is None else answer.category for answer in answers]
+            if gaze is None:
+                # The middle is the point that is least far off for somebody without one.
+                middle = (LARGEST / 2, LARGEST / 2)
+                points = [middle if answer is None or answer.point is None else answer.point for answer in answers]
+                fields |= {"point": transcript.inside.new_tensor(points) / LARGEST, "inout": transcript.inside}
+        return Prediction(**fields)
 
     # Training ----------------------------------------------------------------------------------------------------
 
-    def loss(self, prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
+    def teacher_forced(self, batch: Batch) -> TeacherForced:
+        """A pass over the true answers, of which a random share is hidden as "unknown"."""
+        assert batch.targets is not None, "training needs targets"
+        answers = None
+        if self.has_language_branch:
+            answers = self.answers(batch.targets, (torch.rand(batch.people) < self.hidden_share).tolist())
+        rows, states = self._states(batch, answers)
+        gaze = self._gaze_outputs(batch, rows, states, states[rows.person_row, rows.anchor])
+        token_loss = self.vlm.token_losses(rows, states) if self.has_language_branch else None
+        return TeacherForced(token_loss, gaze)
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Equation 3: each branch's losses times their weights, over the people who have a target for them."""
-        targets, extra = batch.targets, prediction.extra
+        outputs, targets = self.teacher_forced(batch), batch.targets
         assert targets is not None
         losses: dict[str, Tensor] = {}
-        if "token_loss" in extra:
-            losses["language"] = batch_mean(extra["token_loss"])
-        if "maps" in extra:
+        if outputs.token_loss is not None:
+            losses["language"] = batch_mean(outputs.token_loss)
+        gaze = outputs.gaze
+        if gaze is not None:
             seen = (targets.inout == IN_FRAME) & targets.point.isfinite().all(1)
-            truth = gaussian_heatmap(targets.point[seen], extra["maps"].shape[-2:])
-            losses["heatmap"] = batch_mean((extra["maps"][seen].float() - truth).square())
+            truth = gaussian_heatmap(targets.point[seen], gaze.maps.shape[-2:])
+            losses["heatmap"] = batch_mean((gaze.maps[seen].float() - truth).square())
             known = (targets.inout == IN_FRAME) | (targets.inout == OUT_OF_FRAME)
-            score, is_in = extra["inout_logit"][known].float(), (targets.inout[known] == IN_FRAME).float()
-            losses["inout"] = batch_mean(F.binary_cross_entropy_with_logits(score, is_in, reduction="none"))
-        if "pair_logits" in extra:
-            losses |= {
-                name: self._pair_loss(extra["pair_logits"][:, index], targets.extra.get(name))
-                for index, name in enumerate(SOCIAL)
-            }
-        return {name: self.weights[name] * loss for name, loss in losses.items()}
-
-    @staticmethod
-    def _pair_loss(logits: Tensor, labels: Tensor | None) -> Tensor:
-        """BCE over the labelled ones of (N,) pairs."""
-        known = torch.zeros_like(logits, dtype=torch.bool) if labels is None else labels >= 0
-        truth = logits.new_zeros(0) if labels is None else labels[known]
-        return batch_mean(F.binary_cross_entropy_with_logits(logits[known].float(), truth.float(), reduction="none"))
+            losses["inout"] = _mean_bce(gaze.inout[known], targets.inout[known] == IN_FRAME)
+        if gaze is not None and gaze.pairs is not None:
+            for name, logits in zip(SOCIAL, gaze.pairs.unbind(1), strict=True):
+                labels = targets.pairs.get(name, torch.full_like(logits, -1))
+                losses[name] = _mean_bce(logits[labels >= 0], labels[labels >= 0])
+        return {name: self.loss_weights[name] * loss for name, loss in losses.items()}
 
     def optimizer(self) -> tuple[torch.optim.Optimizer, Any]:
-        """AdamW, where asked for with Muon, under a warm-up and a cosine (section 4.3)."""
-        language = trainable(self.vlm)
-        groups: list[dict[str, Any]] = [{"params": language, "lr": self.lr}]
+        """AdamW, or Muon beside it, under a warm-up and a cosine (section 4.3)."""
+        groups: list[dict[str, Any]] = [{"params": trainable(self.vlm), "lr": self.lr}]
         encoder_share = HEAD_ENCODER_SHARE if self.head_weights else 1.0
         for module, share in ((self.branch, 1.0), (self.head_encoder, encoder_share)):
             groups += [{"params": trainable(module), "lr": share * self.lr_heads}] if module is not None else []
-        optimizer: torch.optim.Optimizer
-        if self.optimizer_name == "muon":
-            big = matrices(self.vlm)
-            chosen = {id(parameter) for parameter in big}
-            groups[0]["params"] = [parameter for parameter in language if id(parameter) not in chosen]
-            optimizer = MuonAdamW(big, [group for group in groups if group["params"]], self.lr_muon, self.weight_decay)
-        else:
-            filled = [group for group in groups if group["params"]]
-            optimizer = torch.optim.AdamW(filled, lr=self.lr, weight_decay=self.weight_decay)
+        optimizer = adamw_or_muon(self.optimizer_name, groups, self.vlm, self.lr_muon, self.weight_decay)
         return optimizer, warm_cosine(optimizer, int(self.trainer.estimated_stepping_batches))
 
     # Weights -----------------------------------------------------------------------------------------------------
 
     def load_initial(self, path: Path) -> None:
         """Starts from an earlier stage of the same configuration, which need not have judged pairs."""
-        self._load(read_weights(path), may_lack="branch.pairs.")
-
-    def load_export(self, weights: Mapping[str, Tensor]) -> None:
-        """Strictly."""
-        self._load(weights)
-
-    def _load(self, weights: Mapping[str, Tensor], may_lack: str = "") -> None:
-        own = self.export()
-        optional = [name for name in own if may_lack and name.startswith(may_lack)]
-        found = misfits(own, weights, optional)
-        if found:
-            raise ValueError(
-                f"the weights do not fit {self.title}: {found}; use the --model.{', .'.join(self.stage)} they were "
-                "trained with"
-            )
-        self.load_state_dict(dict(weights), strict=False)
+        pairs = [name for name in self.export() if name.startswith("branch.pairs.")]
+        self.load_export(read_weights(path), may_lack=pairs)
 
     def weights_identity(self) -> dict[str, Any]:
         """Which Qwen3-VL, and whose weights it and the head encoder started from."""
-        return {
-            "grade": self.vlm.grade(self.tuning),
-            "name": self.vlm.identity["name"],
-            "backbone": self.vlm.identity,
-            "head_encoder": None if self.head_encoder is None else self.head_encoder.identity,
-        }
+        encoder = None if self.head_encoder is None else self.head_encoder.identity
+        return {**self.vlm.weights_identity(self.tuning), "head_encoder": encoder}
 
 
-def image_tokens(rows: Rows, states: Tensor, grid: tuple[int, int]) -> Tensor:
-    """(R, L, C) states -> (R, C, h, w) those of the image tokens, row by row of the picture."""
-    columns = rows.image_start[:, None] + torch.arange(grid[0] * grid[1], device=states.device)
-    return states[torch.arange(len(states), device=states.device)[:, None], columns].mT.unflatten(2, grid)
+def _mean_bce(logits: Tensor, truth: Tensor) -> Tensor:
+    return batch_mean(F.binary_cross_entropy_with_logits(logits.float(), truth.float(), reduction="none"))
 
 
 def _title(branches: Branches, head_tokens: bool, tuning: Tuning) -> str:
@@ -500,15 +457,15 @@ def _title(branches: Branches, head_tokens: bool, tuning: Tuning) -> str:
 
 
 def _check_settings(
-    speaks: bool, shows: bool, semantic: bool, social: bool, decode: str, constrained: bool, people_limit: int
+    branches: Branches, semantic: bool, social: bool, decode: str, constrained: bool, people_limit: int
 ) -> None:
     """Raises ValueError for settings that exclude each other, with the remedy."""
     problems = {
-        "--model.semantic needs the language branch": semantic and not speaks,
-        "--model.social needs the gaze branch": social and not shows,
-        "--model.decode anchors needs both branches": decode == "anchors" and not (speaks and shows),
+        "--model.semantic needs the language branch": semantic and branches == "gaze",
+        "--model.social needs the gaze branch": social and branches == "language",
+        "--model.decode anchors needs both branches": decode == "anchors" and branches != "both",
         "--model.constrained false leaves nobody a sure anchor: it is for --model.branches language": not constrained
-        and shows,
+        and branches != "language",
         "--model.people_limit is at least 1": people_limit < 1,
     }
     found = [problem for problem, there in problems.items() if there]

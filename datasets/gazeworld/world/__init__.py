@@ -1,35 +1,10 @@
-"""GazeWorld: an endless drawn world in which following a gaze is a real problem and its truth is exact.
+"""To be deleted: names of the drawn world under the paths of before, until all importers have moved."""
 
-``compose`` describes a scene, ``draw`` paints it, ``clip`` sets it in motion, ``social`` says who looks at whom,
-``annotate`` asks noisy people about it, ``statistics`` says what a world is like and ``contact_sheet`` shows it. NumPy
-and Pillow are all it needs.
-"""
-
-from gazebench.datasets.gazeworld.world.catalogue import CATEGORIES, COLOURS
-from gazebench.datasets.gazeworld.world.clip import clip
-from gazebench.datasets.gazeworld.world.compose import Options, compose
-from gazebench.datasets.gazeworld.world.draw import draw
-from gazebench.datasets.gazeworld.world.observers import annotate, statistics
-from gazebench.datasets.gazeworld.world.scene import WORLD_VERSION, Backdrop, Look, Person, Scene, Thing
-from gazebench.datasets.gazeworld.world.sheet import contact_sheet, mark
-from gazebench.datasets.gazeworld.world.social import social
-
-__all__ = [
-    "CATEGORIES",
-    "COLOURS",
-    "WORLD_VERSION",
-    "Backdrop",
-    "Look",
-    "Options",
-    "Person",
-    "Scene",
-    "Thing",
-    "annotate",
-    "clip",
-    "compose",
-    "contact_sheet",
-    "draw",
-    "mark",
-    "social",
-    "statistics",
-]
+from gazebench.datasets.gazeworld.annotators import annotate as annotate
+from gazebench.datasets.gazeworld.annotators import social as social
+from gazebench.datasets.gazeworld.catalogue import CATEGORIES as CATEGORIES
+from gazebench.datasets.gazeworld.clip import clip as clip
+from gazebench.datasets.gazeworld.compose import compose as compose
+from gazebench.datasets.gazeworld.draw import draw as draw
+from gazebench.datasets.gazeworld.scene import WORLD_VERSION as WORLD_VERSION
+from gazebench.datasets.gazeworld.scene import Scene as Scene

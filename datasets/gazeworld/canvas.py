@@ -1,4 +1,4 @@
-"""A pen that draws flat shapes in local units onto a picture, onto a map of ids, or only measures them."""
+"""Flat shapes in local units: drawn onto a picture and its map of ids, or only measured."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from PIL import Image, ImageDraw
 
-from gazebench.datasets.gazeworld.world.dice import grid
+from gazebench.datasets.gazeworld.rng import grid
 
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
@@ -19,34 +19,37 @@ WHITE: Colour = (255, 255, 255)
 INK: Colour = (52, 46, 54)
 
 
+def palette(codes: str) -> tuple[Colour, ...]:
+    """RGB colours from hexadecimal codes: ``palette("ff0000 00ff00")``."""
+    return tuple((red, green, blue) for red, green, blue in map(bytes.fromhex, codes.split()))
+
+
 @lru_cache(maxsize=4096)
 def blend(colour: Colour, other: Colour, share: float) -> Colour:
-    """``colour`` with ``share`` (0 to 1) of ``other`` stirred in."""
+    """``colour`` with a ``share`` (0 to 1) of ``other``."""
     r, g, b = (round(a + (b - a) * share) for a, b in zip(colour, other, strict=True))
     return r, g, b
 
 
 def darker(colour: Colour, share: float = 0.18) -> Colour:
-    """A shadow of the colour, leaning to the ink."""
     return blend(colour, INK, share)
 
 
 def lighter(colour: Colour, share: float = 0.3) -> Colour:
-    """A light of the colour, leaning to white."""
     return blend(colour, WHITE, share)
 
 
 @lru_cache(maxsize=256)
 def arc(start: float, stop: float, steps: int) -> tuple[Point, ...]:
-    """Points of the unit circle from ``start`` to ``stop`` degrees, clockwise on screen (0 right, 90 down)."""
+    """``steps`` + 1 points of the unit circle from ``start`` to ``stop`` degrees; 0 is right, 90 is down."""
     angles = (math.radians(start + (stop - start) * k / steps) for k in range(steps + 1))
     return tuple((math.cos(angle), math.sin(angle)) for angle in angles)
 
 
 class Canvas:
-    """A supersampled picture and, where asked for, the map of who was drawn last at each of its pixels.
+    """A supersampled picture and, with ``mask``, the map of the id that was drawn last at each of its pixels.
 
-    Scene units are heights of the picture: x in [0, aspect], y in [0, 1].
+    Scene units are picture heights: x in [0, aspect], y in [0, 1].
     """
 
     def __init__(self, width: int, height: int, aspect: float, supersample: int, mask: bool) -> None:
@@ -55,16 +58,22 @@ class Canvas:
         self.scale = (self.size[0] / aspect, float(self.size[1]))
         self.picture = Image.new("RGB", self.size)
         self.opaque = ImageDraw.Draw(self.picture)
-        self.clear = ImageDraw.Draw(self.picture, "RGBA")
+        self.translucent = ImageDraw.Draw(self.picture, "RGBA")
         self.map = Image.new("L", self.size) if mask else None
         self.ids = ImageDraw.Draw(self.map) if self.map else None
 
 
-class Pen:
-    """Draws in local units: the origin at ``x, y`` and one unit ``size`` heights long, turned and flipped.
+class Brush:
+    """Draws in local units.
 
-    Without a canvas the pen only measures; ``bounds`` is the box of all it drew, in scene units.
-    ``wash`` fades every colour to a common one; ``owner`` is the id written to the map.
+    Args:
+        canvas: None only measures: ``bounds`` is then the box of everything drawn, in scene units.
+        x, y: the local origin, in scene units.
+        size: length of a local unit, in scene units.
+        angle: by which everything is turned, in degrees.
+        flip: whether everything is mirrored left to right.
+        wash: a colour and the share of it that is mixed into all others.
+        owner: the id written to the map.
     """
 
     def __init__(
@@ -79,22 +88,13 @@ class Pen:
         wash: tuple[Colour, float] | None = None,
         owner: int = 0,
     ) -> None:
-        turn = math.radians(angle)
-        side = -size if flip else size
+        cos, sin, side = math.cos(math.radians(angle)), math.sin(math.radians(angle)), -size if flip else size
+        across, down = canvas.scale if canvas else (1.0, 1.0)
         self.canvas, self.wash, self.owner = canvas, wash, owner
-        self.a, self.b, self.c, self.d = (
-            side * math.cos(turn),
-            -size * math.sin(turn),
-            side * math.sin(turn),
-            size * math.cos(turn),
-        )
-        self.x, self.y = x, y
+        self.a, self.b, self.x = side * cos * across, -size * sin * across, x * across
+        self.c, self.d, self.y = side * sin * down, size * cos * down, y * down
         self.left = self.top = math.inf
         self.right = self.bottom = -math.inf
-        if canvas:
-            across, down = canvas.scale
-            self.a, self.b, self.x = self.a * across, self.b * across, x * across
-            self.c, self.d, self.y = self.c * down, self.d * down, y * down
 
     @property
     def bounds(self) -> Box:
@@ -102,7 +102,7 @@ class Pen:
         return grid(self.left), grid(self.top), grid(self.right), grid(self.bottom)
 
     def polygon(self, points: Iterable[Point], colour: Colour, alpha: int = 255) -> None:
-        """Fills a polygon; shadows and lights (``alpha`` below 255) leave no trace on map and bounds."""
+        """Fills a polygon; with an ``alpha`` below 255 it counts neither for the map nor for ``bounds``."""
         a, b, c, d, x, y = self.a, self.b, self.c, self.d, self.x, self.y
         placed = [(a * u + b * v + x, c * u + d * v + y) for u, v in points]
         if not self.canvas:
@@ -114,77 +114,39 @@ class Pen:
         if self.wash:
             colour = blend(colour, *self.wash)
         if alpha < 255:
-            self.canvas.clear.polygon(placed, fill=(*colour, alpha))
+            self.canvas.translucent.polygon(placed, fill=(*colour, alpha))
             return
         self.canvas.opaque.polygon(placed, fill=colour)
         if self.canvas.ids:
             self.canvas.ids.polygon(placed, fill=self.owner)
 
-    def oval(
-        self, x: float, y: float, rx: float, ry: float, colour: Colour, *, tilt: float = 0.0, alpha: int = 255
-    ) -> None:
-        """Fills an ellipse about (x, y), turned by ``tilt`` degrees."""
-        self.pie(x, y, rx, ry, 0, 360, colour, tilt=tilt, alpha=alpha)
-
-    def pie(
-        self,
-        x: float,
-        y: float,
-        rx: float,
-        ry: float,
-        start: float,
-        stop: float,
-        colour: Colour,
-        *,
-        tilt: float = 0.0,
-        alpha: int = 255,
-    ) -> None:
-        """Fills the segment of an ellipse from ``start`` to ``stop`` degrees, cut along its chord."""
-        steps = max(6, int((stop - start) / 14))
-        points = [(rx * u, ry * v) for u, v in arc(start, stop, steps)]
+    def oval(self, x: float, y: float, rx: float, ry: float, colour: Colour, *, tilt: float = 0.0, alpha: int = 255,
+             span: tuple[float, float] = (0, 360)) -> None:  # fmt: skip
+        """Fills an ellipse about (x, y), turned by ``tilt`` degrees, or its segment over a ``span`` of degrees."""
+        points = [(rx * u, ry * v) for u, v in _edge(span)]
         if tilt:
             cos, sin = arc(tilt, tilt, 1)[0]
             points = [(cos * u - sin * v, sin * u + cos * v) for u, v in points]
         self.polygon([(x + u, y + v) for u, v in points], colour, alpha)
 
-    def ring(self, x: float, y: float, rx: float, ry: float, width: float, colour: Colour) -> None:
-        """Draws an elliptic ring, ``width`` wide to the inside, leaving its hole untouched."""
-        self.bow(x, y, rx, ry, 0, 360, width, colour)
-
-    def bow(
-        self, x: float, y: float, rx: float, ry: float, start: float, stop: float, width: float, colour: Colour
-    ) -> None:
-        """Draws an arc of an ellipse as a band, ``width`` wide to the inside."""
-        edge = arc(start, stop, max(6, int((stop - start) / 14)))
+    def band(self, x: float, y: float, rx: float, ry: float, width: float, colour: Colour,
+             span: tuple[float, float] = (0, 360)) -> None:  # fmt: skip
+        """Fills a band along the inside of an ellipse, over a ``span`` of degrees."""
+        edge = _edge(span)
         outer = [(x + rx * u, y + ry * v) for u, v in edge]
         inner = [(x + (rx - width) * u, y + (ry - width) * v) for u, v in reversed(edge)]
         self.polygon(outer + inner, colour)
 
-    def bar(
-        self,
-        left: float,
-        top: float,
-        right: float,
-        bottom: float,
-        colour: Colour,
-        *,
-        round_by: float = 0.0,
-        alpha: int = 255,
-    ) -> None:
-        """Fills a rectangle, its corners rounded by a radius."""
-        if not round_by:
+    def rect(self, left: float, top: float, right: float, bottom: float, colour: Colour, *, radius: float = 0.0,
+             alpha: int = 255) -> None:  # fmt: skip
+        """Fills a rectangle whose corners are rounded by ``radius``."""
+        if not radius:
             self.polygon(((left, top), (right, top), (right, bottom), (left, bottom)), colour, alpha)
             return
-        r = min(round_by, (right - left) / 2, (bottom - top) / 2)
-        corners = (
-            (right - r, bottom - r, 0),
-            (left + r, bottom - r, 90),
-            (left + r, top + r, 180),
-            (right - r, top + r, 270),
-        )
-        self.polygon(
-            [(x + r * u, y + r * v) for x, y, start in corners for u, v in arc(start, start + 90, 3)], colour, alpha
-        )
+        r = min(radius, (right - left) / 2, (bottom - top) / 2)
+        centres = ((right - r, bottom - r), (left + r, bottom - r), (left + r, top + r), (right - r, top + r))
+        corners = [(x, y, arc(90 * k, 90 * k + 90, 3)) for k, (x, y) in enumerate(centres)]
+        self.polygon([(x + r * u, y + r * v) for x, y, corner in corners for u, v in corner], colour, alpha)
 
     def stroke(self, points: Sequence[Point], width: float, colour: Colour) -> None:
         """Draws a thick line with round ends and joints."""
@@ -194,3 +156,7 @@ class Pen:
             far = [(x1 + cos * u - sin * v, y1 + sin * u + cos * v) for u, v in arc(-90, 90, 6)]
             near = [(x0 + cos * u - sin * v, y0 + sin * u + cos * v) for u, v in arc(90, 270, 6)]
             self.polygon(far + near, colour)
+
+
+def _edge(span: tuple[float, float]) -> tuple[Point, ...]:
+    return arc(*span, max(6, int((span[1] - span[0]) / 14)))

@@ -1,0 +1,166 @@
+"""What the pre-training scripts share: predictions of patch labels, and training for a given time."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import average_precision_score
+from torch import Tensor, nn
+
+from gazebench.core.files import file_digest, write_atomically
+from gazebench.datasets.gazeworld.pretraining.patches import CLASSES, COLOUR_WORDS, FACE, Patches
+from gazebench.datasets.gazeworld.scene import WORLD_VERSION
+
+SAVE_EVERY = 120.0
+"""Seconds of training between two states that a killed run can resume from."""
+
+
+def tensors(patches: Patches) -> dict[str, Tensor]:
+    """The arrays of ``Patches`` by name; ``colour`` as int64."""
+    made = {each.name: torch.from_numpy(getattr(patches, each.name)) for each in fields(Patches)}
+    return made | {"colour": made["colour"].long()}
+
+
+class PatchHeads(nn.Module):
+    """Predicts the labels of patches from their features, with layers that are thrown away after pre-training."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.seen = nn.Linear(dim, len(CLASSES))
+        # The share of patches that show a class is small: start from there, not from one half.
+        nn.init.constant_(self.seen.bias, -4.0)
+        self.place = nn.Linear(dim, 5)
+        self.colour = nn.Linear(dim, len(COLOUR_WORDS))
+        self.salient = nn.Linear(dim, 1)
+        self.face = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 3 * len(FACE)))
+
+    def forward(self, features: Tensor, face_features: Tensor) -> dict[str, Tensor]:
+        """(B, N, C) twice -> by the name of the label, (B, N, ...) float32."""
+        made = {name: getattr(self, name)(features).float() for name in ("seen", "place", "colour")}
+        face = self.face(face_features).float().unflatten(2, (len(FACE), 3))
+        return {**made, "salient": self.salient(features)[..., 0].float(), "face": face}
+
+
+def patch_losses(made: Mapping[str, Tensor], truth: Mapping[str, Tensor], face_weight: float) -> dict[str, Tensor]:
+    """The mean loss of every label over the patches that it applies to."""
+    place, colour, salient, face = truth["place"].float(), truth["colour"], truth["salient"], truth["face"].float()
+    head, shown, coloured, thing = ~face[..., 0, 0].isnan(), ~place[..., 0].isnan(), colour >= 0, salient >= 0
+    points, near = made["face"][head].split((2, 1), -1)
+    return {
+        "seen": 8 * F.binary_cross_entropy_with_logits(made["seen"], truth["seen"].float()),
+        "place": 3 * F.smooth_l1_loss(made["place"][shown], place[shown], beta=0.05),
+        "colour": 0.2 * F.cross_entropy(made["colour"][coloured], colour[coloured]),
+        "salient": 0.3 * F.binary_cross_entropy_with_logits(made["salient"][thing], salient[thing].float()),
+        "face": face_weight * F.smooth_l1_loss(points, face[head][..., :2], beta=0.1)
+        + 0.5 * F.binary_cross_entropy_with_logits(near, face[head][..., 2:]),
+    }
+
+
+def mean_ap(truth: Tensor, logits: Tensor) -> float:
+    """The mean average precision of the columns of (N, K), over those that are true anywhere."""
+    columns = [column for column in range(truth.shape[1]) if truth[:, column].any()]
+    return float(np.mean([average_precision_score(truth[:, column], logits[:, column]) for column in columns]))
+
+
+def parser(description: str | None, *, minutes: float, scenes: int, batch: int, out: Path) -> argparse.ArgumentParser:
+    """The options of every script, with their defaults."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--minutes", type=float, default=minutes, help="of training; drawing and scoring come on top")
+    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--scenes", type=int, default=scenes)
+    made.add_argument("--held-out", type=int, default=256, help="scenes to score")
+    made.add_argument("--batch", type=int, default=batch)
+    made.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that draw")
+    made.add_argument("--out", type=Path, default=out, help="the file of the weights")
+    made.add_argument("--state", type=Path, default=Path(f"runs/{out.stem}.state"), help="to resume from, if it exists")
+    return made
+
+
+class Training:
+    """Trains a model for ``options.minutes``; a killed run resumes from ``options.state``.
+
+    Args:
+        options: as parsed by ``parser``.
+        model: everything that learns.
+        optimizers: whose rates rise over 50 steps and fall to 2% along a cosine.
+        clipped: parameters whose gradients are clipped to a norm of 1.
+    """
+
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        model: nn.Module,
+        optimizers: Sequence[torch.optim.Optimizer],
+        clipped: Sequence[nn.Parameter] = (),
+    ) -> None:
+        self.options, self.model, self.optimizers, self.clipped = options, model, optimizers, clipped
+        self.step, self.seconds, self.budget = 0, 0.0, options.minutes * 60
+        self.running: dict[str, float] = {}
+        self.peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
+        if options.state.is_file():
+            state = torch.load(options.state, weights_only=True)
+            model.load_state_dict(state["model"])
+            for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
+            self.step, self.seconds = state["step"], state["seconds"]
+            print(f"resumed after {self.step} steps, {self.seconds / 60:.1f} minutes", flush=True)
+
+    def steps(self) -> Iterator[float]:
+        """Yields the share of the time that is over, for every step until none is left."""
+        saved = self.seconds
+        while self.seconds < self.budget:
+            began = time.monotonic()
+            yield self.seconds / self.budget
+            self.step += 1
+            self.seconds += time.monotonic() - began
+            if self.step % 50 == 0:
+                losses = "  ".join(f"{name} {value:.3f}" for name, value in self.running.items())
+                print(f"{self.seconds:6.0f} s step {self.step:5}  {losses}", flush=True)
+            if self.seconds - saved > SAVE_EVERY:
+                saved = self.seconds
+                optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
+                state = {"model": self.model.state_dict(), "optimizers": optimizers, "step": self.step}
+                write_atomically(self.options.state, partial(torch.save, {**state, "seconds": self.seconds}))
+
+    def update(self, losses: Mapping[str, Tensor]) -> None:
+        """One step of the optimizers down the sum of the losses."""
+        torch.stack(list(losses.values())).sum().backward()
+        nn.utils.clip_grad_norm_(self.clipped, 1.0)
+        rate = min(1.0, (self.step + 1) / 50) * (0.02 + 0.49 * (1 + math.cos(math.pi * self.seconds / self.budget)))
+        for optimizer, peaks in zip(self.optimizers, self.peaks, strict=True):
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["lr"] = peak * rate
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        for name, value in losses.items():
+            self.running[name] = 0.95 * self.running.get(name, value.item()) + 0.05 * value.item()
+
+    def export(self, weights: Mapping[str, Tensor], figures: Mapping[str, float], **facts: Any) -> None:
+        """Writes float16 weights and, beside them, a card that tells how they were made."""
+        out = self.options.out
+        write_atomically(out, partial(torch.save, {name: tensor.half() for name, tensor in weights.items()}))
+        card = {
+            "world": WORLD_VERSION,
+            "seed": self.options.seed,
+            "batch": self.options.batch,
+            "steps": self.step,
+            "minutes": round(self.seconds / 60, 1),
+            **facts,
+            "val": {name: round(float(value), 4) for name, value in figures.items()},
+            "sha256": file_digest(out),
+        }
+        write_atomically(out.with_suffix(".json"), json.dumps(card, indent=2) + "\n")
+        self.options.state.unlink(missing_ok=True)
+        print(json.dumps(card, indent=2))
