@@ -74,9 +74,9 @@ class GazeFollow(ReleasedDataset):
     @classmethod
     def fake(cls, root: Path, *, people: int = 12, seed: int = 0) -> GazeFollow:
         """A tiny set of drawn images, with ``people`` or a few more in each of train, val and test."""
-        from gazebench.datasets.gazeworld.fakes import fake_images, write_lines
+        from gazebench.datasets.gazeworld.fakes import fake_images, write_rows
 
-        lines: dict[str, list[str]] = {edition: [] for edition in FILES}
+        rows: dict[str, list[list[object]]] = {edition: [] for edition in FILES}
         for split in ("train", "val", "test"):
             test, written = split == "test", 0
             for name, image in zip(fake_names(split), fake_images(seed, split), strict=False):
@@ -87,12 +87,12 @@ class GazeFollow(ReleasedDataset):
                         numbers = [x, y, right - x, bottom - y, *person.eye, *gaze, *person.head]
                         cells = [name, person.id, *(f"{number:.6g}" for number in numbers)]
                         cells += ["drawn", "original"] if test else [person.inout, "drawn", "original"]
-                        lines["test" if test else "trainval"].append(",".join(map(str, cells)))
+                        rows["test" if test else "trainval"].append(cells)
                     written += bool(person.inout or not test)
                 if written >= people:
                     break
         for edition, name in FILES.items():
-            write_lines(root / name, lines[edition])
+            write_rows(root / name, rows[edition])
         return cls(root)
 
 
@@ -115,16 +115,15 @@ def held_out(images: Iterable[str]) -> npt.NDArray[np.bool_]:
 
 
 def read_edition(root: Path, edition: str) -> Rows:
-    """The sound rows of one of the two files, whatever their in/out label."""
-    rows = read_rows(root, [FILES[edition]], text=("path", "id", "in_out"), numbers=NUMBERS, layouts=LAYOUTS)
-    rows.reject(rows.table["path"] == "", "no image path")
-    rows.reject([label not in INOUT for label in rows.table["in_out"]], "in/out is {in_out!r}, expected 1, 0 or -1")
-    rows.reject(without_area(rows.table[BOX]), "head box of no area")
-    return rows
+    """The well-formed rows of one of the two files."""
+    return read_rows(root, [FILES[edition]], text=("path", "id", "in_out"), numbers=NUMBERS, layouts=LAYOUTS)
 
 
 def _people(rows: Rows, edition: str) -> Annotations:
     """Groups the rows by person; rows whose in/out label is -1 are dropped, as everywhere in the field."""
+    rows.reject(rows.table["path"] == "", "no image path")
+    rows.reject([label not in INOUT for label in rows.table["in_out"]], "in/out is {in_out!r}, expected 1, 0 or -1")
+    rows.reject(without_area(rows.table[BOX]), "head box of no area")
     table = rows.table
     table["inout"] = [INOUT[label] for label in table["in_out"]]
     rows.keep(table["inout"] != UNKNOWN)

@@ -83,23 +83,23 @@ class VAT(ReleasedDataset):
     @classmethod
     def fake(cls, root: Path, *, people: int = 12, seed: int = 0) -> VAT:
         """A tiny set of drawn clips, with ``people`` rows or a few more in each of train, val and test."""
-        from gazebench.datasets.gazeworld.fakes import fake_clips, write_lines
+        from gazebench.datasets.gazeworld.fakes import fake_clips, write_rows
 
         for split, show in (("train", "Drawn Show"), ("val", "Before Sunrise"), ("test", "Drawn Titanic")):
             written = 0
             for index, frames in enumerate(fake_clips(seed, split, frames=4)):
                 start = 1000 * index
                 clip = f"{show}/{start}_{start + len(frames)}"
-                tracks: dict[int, list[str]] = {}
+                tracks: dict[int, list[list[object]]] = {}
                 for number, image in enumerate(frames, start):
                     image.save(root / "images" / clip / f"{number:08d}.jpg")
                     for person in image.people:
                         gaze = person.gaze_pixels.astype(int) if person.inout else (-1, -1)
                         cells = [f"{number:08d}.jpg", *np.round(person.head).astype(int), *gaze]
-                        tracks.setdefault(person.id, []).append(",".join(map(str, cells)))
+                        tracks.setdefault(person.id, []).append(cells)
                 labels = root / "annotations" / ("test" if split == "test" else "train") / clip
-                for number, lines in enumerate(tracks.values()):
-                    write_lines(labels / f"s{number:02d}.txt", lines)
+                for number, rows in enumerate(tracks.values()):
+                    write_rows(labels / f"s{number:02d}.txt", rows)
                 written += sum(map(len, tracks.values()))
                 if written >= people:
                     break

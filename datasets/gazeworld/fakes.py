@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
@@ -12,9 +13,13 @@ import numpy.typing as npt
 from PIL import Image
 
 from gazebench.core.boxes import FloatArray
-from gazebench.datasets.gazeworld.world import CATEGORIES, Person, Scene, annotate, clip, draw, social
+from gazebench.datasets.gazeworld.annotators import annotate, social
+from gazebench.datasets.gazeworld.catalogue import CATEGORIES
+from gazebench.datasets.gazeworld.clip import clip
+from gazebench.datasets.gazeworld.draw import draw
+from gazebench.datasets.gazeworld.scene import Person, Scene
 
-__all__ = ["CATEGORIES", "FakeImage", "FakePerson", "fake_clip", "fake_clips", "fake_images", "write_lines"]
+__all__ = ["CATEGORIES", "FakeImage", "FakePerson", "fake_clip", "fake_clips", "fake_images", "write_rows"]
 
 HEIGHT = 96
 """Of the images, in pixels."""
@@ -90,10 +95,11 @@ def fake_images(seed: int, split: str) -> Iterator[FakeImage]:
     return (image for frames in fake_clips(seed, split, 1) for image in frames)
 
 
-def write_lines(file: Path, lines: Iterable[str]) -> None:
-    """Writes a text file; its folder is made where it is missing."""
+def write_rows(file: Path, rows: Iterable[Iterable[object]]) -> None:
+    """Writes a comma-separated file; its folder is made where it is missing."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    with file.open("w", encoding="utf-8", newline="") as lines:
+        csv.writer(lines, lineterminator="\n").writerows(rows)
 
 
 def _image(scene: Scene) -> FakeImage:
