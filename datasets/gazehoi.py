@@ -101,7 +101,7 @@ class GazeHOI(ReleasedDataset):
                 for person, box in looking:
                     numbers = [*box, *(box[:2] + box[2:]) / 2]
                     words = [person.category, str([person.category, "thing"])]
-                    rows.append([name, person.id, *np.round(numbers, 3), *words, *np.round(person.head, 3)])
+                    rows.append([name, person.id, *np.round(numbers, 3), *words, *np.round(person.head_pixels, 3)])
                 if len(rows) >= people:
                     break
             write_rows(root / FILE.format(split), [columns, *rows])

@@ -31,10 +31,10 @@ class FakePerson:
 
     Attributes:
         id: unique in the image, the same through a clip.
-        head: (4,) xmin, ymin, xmax, ymax in pixels.
+        head: (4,) xmin, ymin, xmax, ymax, normalised; ``head_pixels`` in pixels.
         body: (4,) xmin, ymin, xmax, ymax, normalised.
         eye: (2,) x, y, normalised.
-        gaze: (2,) x, y of the target, normalised, in pixels ``gaze_pixels``; beyond [0, 1] when it is outside the image.
+        gaze: (2,) x, y of the target, normalised; beyond [0, 1] when it is outside the image. ``gaze_pixels`` in pixels.
         inout: 1 when the target is in the image, 0 when it is outside.
         category: of the thing looked at, ``person`` for a head, "" for an empty spot or a target outside.
         target_box: (4,) of the thing looked at, in pixels; None when it is no thing.
@@ -43,6 +43,7 @@ class FakePerson:
 
     id: int
     head: FloatArray
+    head_pixels: FloatArray
     body: FloatArray
     eye: FloatArray
     gaze: FloatArray
@@ -112,7 +113,8 @@ def _person(scene: Scene, person: Person, size: tuple[int, int]) -> FakePerson:
     target = scene.find(person.target_id).box if person.target_kind == "thing" else None
     return FakePerson(
         id=person.id,
-        head=np.multiply(person.head, (*size, *size)),
+        head=np.array(person.head),
+        head_pixels=np.multiply(person.head, (*size, *size)),
         body=np.array(person.body),
         eye=np.array(person.eye),
         gaze=np.array(person.gaze),
