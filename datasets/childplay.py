@@ -117,7 +117,10 @@ class ChildPlay(ReleasedDataset):
                         # The first person of a clip looks away at its end: a row the protocol leaves out.
                         away = frame == len(frames) and person is image.people[0]
                         label = "gaze_shift" if away else INSIDE if person.inout else OUTSIDE
-                        box = (f"{value:.3f}" for value in (*person.head_pixels[:2], *person.head_pixels[2:] - person.head_pixels[:2]))
+                        box = (
+                            f"{value:.3f}"
+                            for value in (*person.head_pixels[:2], *person.head_pixels[2:] - person.head_pixels[:2])
+                        )
                         gaze = (f"{value:.3f}" for value in (person.gaze_pixels if label == INSIDE else (-1, -1)))
                         rows.append([clip, frame, person.id, *box, label, *gaze, person.id % 2])
                         written += not away

@@ -14,10 +14,19 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from gazebench.core.types import Annotations, IN_FRAME, OUT_OF_FRAME, UNKNOWN
-from gazebench.data.annotations import BOX, POINT, ReleasedDataset, Rows, people_of, read_rows, train_or_val, without_area
+from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, UNKNOWN, Annotations
+from gazebench.data.annotations import (
+    BOX,
+    POINT,
+    ReleasedDataset,
+    Rows,
+    people_of,
+    read_rows,
+    train_or_val,
+    without_area,
+)
 from gazebench.data.dataset import Card
-from gazebench.metrics.protocol import Protocol, SEVERAL_ANNOTATORS
+from gazebench.metrics.protocol import SEVERAL_ANNOTATORS, Protocol
 
 FILES = {"trainval": "train_annotations_release.txt", "test": "test_annotations_release.txt"}
 NUMBERS = ("body_x", "body_y", "body_width", "body_height", "eye_x", "eye_y", *POINT, *BOX)

@@ -113,9 +113,7 @@ class GazeHOI(ReleasedDataset):
 def _read(root: Path, split: str, files: list[str]) -> Annotations:
     """The people of the files, those of an image together."""
     vocabulary = read_classes(root / VOCABULARY)
-    rows = read_rows(
-        root, files, text=["file_name", "pair_id", "object"], numbers=[*OBJECT_BOX, *OBJECT_CENTRE, *HEAD]
-    )
+    rows = read_rows(root, files, text=["file_name", "pair_id", "object"], numbers=[*OBJECT_BOX, *OBJECT_CENTRE, *HEAD])
     rows.reject(rows.table["file_name"] == "", "no file_name")
     rows.reject(~rows.table["object"].isin([*vocabulary]), f"object {{object!r}} is not in {VOCABULARY}")
     hidden = rows.table["h_xmin"] == NO_HEAD

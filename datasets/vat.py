@@ -11,11 +11,21 @@ import numpy as np
 
 from gazebench.core.boxes import FloatArray, IntArray
 from gazebench.core.errors import DataError
-from gazebench.core.types import Annotations, IN_FRAME, OUT_OF_FRAME
-from gazebench.data.annotations import BOX, POINT, ReleasedDataset, ordered, people_of, read_rows, texts, train_or_val, without_area
+from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, Annotations
+from gazebench.data.annotations import (
+    BOX,
+    POINT,
+    ReleasedDataset,
+    ordered,
+    people_of,
+    read_rows,
+    texts,
+    train_or_val,
+    without_area,
+)
 from gazebench.data.dataset import Card
-from gazebench.metrics.spatial import AUCRectangle, AngleToMean, InOutAP, L2ToMean
 from gazebench.metrics.protocol import Protocol, ProtocolMetric
+from gazebench.metrics.spatial import AngleToMean, AUCRectangle, InOutAP, L2ToMean
 
 COLUMNS = ("frame", *BOX, *POINT)
 """Of the track files, which have no header; boxes and gaze points are in pixels."""

@@ -62,6 +62,7 @@ VIDEO = ("vat", "childplay", "videocoatt", "uco_laeo")
 INOUT_KNOWN = frozenset({"vat", "childplay"})
 """The parts whose annotators said what is out of frame."""
 
+
 @dataclass(eq=False)
 class VSGaze(ReleasedDataset):
     """VSGaze; a group is a clip of a part, its frames stand in order.
@@ -115,7 +116,9 @@ class VSGaze(ReleasedDataset):
         if wrong or len(set(self.parts)) != len(self.parts) or not self.parts:
             raise DataError(f"parts are {list(self.parts)}; give some of {', '.join(PARTS)}, each once")
         root = self.existing_root()
-        tables = {(part, name): _table_file(root, f"{part}_{name}") for part in self.parts for name in PARTS_OF_SPLIT[split]}
+        tables = {
+            (part, name): _table_file(root, f"{part}_{name}") for part in self.parts for name in PARTS_OF_SPLIT[split]
+        }
         self.existing_root(*(PARTS[part].images for part in self.parts))
         return self.checked(self.cached(tables.values(), lambda: _read(root, split, tables), split, *self.parts))
 
@@ -136,11 +139,15 @@ class VSGaze(ReleasedDataset):
             # The first clip is one in which two people look at each other, or nothing social could be scored.
             mutual = next(index for index, image in enumerate(fake_images(seed, split)) if image.pairs["laeo"].any())
             written = 0
-            for place, index in enumerate([mutual, *(other for other in range(mutual + people + len(PARTS)) if other != mutual)]):
+            for place, index in enumerate(
+                [mutual, *(other for other in range(mutual + people + len(PARTS)) if other != mutual)]
+            ):
                 part = [*PARTS][place % len(PARTS)]
                 if written >= people and all(tables.values()):
                     break
-                for number, image in enumerate(fake_clip(seed, index, split, 1 if part == "gazefollow" else 3), start=10):
+                for number, image in enumerate(
+                    fake_clip(seed, index, split, 1 if part == "gazefollow" else 3), start=10
+                ):
                     folder, name = f"drawn_{split}/{index:03d}", f"{number:08d}.jpg"
                     if part == "childplay":
                         folder, name = f"images/drawn_{split}_{index:03d}", f"{index:03d}_{number}.jpg"
@@ -284,7 +291,9 @@ def _read(root: Path, split: str, tables: Mapping[tuple[str, str], str]) -> Anno
         # Names of frames grow by a digit where their numbers do.
         frames += sorted(found, key=lambda frame: (_group(frame.image), len(frame.image), frame.image))
     table = pd.DataFrame([person for frame in frames for person in frame.people], columns=PERSON)
-    labels = {name: np.concatenate([np.zeros(0, np.int8), *(frame.labels[name] for frame in frames)]) for name in SOCIAL}
+    labels = {
+        name: np.concatenate([np.zeros(0, np.int8), *(frame.labels[name] for frame in frames)]) for name in SOCIAL
+    }
     return people_of(
         Rows([], table, issues),
         "vsgaze",

@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from gazebench.core.boxes import FloatArray
 from gazebench.core.errors import DataError
 from gazebench.core.files import cache_folder
-from gazebench.core.boxes import FloatArray
-from gazebench.core.types import Annotations, IN_FRAME, Issue, Policy, Records, ragged_starts
+from gazebench.core.types import IN_FRAME, Annotations, Issue, Policy, Records, ragged_starts
 from gazebench.data.dataset import GazeDataset
 
 FORMAT = 1
