@@ -117,12 +117,10 @@ class ChildPlay(ReleasedDataset):
                         # The first person of a clip looks away at its end: a row the protocol leaves out.
                         away = frame == len(frames) and person is image.people[0]
                         label = "gaze_shift" if away else INSIDE if person.inout else OUTSIDE
-                        box = (
-                            f"{value:.3f}"
-                            for value in (*person.head_pixels[:2], *person.head_pixels[2:] - person.head_pixels[:2])
-                        )
-                        gaze = (f"{value:.3f}" for value in (person.gaze_pixels if label == INSIDE else (-1, -1)))
-                        rows.append([clip, frame, person.id, *box, label, *gaze, person.id % 2])
+                        box = image.pixels(person.head)
+                        gaze = image.pixels(person.gaze) if label == INSIDE else (-1, -1)
+                        numbers = [f"{value:.3f}" for value in (*box[:2], *box[2:] - box[:2], *gaze)]
+                        rows.append([clip, frame, person.id, *numbers[:4], label, *numbers[4:], person.id % 2])
                         written += not away
                 write_rows(root / "annotations" / split / f"{clip}.csv", [COLUMNS, *rows])
                 if written >= people:

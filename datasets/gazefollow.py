@@ -93,7 +93,7 @@ class GazeFollow(ReleasedDataset):
                 for person in image.people:
                     x, y, right, bottom = person.body
                     for gaze in person.annotators if test else [person.gaze if person.inout else (-1, -1)]:
-                        numbers = [x, y, right - x, bottom - y, *person.eye, *gaze, *person.head_pixels]
+                        numbers = [x, y, right - x, bottom - y, *person.eye, *gaze, *image.pixels(person.head)]
                         cells = [name, person.id, *(f"{number:.6g}" for number in numbers)]
                         cells += ["drawn", "original"] if test else [person.inout, "drawn", "original"]
                         rows["test" if test else "trainval"].append(cells)

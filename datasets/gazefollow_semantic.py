@@ -189,7 +189,7 @@ def _keys(rows: Rows) -> list[tuple[str, str]]:
 
 
 def _keep_labelled(rows: Rows, label: str, label_id: str) -> None:
-    """Keeps the rows that give a label, its name in one column and its number in another; to give none is no mistake."""
+    """Keeps the rows that give a label, in one column its name, in the other its number; to give none is no mistake."""
     rows.table[label_id] = [number(text) if text else UNLABELLED for text in rows.table[label_id]]
     rows.reject(rows.table[label_id] % 1 != 0, "the label's id is not a whole number")
     rows.keep((rows.table[label] != "") & (rows.table[label_id] != UNLABELLED))

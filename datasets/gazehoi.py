@@ -98,10 +98,11 @@ class GazeHOI(ReleasedDataset):
                 looking = [(person, person.target_box) for person in image.people if person.target_box is not None]
                 if looking:
                     image.save(root / "images" / name)
-                for person, box in looking:
-                    numbers = [*box, *(box[:2] + box[2:]) / 2]
+                for person, target_box in looking:
+                    box, head = image.pixels(target_box), image.pixels(person.head)
                     words = [person.category, str([person.category, "thing"])]
-                    rows.append([name, person.id, *np.round(numbers, 3), *words, *np.round(person.head_pixels, 3)])
+                    numbers = np.round([*box, *(box[:2] + box[2:]) / 2, *head], 3)
+                    rows.append([name, person.id, *numbers[:6], *words, *numbers[6:]])
                 if len(rows) >= people:
                     break
             write_rows(root / FILE.format(split), [columns, *rows])

@@ -104,8 +104,8 @@ class VAT(ReleasedDataset):
                 for number, image in enumerate(frames, start):
                     image.save(root / "images" / clip / f"{number:08d}.jpg")
                     for person in image.people:
-                        gaze = person.gaze_pixels.astype(int) if person.inout else (-1, -1)
-                        cells = [f"{number:08d}.jpg", *np.round(person.head_pixels).astype(int), *gaze]
+                        gaze = image.pixels(person.gaze).astype(int) if person.inout else (-1, -1)
+                        cells = [f"{number:08d}.jpg", *np.round(image.pixels(person.head)).astype(int), *gaze]
                         tracks.setdefault(person.id, []).append(cells)
                 labels = root / "annotations" / ("test" if split == "test" else "train") / clip
                 for number, rows in enumerate(tracks.values()):

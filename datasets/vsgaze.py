@@ -16,7 +16,7 @@ import pandas as pd
 
 from gazebench.core.boxes import FloatArray, IntArray
 from gazebench.core.errors import DataError
-from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, SOCIAL, UNKNOWN, Annotations, Issue, pairs_of
+from gazebench.core.types import IN_FRAME, SOCIAL, UNKNOWN, Annotations, Issue, pairs_of
 from gazebench.data.annotations import BOX, PARTS_OF_SPLIT, POINT, ReleasedDataset, Rows, people_of, without_area
 from gazebench.data.dataset import Card
 from gazebench.metrics.protocol import SOCIAL_GAZE, Protocol, ProtocolMetric
@@ -37,30 +37,20 @@ PERSON = ["image", "group", "person_id", "part", "track", "inout", *BOX, *POINT]
 """What is read of a person, for each of their points."""
 
 
-@dataclass(frozen=True)
-class Part:
-    """One of the data sets.
-
-    Attributes:
-        images: folder below the root that its paths start from.
-        labels: the labels of pairs that count.
-    """
-
-    images: str
-    labels: tuple[str, ...] = SOCIAL
-
-
-PARTS: Mapping[str, Part] = {
-    "vat": Part("vat/images"),
-    "childplay": Part("childplay"),
-    "videocoatt": Part("videocoatt"),
-    "uco_laeo": Part("uco_laeo"),
-    "gazefollow": Part("gazefollow", ("lah",)),
+IMAGES = {
+    "vat": "vat/images",
+    "childplay": "childplay",
+    "videocoatt": "videocoatt",
+    "uco_laeo": "uco_laeo",
+    "gazefollow": "gazefollow",
 }
+"""The parts, and the folder below the root that the paths of each start from."""
 VIDEO = ("vat", "childplay", "videocoatt", "uco_laeo")
 """VSGaze as papers report it; GazeFollow's file comes with the release."""
 INOUT_KNOWN = frozenset({"vat", "childplay"})
 """The parts whose annotators said what is out of frame."""
+LABELS: Mapping[str, tuple[str, ...]] = dict.fromkeys(VIDEO, SOCIAL) | {"gazefollow": ("lah",)}
+"""The labels of pairs that count, by part."""
 
 
 @dataclass(eq=False)
@@ -112,21 +102,20 @@ class VSGaze(ReleasedDataset):
 
     def parse(self, split: str) -> Annotations:
         """The files of that name of all parts, one part after another."""
-        wrong = [part for part in self.parts if part not in PARTS]
+        wrong = [part for part in self.parts if part not in IMAGES]
         if wrong or len(set(self.parts)) != len(self.parts) or not self.parts:
-            raise DataError(f"parts are {list(self.parts)}; give some of {', '.join(PARTS)}, each once")
+            raise DataError(f"parts are {list(self.parts)}; give some of {', '.join(IMAGES)}, each once")
         root = self.existing_root()
         tables = {
             (part, name): _table_file(root, f"{part}_{name}") for part in self.parts for name in PARTS_OF_SPLIT[split]
         }
-        self.existing_root(*(PARTS[part].images for part in self.parts))
+        self.existing_root(*(IMAGES[part] for part in self.parts))
         return self.checked(self.cached(tables.values(), lambda: _read(root, split, tables), split, *self.parts))
 
     def image_file(self, image: str) -> str:
         """The file of a frame, below its show's folder as spelt on disk."""
         part, folder, rest = image.split("/", 2)
-        images = PARTS[part].images
-        return f"{images}/{self.on_disk(images, folder)}/{rest}"
+        return f"{IMAGES[part]}/{self.on_disk(IMAGES[part], folder)}/{rest}"
 
     @classmethod
     def fake(cls, root: Path, *, people: int = 12, seed: int = 0) -> VSGaze:
@@ -135,14 +124,14 @@ class VSGaze(ReleasedDataset):
 
         root.mkdir(parents=True, exist_ok=True)
         for split in ("train", "val", "test"):
-            tables: dict[str, list[dict[str, Any]]] = {part: [] for part in PARTS}
+            tables: dict[str, list[dict[str, Any]]] = {part: [] for part in IMAGES}
             # The first clip is one in which two people look at each other, or nothing social could be scored.
             mutual = next(index for index, image in enumerate(fake_images(seed, split)) if image.pairs["laeo"].any())
             written = 0
             for place, index in enumerate(
-                [mutual, *(other for other in range(mutual + people + len(PARTS)) if other != mutual)]
+                [mutual, *(other for other in range(mutual + people + len(IMAGES)) if other != mutual)]
             ):
-                part = [*PARTS][place % len(PARTS)]
+                part = [*IMAGES][place % len(IMAGES)]
                 if written >= people and all(tables.values()):
                     break
                 for number, image in enumerate(
@@ -153,7 +142,7 @@ class VSGaze(ReleasedDataset):
                         folder, name = f"images/drawn_{split}_{index:03d}", f"{index:03d}_{number}.jpg"
                     elif part == "gazefollow":
                         folder, name = f"{split}/{index:08d}", f"{index:08d}.jpg"
-                    image.save(root / PARTS[part].images / folder / name)
+                    image.save(root / IMAGES[part] / folder / name)
                     tables[part].append(_fake_row(part, split, f"{folder}/{name}", image))
                     written += len(image.people) if part in VIDEO else 0
             for part, rows in tables.items():
@@ -199,7 +188,7 @@ def _fake_row(part: str, split: str, path: str, image: FakeImage) -> dict[str, A
         "pairs": np.array(pairs).reshape(-1, 2),
     }
     unknown = {person for person, label in zip(people, inout, strict=True) if label == UNKNOWN}
-    for name in PARTS[part].labels:
+    for name in LABELS[part]:
         label_of = dict(zip(permutations(people[1:], 2), image.pairs[name].tolist(), strict=True))
         # A label needs the target of the one who looks, or of both; the placeholder's is never known.
         row[PAIRS[name]] = np.array(
@@ -321,7 +310,7 @@ def _frame(part: str, cells: Mapping[str, Any]) -> _Frame:
     path = cells["path"]
     if not isinstance(path, str) or "/" not in path or {"", ".", ".."}.intersection(path.split("/")):
         raise ValueError(f"path is {path!r}, expected FOLDER/.../FILE")
-    ids = _whole(cells, "person_ids", ())
+    ids = _whole("person_ids", _numbers(cells, "person_ids", ()))
     real = np.flatnonzero(ids != NOBODY)
     people = ids[real].tolist()
     if len(set(people)) != len(people):
@@ -331,7 +320,7 @@ def _frame(part: str, cells: Mapping[str, Any]) -> _Frame:
     if empty.any():
         raise ValueError(f"person {people[int(empty.argmax())]}: head box of no area")
     inout, points = _targets(cells, ids, real)
-    labels, unscored = _labels(PARTS[part], cells, set(ids.tolist()), people)
+    labels, unscored = _labels(part, cells, people)
     image = f"{part}/{path}"
     group = _group(image)
     rows = [
@@ -351,9 +340,7 @@ def _targets(cells: Mapping[str, Any], ids: IntArray, real: IntArray) -> tuple[I
             points[-1] = marked[marked[:, 0] != -1]
             inout[-1] = IN_FRAME
     else:
-        inout = _whole(cells, "inout", (), len(ids))[real]
-        if not np.isin(inout, (IN_FRAME, OUT_OF_FRAME, UNKNOWN)).all():
-            raise ValueError(f"inout is {inout.tolist()}, expected 1, 0 and -1")
+        inout = _signs("inout", _numbers(cells, "inout", (), len(ids))[real])
         points = [*_numbers(cells, "gaze_points", (2,), len(ids))[real][:, None]]
     for place, marked in enumerate(points):
         if inout[place] == IN_FRAME and (not len(marked) or (marked == -1).all(axis=1).any()):
@@ -361,38 +348,37 @@ def _targets(cells: Mapping[str, Any], ids: IntArray, real: IntArray) -> tuple[I
     return inout, points
 
 
-def _labels(
-    part: Part, cells: Mapping[str, Any], known: set[int], people: Sequence[int]
-) -> tuple[dict[str, npt.NDArray[np.int8]], int]:
+def _labels(part: str, cells: Mapping[str, Any], people: Sequence[int]) -> tuple[dict[str, npt.NDArray[np.int8]], int]:
     """Labels of all ordered pairs of people, -1 where the row tells none; how many labels are the placeholder's."""
-    pairs = _whole(cells, "pairs", (2,))
-    strangers = sorted(set(pairs.ravel().tolist()) - known - {NOBODY})
+    pairs = _whole("pairs", _numbers(cells, "pairs", (2,)))
+    strangers = sorted({*pairs.ravel().tolist()} - {*people, NOBODY})
     if strangers:
         raise ValueError(f"pairs speak of person {strangers[0]}, who is not among person_ids")
     place = {person: index for index, person in enumerate(people)}
+    scored = (pairs != NOBODY).all(axis=1)
+    at = np.array([[place[person] for person in pair] for pair in pairs[scored].tolist()], dtype=np.int64)
+    first, second = pairs_of(np.zeros(len(people), dtype=np.int64)).T
     labels, unscored = {}, 0
     for name in SOCIAL:
         table = np.full((len(people), len(people)), -1, dtype=np.int8)
-        if name in part.labels:
-            given = _whole(cells, PAIRS[name], (), len(pairs))
-            if not np.isin(given, (1, 0, -1)).all():
-                raise ValueError(f"{PAIRS[name]} is {given.tolist()}, expected 1, 0 and -1")
+        if name in LABELS[part]:
+            given = _signs(PAIRS[name], _numbers(cells, PAIRS[name], (), len(pairs)))
+            unscored += int((given[~scored] != -1).sum())
             # Backwards: of a pair that is there twice the first label counts, as in MTGS's code.
-            for (i, j), label in zip(pairs[::-1].tolist(), given[::-1].tolist(), strict=True):
-                if NOBODY in (i, j):
-                    unscored += label != -1
-                else:
-                    table[place[i], place[j]] = label
-        first, second = pairs_of(np.zeros(len(people), dtype=np.int64)).T
+            table[tuple(at.reshape(-1, 2)[::-1].T)] = given[scored][::-1]
         labels[name] = table[first, second]
     return labels, unscored
 
 
-def _whole(cells: Mapping[str, Any], name: str, width: tuple[int, ...], length: int | None = None) -> IntArray:
-    """As ``_numbers``, of whole numbers."""
-    values = _numbers(cells, name, width, length)
+def _whole(name: str, values: FloatArray) -> IntArray:
     if (values != np.trunc(values)).any():
         raise ValueError(f"{name} is {values.tolist()}, expected whole numbers")
+    return values.astype(np.int64)
+
+
+def _signs(name: str, values: FloatArray) -> IntArray:
+    if not np.isin(values, (1, 0, -1)).all():
+        raise ValueError(f"{name} is {values.tolist()}, expected 1, 0 and -1")
     return values.astype(np.int64)
 
 

@@ -27,27 +27,25 @@ HEIGHT = 96
 
 @dataclass(frozen=True)
 class FakePerson:
-    """A person of an image.
+    """A person of an image; everything is normalised.
 
     Attributes:
         id: unique in the image, the same through a clip.
-        head: (4,) xmin, ymin, xmax, ymax, normalised; ``head_pixels`` in pixels.
-        body: (4,) xmin, ymin, xmax, ymax, normalised.
-        eye: (2,) x, y, normalised.
-        gaze: (2,) x, y of the target, normalised; beyond [0, 1] when it is outside the image. ``gaze_pixels`` in pixels.
+        head: (4,) xmin, ymin, xmax, ymax.
+        body: (4,) as ``head``.
+        eye: (2,) x, y.
+        gaze: (2,) x, y of the target, beyond [0, 1] when it is outside the image.
         inout: 1 when the target is in the image, 0 when it is outside.
         category: of the thing looked at, ``person`` for a head, "" for an empty spot or a target outside.
-        target_box: (4,) of the thing looked at, in pixels; None when it is no thing.
-        annotators: (10, 2) noisy annotations of the target, normalised; (0, 2) when it is outside.
+        target_box: (4,) of the thing looked at; None when it is no thing.
+        annotators: (10, 2) noisy annotations of the target; (0, 2) when it is outside.
     """
 
     id: int
     head: FloatArray
-    head_pixels: FloatArray
     body: FloatArray
     eye: FloatArray
     gaze: FloatArray
-    gaze_pixels: FloatArray
     inout: int
     category: str
     target_box: FloatArray | None
@@ -56,7 +54,7 @@ class FakePerson:
 
 @dataclass(frozen=True)
 class FakeImage:
-    """An image with all its people; ``pixels`` are drawn when asked for.
+    """An image with all its people.
 
     Attributes:
         scene: what it shows.
@@ -69,6 +67,10 @@ class FakeImage:
     size: tuple[int, int]
     people: list[FakePerson]
     things: list[str]
+
+    def pixels(self, values: FloatArray) -> FloatArray:
+        """A point (2,) or a box (4,) in pixels."""
+        return values * np.tile(self.size, len(values) // 2)
 
     @property
     def pairs(self) -> Mapping[str, npt.NDArray[np.int8]]:
@@ -104,23 +106,19 @@ def write_rows(file: Path, rows: Iterable[Iterable[object]]) -> None:
 
 
 def _image(scene: Scene) -> FakeImage:
-    size = round(HEIGHT * scene.aspect), HEIGHT
-    people = [_person(scene, person, size) for person in scene.people]
-    return FakeImage(scene, size, people, [thing.category for thing in scene.things])
+    people = [_person(scene, person) for person in scene.people]
+    return FakeImage(scene, (round(HEIGHT * scene.aspect), HEIGHT), people, [thing.category for thing in scene.things])
 
 
-def _person(scene: Scene, person: Person, size: tuple[int, int]) -> FakePerson:
-    target = scene.find(person.target_id).box if person.target_kind == "thing" else None
+def _person(scene: Scene, person: Person) -> FakePerson:
     return FakePerson(
         id=person.id,
         head=np.array(person.head),
-        head_pixels=np.multiply(person.head, (*size, *size)),
         body=np.array(person.body),
         eye=np.array(person.eye),
         gaze=np.array(person.gaze),
-        gaze_pixels=np.multiply(person.gaze, size),
         inout=person.inout,
         category=person.target_category,
-        target_box=None if target is None else np.multiply(target, (*size, *size)),
+        target_box=np.array(scene.find(person.target_id).box) if person.target_kind == "thing" else None,
         annotators=annotate(scene, person),
     )

@@ -147,8 +147,7 @@ def number(text: str) -> float:
 
 def ordered(boxes: npt.ArrayLike) -> FloatArray:
     """(N, 4) boxes xyxy with reversed corners swapped."""
-    boxes = np.asarray(boxes, dtype=np.float64)
-    return np.hstack([np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])])
+    return np.sort(np.asarray(boxes, dtype=np.float64).reshape(-1, 2, 2), axis=1).reshape(-1, 4)
 
 
 def without_area(boxes: npt.ArrayLike, limit: float = math.inf) -> npt.NDArray[np.bool_]:
@@ -167,10 +166,9 @@ def people_of(
 ) -> Annotations:
     """The people that rows describe.
 
-    Each row is one annotation of one person. The table needs the columns ``image``, ``group``, ``person_id``, ``inout``,
-    ``BOX`` and ``POINT`` (ignored where the person is not in frame). Images, and the people of an image, stand in the
-    order of their first rows. Rows with the same ``person_id`` are one person, with the box of the first row and the
-    points of all of them.
+    Each row is one annotation of one person. Its columns are ``image``, ``group``, ``person_id``, ``inout``, ``BOX`` and
+    ``POINT`` (ignored where the person is not in frame). Images, and the people of an image, stand in the order of their
+    first rows. Rows with the same ``person_id`` are one person, with the box of the first row and the points of all.
 
     Args:
         rows: the sound rows; their issues are handed on.
@@ -227,7 +225,7 @@ class ReleasedDataset(GazeDataset):
     """Base of data sets that are annotation files and images below ``root``.
 
     Args:
-        missing_images: ``error`` stops at annotated images that are not there, ``skip`` leaves them out and counts them.
+        missing_images: ``error`` stops at annotated images without a file, ``skip`` leaves them out and counts them.
     """
 
     missing_images: Policy = "error"
