@@ -174,8 +174,8 @@ def _read(root: Path, split: str, clips: Mapping[str, str]) -> Annotations:
     )
     # A negative size would pass as reversed corners.
     rows.reject((rows.table[SIZE] <= 0).any(axis=1) | without_area(rows.table[BOX]), "head box of no area")
-    infinite = ~np.isfinite(rows.table[POINT]).all(axis=1)
-    rows.reject(infinite & (rows.table["gaze_class"] == INSIDE), "gaze is not two numbers")
+    inside = rows.table["gaze_class"] == INSIDE
+    rows.reject(inside & ~np.isfinite(rows.table[POINT].to_numpy()).all(axis=1), "gaze is not two numbers")
     rows.reject(~rows.table["is_child"].isin(["0", "1"]), "is_child is {is_child!r}, expected 0 or 1")
     rows.reject(
         rows.table.duplicated(["file", "frame", "person_id"]), "person {person_id:.0f} is in frame {frame:.0f} twice"
@@ -206,7 +206,7 @@ def _read(root: Path, split: str, clips: Mapping[str, str]) -> Annotations:
         },
         point_unit="pixel",
         scored=("heads",),
-        counts={"clips": len(clips), **{f"left_out_{name}": int(rows.sum()) for name, rows in left_out.items()}},
+        counts={"clips": len(clips), **{f"left_out_{name}": int(marked.sum()) for name, marked in left_out.items()}},
     )
 
 

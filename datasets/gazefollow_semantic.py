@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from gazebench.core.errors import DataError
 from gazebench.core.types import Annotations, Issue
@@ -137,19 +136,19 @@ class GazeFollowSemantic(GazeFollow):
         named = set(rows.table["path"])
         _keep_labelled(rows, "gaze_gt_label", "test_label_id")
         rows.reject(rows.table.duplicated("path"), "{path} is there twice")
-        cells = zip(*(rows.table[column] for column in TRUE[1:]), strict=True)
-        rows.table["wrong"] = [_wrong(*values, classes) for values in cells]
+        cells = rows.table[TRUE[1:]].itertuples(index=False)
+        rows.table["wrong"] = [_wrong(name, several, label_id, classes) for name, several, label_id in cells]
         rows.reject(rows.table["wrong"] != "", "{wrong}")
         first = dict(zip(people.images.tolist(), people.person_start[:-1].tolist(), strict=True))
         rows.reject(~rows.table["path"].isin([*first]), f"{FILES['test']} has no row of {{path}}")
         label, labels = (np.full(people.people, "", dtype=object) for _ in range(2))
-        for path, name, several in zip(*(rows.table[column] for column in TRUE[:3]), strict=True):
+        for path, name, several in rows.table[TRUE[:3]].itertuples(index=False):
             label[first[path]], labels[first[path]] = name, "|".join(_split(several or name, classes))
         unnamed = [Issue(TEST, 0, f"no row of {image}") for image in first if image not in named]
         return self._with(people, label, labels, [*rows.issues, *unnamed])
 
     def _with(
-        self, people: Annotations, label: npt.ArrayLike, labels: npt.ArrayLike, issues: Iterable[Issue], **counts: int
+        self, people: Annotations, label: Iterable[str], labels: Iterable[str], issues: Iterable[Issue], **counts: int
     ) -> Annotations:
         return replace(
             people,
@@ -169,7 +168,7 @@ class GazeFollowSemantic(GazeFollow):
         classes = {name: number for number, name in enumerate(sorted({*CATEGORIES, "person"}))}
         (root / VOCABULARY).write_text(json.dumps(classes), encoding="utf-8")
         for split, file, columns in (("train", TRAIN, PSEUDO), ("val", VAL, PSEUDO), ("test", TEST, TRUE)):
-            rows: list[list[object]] = [columns]
+            rows: list[list[object]] = [[*columns]]
             for name, image in zip(fake_names(split), fake_images(seed, split), strict=False):
                 if not (root / name).is_file():
                     break

@@ -184,7 +184,7 @@ def people_of(
     table, image, person = table.iloc[order], image[order], person[order]
     start = np.flatnonzero(np.diff(person, prepend=-1))  # the first row of each person
     visible = table["inout"].to_numpy() == IN_FRAME
-    counts = np.add.reduceat(visible, start, dtype=np.int64) if len(start) else []
+    counts = np.add.reduceat(visible, start, dtype=np.int64) if len(start) else np.zeros(0, np.int64)
 
     def of_people(values: npt.ArrayLike) -> npt.NDArray[Any]:
         column = np.asarray(values)[order][start]
