@@ -4,7 +4,8 @@
 # make splits  who is consistent with what is salient, by a prober [DATASET=...] [PROBER=openai|oracle|saliency]
 # make tables  the papers' tables; make table PAPER=hclora TABLE=3 DATASET=... [SEEDS=0,1,2] [JOBS=1] runs what is missing
 #              (FIGURE=2 instead of TABLE: what that figure lacks)
-# make docs    the documentation site, into build/site
+# make board   the boards as pages for a browser, into leaderboards/index.html (Markdown and CSV are committed, pages are not)
+# make docs    the documentation site with the board, into build/site
 # All make the environment first, once.
 #
 #   make bench METHOD=gazelle DATASET=vat DATA_ROOT=/data/videoattentiontarget [BACKBONE=...] [SEED=...]
@@ -26,11 +27,11 @@ STAMP := $(VENV)/.gazebench-installed
 TESTS ?= tests
 WORKERS ?= 2
 
-.PHONY: bench finding splits tables table test lint docs leaderboard clean help
+.PHONY: bench finding splits tables table test lint board docs leaderboard clean help
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -12
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -13
 
 $(STAMP): pyproject.toml setup.py constraints.txt
 	@echo "making the environment $(VENV) (once; torch is a large download) ..."
@@ -68,6 +69,8 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy gazebench methods datasets
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python scripts/draw_architecture.py --check
 
 docs: $(STAMP)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off -c constraints.txt -e '.[docs]'

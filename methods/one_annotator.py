@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from gazebench.core.types import Batch, Prediction, sample_key
+from gazebench.core.types import Batch, Prediction, stable_key
 from gazebench.data.transforms import Preprocess, gaussian_heatmap
 from gazebench.engine.method import Method, MethodCard
 
@@ -36,7 +36,7 @@ class OneAnnotator(Method):
         assert targets is not None
         counts = torch.bincount(targets.point_person, minlength=batch.people)
         first = torch.cumsum(counts, 0) - counts
-        drawn = torch.tensor([sample_key(f"{self.seed} {person}") % 2**31 for person in batch.person_ids]).to(counts)
+        drawn = torch.tensor([stable_key(f"{self.seed} {person}") % 2**31 for person in batch.person_ids]).to(counts)
         chosen = drawn % counts.clamp_min(1)
         point = torch.full((batch.people, 2), 0.5, dtype=torch.float64, device=counts.device)
         has = counts > 0

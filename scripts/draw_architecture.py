@@ -22,8 +22,10 @@ LEVELS = (
     ("data", "nn"),
     ("engine",),
     ("vqa",),
-    ("methods", "probe", "study", "report", "datasets"),
-    ("scaffold", "cli"),
+    ("report",),
+    ("methods", "probe", "study", "datasets"),
+    ("scaffold",),
+    ("cli",),
 )
 WORDS = {
     "core": "types, errors, files, weights, plug-ins",
@@ -89,17 +91,17 @@ def draw() -> str:
         lines.append(
             f'<path d="M{x0:.0f} {start:.0f} C{x0:.0f} {(start + end) / 2:.0f} {x1:.0f} {(start + end) / 2:.0f} '
             f'{x1:.0f} {end:.0f}" fill="none" stroke="{colour}" stroke-opacity=".55" '
-            f'stroke-width="{min(4.0, 0.8 + count / 8):.1f}" marker-end="url(#tip)"><title>{one} imports {other}: {count}'
-            "</title></path>"
+            f'stroke-width="{min(4.0, 0.8 + count / 8):.1f}" marker-end="url(#tip)">'
+            f"<title>{one} imports {other}: {count}</title></path>"
         )
     for name, (x, y) in centre.items():
         fill = "#e8f4ea" if name in ("methods", "datasets") else "#eef3f8"
+        text = f'<text x="{x:.0f}" text-anchor="middle" font-size'
         lines += [
-            f'<rect x="{x - width / 2:.0f}" y="{y - high / 2:.0f}" width="{width}" height="{high}" rx="7" fill="{fill}" '
-            'stroke="#34495e"/>',
-            f'<text x="{x:.0f}" y="{y - 4:.0f}" text-anchor="middle" font-size="15" font-weight="600" fill="#1f2d3a">'
-            f"{name}</text>",
-            f'<text x="{x:.0f}" y="{y + 15:.0f}" text-anchor="middle" font-size="11" fill="#44525f">{WORDS[name]}</text>',
+            f'<rect x="{x - width / 2:.0f}" y="{y - high / 2:.0f}" width="{width}" height="{high}" rx="7" '
+            f'fill="{fill}" stroke="#34495e"/>',
+            f'{text}="15" y="{y - 4:.0f}" font-weight="600" fill="#1f2d3a">{name}</text>',
+            f'{text}="11" y="{y + 15:.0f}" fill="#44525f">{WORDS[name]}</text>',
         ]
     return "\n".join([*lines, "</svg>", ""])
 

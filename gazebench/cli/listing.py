@@ -18,7 +18,7 @@ def add_to(app: typer.Typer) -> None:
         for kind in (*KINDS, "tasks"):
             print(f"\n{kind}")
             for entry, found in usable(kind):
-                origin = "" if entry.ours else f"  [from {entry.origin}]"
+                notes = "" if entry.ours else f"  [from {entry.origin}]"
                 if isinstance(found, PluginError):
                     broken += 1
                     about = f"BROKEN: {found}"
@@ -29,5 +29,7 @@ def add_to(app: typer.Typer) -> None:
                     about = f"{found.card.title}: protocol {found.protocol.id} ({names})"
                 else:
                     about = f"{found().describe()['id']} ({', '.join(column.name for column in found.metrics)})"
-                print(f"  {entry.name:<16} {about}{origin}")
+                newer = getattr(found, "superseded_by", "")
+                notes += f"  [superseded by {newer}]" if newer else ""
+                print(f"  {entry.name:<16} {about}{notes}")
         return 1 if broken else 0

@@ -119,6 +119,8 @@ class GazeDataset(ABC):
     protocol: ClassVar[Protocol]
     version: ClassVar[int] = 1
     """Raised, with a line in the changelog, when the same files give other records or other images."""
+    superseded_by: ClassVar[str] = ""
+    """Name of the data set that replaces this one, which stays for its records."""
     everybody: ClassVar[bool] = False
     """Whether all people of an image are in the records, so that words can be known to fit one person only."""
 

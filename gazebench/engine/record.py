@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import math
 import os
@@ -316,12 +315,6 @@ def code_identity() -> dict[str, Any]:
         "dirty": dirty,
         "digest": digest.hexdigest()[:16],
     }
-
-
-def source_digest(value: type) -> str:
-    """A digest of the file a class is defined in; empty where there is none."""
-    path = inspect.getsourcefile(value)
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16] if path else ""
 
 
 def _git(*arguments: str) -> str | None:
