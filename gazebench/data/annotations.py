@@ -182,7 +182,9 @@ def people_of(
     person, _ = pd.factorize(table["person_id"])
     order = np.lexsort((person, image))
     table, image, person = table.iloc[order], image[order], person[order]
-    start = np.flatnonzero(np.diff(person, prepend=-1))  # the first row of each person
+    # The first row of each person and of each image.
+    start, image_start = (np.flatnonzero(np.diff(place, prepend=-1)) for place in (person, image))
+    start = np.union1d(start, image_start)
     visible = table["inout"].to_numpy() == IN_FRAME
     counts = np.add.reduceat(visible, start, dtype=np.int64) if len(start) else np.zeros(0, np.int64)
 
@@ -194,7 +196,7 @@ def people_of(
         dataset=dataset,
         split=split,
         images=texts(images),
-        groups=texts(table["group"].to_numpy()[np.flatnonzero(np.diff(image, prepend=-1))]),
+        groups=texts(table["group"].to_numpy()[image_start]),
         person_id=texts(table["person_id"].to_numpy()[start]),
         person_image=image[start].astype(np.int64),
         head=table[BOX].to_numpy(np.float64)[start],
