@@ -13,42 +13,40 @@ from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, UNKNOWN, Annotations, Policy, ragged_starts
-from gazebench.data.annotations import cached, on_disk, read_rows, settle, without_area
-from gazebench.data.dataset import Card, GazeDataset
-from gazebench.datasets.gazeworld.world import Scene, annotate, compose, draw
+from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, UNKNOWN, Annotations
+from gazebench.data.annotations import (
+    BOX,
+    POINT,
+    ReleasedDataset,
+    Rows,
+    people_of,
+    read_rows,
+    train_or_val,
+    without_area,
+)
+from gazebench.data.dataset import Card
 from gazebench.metrics.protocol import SEVERAL_ANNOTATORS, Protocol
 
-PARSER = 2
-"""A change of what ``_read`` makes of the same file is a new number."""
-
 FILES = {"trainval": "train_annotations_release.txt", "test": "test_annotations_release.txt"}
-INOUT = {"1": IN_FRAME, "0": OUT_OF_FRAME, "-1": UNKNOWN}
-# Columns: path, id, body x, y, w, h, eye x, y, gaze x, y, head xmin, ymin, xmax, ymax, [in/out,] source, meta.
-WITHOUT_INOUT, WITH_INOUT = 16, 17
-BODY, EYE, GAZE, HEAD = slice(0, 4), slice(4, 6), slice(6, 8), slice(8, 12)
-NUMERIC = slice(2, 14)
-
-FAKE_HEIGHT = 96
-"""Pixels of the drawn pictures of ``fake``."""
+NUMBERS = ("body_x", "body_y", "body_width", "body_height", "eye_x", "eye_y", *POINT, *BOX)
+LAYOUTS = (
+    ("path", "id", *NUMBERS, "in_out", "source", "meta"),
+    ("path", "id", *NUMBERS, "source", "meta"),
+)
+INOUT = {"1": IN_FRAME, "0": OUT_OF_FRAME, "-1": UNKNOWN, None: IN_FRAME}
+"""Labels of the files; in the layout without a label everybody is in frame."""
 
 
 @dataclass(eq=False)
-class GazeFollow(GazeDataset):
-    """GazeFollow (PROTOCOLS: one person is an image path and an eye x; about ten annotators each on test).
+class GazeFollow(ReleasedDataset):
+    """GazeFollow: one person is an image path and an eye x, with about ten annotators each on test.
 
     Column ``rows`` holds the ids of a person's rows (the second column of the files), joined by blanks.
 
     Args:
         root: the folder that holds the two annotation files, ``train`` and ``test2``.
-        bad_rows: what to do with rows that make no sense.
-        subsets: consistent / inconsistent of each test person.
-        missing_images: what to do with annotated images that are not there.
     """
-
-    missing_images: Policy = "error"
 
     card: ClassVar[Card] = Card(
         name="gazefollow",
@@ -74,62 +72,43 @@ class GazeFollow(GazeDataset):
 
     def parse(self, split: str) -> Annotations:
         """The official test file, or the official training file divided by ``held_out``."""
-        records = self.annotations("test" if split == "test" else "trainval")
-        if split in ("train", "val"):
-            val = held_out(records.images)
-            records = records.select((val if split == "val" else ~val)[records.person_image], split)
-        return self.settled(records)
+        annotations = self.annotations("test" if split == "test" else "trainval")
+        return self.checked(train_or_val(annotations, split, held_out(annotations.images)))
 
     def annotations(self, edition: str) -> Annotations:
-        """What stands in one of the two files, ``trainval`` or ``test``, whatever is wrong with it."""
+        """The people of one of the two files, ``trainval`` or ``test``; bad rows are not looked at yet."""
         root = self.existing_root(FILES[edition])
-        return cached(
-            ["gazefollow", PARSER, str(root.resolve()), edition],
-            [root / FILES[edition]],
-            lambda: _read(root, edition),
-        )
-
-    def settled(self, records: Annotations) -> Annotations:
-        """The records without what is wrong with them, or an error that names it."""
-        found = on_disk(self.existing_root(), records.images.tolist())
-        return settle(records, found, self.bad_rows, self.missing_images)
+        return self.cached([FILES[edition]], lambda: _people(read_edition(root, edition), edition))
 
     @classmethod
     def fake(cls, root: Path, *, people: int = 12, seed: int = 0) -> GazeFollow:
-        """A tiny set of drawn scenes, with ``people`` or a few more in each of train, val and test."""
-        rows: dict[str, list[str]] = {edition: [] for edition in FILES}
+        """A tiny set of drawn images, with ``people`` or a few more in each of train, val and test."""
+        from gazebench.datasets.gazeworld.fakes import fake_images, write_rows
+
+        rows: dict[str, list[list[object]]] = {edition: [] for edition in FILES}
         for split in ("train", "val", "test"):
-            written = 0
-            for index, name in enumerate(fake_names(split)):
-                scene = compose(seed, index, split)
-                rows["test" if split == "test" else "trainval"] += _fake_rows(scene, name, root)
-                written += sum(person.inout or split != "test" for person in scene.people)
+            test, written = split == "test", 0
+            for name, image in zip(fake_names(split), fake_images(seed, split), strict=False):
+                image.save(root / name)
+                for person in image.people:
+                    x, y, right, bottom = person.body
+                    for gaze in person.annotators if test else [person.gaze if person.inout else (-1, -1)]:
+                        numbers = [x, y, right - x, bottom - y, *person.eye, *gaze, *image.pixels(person.head)]
+                        cells = [name, person.id, *(f"{number:.6g}" for number in numbers)]
+                        cells += ["drawn", "original"] if test else [person.inout, "drawn", "original"]
+                        rows["test" if test else "trainval"].append(cells)
+                    written += bool(person.inout or not test)
                 if written >= people:
                     break
-        for edition, lines in rows.items():
-            (root / FILES[edition]).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        for edition, name in FILES.items():
+            write_rows(root / name, rows[edition])
         return cls(root)
 
 
 def fake_names(split: str) -> Iterator[str]:
-    """Image paths that fall into the split; ``fake`` draws the scene of an index under the name of that index."""
+    """Image paths that fall into the split; the n-th fake image of a split has the n-th of them."""
     names = (f"{'test2' if split == 'test' else 'train'}/{n // 1000:08d}/{n:08d}.jpg" for n in count())
     return names if split == "test" else (name for name in names if held_out([name])[0] == (split == "val"))
-
-
-def _fake_rows(scene: Scene, name: str, root: Path) -> Iterator[str]:
-    """Draws a scene below ``root``; its rows: ten annotators of those in frame on test, else everybody once."""
-    width, height = round(FAKE_HEIGHT * scene.aspect), FAKE_HEIGHT
-    (root / name).parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(draw(scene, width, height)).save(root / name, quality=95)
-    test = name.startswith("test")
-    for person in scene.people:
-        left, top, right, bottom = person.body
-        for x, y in annotate(scene, person) if test else [person.gaze if person.inout else (-1.0, -1.0)]:
-            box = np.multiply(person.head, (width, height, width, height))
-            numbers = [left, top, right - left, bottom - top, *person.eye, x, y, *box]
-            label = [] if test else [str(person.inout)]
-            yield ",".join([name, str(person.id), *(f"{n:.6g}" for n in numbers), *label, "drawn", "original"])
 
 
 def held_out(images: Iterable[str]) -> npt.NDArray[np.bool_]:
@@ -140,54 +119,25 @@ def held_out(images: Iterable[str]) -> npt.NDArray[np.bool_]:
     ``splits/gazefollow/val.json``. All people of an image fall on the same side.
     """
     rule = json.loads((files("gazebench.splits") / "gazefollow" / "val.json").read_text(encoding="utf-8"))
-    drawn = (hashlib.sha256(f"{rule['salt']}:{image}".encode()).hexdigest()[:8] for image in images)
-    return np.array([int(digits, 16) / 2**32 < rule["share"] for digits in drawn], dtype=bool)
+    digests = (hashlib.sha256(f"{rule['salt']}:{image}".encode()).hexdigest() for image in images)
+    return np.array([int(digest[:8], 16) / 2**32 < rule["share"] for digest in digests], dtype=bool)
 
 
-def _read(root: Path, edition: str) -> Annotations:
-    """Groups the rows of one annotation file by person; rows whose in/out label is -1 are dropped, as everywhere."""
-    rows = read_rows(root, [FILES[edition]], (WITHOUT_INOUT, WITH_INOUT), NUMERIC)
-    rows = rows.without(np.array([not cells[0] for cells in rows.cells], dtype=bool), "no image path")
-    labels = [cells[14] if len(cells) == WITH_INOUT else "1" for cells in rows.cells]
-    unlabelled = np.array([label not in INOUT for label in labels], dtype=bool)
-    rows = rows.without(unlabelled, lambda row: f"in/out is {labels[row]!r}, expected 1, 0 or -1")
-    rows = rows.without(without_area(rows.numbers[:, HEAD]), "head box of no area")
+def read_edition(root: Path, edition: str) -> Rows:
+    """The well-formed rows of one of the two files."""
+    return read_rows(root, [FILES[edition]], text=("path", "id", "in_out"), numbers=NUMBERS, layouts=LAYOUTS)
 
-    inout = np.array(
-        [INOUT[cells[14]] if len(cells) == WITH_INOUT else IN_FRAME for cells in rows.cells], dtype=np.int8
-    )
-    known = np.flatnonzero(inout != UNKNOWN)
-    inout, numbers = inout[known], rows.numbers[known]
-    images: dict[str, int] = {}
-    people: dict[tuple[int, float], int] = {}
-    image = np.array([images.setdefault(rows.cells[row][0], len(images)) for row in known], dtype=np.int64)
-    eye_x = numbers[:, EYE.start].tolist()
-    person = np.array(
-        [people.setdefault(key, len(people)) for key in zip(image.tolist(), eye_x, strict=True)], dtype=int
-    )
 
-    # People in the order of their images, each with the box of the first annotator.
-    first = np.unique(person, return_index=True)[1]
-    order = np.argsort(image[first], kind="stable")
-    place = np.argsort(order)[person]
-    first = first[order]
-    ids: list[list[str]] = [[] for _ in people]
-    for row, owner in zip(known, place, strict=True):
-        ids[owner].append(rows.cells[row][1])
-    visible = np.flatnonzero(inout == IN_FRAME)
-    counts = np.bincount(place[visible], minlength=len(people))
-    names = np.array(list(images), dtype=str)
-    return Annotations(
-        dataset="gazefollow",
-        split=edition,
-        images=names,
-        groups=names,
-        person_id=np.array([f"{names[image[row]]}#{eye_x[row]!r}" for row in first], dtype=str),
-        person_image=image[first],
-        head=numbers[first, HEAD],
-        points=numbers[visible[np.argsort(place[visible], kind="stable")], GAZE],
-        point_start=ragged_starts(counts),
-        inout=np.where(counts > 0, IN_FRAME, OUT_OF_FRAME).astype(np.int8),
-        columns={"rows": np.array([" ".join(some) for some in ids], dtype=str)},
-        issues=rows.issues,
-    )
+def _people(rows: Rows, edition: str) -> Annotations:
+    """Groups the rows by person; rows whose in/out label is -1 are dropped, as everywhere in the field."""
+    rows.reject(rows.table["path"] == "", "no image path")
+    rows.reject([label not in INOUT for label in rows.table["in_out"]], "in/out is {in_out!r}, expected 1, 0 or -1")
+    rows.reject(without_area(rows.table[BOX]), "head box of no area")
+    table = rows.table
+    table["inout"] = [INOUT[label] for label in table["in_out"]]
+    rows.keep(table["inout"] != UNKNOWN)
+    table = rows.table
+    table["image"] = table["group"] = table["path"]
+    table["person_id"] = [f"{path}#{eye!r}" for path, eye in zip(table["path"], table["eye_x"].tolist(), strict=True)]
+    ids = table.groupby("person_id")["id"].agg(" ".join)
+    return people_of(rows, "gazefollow", edition, {"rows": table["person_id"].map(ids)}, point_unit="normalised")

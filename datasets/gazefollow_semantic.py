@@ -2,50 +2,44 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from gazebench.core.errors import DataError
-from gazebench.core.types import Annotations, Issue, Records
-from gazebench.data.annotations import Rows, read_rows, read_table
+from gazebench.core.types import Annotations, Issue
+from gazebench.data.annotations import Rows, number, read_rows, texts, train_or_val
 from gazebench.data.dataset import Card
-from gazebench.datasets.gazefollow import FILES, NUMERIC, WITH_INOUT, WITHOUT_INOUT, GazeFollow, fake_names
-from gazebench.datasets.gazeworld.world import CATEGORIES, Scene, compose
+from gazebench.datasets.gazefollow import FILES, GazeFollow, fake_names, read_edition
 from gazebench.metrics.protocol import SEVERAL_ANNOTATORS, Protocol, ProtocolMetric
 from gazebench.metrics.semantic import ClassAccuracy, LabelAccuracy, MultiClassAccuracy, MultiLabelAccuracy
 from gazebench.metrics.vocabulary import Vocabulary, read_classes
 
 VOCABULARY = "vocab2id.json"
 TRAIN, VAL, TEST = (f"gaze-labels-{name}.csv" for name in ("train", "val", "test"))
-PSEUDO = ("path", "id", "gaze_pseudo_label", "label_id")
-TRUE = ("path", "gaze_gt_label", "gaze_gt_labels", "test_label_id")
+PSEUDO = ["path", "id", "gaze_pseudo_label", "label_id"]
+TRUE = ["path", "gaze_gt_label", "gaze_gt_labels", "test_label_id"]
 UNLABELLED = -1
-"""``label_id`` where the label does not count."""
+"""Number of a label that does not count."""
 MOST = 5
 """Right labels a test person may have."""
 
 
 @dataclass(eq=False)
 class GazeFollowSemantic(GazeFollow):
-    """Semantic GazeFollow; people, boxes and points are those of GazeFollow, whose files and pictures are in ``root``.
+    """Semantic GazeFollow; people, boxes and points are those of GazeFollow, whose files and images are in ``root``.
 
     Column ``label`` is the category of what a person looks at, "" where nobody told: on train and val a pseudo label,
-    on test the first of the right ones, all of which ``labels`` holds, joined by ``|``. Of a test picture with several
-    people the label is that of the first one, as SemGaze's code has it. ``val`` is the people of the pictures that
+    on test the first of the right ones, all of which ``labels`` holds, joined by ``|``. Of a test image with several
+    people the label is that of the first one, as SemGaze's code has it. ``val`` is the people of the images that
     ``gaze-labels-val.csv`` names, ``train`` everybody else.
 
     Args:
         root: the folder of GazeFollow: the two annotation files, ``train`` and ``test2``.
-        bad_rows: what to do with rows that make no sense, and with labels of nobody.
-        subsets: consistent / inconsistent of each test person.
-        missing_images: what to do with annotated images that are not there.
         labels: the folder of the label files and the vocabulary; ``root`` unless given.
         clip_weights: brings free text to the nearest category; without them it has to be the category's own name.
         clip_model: the architecture of those weights, by its name in open_clip.
@@ -102,150 +96,116 @@ class GazeFollowSemantic(GazeFollow):
             )
         classes = read_classes(self._folder / VOCABULARY)
         if split == "test":
-            records = self._true(classes)
+            annotations = self._true(classes)
         else:
-            validation = {cells[0] for cells in read_table(self._folder, [VAL], PSEUDO, ()).cells}
-            records = self._pseudo(validation)
-            if split != "trainval":
-                val = np.array([image in validation for image in records.images.tolist()], dtype=bool)
-                records = records.select((val if split == "val" else ~val)[records.person_image], split)
-        labelled = int((records.columns["label"] != "").sum())
-        counts = {**records.counts, "labelled": labelled, "categories": len(classes)}
-        return self.settled(replace(records, counts=counts))
+            val = read_rows(self._folder, [VAL], text=PSEUDO).table["path"]
+            annotations = self._pseudo(set(val))
+            annotations = train_or_val(annotations, split, np.isin(annotations.images, texts(val)))
+        labelled = int((annotations.columns["label"] != "").sum())
+        counts = {**annotations.counts, "labelled": labelled, "categories": len(classes)}
+        return self.checked(replace(annotations, counts=counts))
 
-    def _pseudo(self, validation: set[str]) -> Annotations:
+    def _pseudo(self, val: set[str]) -> Annotations:
         """The training people with their pseudo labels, which need be no classes of the vocabulary."""
-        records = self.annotations("trainval")
-        names, ids = records.images[records.person_image].tolist(), records.columns["rows"].tolist()
+        people = self.annotations("trainval")
+        names, ids = people.images[people.person_image].tolist(), people.columns["rows"].tolist()
         owner = {(name, row): person for person, name in enumerate(names) for row in ids[person].split()}
-        rows = _labelled(read_table(self._folder, [TRAIN, VAL], PSEUDO, ()), PSEUDO.index("gaze_pseudo_label"))
-        torn = [not file and cells[0] in validation for file, cells in zip(rows.file, rows.cells, strict=True)]
-        rows = rows.without(np.array(torn, dtype=bool), lambda row: f"{rows.cells[row][0]} is in {VAL} too")
-        rows = _once(rows, 2)
-        lost = np.array([tuple(cells[:2]) not in owner for cells in rows.cells], dtype=bool)
+        rows = read_rows(self._folder, [TRAIN, VAL], text=PSEUDO)
+        _keep_labelled(rows, "gaze_pseudo_label", "label_id")
+        rows.reject((rows.table["file"] == 0) & rows.table["path"].isin([*val]), f"{{path}} is in {VAL} too")
+        rows.reject(rows.table.duplicated(["path", "id"]), "{path}, id {id} is there twice")
+
         # GazeFollow's rows of in/out -1 are nobody's here, so their labels are no mistake.
-        known = self._rows() if lost.any() else set()
-        strange = np.array([tuple(cells[:2]) not in known for cells in rows.cells], dtype=bool)
-        rows = rows.without(lost & strange, lambda row: _stranger(FILES["trainval"], rows.cells[row][:2]))
-        label = np.full(records.people, "", dtype=object)
-        for cells in reversed(rows.cells):  # of several rows of a person the first one counts
-            if (person := owner.get((cells[0], cells[1]))) is not None:
-                label[person] = cells[2]
-        counts = {"labels_of_people_left_out": int((lost & ~strange).sum())}
-        return self._with(records, label, np.full_like(label, ""), rows.issues, counts)
+        known = set(owner)
+        if not known.issuperset(_keys(rows)):
+            known = set(_keys(read_edition(self.existing_root(), "trainval")))
+        strange = [key not in known for key in _keys(rows)]
+        rows.reject(strange, f"{FILES['trainval']} has no row of {{path}}, id {{id}}")
+        label, left_out = np.full(people.people, "", dtype=object), 0
+        for key, name in zip(reversed(_keys(rows)), rows.table["gaze_pseudo_label"][::-1], strict=True):
+            if key in owner:
+                label[owner[key]] = name  # backwards: of several rows of a person the first one counts
+            else:
+                left_out += 1
+        return self._with(people, label, np.full_like(label, ""), rows.issues, labels_of_people_left_out=left_out)
 
-    def _rows(self) -> set[tuple[str, ...]]:
-        """Path and id of every row of the training annotations."""
-        rows = read_rows(self.existing_root(), [FILES["trainval"]], (WITHOUT_INOUT, WITH_INOUT), NUMERIC)
-        return {tuple(cells[:2]) for cells in rows.cells}
-
-    def _true(self, classes: dict[str, int]) -> Annotations:
+    def _true(self, classes: Mapping[str, int]) -> Annotations:
         """The test people with their labels, all of them classes of the vocabulary."""
-        records = self.annotations("test")
-        given = read_table(self._folder, [TEST], TRUE, ())
-        rows = _once(_labelled(given, TRUE.index("gaze_gt_label")), 1)
-        wrong = [_wrong(cells, classes) for cells in rows.cells]
-        rows = rows.without(np.array([bool(what) for what in wrong], dtype=bool), lambda row: wrong[row])
-        first = dict(zip(records.images.tolist(), records.person_start[:-1].tolist(), strict=True))
-        strange = np.array([cells[0] not in first for cells in rows.cells], dtype=bool)
-        rows = rows.without(strange, lambda row: _stranger(FILES["test"], rows.cells[row][:1]))
-        label, labels = (np.full(records.people, "", dtype=object) for _ in range(2))
-        for path, name, several, _ in rows.cells:
+        people = self.annotations("test")
+        rows = read_rows(self._folder, [TEST], text=TRUE)
+        named = set(rows.table["path"])
+        _keep_labelled(rows, "gaze_gt_label", "test_label_id")
+        rows.reject(rows.table.duplicated("path"), "{path} is there twice")
+        cells = rows.table[TRUE[1:]].itertuples(index=False)
+        rows.table["wrong"] = [_wrong(name, several, label_id, classes) for name, several, label_id in cells]
+        rows.reject(rows.table["wrong"] != "", "{wrong}")
+        first = dict(zip(people.images.tolist(), people.person_start[:-1].tolist(), strict=True))
+        rows.reject(~rows.table["path"].isin([*first]), f"{FILES['test']} has no row of {{path}}")
+        label, labels = (np.full(people.people, "", dtype=object) for _ in range(2))
+        for path, name, several in rows.table[TRUE[:3]].itertuples(index=False):
             label[first[path]], labels[first[path]] = name, "|".join(_split(several or name, classes))
-        named = {cells[0] for cells in given.cells}
         unnamed = [Issue(TEST, 0, f"no row of {image}") for image in first if image not in named]
-        return self._with(records, label, labels, (*rows.issues, *unnamed), {})
+        return self._with(people, label, labels, [*rows.issues, *unnamed])
 
     def _with(
-        self,
-        records: Records,
-        label: npt.NDArray[Any],
-        labels: npt.NDArray[Any],
-        issues: tuple[Issue, ...],
-        counts: dict[str, int],
+        self, people: Annotations, label: Iterable[str], labels: Iterable[str], issues: Iterable[Issue], **counts: int
     ) -> Annotations:
         return replace(
-            records,
+            people,
             dataset=self.card.name,
-            columns={**records.columns, "label": label.astype(str), "labels": labels.astype(str)},
+            columns={**people.columns, "label": texts(label), "labels": texts(labels)},
             scored=("label", "labels"),
-            counts={**records.counts, **counts},
-            issues=(*records.issues, *issues),
+            counts={**people.counts, **counts},
+            issues=(*people.issues, *issues),
         )
 
     @classmethod
     def fake(cls, root: Path, *, people: int = 12, seed: int = 0) -> GazeFollowSemantic:
-        """GazeFollow's tiny set of drawn scenes with the labels of what people look at in them."""
+        """GazeFollow's tiny set of drawn images with the labels of what people look at in them."""
+        from gazebench.datasets.gazeworld.fakes import CATEGORIES, fake_images, write_rows
+
         super().fake(root, people=people, seed=seed)
         classes = {name: number for number, name in enumerate(sorted({*CATEGORIES, "person"}))}
         (root / VOCABULARY).write_text(json.dumps(classes), encoding="utf-8")
         for split, file, columns in (("train", TRAIN, PSEUDO), ("val", VAL, PSEUDO), ("test", TEST, TRUE)):
-            with (root / file).open("w", encoding="utf-8", newline="") as lines:
-                table = csv.writer(lines, lineterminator="\n")
-                table.writerow(columns)
-                for index, name in enumerate(fake_names(split)):
-                    if not (root / name).is_file():
-                        break
-                    table.writerows(_fake_rows(compose(seed, index, split), name, classes))
+            rows: list[list[object]] = [[*columns]]
+            for name, image in zip(fake_names(split), fake_images(seed, split), strict=False):
+                if not (root / name).is_file():
+                    break
+                seen = [person for person in image.people if person.inout]
+                # On test the first person in frame has a label, with a second one beside it.
+                for person in seen[:1] if split == "test" else seen:
+                    label = person.category
+                    other = next((thing for thing in image.things if thing != label), "")
+                    middle = [label, f"{label}-{other}" if label else ""] if split == "test" else [person.id, label]
+                    rows.append([name, *middle, classes.get(label, UNLABELLED)])
+            write_rows(root / file, rows)
         return cls(root)
 
 
-def _fake_rows(scene: Scene, name: str, classes: dict[str, int]) -> list[list[object]]:
-    """A training row for everybody in frame; on test one for the first of them, with a second label beside it."""
-    seen = [person for person in scene.people if person.inout]
-    if not name.startswith("test"):
-        return [[name, p.id, p.target_category, classes.get(p.target_category, UNLABELLED)] for p in seen]
-    if not seen:
-        return []
-    label = seen[0].target_category
-    others = [label, next(thing.category for thing in scene.things if thing.category != label)] if label else []
-    return [[name, label, "-".join(others), classes.get(label, UNLABELLED)]]
+def _keys(rows: Rows) -> list[tuple[str, str]]:
+    return [*zip(rows.table["path"], rows.table["id"], strict=True)]
 
 
-def _labelled(rows: Rows, name: int) -> Rows:
-    """The rows that give a label (its name is in that column, its number in the last); to give none is no mistake."""
-    strange = np.array([not _is_number(cells[-1]) for cells in rows.cells], dtype=bool)
-    rows = rows.without(strange, lambda row: f"the label's id is {rows.cells[row][-1]!r}, expected a whole number")
-    return rows.only(np.array([bool(cells[name]) and _id(cells) != UNLABELLED for cells in rows.cells], dtype=bool))
+def _keep_labelled(rows: Rows, label: str, label_id: str) -> None:
+    """Keeps the rows that give a label, in one column its name, in the other its number; to give none is no mistake."""
+    rows.table[label_id] = [number(text) if text else UNLABELLED for text in rows.table[label_id]]
+    rows.reject(rows.table[label_id] % 1 != 0, "the label's id is not a whole number")
+    rows.keep((rows.table[label] != "") & (rows.table[label_id] != UNLABELLED))
 
 
-def _once(rows: Rows, width: int) -> Rows:
-    """The rows whose first ``width`` cells were not there before."""
-    first: dict[tuple[str, ...], int] = {}
-    again = [first.setdefault(tuple(cells[:width]), row) != row for row, cells in enumerate(rows.cells)]
-    return rows.without(
-        np.array(again, dtype=bool), lambda row: f"{', id '.join(rows.cells[row][:width])} is there twice"
-    )
-
-
-def _stranger(file: str, key: list[str]) -> str:
-    return f"{file} has no row of {', id '.join(key)}"
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return not text or float(text).is_integer()
-    except ValueError:
-        return False
-
-
-def _id(cells: list[str]) -> int:
-    return int(float(cells[-1])) if cells[-1] else UNLABELLED
-
-
-def _wrong(cells: list[str], classes: dict[str, int]) -> str:
+def _wrong(label: str, several: str, label_id: float, classes: Mapping[str, int]) -> str:
     """What is wrong with a test row that gives a label; empty where nothing is."""
-    label, number = cells[1], _id(cells)
     if label not in classes:
         return f"gaze_gt_label {label!r} is not in {VOCABULARY}"
-    if classes[label] != number:
-        return f"test_label_id of {label!r} is {number}, {VOCABULARY} has {classes[label]}"
-    several = _split(cells[2] or label, classes)
-    strange = [name for name in several if name not in classes]
+    if classes[label] != label_id:
+        return f"test_label_id of {label!r} is {label_id:.0f}, {VOCABULARY} has {classes[label]}"
+    names = _split(several or label, classes)
+    strange = [name for name in names if name not in classes]
     if strange:
         return f"gaze_gt_labels names {strange[0]!r}, which is not in {VOCABULARY}"
-    if len(several) > MOST:
-        return f"gaze_gt_labels names {len(several)} categories, at most {MOST} are expected"
+    if len(names) > MOST:
+        return f"gaze_gt_labels names {len(names)} categories, at most {MOST} are expected"
     return ""
 
 

@@ -3,40 +3,27 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import count, permutations
+from itertools import permutations
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from PIL import Image
 
-from gazebench.core.boxes import FloatArray, IntArray, clean_boxes
+from gazebench.core.boxes import FloatArray, IntArray
 from gazebench.core.errors import DataError
-from gazebench.core.types import (
-    IN_FRAME,
-    OUT_OF_FRAME,
-    SOCIAL,
-    UNKNOWN,
-    Annotations,
-    Issue,
-    Policy,
-    Records,
-    pairs_of,
-    ragged_starts,
-)
-from gazebench.data.annotations import cached, on_disk, settle
-from gazebench.data.dataset import Card, GazeDataset
-from gazebench.datasets.gazeworld.world import Scene, annotate, clip, compose, draw, social
+from gazebench.core.types import IN_FRAME, SOCIAL, UNKNOWN, Annotations, Issue, pairs_of
+from gazebench.data.annotations import BOX, PARTS_OF_SPLIT, POINT, ReleasedDataset, Rows, people_of, without_area
+from gazebench.data.dataset import Card
 from gazebench.metrics.protocol import SOCIAL_GAZE, Protocol, ProtocolMetric
 from gazebench.metrics.spatial import InOutAP, MinL2
 
-PARSER = 1
-"""A change of what ``_read`` makes of the same files is a new number."""
+if TYPE_CHECKING:
+    from gazebench.datasets.gazeworld.fakes import FakeImage
 
 KEY = "data"
 PAIRS = {"lah": "lah_pairs", "laeo": "laeo_pairs", "sa": "coatt_pairs"}
@@ -46,40 +33,28 @@ ANNOTATORS = "gaze_points_p1"
 """Of a part with several annotators, on test: what they marked for the last person, the only one they saw."""
 NOBODY = -1
 """The id of the placeholder every list begins with."""
+PERSON = ["image", "group", "person_id", "part", "track", "inout", *BOX, *POINT]
+"""What is read of a person, for each of their points."""
 
 
-@dataclass(frozen=True)
-class Part:
-    """One of the data sets.
-
-    Attributes:
-        images: folder below the root that its paths start from.
-        labels: the labels of pairs that count.
-    """
-
-    images: str
-    labels: tuple[str, ...] = SOCIAL
-
-
-PARTS: Mapping[str, Part] = {
-    "vat": Part("vat/images"),
-    "childplay": Part("childplay"),
-    "videocoatt": Part("videocoatt"),
-    "uco_laeo": Part("uco_laeo"),
-    "gazefollow": Part("gazefollow", ("lah",)),
+IMAGES = {
+    "vat": "vat/images",
+    "childplay": "childplay",
+    "videocoatt": "videocoatt",
+    "uco_laeo": "uco_laeo",
+    "gazefollow": "gazefollow",
 }
+"""The parts, and the folder below the root that the paths of each start from."""
 VIDEO = ("vat", "childplay", "videocoatt", "uco_laeo")
 """VSGaze as papers report it; GazeFollow's file comes with the release."""
 INOUT_KNOWN = frozenset({"vat", "childplay"})
 """The parts whose annotators said what is out of frame."""
-SPLITS = {"train": ("train",), "val": ("val",), "trainval": ("train", "val"), "test": ("test",)}
-
-FAKE_HEIGHT, FAKE_FRAMES, FAKE_START = 96, 3, 10
-"""Pixels, frames and first frame number of the drawn clips of ``fake``."""
+LABELS: Mapping[str, tuple[str, ...]] = dict.fromkeys(VIDEO, SOCIAL) | {"gazefollow": ("lah",)}
+"""The labels of pairs that count, by part."""
 
 
 @dataclass(eq=False)
-class VSGaze(GazeDataset):
+class VSGaze(ReleasedDataset):
     """VSGaze; a group is a clip of a part, its frames stand in order.
 
     Everybody whose head is boxed is a person, many of them with a target nobody told (``inout`` -1). Columns ``part``
@@ -88,14 +63,10 @@ class VSGaze(GazeDataset):
     A file ``PART_SPLIT.parquet`` with the same columns, lists nested, stands in for ``PART_SPLIT.h5``.
 
     Args:
-        root: the folder that holds the annotation files, and of each part a folder (or link) with its pictures.
-        bad_rows: what to do with frames that make no sense.
-        subsets: consistent / inconsistent of each test person.
-        missing_images: what to do with annotated frames that are not there.
+        root: the folder that holds the annotation files, and of each part a folder (or link) with its images.
         parts: the data sets to read: the four of the papers unless told otherwise, and ``gazefollow``.
     """
 
-    missing_images: Policy = "error"
     parts: tuple[str, ...] = VIDEO
 
     card: ClassVar[Card] = Card(
@@ -131,56 +102,50 @@ class VSGaze(GazeDataset):
 
     def parse(self, split: str) -> Annotations:
         """The files of that name of all parts, one part after another."""
-        wrong = [part for part in self.parts if part not in PARTS]
+        wrong = [part for part in self.parts if part not in IMAGES]
         if wrong or len(set(self.parts)) != len(self.parts) or not self.parts:
-            raise DataError(f"parts are {list(self.parts)}; give some of {', '.join(PARTS)}, each once")
+            raise DataError(f"parts are {list(self.parts)}; give some of {', '.join(IMAGES)}, each once")
         root = self.existing_root()
-        files = {(part, name): _file(root, f"{part}_{name}") for part in self.parts for name in SPLITS[split]}
-        self.existing_root(*(PARTS[part].images for part in self.parts))
-        records = cached(
-            ["vsgaze", PARSER, str(root.resolve()), split, *self.parts],
-            list(files.values()),
-            lambda: _read(split, files),
-        )
-        images = [self._picture(image) for image in records.images.tolist()]
-        return settle(records, on_disk(root, images), self.bad_rows, self.missing_images)
-
-    def path(self, records: Records, image: int) -> Path:
-        """The file of a frame, under its show's folder as spelt on disk."""
-        return self.existing_root() / self._picture(str(records.images[image]))
-
-    def _picture(self, key: str) -> str:
-        part, folder, rest = key.split("/", 2)
-        return f"{PARTS[part].images}/{self._folders.get((part, folder), folder)}/{rest}"
-
-    @cached_property
-    def _folders(self) -> dict[tuple[str, str], str]:
-        """First folders of a part's paths as spelt on disk: shows come with spaces or with underscores."""
-        root = self.existing_root()
-        return {
-            (part, folder.name.replace(" ", "_")): folder.name
-            for part in self.parts
-            for folder in (root / PARTS[part].images).iterdir()
+        tables = {
+            (part, name): _table_file(root, f"{part}_{name}") for part in self.parts for name in PARTS_OF_SPLIT[split]
         }
+        self.existing_root(*(IMAGES[part] for part in self.parts))
+        return self.checked(self.cached(tables.values(), lambda: _read(root, split, tables), split, *self.parts))
+
+    def image_file(self, image: str) -> str:
+        """The file of a frame, below its show's folder as spelt on disk."""
+        part, folder, rest = image.split("/", 2)
+        return f"{IMAGES[part]}/{self.on_disk(IMAGES[part], folder)}/{rest}"
 
     @classmethod
     def fake(cls, root: Path, *, people: int = 12, seed: int = 0) -> VSGaze:
         """A tiny set of drawn clips in all five parts, with ``people`` or more in each of train, val and test."""
+        from gazebench.datasets.gazeworld.fakes import fake_clip, fake_images
+
         root.mkdir(parents=True, exist_ok=True)
         for split in ("train", "val", "test"):
-            frames: dict[str, list[dict[str, Any]]] = {part: [] for part in PARTS}
+            tables: dict[str, list[dict[str, Any]]] = {part: [] for part in IMAGES}
             # The first clip is one in which two people look at each other, or nothing social could be scored.
-            mutual = next(index for index in count() if social(compose(seed, index, split))["laeo"].any())
+            mutual = next(index for index, image in enumerate(fake_images(seed, split)) if image.pairs["laeo"].any())
             written = 0
-            for place, index in enumerate([mutual, *range(mutual), *range(mutual + 1, mutual + people + len(PARTS))]):
-                part = list(PARTS)[place % len(PARTS)]
-                if written >= people and all(frames.values()):
+            for place, index in enumerate(
+                [mutual, *(other for other in range(mutual + people + len(IMAGES)) if other != mutual)]
+            ):
+                part = [*IMAGES][place % len(IMAGES)]
+                if written >= people and all(tables.values()):
                     break
-                scenes = clip(seed, index, split, 1 if part == "gazefollow" else FAKE_FRAMES)
-                for number, scene in enumerate(scenes):
-                    frames[part].append(_fake_frame(root, part, split, index, number, scene))
-                    written += len(scene.people) if part in VIDEO else 0
-            for part, rows in frames.items():
+                for number, image in enumerate(
+                    fake_clip(seed, index, split, 1 if part == "gazefollow" else 3), start=10
+                ):
+                    folder, name = f"drawn_{split}/{index:03d}", f"{number:08d}.jpg"
+                    if part == "childplay":
+                        folder, name = f"images/drawn_{split}_{index:03d}", f"{index:03d}_{number}.jpg"
+                    elif part == "gazefollow":
+                        folder, name = f"{split}/{index:08d}", f"{index:08d}.jpg"
+                    image.save(root / IMAGES[part] / folder / name)
+                    tables[part].append(_fake_row(part, split, f"{folder}/{name}", image))
+                    written += len(image.people) if part in VIDEO else 0
+            for part, rows in tables.items():
                 write_table(root / f"{part}_{split}", pd.DataFrame(rows))
         return cls(root)
 
@@ -194,7 +159,9 @@ def write_table(stem: Path, frame: pd.DataFrame) -> Path:
     """
     if importlib.util.find_spec("tables"):
         file = stem.with_name(f"{stem.name}.h5")
-        frame.to_hdf(file, key=KEY, mode="w")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", pd.errors.PerformanceWarning)  # of the cells that are arrays
+            frame.to_hdf(file, key=KEY, mode="w")
     else:
         file = stem.with_name(f"{stem.name}.parquet")
         # Parquet knows lists of lists, but no arrays of more than one dimension.
@@ -202,65 +169,56 @@ def write_table(stem: Path, frame: pd.DataFrame) -> Path:
     return file
 
 
-def _fake_frame(root: Path, part: str, split: str, index: int, number: int, scene: Scene) -> dict[str, Any]:
-    """Draws a frame; its row, with the placeholder first."""
-    clip_name = f"drawn_{split}/{index:03d}"
-    path = {
-        "childplay": f"images/{clip_name.replace('/', '_')}/{index:03d}_{FAKE_START + number}.jpg",
-        "gazefollow": f"{split}/{index:08d}/{index:08d}.jpg",
-    }.get(part, f"{clip_name}/{FAKE_START + number:08d}.jpg")
-    file = root / PARTS[part].images / path
-    file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(draw(scene, round(FAKE_HEIGHT * scene.aspect), FAKE_HEIGHT)).save(file, quality=95)
-    people = [NOBODY, *(person.id for person in scene.people)]
-    inout, gaze = [NOBODY], [(-1.0, -1.0)]
-    for place, person in enumerate(scene.people):
-        # Elsewhere nobody said who looks out of the picture, and of the first person's head only the box is known.
-        hidden = part not in INOUT_KNOWN and (not person.inout or (not place and len(scene.people) > 1))
-        told = UNKNOWN if hidden else person.inout
-        inout.append(told)
-        gaze.append(person.gaze if told == IN_FRAME else (-1.0, -1.0))
-    truth = social(scene)
-    pairs = list(permutations(people, 2))
+def _fake_row(part: str, split: str, path: str, image: FakeImage) -> dict[str, Any]:
+    """The row of a drawn frame, with the placeholder first."""
+    people = [NOBODY, *(person.id for person in image.people)]
+    inout, gaze = [UNKNOWN], [(-1.0, -1.0)]
+    for place, person in enumerate(image.people):
+        # Elsewhere nobody said who looks out of the frame, and of the first person's head only the box is known.
+        hidden = part not in INOUT_KNOWN and (not person.inout or (not place and len(image.people) > 1))
+        inout.append(UNKNOWN if hidden else person.inout)
+        gaze.append(tuple(person.gaze) if inout[-1] == IN_FRAME else (-1.0, -1.0))
+    pairs = [*permutations(people, 2)]
     row: dict[str, Any] = {
         "path": path,
         "person_ids": np.array(people),
-        "head_bboxes": np.array([(0.0,) * 4, *(person.head for person in scene.people)]),
+        "head_bboxes": np.array([(0.0,) * 4, *(person.head for person in image.people)]),
         "gaze_points": np.array(gaze),
         "inout": np.array(inout),
         "pairs": np.array(pairs).reshape(-1, 2),
     }
-    ids = [person.id for person in scene.people]
-    untold = {person for person, told in zip(people, inout, strict=True) if told == UNKNOWN}
-    for label in PARTS[part].labels:
-        of = dict(zip(permutations(ids, 2), truth[label].tolist(), strict=True))
-        # A label needs the target of the one who looks, or of both.
-        needed = [pair[1:] if label == "lah" and NOBODY not in pair else pair for pair in pairs]
-        row[PAIRS[label]] = np.array(
-            [-1 if untold.intersection(need) else of[pair] for pair, need in zip(pairs, needed, strict=True)],
+    unknown = {person for person, label in zip(people, inout, strict=True) if label == UNKNOWN}
+    for name in LABELS[part]:
+        label_of = dict(zip(permutations(people[1:], 2), image.pairs[name].tolist(), strict=True))
+        # A label needs the target of the one who looks, or of both; the placeholder's is never known.
+        row[PAIRS[name]] = np.array(
+            [
+                -1 if NOBODY in pair or unknown.intersection(pair[1:] if name == "lah" else pair) else label_of[pair]
+                for pair in pairs
+            ],
             dtype=np.int64,
         )
     if part == "gazefollow" and split == "test":
         row["inout"] = np.array([IN_FRAME])
         row["gaze_points"] = np.zeros((0, 2))
-        row[ANNOTATORS] = np.array([*annotate(scene, scene.people[-1]).tolist(), (-1.0, -1.0)])
+        row[ANNOTATORS] = np.array([*image.people[-1].annotators.tolist(), (-1.0, -1.0)])
     return row
 
 
-def _file(root: Path, name: str) -> Path:
-    """The table of that name.
+def _table_file(root: Path, name: str) -> str:
+    """The file of a table, relative to the root.
 
     Raises:
         DataError: there is none, or it cannot be read without PyTables.
     """
-    release, ours = root / f"{name}.h5", root / f"{name}.parquet"
-    if ours.is_file():
+    release, ours = f"{name}.h5", f"{name}.parquet"
+    if (root / ours).is_file():
         return ours
-    if not release.is_file():
-        raise DataError(f"{release}: no such file; take it from the release ({VSGaze.card.source})")
+    if not (root / release).is_file():
+        raise DataError(f"{root / release}: no such file; take it from the release ({VSGaze.card.source})")
     if not importlib.util.find_spec("tables"):
         raise DataError(
-            f"{release}: reading HDF5 tables needs PyTables: pip install tables. (Or write {ours.name} where it is "
+            f"{root / release}: reading HDF5 tables needs PyTables: pip install tables. (Or write {ours} where it is "
             "installed, with gazebench.datasets.vsgaze.write_table on what pandas.read_hdf gives.)"
         )
     return release
@@ -287,82 +245,60 @@ def _table(file: Path) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class _Frame:
-    """A row that makes sense, without the placeholder: n people.
+    """The people of a row that makes sense, without the placeholder.
 
     Attributes:
-        key: ``part/path``; group: ``part/clip``.
-        head: (n, 4); inout: (n,); points: one (A, 2) array a person.
-        labels: (n (n - 1),) by name, in the order of ``pairs_of``.
+        image: ``part/path``.
+        people: rows of ``PERSON``, one for each person and point.
+        labels: labels of their pairs by name, in the order of ``pairs_of``.
         unscored: labelled pairs with the placeholder.
     """
 
-    part: str
-    key: str
-    group: str
-    ids: list[int]
-    head: FloatArray
-    inout: IntArray
-    points: list[FloatArray]
+    image: str
+    people: list[tuple[Any, ...]]
     labels: dict[str, npt.NDArray[np.int8]]
     unscored: int
 
-    @property
-    def order(self) -> tuple[str, int, str]:
-        """Frames of a clip by number: names grow by a digit where numbers do."""
-        return self.group, len(self.key), self.key
 
-
-def _read(split: str, files: Mapping[tuple[str, str], Path]) -> Annotations:
-    """All frames as records; the parts in their order, frames of a clip by number."""
+def _read(root: Path, split: str, tables: Mapping[tuple[str, str], str]) -> Annotations:
+    """The people of all tables, one table after another; frames of a clip stand by number."""
     frames: list[_Frame] = []
     issues: list[Issue] = []
-    for (part, _), file in files.items():
-        found: dict[str, _Frame] = {}
-        for row, cells in enumerate(_table(file).to_dict("records"), start=1):
+    seen: set[str] = set()
+    for (part, _), file in tables.items():
+        found: list[_Frame] = []
+        for row, cells in enumerate(_table(root / file).to_dict("records"), start=1):
             try:
                 frame = _frame(part, {str(name): cell for name, cell in cells.items()})
-                if frame.key in found:
+                if frame.image in seen:
                     raise ValueError(f"{cells['path']} is there twice")
             except ValueError as error:
-                issues.append(Issue(file.name, row, str(error)))
+                issues.append(Issue(file, row, str(error)))
             else:
-                found[frame.key] = frame
-        frames += sorted(found.values(), key=lambda frame: frame.order)
-    frames = [frame for frame in frames if frame.ids]
-    people = [(frame, place) for frame in frames for place in range(len(frame.ids))]
-    image = np.repeat(np.arange(len(frames)), [len(frame.ids) for frame in frames])
-    return Annotations(
-        dataset="vsgaze",
-        split=split,
-        images=_texts(frame.key for frame in frames),
-        groups=_texts(frame.group for frame in frames),
-        person_id=_texts(f"{frame.key}#{frame.ids[place]}" for frame, place in people),
-        person_image=image.astype(np.int64),
-        head=_joined((frame.head for frame in frames), 4),
-        points=_joined((points for frame in frames for points in frame.points), 2),
-        point_start=ragged_starts([len(points) for frame in frames for points in frame.points]),
-        inout=np.concatenate([np.zeros(0, np.int8), *(frame.inout for frame in frames)]).astype(np.int8),
+                found.append(frame)
+                seen.add(frame.image)
+        # Names of frames grow by a digit where their numbers do.
+        frames += sorted(found, key=lambda frame: (_group(frame.image), len(frame.image), frame.image))
+    table = pd.DataFrame([person for frame in frames for person in frame.people], columns=PERSON)
+    labels = {
+        name: np.concatenate([np.zeros(0, np.int8), *(frame.labels[name] for frame in frames)]) for name in SOCIAL
+    }
+    return people_of(
+        Rows([], table, issues),
+        "vsgaze",
+        split,
+        {"part": table["part"], "track": table["track"]},
         head_unit="normalised",
         point_unit="normalised",
-        columns={
-            "part": _texts(frame.part for frame, _ in people),
-            "track": _texts(f"{frame.group}#{frame.ids[place]}" for frame, place in people),
-        },
-        pairs={
-            name: np.concatenate([np.zeros(0, np.int8), *(frame.labels[name] for frame in frames)]) for name in SOCIAL
-        },
+        pairs=labels,
         scored=("part", *SOCIAL),
         counts={"left_out_pairs_with_placeholder": sum(frame.unscored for frame in frames)},
-        issues=tuple(issues),
     )
 
 
-def _texts(values: Iterable[str]) -> npt.NDArray[Any]:
-    return np.array(list(values), dtype=str)
-
-
-def _joined(arrays: Iterable[FloatArray], width: int) -> FloatArray:
-    return np.concatenate([np.zeros((0, width)), *arrays])
+def _group(image: str) -> str:
+    """The clip of an image, which in GazeFollow is the image."""
+    return image if image.startswith("gazefollow/") else image.rpartition("/")[0]
 
 
 def _frame(part: str, cells: Mapping[str, Any]) -> _Frame:
@@ -374,20 +310,25 @@ def _frame(part: str, cells: Mapping[str, Any]) -> _Frame:
     path = cells["path"]
     if not isinstance(path, str) or "/" not in path or {"", ".", ".."}.intersection(path.split("/")):
         raise ValueError(f"path is {path!r}, expected FOLDER/.../FILE")
-    ids = _whole(cells, "person_ids", ())
+    ids = _whole("person_ids", _numbers(cells, "person_ids", ()))
     real = np.flatnonzero(ids != NOBODY)
     people = ids[real].tolist()
     if len(set(people)) != len(people):
         raise ValueError(f"person_ids {people} repeat")
     boxes = _numbers(cells, "head_bboxes", (4,), len(ids))[real]
-    clean = clean_boxes(boxes)
-    empty = ~(clean[:, 2:] > clean[:, :2]).all(axis=1)
+    empty = without_area(boxes, limit=1)
     if empty.any():
         raise ValueError(f"person {people[int(empty.argmax())]}: head box of no area")
     inout, points = _targets(cells, ids, real)
-    labels, unscored = _labels(PARTS[part], cells, set(ids.tolist()), people)
-    group = f"{part}/{path}" if part == "gazefollow" else f"{part}/{path.rpartition('/')[0]}"
-    return _Frame(part, f"{part}/{path}", group, people, boxes, inout, points, labels, unscored)
+    labels, unscored = _labels(part, cells, people)
+    image = f"{part}/{path}"
+    group = _group(image)
+    rows = [
+        (image, group, f"{image}#{person}", part, f"{group}#{person}", inout[place], *boxes[place], *point)
+        for place, person in enumerate(people)
+        for point in (points[place] if inout[place] == IN_FRAME else [(np.nan, np.nan)])
+    ]
+    return _Frame(image, rows, labels, unscored)
 
 
 def _targets(cells: Mapping[str, Any], ids: IntArray, real: IntArray) -> tuple[IntArray, list[FloatArray]]:
@@ -399,49 +340,45 @@ def _targets(cells: Mapping[str, Any], ids: IntArray, real: IntArray) -> tuple[I
             points[-1] = marked[marked[:, 0] != -1]
             inout[-1] = IN_FRAME
     else:
-        inout = _whole(cells, "inout", (), len(ids))[real]
-        if not np.isin(inout, (IN_FRAME, OUT_OF_FRAME, UNKNOWN)).all():
-            raise ValueError(f"inout is {inout.tolist()}, expected 1, 0 and -1")
-        gaze = _numbers(cells, "gaze_points", (2,), len(ids))[real]
-        points = [gaze[place : place + (inout[place] == IN_FRAME)] for place in range(len(real))]
+        inout = _signs("inout", _numbers(cells, "inout", (), len(ids))[real])
+        points = [*_numbers(cells, "gaze_points", (2,), len(ids))[real][:, None]]
     for place, marked in enumerate(points):
         if inout[place] == IN_FRAME and (not len(marked) or (marked == -1).all(axis=1).any()):
             raise ValueError(f"person {ids[real[place]]} is in frame, but no gaze point is given")
     return inout, points
 
 
-def _labels(
-    part: Part, cells: Mapping[str, Any], known: set[int], people: Sequence[int]
-) -> tuple[dict[str, npt.NDArray[np.int8]], int]:
+def _labels(part: str, cells: Mapping[str, Any], people: Sequence[int]) -> tuple[dict[str, npt.NDArray[np.int8]], int]:
     """Labels of all ordered pairs of people, -1 where the row tells none; how many labels are the placeholder's."""
-    pairs = _whole(cells, "pairs", (2,))
-    strangers = sorted(set(pairs.ravel().tolist()) - known - {NOBODY})
+    pairs = _whole("pairs", _numbers(cells, "pairs", (2,)))
+    strangers = sorted({*pairs.ravel().tolist()} - {*people, NOBODY})
     if strangers:
         raise ValueError(f"pairs speak of person {strangers[0]}, who is not among person_ids")
     place = {person: index for index, person in enumerate(people)}
+    scored = (pairs != NOBODY).all(axis=1)
+    at = np.array([[place[person] for person in pair] for pair in pairs[scored].tolist()], dtype=np.int64)
+    first, second = pairs_of(np.zeros(len(people), dtype=np.int64)).T
     labels, unscored = {}, 0
     for name in SOCIAL:
         table = np.full((len(people), len(people)), -1, dtype=np.int8)
-        if name in part.labels:
-            given = _whole(cells, PAIRS[name], (), len(pairs))
-            if not np.isin(given, (1, 0, -1)).all():
-                raise ValueError(f"{PAIRS[name]} is {given.tolist()}, expected 1, 0 and -1")
+        if name in LABELS[part]:
+            given = _signs(PAIRS[name], _numbers(cells, PAIRS[name], (), len(pairs)))
+            unscored += int((given[~scored] != -1).sum())
             # Backwards: of a pair that is there twice the first label counts, as in MTGS's code.
-            for (i, j), label in zip(pairs[::-1].tolist(), given[::-1].tolist(), strict=True):
-                if NOBODY in (i, j):
-                    unscored += label != -1
-                else:
-                    table[place[i], place[j]] = label
-        first, second = pairs_of(np.zeros(len(people), dtype=np.int64)).T
+            table[tuple(at.reshape(-1, 2)[::-1].T)] = given[scored][::-1]
         labels[name] = table[first, second]
     return labels, unscored
 
 
-def _whole(cells: Mapping[str, Any], name: str, width: tuple[int, ...], length: int | None = None) -> IntArray:
-    """As ``_numbers``, of whole numbers."""
-    values = _numbers(cells, name, width, length)
+def _whole(name: str, values: FloatArray) -> IntArray:
     if (values != np.trunc(values)).any():
         raise ValueError(f"{name} is {values.tolist()}, expected whole numbers")
+    return values.astype(np.int64)
+
+
+def _signs(name: str, values: FloatArray) -> IntArray:
+    if not np.isin(values, (1, 0, -1)).all():
+        raise ValueError(f"{name} is {values.tolist()}, expected 1, 0 and -1")
     return values.astype(np.int64)
 
 

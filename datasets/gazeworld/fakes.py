@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
@@ -12,9 +13,13 @@ import numpy.typing as npt
 from PIL import Image
 
 from gazebench.core.boxes import FloatArray
-from gazebench.datasets.gazeworld.world import CATEGORIES, Person, Scene, annotate, clip, draw, social
+from gazebench.datasets.gazeworld.annotators import annotate, social
+from gazebench.datasets.gazeworld.catalogue import CATEGORIES
+from gazebench.datasets.gazeworld.clip import clip
+from gazebench.datasets.gazeworld.draw import draw
+from gazebench.datasets.gazeworld.scene import Person, Scene
 
-__all__ = ["CATEGORIES", "FakeImage", "FakePerson", "fake_clip", "fake_clips", "fake_images", "write_lines"]
+__all__ = ["CATEGORIES", "FakeImage", "FakePerson", "fake_clip", "fake_clips", "fake_images", "write_rows"]
 
 HEIGHT = 96
 """Of the images, in pixels."""
@@ -22,18 +27,18 @@ HEIGHT = 96
 
 @dataclass(frozen=True)
 class FakePerson:
-    """A person of an image.
+    """A person of an image; everything is normalised.
 
     Attributes:
         id: unique in the image, the same through a clip.
-        head: (4,) xmin, ymin, xmax, ymax in pixels.
-        body: (4,) xmin, ymin, xmax, ymax, normalised.
-        eye: (2,) x, y, normalised.
-        gaze: (2,) x, y of the target, normalised, in pixels ``gaze_pixels``; beyond [0, 1] when it is outside the image.
+        head: (4,) xmin, ymin, xmax, ymax.
+        body: (4,) as ``head``.
+        eye: (2,) x, y.
+        gaze: (2,) x, y of the target, beyond [0, 1] when it is outside the image.
         inout: 1 when the target is in the image, 0 when it is outside.
         category: of the thing looked at, ``person`` for a head, "" for an empty spot or a target outside.
-        target_box: (4,) of the thing looked at, in pixels; None when it is no thing.
-        annotators: (10, 2) noisy annotations of the target, normalised; (0, 2) when it is outside.
+        target_box: (4,) of the thing looked at; None when it is no thing.
+        annotators: (10, 2) noisy annotations of the target; (0, 2) when it is outside.
     """
 
     id: int
@@ -41,7 +46,6 @@ class FakePerson:
     body: FloatArray
     eye: FloatArray
     gaze: FloatArray
-    gaze_pixels: FloatArray
     inout: int
     category: str
     target_box: FloatArray | None
@@ -50,7 +54,7 @@ class FakePerson:
 
 @dataclass(frozen=True)
 class FakeImage:
-    """An image with all its people; ``pixels`` are drawn when asked for.
+    """An image with all its people.
 
     Attributes:
         scene: what it shows.
@@ -63,6 +67,10 @@ class FakeImage:
     size: tuple[int, int]
     people: list[FakePerson]
     things: list[str]
+
+    def pixels(self, values: FloatArray) -> FloatArray:
+        """A point (2,) or a box (4,) in pixels."""
+        return values * np.tile(self.size, len(values) // 2)
 
     @property
     def pairs(self) -> Mapping[str, npt.NDArray[np.int8]]:
@@ -90,29 +98,27 @@ def fake_images(seed: int, split: str) -> Iterator[FakeImage]:
     return (image for frames in fake_clips(seed, split, 1) for image in frames)
 
 
-def write_lines(file: Path, lines: Iterable[str]) -> None:
-    """Writes a text file; its folder is made where it is missing."""
+def write_rows(file: Path, rows: Iterable[Iterable[object]]) -> None:
+    """Writes a comma-separated file; its folder is made where it is missing."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    with file.open("w", encoding="utf-8", newline="") as lines:
+        csv.writer(lines, lineterminator="\n").writerows(rows)
 
 
 def _image(scene: Scene) -> FakeImage:
-    size = round(HEIGHT * scene.aspect), HEIGHT
-    people = [_person(scene, person, size) for person in scene.people]
-    return FakeImage(scene, size, people, [thing.category for thing in scene.things])
+    people = [_person(scene, person) for person in scene.people]
+    return FakeImage(scene, (round(HEIGHT * scene.aspect), HEIGHT), people, [thing.category for thing in scene.things])
 
 
-def _person(scene: Scene, person: Person, size: tuple[int, int]) -> FakePerson:
-    target = scene.find(person.target_id).box if person.target_kind == "thing" else None
+def _person(scene: Scene, person: Person) -> FakePerson:
     return FakePerson(
         id=person.id,
-        head=np.multiply(person.head, (*size, *size)),
+        head=np.array(person.head),
         body=np.array(person.body),
         eye=np.array(person.eye),
         gaze=np.array(person.gaze),
-        gaze_pixels=np.multiply(person.gaze, size),
         inout=person.inout,
         category=person.target_category,
-        target_box=None if target is None else np.multiply(target, (*size, *size)),
+        target_box=np.array(scene.find(person.target_id).box) if person.target_kind == "thing" else None,
         annotators=annotate(scene, person),
     )

@@ -1,4 +1,4 @@
-"""Annotation text files: read with every bad row named, and kept parsed between runs."""
+"""Released data sets: annotation files read with every bad row named, the people they describe, and a cache."""
 
 from __future__ import annotations
 
@@ -6,285 +6,323 @@ import csv
 import hashlib
 import json
 import logging
+import math
 import os
-import sys
-import tempfile
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
-from gazebench.core.boxes import FloatArray, IntArray
+from gazebench.core.boxes import FloatArray
 from gazebench.core.errors import DataError
-from gazebench.core.types import Annotations, Issue, Policy, Records
+from gazebench.core.files import cache_folder
+from gazebench.core.types import IN_FRAME, Annotations, Issue, Policy, Records, ragged_starts
+from gazebench.data.dataset import GazeDataset
 
 FORMAT = 1
-"""Of the cache files; a change of what ``_pack`` writes is a new number."""
+"""Part of every cache key; raised when the fields of ``Annotations`` change."""
+
+PARTS_OF_SPLIT: Mapping[str, tuple[str, ...]] = {
+    "train": ("train",), "val": ("val",), "trainval": ("train", "val"), "test": ("test",),
+}  # fmt: skip
+"""The parts that make up a split, in releases that come as train, val and test."""
+
+BOX = ["xmin", "ymin", "xmax", "ymax"]
+POINT = ["gaze_x", "gaze_y"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Rows:
-    """R well-formed rows of several text files.
+    """R rows of annotation files: the sound ones as a table, the others as issues.
 
     Attributes:
-        names: the files, as messages name them.
-        file: (R,) int64 ascending index into ``names``.
-        row: (R,) int64, 1-based line.
-        cells: R rows of stripped text.
-        numbers: (R, K) float64, the numeric columns, finite.
-        issues: the other rows.
+        files: the files, relative to the data set's root.
+        table: R rows; column ``file`` is an index into ``files``, ``line`` counts from 1, the others are those that
+            were asked for: text as str, numbers as finite float64.
+        issues: the rows that make no sense, each with the reason.
     """
 
-    names: Sequence[str]
-    file: IntArray
-    row: IntArray
-    cells: list[list[str]]
-    numbers: FloatArray
-    issues: tuple[Issue, ...]
+    files: Sequence[str]
+    table: pd.DataFrame
+    issues: list[Issue] = field(default_factory=list)
 
-    def __len__(self) -> int:
-        return len(self.cells)
+    def reject(self, bad: npt.ArrayLike, reason: str) -> None:
+        """Moves rows from the table to the issues.
 
-    def without(self, bad: npt.NDArray[np.bool_], what: str | Callable[[int], str]) -> Rows:
-        """The rows not marked (bool of length R); the marked ones become issues."""
-        if not bad.any():
-            return self
-        found = [
-            Issue(self.names[self.file[r]], int(self.row[r]), what if isinstance(what, str) else what(int(r)))
-            for r in np.flatnonzero(bad)
-        ]
-        return Rows(self.names, *self._kept(~bad), (*self.issues, *found))
+        Args:
+            bad: (R,) bool, the rows to move.
+            reason: what is wrong with them; may name columns, e.g. ``"the class is {gaze_class!r}"``.
+        """
+        marked = np.asarray(bad, dtype=bool)
+        for cells in self.table[marked].to_dict("records"):
+            named = {str(name): cell for name, cell in cells.items()}
+            self.issues.append(Issue(self.files[named["file"]], named["line"], reason.format(**named)))
+        self.keep(~marked)
 
-    def only(self, wanted: npt.NDArray[np.bool_]) -> Rows:
-        """The rows marked; there is nothing wrong with the others."""
-        return Rows(self.names, *self._kept(wanted), self.issues)
-
-    def _kept(self, keep: npt.NDArray[np.bool_]) -> tuple[IntArray, IntArray, list[list[str]], FloatArray]:
-        cells = [cells for cells, kept in zip(self.cells, keep, strict=True) if kept]
-        return self.file[keep], self.row[keep], cells, self.numbers[keep]
+    def keep(self, wanted: npt.ArrayLike) -> None:
+        """Drops all other rows from the table; nothing is wrong with them."""
+        wanted = np.asarray(wanted, dtype=bool)
+        if not wanted.all():
+            self.table = self.table[wanted].reset_index(drop=True)
 
 
-def read_rows(root: Path, names: Sequence[str], widths: Collection[int], numeric: slice) -> Rows:
-    """The comma-separated rows of the files ``names`` below ``root``; a byte-order mark and blank lines are ignored.
+def read_rows(
+    root: Path,
+    files: Sequence[str],
+    *,
+    text: Sequence[str],
+    numbers: Sequence[str] = (),
+    layouts: Sequence[Sequence[str]] = (),
+) -> Rows:
+    """The rows of comma-separated files; a byte-order mark and blank lines are ignored.
 
-    Args:
-        root: the dataset's folder.
-        names: files relative to it.
-        widths: the numbers of columns a row may have.
-        numeric: the columns that must hold finite numbers.
-    """
-    places, cells, issues = [], [], []
-    expected = " or ".join(map(str, sorted(widths)))
-    for file, name in enumerate(names):
-        text = (root / name).read_text(encoding="utf-8-sig", errors="replace")
-        for row, line in enumerate(text.split("\n"), start=1):
-            values = [value.strip() for value in line.split(",")]
-            if "\0" in line:
-                issues.append(Issue(name, row, "a NUL character, expected text"))
-            elif len(values) in widths:
-                places.append((file, row))
-                cells.append(values)
-            elif values != [""]:
-                issues.append(Issue(name, row, f"{len(values)} columns, expected {expected}"))
-    place = np.array(places, dtype=np.int64).reshape(-1, 2)
-    texts = [values[numeric] for values in cells]
-    try:
-        numbers = np.array(texts, dtype=np.float64)
-    except ValueError:
-        numbers = np.array([[_number(text) for text in row] for row in texts], dtype=np.float64)
-    numbers = numbers.reshape(len(cells), len(range(min(widths))[numeric]))
-    rows = Rows(names, place[:, 0], place[:, 1], cells, numbers, tuple(issues))
-    bad = ~np.isfinite(numbers)
-
-    def first_bad(row: int) -> str:
-        column = range(len(cells[row]))[numeric][int(bad[row].argmax())]
-        return f"column {column + 1} is {cells[row][column]!r}, expected a number"
-
-    return rows.without(np.any(bad, axis=1), first_bad)
-
-
-def read_table(root: Path, names: Sequence[str], text: Sequence[str], numeric: Sequence[str]) -> Rows:
-    """The rows of CSV files with a header; lists and commas stand in quotation marks.
+    A row is bad when its number of columns is wrong, when a number is missing or not finite, when a quotation mark is
+    not closed, and when it holds a NUL character.
 
     Args:
-        root: the dataset's folder.
-        names: files relative to it.
-        text: the columns that become ``cells``, in this order wherever they stand in a file.
-        numeric: those that become ``numbers`` and must be finite.
+        root: the data set's folder.
+        files: relative to it.
+        text: the columns to keep as text; None in rows of a layout without that column.
+        numbers: the columns to keep as numbers.
+        layouts: for files without a header, the names of a row's columns; a row follows the layout of its length.
+            Without layouts the first line of each file names the columns.
 
     Raises:
-        DataError: a file has no such columns.
+        DataError: the header of a file lacks a column.
     """
-    places, cells, numbers, issues = [], [], [], []
-    for file, name in enumerate(names):
+    names = ["file", "line", *text, *numbers]
+    found: list[list[Any]] = []
+    issues: list[Issue] = []
+    for file, name in enumerate(files):
         lines = (root / name).read_text(encoding="utf-8-sig", errors="replace").split("\n")
-        header = [column.strip() for column in next(csv.reader(lines[:1]), [])]
-        missing = [column for column in (*text, *numeric) if column not in header]
+        start = 0 if layouts else 1
+        header = [] if layouts else [cell.strip() for cell in next(csv.reader(lines[:1]), [])]
+        missing = [] if layouts else [column for column in names[2:] if column not in header]
         if missing:
             raise DataError(f"{root / name}:1: the header lacks {', '.join(missing)}; take the file of the release")
-        texts, figures = [header.index(column) for column in text], [header.index(column) for column in numeric]
-        for row, line in enumerate(lines[1:], start=2):
-            if not line.strip():
-                continue
-            try:
-                # Line by line: an odd quotation mark spoils its own row only.
-                values = [value.strip() for value in next(csv.reader([line], strict=True))]
-                if len(values) != len(header):
-                    raise ValueError(f"{len(values)} columns, expected {len(header)}")
-                found = [_number(values[column]) for column in figures]
-                wrong = [place for place, number in enumerate(found) if not np.isfinite(number)]
-                if wrong:
-                    raise ValueError(f"{numeric[wrong[0]]} is {values[figures[wrong[0]]]!r}, expected a number")
-            except (csv.Error, ValueError) as error:
-                issues.append(Issue(name, row, str(error)))
-                continue
-            places.append((file, row))
-            cells.append([values[column] for column in texts])
-            numbers.append(found)
-    place = np.array(places, dtype=np.int64).reshape(-1, 2)
-    table = np.array(numbers, dtype=np.float64).reshape(len(cells), len(numeric))
-    return Rows(names, place[:, 0], place[:, 1], cells, table, tuple(issues))
+        places = {len(layout): {column: layout.index(column) for column in layout} for layout in layouts or [header]}
+        for line, content in enumerate(lines[start:], start=start + 1):
+            if content.strip():
+                try:
+                    found.append([file, line, *_cells(content, places, text, numbers)])
+                except (csv.Error, ValueError) as error:
+                    issues.append(Issue(name, line, str(error)))
+    table = pd.DataFrame(found, columns=names, dtype=object)
+    return Rows(files, table.astype({"file": np.int64, "line": np.int64} | dict.fromkeys(numbers, np.float64)), issues)
 
 
-def _number(text: str) -> float:
+def _cells(
+    content: str, places: Mapping[int, Mapping[str, int]], text: Sequence[str], numbers: Sequence[str]
+) -> list[str | float | None]:
+    """The wanted cells of one line; ValueError or csv.Error where it is bad."""
+    if "\0" in content:
+        raise ValueError("a NUL character, expected text")
+    # Each line is parsed by itself, so that an unclosed quotation mark spoils no other line.
+    cells = [cell.strip() for cell in next(csv.reader([content], strict=True))]
+    if len(cells) not in places:
+        raise ValueError(f"{len(cells)} columns, expected {' or '.join(map(str, sorted(places)))}")
+    place = places[len(cells)]
+    values: list[str | float | None] = [cells[place[name]] if name in place else None for name in text]
+    for name in numbers:
+        value = number(cells[place[name]])
+        if not math.isfinite(value):
+            raise ValueError(f"column {place[name] + 1} ({name}) is {cells[place[name]]!r}, expected a number")
+        values.append(value)
+    return values
+
+
+def number(text: str) -> float:
+    """A number from text; NaN where it is none."""
     try:
         return float(text)
     except ValueError:
-        return float("nan")
+        return math.nan
 
 
-def without_area(boxes: FloatArray) -> npt.NDArray[np.bool_]:
-    """(N,) whether nothing is left of a pixel box xyxy once its corners are in order and clipped at zero."""
-    low, high = np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])
-    return np.any(high <= np.maximum(low, 0), axis=1)
+def ordered(boxes: npt.ArrayLike) -> FloatArray:
+    """(N, 4) boxes xyxy with reversed corners swapped."""
+    return np.sort(np.asarray(boxes, dtype=np.float64).reshape(-1, 2, 2), axis=1).reshape(-1, 4)
 
 
-def settle(records: Annotations, found: npt.NDArray[np.bool_], bad_rows: Policy, missing_images: Policy) -> Annotations:
-    """The records a dataset hands out, once bad rows and images without a file (``found``, (I,)) are dealt with.
+def without_area(boxes: npt.ArrayLike, limit: float = math.inf) -> npt.NDArray[np.bool_]:
+    """(N,) whether no area is left of boxes (N, 4) xyxy once their corners are ordered and clipped to [0, limit]."""
+    clipped = np.clip(ordered(boxes), 0, limit)
+    return np.any(clipped[:, 2:] <= clipped[:, :2], axis=1)
 
-    Raises:
-        DataError: there are some and the policy is ``error``; names the first five, their number and the remedy.
+
+def texts(values: Iterable[Any]) -> npt.NDArray[Any]:
+    """(N,) the values as an array of str."""
+    return np.array([*values], dtype=str)
+
+
+def people_of(
+    rows: Rows, dataset: str, split: str, columns: Mapping[str, npt.ArrayLike] | None = None, **fields: Any
+) -> Annotations:
+    """The people that rows describe.
+
+    Each row is one annotation of one person. Its columns are ``image``, ``group``, ``person_id``, ``inout``, ``BOX`` and
+    ``POINT`` (ignored where the person is not in frame). Images, and the people of an image, stand in the order of their
+    first rows. Rows with the same ``person_id`` are one person, with the box of the first row and the points of all.
+
+    Args:
+        rows: the sound rows; their issues are handed on.
+        dataset: name of the data set.
+        split: name of the split.
+        columns: further columns over people, each as R values; the person's first row counts.
+        fields: further fields of ``Annotations``, such as ``point_unit``.
     """
-    missing = [Issue(str(image), 0, "annotated, but there is no such file") for image in records.images[~found]]
-    for policy, issues, what, option in (
-        (bad_rows, records.issues, "bad rows", "bad_rows"),
-        (missing_images, missing, "missing images", "missing_images"),
-    ):
-        if issues and policy == "error":
-            first = sorted(issues, key=lambda issue: (issue.file, issue.row))[:5]
-            more = [f"... and {len(issues) - 5:,} more"] if len(issues) > 5 else []
-            raise DataError(
-                "\n  ".join([f"{records.dataset} has {len(issues):,} {what}:", *map(str, first), *more])
-                + f"\nRestore them from the release, or leave them out and count them: --dataset.{option} skip"
-            )
-    if not missing:
-        return records
-    return replace(records.select(found[records.person_image]), issues=(*records.issues, *missing))
+    table = rows.table
+    image, images = pd.factorize(table["image"])
+    person, _ = pd.factorize(table["person_id"])
+    order = np.lexsort((person, image))
+    table, image, person = table.iloc[order], image[order], person[order]
+    # The first row of each person and of each image.
+    start, image_start = (np.flatnonzero(np.diff(place, prepend=-1)) for place in (person, image))
+    start = np.union1d(start, image_start)
+    visible = table["inout"].to_numpy() == IN_FRAME
+    counts = np.add.reduceat(visible, start, dtype=np.int64) if len(start) else np.zeros(0, np.int64)
+
+    def of_people(values: npt.ArrayLike) -> npt.NDArray[Any]:
+        column = np.asarray(values)[order][start]
+        return texts(column) if column.dtype == object else column
+
+    return Annotations(
+        dataset=dataset,
+        split=split,
+        images=texts(images),
+        groups=texts(table["group"].to_numpy()[image_start]),
+        person_id=texts(table["person_id"].to_numpy()[start]),
+        person_image=image[start].astype(np.int64),
+        head=table[BOX].to_numpy(np.float64)[start],
+        points=table[POINT].to_numpy(np.float64)[visible],
+        point_start=ragged_starts(counts),
+        inout=np.maximum.reduceat(table["inout"].to_numpy(np.int8), start) if len(start) else np.zeros(0, np.int8),
+        columns={name: of_people(values) for name, values in (columns or {}).items()},
+        issues=tuple(rows.issues),
+        **fields,
+    )
 
 
-def on_disk(root: Path, names: Iterable[str]) -> npt.NDArray[np.bool_]:
-    """(N,) whether each file is there; a folder is listed once, however many of its files are asked for."""
+def train_or_val(annotations: Annotations, split: str, val: npt.NDArray[np.bool_]) -> Annotations:
+    """The part of an official training set that is ``train`` or ``val``; all of it for another split.
 
-    @cache
-    def listed(folder: str) -> frozenset[str]:
-        try:
-            return frozenset(entry.name for entry in os.scandir(root / folder))
-        except OSError:
-            return frozenset()
+    Args:
+        annotations: of the whole training set.
+        split: the part.
+        val: (I,) the images held out for validation.
+    """
+    if split not in ("train", "val"):
+        return annotations
+    return annotations.select((val if split == "val" else ~val)[annotations.person_image], split)
 
-    split = (name.rpartition("/") for name in names)
-    return np.array([file in listed(folder) for folder, _, file in split], dtype=bool)
 
+@dataclass(eq=False)
+class ReleasedDataset(GazeDataset):
+    """Base of data sets that are annotation files and images below ``root``.
 
-def cache_folder() -> Path:
-    """Where parsed annotations are kept: ``GAZEBENCH_CACHE``, else the platform's cache folder."""
-    if chosen := os.environ.get("GAZEBENCH_CACHE"):
-        return Path(chosen)
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA")
-    elif sys.platform == "darwin":
-        base = "~/Library/Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME")
-    return Path(base or "~/.cache").expanduser() / "gazebench"
+    Args:
+        missing_images: ``error`` stops at annotated images without a file, ``skip`` leaves them out and counts them.
+    """
+
+    missing_images: Policy = "error"
+    _on_disk: dict[str, dict[str, str]] = field(default_factory=dict, init=False, repr=False)
+
+    def cached(self, files: Iterable[str], read: Callable[[], Annotations], *options: str) -> Annotations:
+        """``read()``, or what it gave last time from the same files.
+
+        Args:
+            files: everything that ``read`` reads, relative to the root.
+            read: reads them; its errors are passed on and nothing is kept.
+            options: what its result depends on besides the files.
+        """
+        root = self.existing_root()
+        return cached([self.card.name, self.version, str(root.resolve()), *options], [root / f for f in files], read)
+
+    def checked(self, annotations: Annotations) -> Annotations:
+        """The annotations without images that are not there; bad rows and missing images are errors unless skipped.
+
+        Raises:
+            DataError: names the first five, their number and the remedy.
+        """
+        present = self._present(annotations)
+        missing = [Issue(str(name), 0, "annotated, but there is no such file") for name in annotations.images[~present]]
+        for option, what, issues in (
+            ("bad_rows", "bad rows", annotations.issues),
+            ("missing_images", "missing images", missing),
+        ):
+            if issues and getattr(self, option) == "error":
+                first = sorted(issues, key=lambda issue: (issue.file, issue.row))[:5]
+                more = [f"... and {len(issues) - 5:,} more"] if len(issues) > 5 else []
+                raise DataError(
+                    "\n  ".join([f"{self.card.name} has {len(issues):,} {what}:", *map(str, first), *more])
+                    + f"\nRestore them from the release, or leave them out and count them: --dataset.{option} skip"
+                )
+        if not missing:
+            return annotations
+        kept = annotations.select(present[annotations.person_image])
+        return replace(kept, issues=(*annotations.issues, *missing))
+
+    def _present(self, annotations: Annotations) -> npt.NDArray[np.bool_]:
+        root = self.existing_root()
+
+        @cache  # a folder is listed once, however many of its files are asked for
+        def listed(folder: str) -> frozenset[str]:
+            try:
+                return frozenset(entry.name for entry in os.scandir(root / folder))
+            except OSError:
+                return frozenset()
+
+        files = (self.image_file(image).rpartition("/") for image in annotations.images.tolist())
+        return np.array([name in listed(folder) for folder, _, name in files], dtype=bool)
+
+    def path(self, records: Records, image: int) -> Path:
+        """The file of an image."""
+        return self.existing_root() / self.image_file(str(records.images[image]))
+
+    def image_file(self, image: str) -> str:
+        """The file of an image relative to the root; by default the image's name in the records."""
+        return image
+
+    def on_disk(self, parent: str, name: str) -> str:
+        """The name on disk of a folder below ``parent`` that the records call ``name`` (see ``canonical``)."""
+        if parent not in self._on_disk:
+            folders = (self.existing_root() / parent).iterdir()
+            self._on_disk[parent] = {self.canonical(folder.name): folder.name for folder in folders}
+        return self._on_disk[parent].get(name, name)
+
+    @staticmethod
+    def canonical(name: str) -> str:
+        """How the records spell the name of a folder, which copies of a release have with spaces or underscores."""
+        return name.replace(" ", "_")
 
 
 def cached(key: Sequence[Any], files: Iterable[Path], build: Callable[[], Annotations]) -> Annotations:
     """``build()``, or what it gave last time for the same key and unchanged files (name, size, modification time).
 
-    A damaged, foreign or outdated cache file is built again; a cache folder that cannot be written costs time only.
+    A damaged cache file is built again; a cache folder that cannot be written costs time only.
 
     Args:
-        key: JSON values: parser, its version, root, options. There is one cache file for each key.
+        key: JSON values that tell one result from another: data set, its version, root, options.
         files: everything that ``build`` reads.
         build: its errors are passed on and nothing is kept.
     """
-    slot = hashlib.sha256(json.dumps([FORMAT, *key]).encode()).hexdigest()[:32]
     state = [(str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
-    content = hashlib.sha256(json.dumps(state).encode()).hexdigest()
-    path = cache_folder() / f"annotations-{slot}.npz"
+    digest = hashlib.sha256(json.dumps([FORMAT, *key, state]).encode()).hexdigest()
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if str(archive["content"]) == content:
-                return _unpack({name: archive[name] for name in archive.files if name != "content"})
-    except Exception as error:
-        # Whatever a damaged file raises means the same: build it again.
-        if not isinstance(error, FileNotFoundError):
-            logging.getLogger(__name__).warning("%s: parsed again (%s)", path, error)
-    records = build()
-    write_arrays(path, {"content": np.array(content), **_pack(records)})
-    return records
-
-
-def write_arrays(path: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
-    """Keeps arrays in the cache folder; atomically, so that a reader of another process never sees half a file."""
-    partial = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-            partial = Path(file.name)
-            np.savez(file, allow_pickle=False, **arrays)
-        partial.replace(path)
+        # Compressed files carry a checksum, so that a damaged one is noticed.
+        memory = joblib.Memory(cache_folder(), verbose=0, compress=True)
+        annotations: Annotations = memory.cache(_build, ignore=["build"])(digest, build)
     except OSError as error:
-        logging.getLogger(__name__).warning("%s is not kept: %s (GAZEBENCH_CACHE=...)", path.name, error)
-        if partial is not None:
-            partial.unlink(missing_ok=True)
+        logging.getLogger(__name__).warning("parsed annotations are not kept: %s (GAZEBENCH_CACHE=...)", error)
+        return build()
+    return annotations
 
 
-def _pack(records: Records) -> dict[str, npt.NDArray[Any]]:
-    """Arrays as they are, texts as one UTF-8 blob (numpy would spend four bytes on each letter of the longest)."""
-    arrays: dict[str, npt.NDArray[Any]] = {}
-    mappings = {"columns": records.columns, "pairs": records.pairs}
-    named = {f"{mapping}.{name}": column for mapping, of in mappings.items() for name, column in of.items()}
-    plain = {}
-    for name, value in {**vars(records), **named}.items():
-        if isinstance(value, np.ndarray):
-            if value.dtype.kind == "U":
-                blob = "".join(f"{text}\0" for text in value.tolist())
-                arrays[f"text.{name}"] = np.frombuffer(blob.encode(), dtype=np.uint8)
-            else:
-                arrays[name] = value
-        elif name == "issues":
-            plain[name] = [list(vars(issue).values()) for issue in value]
-        elif name not in mappings:
-            plain[name] = value
-    return {**arrays, "plain": np.array(json.dumps(plain))}
-
-
-def _unpack(arrays: dict[str, npt.NDArray[Any]]) -> Annotations:
-    fields: dict[str, Any] = json.loads(str(arrays.pop("plain")))
-    fields["issues"] = tuple(Issue(*issue) for issue in fields["issues"])
-    fields |= {"columns": {}, "pairs": {}}
-    for name, value in arrays.items():
-        if name.startswith("text."):
-            name, value = name.removeprefix("text."), np.array(value.tobytes().decode().split("\0")[:-1], dtype=str)
-        mapping, dot, inner = name.partition(".")
-        if dot:
-            fields[mapping][inner] = value
-        else:
-            fields[name] = value
-    return Annotations(**fields)
+def _build(digest: str, build: Callable[[], Annotations]) -> Annotations:
+    return build()

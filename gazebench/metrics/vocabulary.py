@@ -15,13 +15,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gazebench.core.errors import DataError
-from gazebench.core.files import cache_folder, file_digest
-from gazebench.data.annotations import write_arrays
+from gazebench.core.files import cached_arrays, file_digest
 
 TEMPLATE = "a photo of {}"
 CHUNK = 256
@@ -108,14 +106,11 @@ class Vocabulary:
     def embeddings(self) -> Tensor:
         """(C, D) float32 of length 1, one row a class; kept in the cache folder, by weights, template and classes."""
         words = json.dumps([self.model, self._digest, TEMPLATE, self.classes])
-        path = cache_folder() / f"vocabulary-{hashlib.sha256(words.encode()).hexdigest()[:32]}.npz"
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                return torch.from_numpy(archive["embeddings"])
-        except Exception:  # none yet, or whatever a damaged file raises: they are made anew
-            found = self._embedded(self.classes)
-        write_arrays(path, {"embeddings": found.numpy()})
-        return found
+        state = hashlib.sha256(words.encode()).hexdigest()
+        found = cached_arrays(
+            f"vocabulary-{state[:32]}", state, lambda: {"embeddings": self._embedded(self.classes).numpy()}
+        )
+        return torch.from_numpy(found["embeddings"])
 
     @cached_property
     def _known(self) -> dict[str, str]:
