@@ -7,7 +7,7 @@ and shapes of the published weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -344,20 +344,21 @@ class GazeLLE(Method):
         """The decoder under its official names, without the backbone, on the CPU."""
         return {name: tensor.cpu() for name, tensor in self.decoder.state_dict().items()}
 
-    def load_export(self, weights: Mapping[str, Tensor]) -> None:
+    def load_export(self, weights: Mapping[str, Tensor], may_lack: Iterable[str] = ()) -> None:
         """Loads an export or an official checkpoint, strictly; a backbone in it is ignored."""
-        self.load_decoder(weights)
-
-    def load_initial(self, path: Path) -> None:
-        """Starts from Gaze-LLE weights; in/out parts that these lack (GazeFollow) keep their initial values."""
-        self.load_decoder(read_weights(path), inout_optional=True)
-
-    def load_decoder(self, weights: Mapping[str, Tensor], inout_optional: bool = False) -> None:
         given = {name: value for name, value in weights.items() if not name.startswith("backbone.")}
-        inout = {name for name in self.decoder.state_dict() if name.startswith("inout")}
-        may_lack = inout if inout_optional and not inout & given.keys() else ()
         remedy = "--model.backbone, .image_size, .dim, .layers and .inout must be those the weights were trained with"
         load_strictly(self.decoder, given, what="Gaze-LLE's decoder", may_lack=may_lack, remedy=remedy)
+
+    def load_initial(self, path: Path) -> None:
+        """Starts from the weights of an earlier stage; ``optional_parts`` that they lack keep their initial values."""
+        weights = read_weights(path)
+        lacking = [part for part in self.optional_parts() if not part & weights.keys()]
+        self.load_export(weights, may_lack=set().union(*lacking))
+
+    def optional_parts(self) -> list[set[str]]:
+        """Groups of names in the export that weights of an earlier stage may lack: GazeFollow trains no in/out head."""
+        return [{name for name in self.decoder.state_dict() if name.startswith("inout")}]
 
     def weights_identity(self) -> dict[str, Any]:
         identity = self.backbone.identity()

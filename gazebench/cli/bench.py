@@ -25,7 +25,9 @@ def add_to(app: typer.Typer) -> None:
         config: Annotated[Path | None, typer.Option(help="config.yaml of a run, to repeat it.")] = None,
         seed: Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation; 0 by default.")] = None,
         init: Annotated[str | None, typer.Option(help="Weights to start from: a file, an address, or `none`.")] = None,
-        again: Annotated[bool, typer.Option("--again", help="Delete what an earlier run with the same id left, and repeat it.")] = False,
+        again: Annotated[
+            bool, typer.Option("--again", help="Delete what an earlier run with the same id left, and repeat it.")
+        ] = False,
         runs: RunsOption = None,
         boards: BoardsOption = None,
     ) -> None:

@@ -13,7 +13,9 @@ def add_to(app: typer.Typer) -> None:
     @command(app, "check", "gazebench check my_method.py --model.width 64", settings=True)
     def check(
         ctx: typer.Context,
-        names: Annotated[list[str] | None, typer.Argument(help="Methods and data sets: names or Python files; all by default.")] = None,
+        names: Annotated[
+            list[str] | None, typer.Argument(help="Methods and data sets: names or Python files; all by default.")
+        ] = None,
     ) -> int:
         """Run the contract test.
 

@@ -65,7 +65,9 @@ def add_to(app: typer.Typer) -> None:
 
     @command(group, "ids", "gazebench data ids gazeworld > ids.csv", settings=True)
     def ids(
-        ctx: typer.Context, dataset: Dataset, split: Annotated[str, typer.Option(help="Split of the data set.")] = "test"
+        ctx: typer.Context,
+        dataset: Dataset,
+        split: Annotated[str, typer.Option(help="Split of the data set.")] = "test",
     ) -> None:
         """List the people of a split as CSV.
 

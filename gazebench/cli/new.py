@@ -11,7 +11,9 @@ from gazebench.cli.options import command
 
 
 def add_to(app: typer.Typer) -> None:
-    group = typer.Typer(help="Write an installable package with a method or a data set of your own.", no_args_is_help=True)
+    group = typer.Typer(
+        help="Write an installable package with a method or a data set of your own.", no_args_is_help=True
+    )
     app.add_typer(group, name="new", epilog="Example: gazebench new method glance")
     for kind in ("methods", "datasets"):
         _add(group, kind)

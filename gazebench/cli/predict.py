@@ -24,7 +24,9 @@ def add_to(app: typer.Typer) -> None:
             str | None,
             typer.Option(help="weights.pt of a run, or published weights: a file, an address, or their name."),
         ] = None,
-        out: Annotated[Path | None, typer.Option(help="File for the picture with heatmaps; beside the picture by default.")] = None,
+        out: Annotated[
+            Path | None, typer.Option(help="File for the picture with heatmaps; beside the picture by default.")
+        ] = None,
     ) -> None:
         """Predict where people in a picture look.
 

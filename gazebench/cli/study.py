@@ -21,7 +21,9 @@ def add_to(app: typer.Typer) -> None:
         jobs: Annotated[int | None, typer.Option(min=1, help="Runs at a time; one a GPU by default.")] = None,
         again: Annotated[bool, typer.Option("--again", help="Train everything anew.")] = False,
         adopt: Annotated[bool, typer.Option("--adopt", help="Take over the board's runs of the same ids.")] = False,
-        render_only: Annotated[bool, typer.Option("--render-only", help="Run nothing; write page and figures.")] = False,
+        render_only: Annotated[
+            bool, typer.Option("--render-only", help="Run nothing; write page and figures.")
+        ] = False,
         check: Annotated[bool, typer.Option("--check", help="Only tell whether the page is up to date.")] = False,
         out: Annotated[Path | None, typer.Option(help="Folder of results and page; named after the plan.")] = None,
         runs: RunsOption = None,

@@ -69,8 +69,8 @@ def add_to(app: typer.Typer) -> None:
             target = (chosen or shown)[0]
             study = partial(_study, where=where, jobs=jobs, dry_run=dry_run, options=options)
             for one in drawn:  # a study of that very data set is the plan, and keeps its results
-                if target.id in one.figure.paper and one.measured.plan.dataset == (dataset or target.dataset):
-                    return study(one.measured.plan.file)
+                if target.id in one.figure.paper and one.summary.plan.dataset == (dataset or target.dataset):
+                    return study(one.summary.plan.file)
             return study(_write_plan(target, dataset, seeds, folder, where, drawn), adopt=True)
         if options:
             raise DataError(f"gazebench tables: {' '.join(options)} makes no sense without --run")
@@ -119,7 +119,7 @@ def _write_plan(target: Any, dataset: str, seeds: str, folder: Path, where: Plac
         words = published.vocabulary()
         content = paper_tables.plan(paper_tables.fill(target, words, where.boards, dataset), words, data, wanted)
     else:
-        content = papers.plan(target, drawn, data, wanted)
+        content = papers.plan_of(target, drawn, data, wanted)
     if not content["rows"]:
         raise DataError(f"{target.id}: no row of this table is a method of this suite")
     path = folder / "plans" / f"{target.id}-{data}.yaml"
@@ -130,8 +130,6 @@ def _write_plan(target: Any, dataset: str, seeds: str, folder: Path, where: Plac
 def _study(
     plan: Path, where: Places, *, jobs: int | None, dry_run: bool, options: list[str], adopt: bool = False
 ) -> int:
-    from gazebench.study.command import main
+    from gazebench.study.run import Study
 
-    flags = [f"--jobs={jobs}"] if jobs else []
-    flags += ["--dry-run"] if dry_run else []
-    return main([str(plan), *(["--adopt"] if adopt else []), *flags, *options], where)
+    return Study.open(plan, where, extra=options).run(jobs=jobs, adopt=adopt, dry_run=dry_run)

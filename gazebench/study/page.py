@@ -82,9 +82,7 @@ def _head(summary: Summary) -> str:
         )
     ]
     if summary.missing:
-        parts += [
-            f"**Partial: {len(summary.entries)} of {len(plan.runs)} runs are in.** Missing: {_missing(summary)}."
-        ]
+        parts += [f"**Partial: {len(summary.entries)} of {len(plan.runs)} runs are in.** Missing: {_missing(summary)}."]
     return "\n\n".join(parts)
 
 
@@ -126,7 +124,14 @@ def _claims(summary: Summary) -> str:
     if not verdicts:
         return ""
     paper = any(verdict.claim.paper for verdict in verdicts)
-    titles = ["claim", "measured", "better by (95% interval)", "asked for", *(["the paper"] if paper else []), "verdict"]
+    titles = [
+        "claim",
+        "measured",
+        "better by (95% interval)",
+        "asked for",
+        *(["the paper"] if paper else []),
+        "verdict",
+    ]
     rows = [
         [
             verdict.claim.text, _values(summary, verdict), _gain(verdict), f"{100 * verdict.claim.at_least:g} %",

@@ -5,8 +5,7 @@ Wang et al., Enhancing Gaze Reasoning in Vision Foundation Models for Gaze Follo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -14,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gazebench.core.types import IN_FRAME, Batch
-from gazebench.core.weights import load_strictly, read_weights
+from gazebench.core.weights import load_strictly
 from gazebench.data.transforms import gaussian_heatmap
 from gazebench.engine.method import MethodCard, Origin, Published, Recipe, Setting, from_paper, our_choice
 from gazebench.methods.gazelle import Encoded, GazeLLE, backbone_of
@@ -233,28 +232,23 @@ class HCLoRA(GazeLLE):
         """The decoder under its official names, and what adapts the backbone; no frozen weights, no auxiliary heads."""
         return super().export() | {name: value.detach().cpu() for name, value in self.adapting().items()}
 
-    def load_export(self, weights: Mapping[str, Tensor]) -> None:
-        self.load_adapting(weights)
-        self.load_decoder({name: value for name, value in weights.items() if not name.startswith(ADAPTED)})
+    def load_export(self, weights: Mapping[str, Tensor], may_lack: Iterable[str] = ()) -> None:
+        """Loads the decoder and what adapts the backbone, strictly."""
+        adapting = {name: value for name, value in weights.items() if name.startswith(ADAPTED)}
+        remedy = (
+            "--model.adaptation, .projections, .rank and .adapted_blocks must be those the weights were trained with"
+        )
+        what = f"adaptation {self.kind!r}"
+        load_strictly(self.adapting(), adapting, what=what, may_lack=may_lack, remedy=remedy)
+        super().load_export({name: weights[name] for name in weights.keys() - adapting.keys()}, may_lack)
 
-    def load_initial(self, path: Path) -> None:
-        """Starts from Gaze-LLE's decoder, or from a model adapted in the same way to another data set."""
-        weights = read_weights(path)
-        decoder = {name: value for name, value in weights.items() if not name.startswith(ADAPTED)}
-        if len(decoder) < len(weights):
-            self.load_adapting(weights)
-        self.load_decoder(decoder, inout_optional=True)
+    def optional_parts(self) -> list[set[str]]:
+        """Training may start from Gaze-LLE's decoder, or from a model adapted in the same way to another data set."""
+        return [*super().optional_parts(), set(self.adapting())]
 
     def adapting(self) -> dict[str, Tensor]:
         """The parameters that adapt the backbone, by their names in the export."""
         return {name: p for name, p in self.named_parameters() if name.startswith(ADAPTED) and p.requires_grad}
-
-    def load_adapting(self, weights: Mapping[str, Tensor]) -> None:
-        given = {name: value for name, value in weights.items() if name.startswith(ADAPTED)}
-        remedy = (
-            "--model.adaptation, .projections, .rank and .adapted_blocks must be those the weights were trained with"
-        )
-        load_strictly(self.adapting(), given, what=f"adaptation {self.kind!r}", remedy=remedy)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the auxiliary heads, which training goes on with and ``export`` leaves out."""
