@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+from gazebench.core.errors import UserError
+
 Role = Literal["system", "user", "assistant"]
 
 
-class VLMError(RuntimeError):
+class VLMError(UserError):
     """A model cannot be asked at all: no such server, no such model, no key; the message names the remedy."""
 
 
