@@ -10,7 +10,7 @@ from gazebench.core.errors import DataError
 from gazebench.vlm.messages import Backend, Decoding
 
 if TYPE_CHECKING:
-    from gazebench.vlm.pictures import Encoding
+    from gazebench.vlm.encoding import Encoding
 
 
 class BackendName(StrEnum):
@@ -68,7 +68,7 @@ class ModelOptions:
 
     def encoding(self) -> Encoding:
         """How images are shown."""
-        from gazebench.vlm.pictures import Encoding
+        from gazebench.vlm.encoding import Encoding
 
         return Encoding(max_side=self.max_side)
 
