@@ -20,9 +20,9 @@ import numpy as np
 import openai
 from PIL import Image
 
-from gazebench.vlm.messages import Message, Picture, Reply, Request
+from gazebench.vlm.encoding import Encoding, encode, from_file
+from gazebench.vlm.messages import EncodedImage, Message, Reply, Request
 from gazebench.vlm.openai_server import OpenAIServer
-from gazebench.vlm.pictures import Encoding, encode, from_file
 
 TEXT = "Which regions of this picture would attract the attention of the person in the box [412, 180, 466, 251]? " * 8
 ANSWER = json.dumps(
@@ -99,7 +99,7 @@ def frame(seed: int) -> np.ndarray:
     return np.clip(picture + rng.normal(0, 4, picture.shape), 0, 255).astype(np.uint8)
 
 
-def questions(people: int, per_frame: int, picture: Callable[[int], Picture]) -> Iterator[Request]:
+def questions(people: int, per_frame: int, picture: Callable[[int], EncodedImage]) -> Iterator[Request]:
     for person in range(people):
         if person % per_frame == 0:
             shown = picture(person // per_frame)
@@ -158,7 +158,7 @@ def main() -> None:
     made = [encode(array, setting.max_side, setting.format, setting.quality) for array in frames]
     encodes = 0
 
-    def encoded(number: int) -> Picture:
+    def encoded(number: int) -> EncodedImage:
         nonlocal encodes
         encodes += 1
         return encode(frames[number % FRAMES], setting.max_side, setting.format, setting.quality)
@@ -177,10 +177,10 @@ def main() -> None:
         for file, picture in zip(files, made, strict=True):
             file.write_bytes(picture.data)
 
-        def read(number: int) -> Picture:
+        def read(number: int) -> EncodedImage:
             return from_file(files[number % FRAMES], setting.max_side, setting.format, setting.quality)
 
-        def kept(number: int) -> Picture:
+        def kept(number: int) -> EncodedImage:
             return made[number % FRAMES]
 
         ways = {

@@ -22,9 +22,9 @@ import pytest
 from PIL import Image
 
 from gazebench.core.errors import DataError
-from gazebench.vlm.messages import Decoding, Failure, Message, Picture, Reply, Request, VLMError
+from gazebench.vlm.messages import Decoding, Failure, Message, EncodedImage, Reply, Request, VLMError
 from gazebench.vlm.openai_server import OpenAIServer
-from gazebench.vlm.pictures import Encoding, encode, from_file
+from gazebench.vlm.encoding import Encoding, encode, from_file
 from gazebench.vlm.store import AnswerStore
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -528,7 +528,7 @@ def textured(width: int, height: int) -> np.ndarray:
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
 
 
-def decoded(picture: Picture) -> Image.Image:
+def decoded(picture: EncodedImage) -> Image.Image:
     image = Image.open(BytesIO(picture.data))
     image.load()
     assert (image.format, image.mode, image.size) == (picture.mime.partition("/")[2].upper(), "RGB", picture.size)

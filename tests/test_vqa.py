@@ -29,7 +29,7 @@ from gazebench.metrics.scoring import Scorer
 from gazebench.vlm import tiny
 from gazebench.vlm.local import LocalModel
 from gazebench.vlm.messages import Backend, Decoding, Failure, Picture, Reply, VLMError
-from gazebench.vlm.pictures import Encoding
+from gazebench.vlm.encoding import Encoding
 from gazebench.vlm.store import AnswerStore
 from gazebench.vqa import answerers, asking, command, files, judge, protocols, scoring, table
 from gazebench.vqa.answerers import Examples, Majority, ModelAnswerer, Oracle, Random, Shuffled

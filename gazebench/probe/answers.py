@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gazebench.core.boxes import FloatArray
-from gazebench.vlm.reading import json_values, numbers, without_thoughts
+from gazebench.vlm.parsing import json_values, numbers, without_thoughts
 
 Convention = Literal["0-999", "unit"]
 """How coordinates are to be written: whole numbers from 0 to 999 (999 is the right or lower edge), or shares."""

@@ -16,9 +16,9 @@ from gazebench.data.dataset import SPLITS, GazeDataset
 from gazebench.engine import record as results
 from gazebench.probe import asking, audit, build
 from gazebench.probe.probers import ModelProber, Oracle, Prober, SpectralResidual, prompt
+from gazebench.vlm.encoding import Encoding
 from gazebench.vlm.messages import Decoding, VLMError
 from gazebench.vlm.options import BACKENDS, Meter, add_model, backend, check_server, shard
-from gazebench.vlm.pictures import Encoding
 from gazebench.vlm.store import AnswerStore
 
 SPLITS_FOLDER = results.CHECKOUT / "splits" if results.CHECKOUT else Path("splits")

@@ -21,8 +21,8 @@ from gazebench.core.types import Records
 from gazebench.data.dataset import GazeDataset
 from gazebench.data.images import resized
 from gazebench.probe.answers import Convention
-from gazebench.vlm.messages import Backend, Decoding, Failure, Message, Picture, Reply, Request, Unreadable
-from gazebench.vlm.pictures import Encoding, encode, from_file
+from gazebench.vlm.encoding import Encoding, encode, from_file
+from gazebench.vlm.messages import Backend, Decoding, EncodedImage, Failure, Message, Reply, Request, Unreadable
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +76,7 @@ class Prompt:
     system: str
     user: str
 
-    def messages(self, head: FloatArray, picture: Picture) -> tuple[Message, ...]:
+    def messages(self, head: FloatArray, picture: EncodedImage) -> tuple[Message, ...]:
         """The picture first: whoever asks about several people of it shares its part of a server's cache."""
         box = ", ".join(str(round(999 * float(value))) for value in head)
         return Message("system", (self.system,)), Message("user", (picture, self.user.format(box=box)))
@@ -169,7 +169,7 @@ class ModelProber(Prober):
                 decoding = replace(decoding, temperature=self.AGAIN, seed=decoding.seed + job.attempt)
             yield Request(job.key, self.prompt.messages(job.head, picture), decoding)
 
-    def _picture(self, dataset: GazeDataset, records: Records, image: int) -> Picture:
+    def _picture(self, dataset: GazeDataset, records: Records, image: int) -> EncodedImage:
         options = self.encoding.max_side, self.encoding.format, self.encoding.quality
         if dataset.root is None:  # drawn, not read
             return encode(dataset.picture(records, image), *options)

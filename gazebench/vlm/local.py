@@ -25,7 +25,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from gazebench.vlm.messages import Backend, Decoding, Failure, Message, Picture, Reply, Request, VLMError
+from gazebench.vlm.messages import Backend, Decoding, EncodedImage, Failure, Message, Reply, Request, VLMError
 from gazebench.vlm.tiny import validate
 
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
@@ -130,7 +130,7 @@ class LocalModel(Backend):
         processor refuses, come back as failures.
         """
         waiting = iter(requests)
-        shown: dict[Picture, Image.Image] = {}
+        shown: dict[EncodedImage, Image.Image] = {}
         while batch := list(islice(waiting, self.batch_size)):
             # The people of one picture mostly come in a row, which may reach over the end of a batch.
             before, shown = shown, {}
@@ -148,7 +148,7 @@ class LocalModel(Backend):
                 yield from self._answers(group, decoding, shown)
 
     def _answers(
-        self, group: Sequence[Request], decoding: Decoding, shown: Mapping[Picture, Image.Image]
+        self, group: Sequence[Request], decoding: Decoding, shown: Mapping[EncodedImage, Image.Image]
     ) -> Iterator[Reply | Failure]:
         _, processor, ends = self._loaded
         start = time.perf_counter()
@@ -175,7 +175,7 @@ class LocalModel(Backend):
                 tokens=(int(mask.sum()), len(answer) if end is None else end + 1),
             )
 
-    def _inputs(self, group: Sequence[Request], shown: Mapping[Picture, Image.Image]) -> Any:
+    def _inputs(self, group: Sequence[Request], shown: Mapping[EncodedImage, Image.Image]) -> Any:
         processor = self._loaded.processor
         settings: dict[str, Any] = {"padding": True, "padding_side": "left"}
         if self._limits:
@@ -314,11 +314,11 @@ def _digest(folder: Path, *patterns: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def _pictures(request: Request) -> list[Picture]:
-    return [part for message in request.messages for part in message.parts if isinstance(part, Picture)]
+def _pictures(request: Request) -> list[EncodedImage]:
+    return [part for message in request.messages for part in message.parts if isinstance(part, EncodedImage)]
 
 
-def _decoded(picture: Picture) -> Image.Image:
+def _decoded(picture: EncodedImage) -> Image.Image:
     try:
         with Image.open(BytesIO(picture.data)) as image:
             # Upright, as servers show it.
@@ -327,10 +327,10 @@ def _decoded(picture: Picture) -> Image.Image:
         raise ValueError(f"a picture cannot be decoded ({type(error).__name__}: {error})") from error
 
 
-def _turn(message: Message, shown: Mapping[Picture, Image.Image]) -> dict[str, Any]:
+def _turn(message: Message, shown: Mapping[EncodedImage, Image.Image]) -> dict[str, Any]:
     """A turn as chat templates take it."""
     content = [
-        {"type": "image", "image": shown[part]} if isinstance(part, Picture) else {"type": "text", "text": part}
+        {"type": "image", "image": shown[part]} if isinstance(part, EncodedImage) else {"type": "text", "text": part}
         for part in message.parts
     ]
     return {"role": message.role, "content": content}

@@ -15,7 +15,7 @@ from typing import Any, cast
 import httpx2
 import openai
 
-from gazebench.vlm.messages import Backend, Failure, Message, Picture, Reply, Request, VLMError
+from gazebench.vlm.messages import Backend, EncodedImage, Failure, Message, Reply, Request, VLMError
 
 _LENGTH = 300
 """Characters of a server's message that are shown."""
@@ -230,7 +230,7 @@ class _NoAnswerError(ValueError):
 
 
 def _body(model: str, request: Request) -> bytes:
-    """The request as JSON, written by hand as far as pictures go, for base64 needs no escaping."""
+    """The request as JSON, written by hand as far as images go, for base64 needs no escaping."""
     decoding = request.decoding
     fields = {
         "model": model,
@@ -251,8 +251,8 @@ def _message(message: Message) -> str:
     return f'{{"role":"{message.role}","content":{content}}}'
 
 
-def _part(part: str | Picture) -> str:
-    if isinstance(part, Picture):
+def _part(part: str | EncodedImage) -> str:
+    if isinstance(part, EncodedImage):
         return f'{{"type":"image_url","image_url":{{"url":"{part.url}"}}}}'
     return f'{{"type":"text","text":{json.dumps(part)}}}'
 
