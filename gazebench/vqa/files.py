@@ -130,7 +130,7 @@ def read(path: Path) -> Iterator[QuestionRecord]:
                     yield QuestionRecord.from_json(line)
                 except (ValueError, KeyError, TypeError, IndexError) as error:
                     raise DataError(
-                        f"{path}:{number}: not a question ({type(error).__name__}: {error}); build the file anew: {_BUILD}"
+                        f"{path}:{number}: not a question ({type(error).__name__}: {error}); build it anew: {_BUILD}"
                     ) from error
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; make it with {_BUILD}") from None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from gazebench.vlm.coordinates import LARGEST
-from gazebench.vlm.reading import json_values, numbers, without_thoughts
+from gazebench.vlm.parsing import json_values, numbers, without_thoughts
 from gazebench.vqa.questions.geometry import DIRECTIONS
 from gazebench.vqa.questions.templates import Templates, templates
 from gazebench.vqa.types import Form
