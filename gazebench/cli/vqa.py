@@ -19,7 +19,6 @@ with_model = model_options("Qwen/Qwen3-VL-4B-Instruct", max_tokens=128)
 Dataset = Annotated[str, typer.Argument(help="A name of `gazebench list`, or a Python file.")]
 
 
-Split = Literal["train", "val", "trainval", "test"]
 Who = Literal["openai", "transformers", "oracle", "shuffled", "random", "majority"]
 
 
@@ -37,7 +36,7 @@ def add_to(app: typer.Typer) -> None:
         *,
         options: ModelOptions,
         split: Annotated[
-            list[Split] | None, typer.Option(help="A split; repeat for more. By default train, val and test.")
+            list[str] | None, typer.Option(help="A split; repeat for more. By default train, val and test.")
         ] = None,
         out: Annotated[Path | None, typer.Option(help="Folder of the questions; RUNS/vqa/DATASET by default.")] = None,
         seed: Annotated[int, typer.Option(help="Another seed than the protocol's makes other questions.")] = 0,
@@ -78,8 +77,9 @@ def add_to(app: typer.Typer) -> None:
                 descriptions = described(data, records, store)
             path, card = run(data, name, folder, seed=seed, descriptions=descriptions, describer=identity)
             counts = card["counts"]
+            types = ", ".join(f"{number:,} {task}" for task, number in counts["task"].items())
             print(f"{name}: {counts['questions']:,} questions about {counts['people']:,} people in "
-                  f"{counts['images']:,} images: {', '.join(f'{n:,} {task}' for task, n in counts['task'].items())}")  # fmt: skip
+                  f"{counts['images']:,} images: {types}")  # fmt: skip
             print(f"questions {path}\npage      {page(path, data, card)}")
         return 0
 
