@@ -27,7 +27,6 @@ from gazebench.nn import qwen3vl
 from gazebench.nn.backbones import IMAGE_MEAN, IMAGE_STD
 from gazebench.nn.optimizers import MuonAdamW, linear_weights, warm_cosine
 from gazebench.nn.qwen3vl import load
-from gazebench.vlm.tiny import TinySize, build
 
 SMALL = {"backbone": "tiny", "backbone_weights": "random", "compute_dtype": "float32", "image_size": 64,
          "picture_size": 96, "head_net": "small", "head_size": 32, "decoder_width": 32, "tuning": "full",
@@ -523,12 +522,12 @@ def test_slots_and_heads_must_agree(plain):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, save_vlm):
     """A Qwen3-VL of another size in the files and classes of the real one, untied, without rows to spare."""
+    text = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+    vision = {"hidden_size": 32, "depth": 2, "num_heads": 2, "deepstack_visual_indexes": [1], "patch_size": 16}
     place = tmp_path_factory.mktemp("models") / "Qwen3-VL-Nano"
-    size = TinySize(text_width=64, text_layers=2, text_heads=2, text_kv_heads=1, vision_width=32, vision_layers=2,
-                    vision_heads=2, deepstack=(1,), patch=16, tied=False)  # fmt: skip
-    return build(place, size=size)
+    return save_vlm(place, text=text, vision=vision, tie_word_embeddings=False)
 
 
 def test_a_folder_like_the_real_ones(folder, tmp_path):

@@ -33,8 +33,7 @@ from transformers import (
 
 from gazebench.vlm import local
 from gazebench.vlm.local import LocalModel
-from gazebench.vlm.messages import Decoding, Failure, Message, EncodedImage, Request, VLMError
-from gazebench.vlm.tiny import build
+from gazebench.vlm.messages import Decoding, EncodedImage, Failure, Message, Request, VLMError
 
 on_cpu = functools.partial(LocalModel, device="cpu")  # and so in float32
 SHORT = Decoding(max_tokens=6)
@@ -102,8 +101,8 @@ def _part(part):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return build(tmp_path_factory.mktemp("models") / "tiny")
+def folder(tmp_path_factory, save_vlm):
+    return save_vlm(tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture(scope="module")

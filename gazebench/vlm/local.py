@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -26,7 +27,6 @@ from transformers import (
 )
 
 from gazebench.vlm.messages import Backend, Decoding, EncodedImage, Failure, Message, Reply, Request, VLMError
-from gazebench.vlm.tiny import validate
 
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 
@@ -257,6 +257,40 @@ class LocalModel(Backend):
                 "had from the hub. Pass a folder as save_pretrained writes it, or the id of a model that is open to "
                 f"you; without a network it must have been fetched before (hf download {self.name})"
             ) from error
+
+
+def validate(config: Any) -> None:
+    """Checks a Qwen3-VL configuration, of any size, for mistakes that transformers accepts without a word.
+
+    Raises:
+        ValueError: a part of the model would silently be left out or be another one than written; names them all.
+    """
+    text, vision = config.text_config, config.vision_config
+    problems = []
+    indexes = list(vision.deepstack_visual_indexes)
+    if len(set(indexes)) < len(indexes) or not all(0 <= index < vision.depth for index in indexes):
+        problems.append(
+            f"deepstack_visual_indexes {indexes} of a vision encoder of depth {vision.depth}: "
+            f"features are taken only at distinct layers from 0 to {vision.depth - 1}"
+        )
+    if len(indexes) > text.num_hidden_layers:
+        problems.append(
+            f"{len(indexes)} deepstack levels for {text.num_hidden_layers} language layers: "
+            "each level needs a layer of its own"
+        )
+    half = (getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads) // 2
+    # What the model takes where nothing is written; meant for heads of 128.
+    section = list((text.rope_parameters or {}).get("mrope_section", [24, 20, 20]))
+    if len(section) != 3 or sum(section) != half:
+        problems.append(f"mrope_section {section}: three numbers whose sum is half of head_dim, {half}")
+    elif max(3 * section[1] - 2, 3 * section[2] - 1) >= half:
+        # Height and width have every third frequency each, counted from 1 and from 2; what lies past the end is lost.
+        problems.append(f"mrope_section {section}: more than a third of {half} frequencies for height or width")
+    positions = vision.num_position_embeddings
+    if math.isqrt(positions) ** 2 != positions:
+        problems.append(f"num_position_embeddings {positions}: the square of the position grid's side")
+    if problems:
+        raise ValueError("not a sound Qwen3-VL configuration: " + "; ".join(problems))
 
 
 class _Draw:
