@@ -340,7 +340,7 @@ def point_of(x, y, points=((0.5, 0.5),), head=(0.1, 0.1, 0.2, 0.2)):
 
 
 def values_of(metric, kind, pairs, **fields):
-    questions = [Question(str(index), 0, kind, "point", "box", "") for index in range(len(pairs))]
+    questions = [Question(str(index), kind, "point", "box", "") for index in range(len(pairs))]
     truths, parsed = zip(*pairs, strict=True)
     return metric.values(questions=questions, truths=list(truths), parsed=list(parsed), **fields)
 
