@@ -21,7 +21,6 @@ from gazebench.engine.record import validate
 from gazebench.engine.registry import load_dataset
 from gazebench.metrics.base import GazeMetric
 from gazebench.report import question_table
-from gazebench.vlm import tiny
 from gazebench.vlm.encoding import Encoding
 from gazebench.vlm.local import LocalModel
 from gazebench.vlm.messages import Backend, Decoding, EncodedImage, Failure, Reply, VLMError
@@ -137,7 +136,7 @@ def test_a_file_is_the_same_every_time_and_says_what_it_is(world, path, card, qu
 
 def test_a_protocol_is_known_or_named_as_unknown(card, monkeypatch):
     assert task.protocol_of(card).origin == "ours"
-    with pytest.raises(DataError, match="vl4gaze-v1.*gazebench-vqa-v1"):
+    with pytest.raises(DataError, match=r"vl4gaze-v1.*gazebench-vqa-v1"):
         task.protocol_of({**card, "protocol": "vl4gaze-v1"})
     with pytest.raises(DataError, match="templates"):
         task.protocol_of({**card, "templates": "0"})
@@ -160,31 +159,26 @@ def test_a_changed_file_or_a_broken_line_is_an_error(path, tmp_path):
         list(files.read(copy))
 
 
-def test_a_file_that_fails_half_way_leaves_nothing(tmp_path, questions):
-    def some():
-        yield questions[0]
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        files.write(tmp_path / "x.jsonl", some(), {})
-    assert not list(tmp_path.iterdir())
-
-
-def test_files_stream_in_constant_memory(tmp_path, questions):
-    def many(count):
+def test_files_stream_in_constant_memory_and_come_whole_or_not_at_all(tmp_path, questions):
+    def many(count, error=None):
         for index in range(count):
             question = replace(questions[0].question, id=str(index))
             yield replace(questions[0], image=f"{index // 4}", question=question)
+        if error:
+            raise error
 
     place = tmp_path / "x.jsonl"
+    with pytest.raises(OSError, match="disk full"):
+        files.write(place, many(1, OSError("disk full")), {})
+    assert not list(tmp_path.iterdir())
     tracemalloc.start()
     try:
-        card = files.write(place, many(8000), {})
+        counts = files.write(place, many(8000), {})["counts"]
         assert sum(1 for _ in files.read(place)) == 8000
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert (card["counts"]["questions"], card["counts"]["images"]) == (8000, 2000)
+    assert (counts["questions"], counts["images"]) == (8000, 2000)
     assert peak < 1e6 < 2e6 < place.stat().st_size
 
 
@@ -212,7 +206,7 @@ def test_baselines_answer_in_the_form_asked_for(folder, questions, ask):
         assert outcome.answered == outcome.asked == len(found.records)
         assert all(answer.valid for answer in found.parsed)
     train, majority = list(files.read(folder / "train.jsonl")), Majority(folder / "train.jsonl")
-    first = {record.question.task: record for record in reversed(questions)}
+    first = {record.question.task: record for record in questions}
     directions = [record.truth.answer for record in train if record.question.task == "direction"]
     assert directions.count(majority.answer(first["direction"])) == max(map(directions.count, directions))
     points = [r.truth.points[0] for r in train if r.question.task == "point" and r.truth.points]
@@ -297,8 +291,8 @@ def test_questions_about_unreadable_images_stay_open(world, questions, ask, mode
     assert (again.answered, dict(again.open)) == (len(outcome.open), {})
 
 
-def test_a_model_in_this_process_sees_examples_and_question(world, folder, ask, model, tmp_path):
-    backend = LocalModel(tiny.build(tmp_path / "tiny"), device="cpu", batch_size=2)
+def test_a_model_in_this_process_sees_examples_and_question(world, folder, ask, model, save_vlm, tmp_path):
+    backend = LocalModel(save_vlm(tmp_path / "tiny"), device="cpu", batch_size=2)
     examples = Examples(folder / "train.jsonl", world, 1)
     answerer = model(backend, examples=examples, encoding=Encoding(64), decoding=Decoding(max_tokens=4))
     outcome = ask(answerer, limit=3)[0]
@@ -335,20 +329,17 @@ def test_examples_are_the_same_everywhere_and_never_of_test(world, folder, path,
 # Metrics against other code -------------------------------------------------------------------------------------------
 
 
-def point_of(x, y, points=((0.5, 0.5),), head=(0.1, 0.1, 0.2, 0.2)):
-    return Truth("", points=points, head=head), ParsedAnswer(point=None if x is None else (x, y))
-
-
 def values_of(metric, kind, pairs, **fields):
     questions = [Question(str(index), kind, "point", "box", "") for index in range(len(pairs))]
     truths, parsed = zip(*pairs, strict=True)
     return metric.values(questions=questions, truths=list(truths), parsed=list(parsed), **fields)
 
 
-def test_points_against_numpy():
+def test_points_against_numpy_and_no_point_as_the_worst():
     rng = np.random.default_rng(0)
-    points, given = rng.random((40, 3, 2)), rng.random((40, 2))
-    pairs = [point_of(*given[i], points=tuple(map(tuple, points[i]))) for i in range(40)]
+    points, given, head = rng.random((40, 3, 2)), rng.random((40, 2)), (0.1, 0.1, 0.2, 0.2)
+    truths = [Truth("", points=tuple(map(tuple, some)), head=head) for some in points]
+    pairs = [(truth, ParsedAnswer(point=tuple(point))) for truth, point in zip(truths, given, strict=True)]
     distance = np.linalg.norm(given - points.mean(1), axis=1)
     assert torch.allclose(values_of(metrics.PointDistance(), "point", pairs)[0][:, 0], torch.from_numpy(distance))
     assert values_of(metrics.PointWithin(), "point", pairs)[0].mean() == (distance <= 0.1).mean()
@@ -356,14 +347,11 @@ def test_points_against_numpy():
     cosine = (one * other).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
     angle = values_of(metrics.PointAngle(), "point", pairs)[0][:, 0].numpy()
     assert np.allclose(angle, np.degrees(np.arccos(cosine)), atol=1e-4)
-
-
-def test_no_point_costs_as_much_as_the_worst():
-    pairs = [point_of(None, None, points=((0.2, 0.9),))]
+    silent = [(Truth("", points=((0.2, 0.9),), head=head), ParsedAnswer())]
     worst = {metrics.PointDistance: np.hypot(0.8, 0.9), metrics.PointAngle: 180, metrics.PointWithin: 0}
     for kind, value in worst.items():
-        assert float(values_of(kind(), "point", pairs)[0]) == pytest.approx(value)
-    assert not len(values_of(metrics.PointAngle(), "point", [point_of(0.3, 0.3, head=(np.nan,) * 4)])[0])
+        assert float(values_of(kind(), "point", silent)[0]) == pytest.approx(value)
+    assert not len(values_of(metrics.PointAngle(), "point", [(Truth("", points=((0.2, 0.9),)), pairs[0][1])])[0])
 
 
 def test_refusals_against_scikit_learn():
