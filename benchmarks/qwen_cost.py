@@ -16,9 +16,8 @@ from peft import LoraConfig, inject_adapter_in_model
 from tabulate import tabulate
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-from gazebench.nn.gaze_language import PROMPTS, Answer
-from gazebench.nn.qwen3vl import LORA_TARGETS, load_vlm
-from gazebench.nn.rows import Scribe
+from gazebench.methods.omnigf.prompts import GAZE_PAD, GazeAnswer, PeoplePrompts
+from gazebench.nn.qwen3vl import LORA_TARGETS, load
 
 GIB, TERA = 2**30, 1e12
 
@@ -67,12 +66,15 @@ def empty(size: Size) -> Qwen3VLForConditionalGeneration:
 
 
 def tokens(people: int, grid: int) -> tuple[int, int]:
-    """Of a prompt about some people, and of its answer."""
-    scribe = Scribe(load_vlm("tiny", "random").processor, PROMPTS["basic"], (grid, grid), slots=True, semantic=False)
-    dice = random.Random(0)
-    boxes = [[dice.random() for _ in range(4)] for _ in range(people)]
-    answers = [Answer("inside", (dice.randint(100, 999), dice.randint(100, 999))) for _ in range(people)]
-    return len(scribe.prompt(boxes)[0]), len(scribe.answer(answers).ids)
+    """The lengths of a prompt about some people and of its answer."""
+    vlm = load("tiny", "random")
+    vlm.processor.tokenizer.add_tokens([GAZE_PAD], special_tokens=True)
+    prompts = PeoplePrompts(vlm, (grid, grid), slots=True, semantic=False)
+    rng = random.Random(0)
+    boxes = [[[rng.random() for _ in range(4)] for _ in range(people)]]
+    answers = [[GazeAnswer("inside", (rng.randint(100, 999), rng.randint(100, 999))) for _ in range(people)]]
+    prompt, whole = (prompts.rows(boxes, each).input_ids.shape[1] for each in (None, answers))
+    return prompt, whole - prompt
 
 
 def row(name: str, size: Size, side: int, batch: int, rank: int) -> tuple[list[str], list[list[str]]]:
@@ -117,7 +119,7 @@ def main() -> None:
     found = [row(name, size, given.side, given.batch, given.rank) for name, size in SIZES.items()]
     models = ["model", "parameters", "in bfloat16", "LoRA learns", "with its optimizer", "cache a token"]
     print(tabulate([each for each, _ in found], models, tablefmt="github", disable_numparse=True))
-    people = ["model", "people", "prompt", "answer", "TFLOP a picture", f"TFLOP a step of {given.batch}", "cache",
+    people = ["model", "people", "prompt", "answer", "TFLOP an image", f"TFLOP a step of {given.batch}", "cache",
               "memory of the step, checkpointed"]  # fmt: skip
     lines = [line for _, each in found for line in each]
     print("\n" + tabulate(lines, people, tablefmt="github", disable_numparse=True))

@@ -23,8 +23,8 @@ ANSWER = 'P0: {"status": "inside", "point_2d": [12, 345]}'
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return saved(tmp_path_factory.mktemp("models") / "tiny")
+def folder(tmp_path_factory, save_vlm):
+    return save_vlm(tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +37,7 @@ def model(folder):
     return AutoModelForImageTextToText.from_pretrained(folder)
 
 
-def saved(folder, **settings):
-    for part in random_vlm(**settings):
-        part.save_pretrained(folder)
-    return folder
-
-
-def picture(seed=0, size=(64, 96)):
+def noise(seed=0, size=(64, 96)):
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8))
 
 
@@ -84,12 +78,12 @@ def test_the_embedded_weights_fit_model_and_tokenizer():
     assert hashlib.sha256("\n".join(sorted(numbers, key=numbers.get)).encode()).hexdigest()[:16] == "b87c78519a785f44"
 
 
-def test_same_seed_same_bytes(folder, tmp_path):
+def test_same_seed_same_bytes(folder, tmp_path, save_vlm):
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    assert digests(saved(tmp_path / "again")) == digests(folder)
+    assert digests(save_vlm(tmp_path / "again")) == digests(folder)
     assert torch.equal(torch.get_rng_state(), before)
-    other = digests(saved(tmp_path / "other", seed=1))
+    other = digests(save_vlm(tmp_path / "other", seed=1))
     assert {name for name, digest in other.items() if digest != digests(folder)[name]} == {"model.safetensors"}
 
 
@@ -129,22 +123,22 @@ def test_template(processor):
     start = "<|im_start|>system\nBe terse.<|im_end|>\n<|im_start|>user\n"
     start += "<|vision_start|><|image_pad|><|vision_end|>And P0?"
     asked = f"{start}<|im_end|>\n<|im_start|>assistant\n"
-    assert processor.apply_chat_template(chat(picture()), add_generation_prompt=True) == asked
-    assert processor.apply_chat_template(chat(picture(), ANSWER)) == f"{asked}{ANSWER}<|im_end|>\n"
+    assert processor.apply_chat_template(chat(noise()), add_generation_prompt=True) == asked
+    assert processor.apply_chat_template(chat(noise(), ANSWER)) == f"{asked}{ANSWER}<|im_end|>\n"
     plain = processor.apply_chat_template([{"role": "user", "content": "Hello"}])
     assert plain == "<|im_start|>user\nHello<|im_end|>\n"
 
 
 def test_the_mask_is_the_answer_and_its_end(processor):
     answers = (ANSWER, ANSWER * 3)
-    chats = chat(picture(), answers[0]), chat(picture(size=(64, 160)), answers[1])
+    chats = chat(noise(), answers[0]), chat(noise(size=(64, 160)), answers[1])
     batch = encoded(processor, *chats, return_assistant_tokens_mask=True)
     for ids, mask, answer in zip(batch["input_ids"], batch["assistant_masks"], answers, strict=True):
         assert processor.tokenizer.decode(ids[torch.as_tensor(mask).bool()]) == f"{answer}<|im_end|>"
 
 
 def test_the_image_counts(processor, model):
-    batch = encoded(processor, chat(picture(0)), chat(picture(1)))
+    batch = encoded(processor, chat(noise(0)), chat(noise(1)))
     assert (batch["input_ids"] == model.config.image_token_id).sum(1).tolist() == [24, 24]  # of 16 x 16 pixels each
     with torch.no_grad():
         one, other = model(**batch).logits[:, -1]
@@ -156,7 +150,7 @@ def test_every_part_of_another_size_learns():
     text = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
     vision = {"hidden_size": 32, "depth": 2, "num_heads": 2, "deepstack_visual_indexes": [1], "patch_size": 16}
     small, processor = random_vlm(text=text, vision=vision, tie_word_embeddings=False)
-    batch = encoded(processor, chat(picture(), ANSWER))
+    batch = encoded(processor, chat(noise(), ANSWER))
     assert (batch["input_ids"] == small.config.image_token_id).sum() == 6
     small.train()(**batch, labels=batch["input_ids"]).loss.backward()
     assert [name for name, tensor in small.named_parameters() if tensor.grad is None or not tensor.grad.any()] == []
