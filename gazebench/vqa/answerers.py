@@ -15,9 +15,8 @@ from gazebench.core.types import Records, stable_key
 from gazebench.data.dataset import GazeDataset
 from gazebench.vlm.coordinates import LARGEST, whole
 from gazebench.vlm.encoding import Encoding
-from gazebench.vlm.images import Job, ask_about_images
+from gazebench.vlm.images import Job, ask_about_images, encoded
 from gazebench.vlm.messages import Backend, Decoding, EncodedImage, Failure, Message, Reply, Request
-from gazebench.vqa.describe import encoded
 from gazebench.vqa.files import QuestionRecord, read, read_card
 from gazebench.vqa.question_builder import FORMS
 from gazebench.vqa.questions.geometry import DIRECTIONS
@@ -98,10 +97,7 @@ class ModelAnswerer(Answerer):
         }
 
     def size(self, record: QuestionRecord) -> tuple[int, int]:
-        """After reduction to ``max_side``."""
-        width, height = record.truth.size
-        scale = min(1.0, self.encoding.max_side / max(width, height))
-        return max(1, round(width * scale)), max(1, round(height * scale))
+        return self.encoding.shown_size(record.truth.size)
 
     def ask(self, records: Iterable[QuestionRecord]) -> Iterator[Reply | Failure]:
         """Asks the backend; an image that cannot be read leaves its questions open."""
@@ -117,7 +113,7 @@ class ModelAnswerer(Answerer):
         jobs: Iterator[Job] = (
             (self._image(record), record.question.id, partial(request, record)) for record in records
         )  # fmt: skip
-        return ask_about_images(self.backend, jobs, partial(encoded, self.dataset, self.records, self.encoding))
+        return ask_about_images(self.backend, jobs, self.dataset, self.records, self.encoding)
 
     def _image(self, record: QuestionRecord) -> int:
         try:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from gazebench.vlm.coordinates import LARGEST
 from gazebench.vlm.parsing import json_values, numbers, without_thoughts
 from gazebench.vqa.questions.geometry import DIRECTIONS
-from gazebench.vqa.questions.templates import Templates, templates
+from gazebench.vqa.questions.templates import templates
 from gazebench.vqa.types import Form
 
 LONGEST: Final = 4000
@@ -206,13 +206,13 @@ def _phrase(text: str) -> str:
     return _ARTICLE.sub("", low.strip(" \"'*`.!-")).strip(" \"'*`.!-")
 
 
-def names(phrase: str, label: str, vocabulary: Templates | None = None) -> bool:
+def names(phrase: str, label: str) -> bool:
     """Whether a phrase names a category, by its own word or a synonym, as its head noun or as the whole phrase.
 
     Words after a preposition only describe: a "cup on the table" is a cup and no table.
     """
     head = _AFTER.sub("", phrase.lower()).strip() or phrase.lower()
-    for word in (vocabulary or templates()).same(label):
+    for word in templates().same(label):
         if re.search(rf"\b{re.escape(word)}(e?s)?$", head) or phrase.lower() == word:
             return True
     return False
