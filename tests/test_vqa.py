@@ -2,10 +2,8 @@
 
 import json
 import shutil
-import threading
 import tracemalloc
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -493,93 +491,54 @@ def test_a_judge_is_asked_once_about_what_was_answered(ask, measured, model, tmp
 # The commands ---------------------------------------------------------------------------------------------------------
 
 
-class Talker(BaseHTTPRequestHandler):
-    """Says "right" to everything, but nothing to the first question; counts."""
-
-    asked: list[str] = []
-    broken = True
-
-    def log_message(self, *arguments):
-        pass
-
-    def do_GET(self):
-        self._send(200, {"data": [{"id": "tiny"}]})
-
-    def do_POST(self):
-        request = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        self.asked.append(request["messages"][-1]["content"][-1]["text"])
-        if self.broken and len(self.asked) == 1:
-            self._send(413, {"error": {"message": "too large"}})
-        else:
-            self._send(200, {"choices": [{"message": {"content": "right"}, "finish_reason": "stop"}]})
-
-    def _send(self, status, body):
-        data = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-
-def test_the_commands_from_questions_to_the_table(tmp_path, capsys):
-    runs, boards = tmp_path / "runs", tmp_path / "boards"
+def test_the_commands_from_questions_to_the_table(tmp_path, capsys, chat_server):
+    runs, boards = f"--runs={tmp_path / 'runs'}", f"--boards={tmp_path / 'boards'}"
+    path, board = tmp_path / "runs/vqa/gazeworld/test.jsonl", tmp_path / "boards/vqa/gazeworld"
 
     def run(step, *arguments):
-        code = main(["vqa", step, *map(str, arguments), f"--boards={boards}", *([f"--runs={runs}"][step == "table" :])])
+        code = main(["vqa", step, *map(str, arguments)])
         return code, "".join(capsys.readouterr())
 
-    splits = ["--split", "train", "--split", "test"]
-    assert main(["vqa", "build", "gazeworld", *SIZES, *splits, f"--runs={runs}"]) == 0
-    path = runs / "vqa/gazeworld/test.jsonl"
+    assert run("build", "gazeworld", *SIZES, "--split", "train", "--split", "test", runs)[0] == 0
     assert path.with_suffix(".png").stat().st_size > 10_000
     assert "recognition: answer" in path.with_suffix(".md").read_text()
-    assert run("ask", path, *SIZES, "--backend", "majority", "--board")[0] == 0
-    (row,) = (boards / "gazeworld").glob("*.json")
+    assert run("ask", path, *SIZES, "--backend", "majority", "--board", runs, boards)[0] == 0
+    (row,) = (tmp_path / "boards/gazeworld").glob("*.json")
     record = json.loads(row.read_text())
     assert {"avg_l2", "avg_angle", "ap"} <= set(record["metrics"])
     assert record["samples"]["people"] == WORLD(train=16, val=2, test=14).records("test").people
-    with ThreadingHTTPServer(("127.0.0.1", 0), Talker) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        given = [path, *SIZES, "--model", "tiny", "--in-flight", 1, "--title", "Two words",
-                 "--url", f"http://127.0.0.1:{server.server_port}/v1"]  # fmt: skip
-        assert run("ask", *given)[0] == 1, "one question is open"
-        before = len(Talker.asked)
-        code, told = run("score", *given)
-        assert code == 2
-        assert "--partial" in told
-        Talker.broken = False
-        code, told = run("ask", *given)
-        assert code == 0
-        assert "Two words (zero-shot) on gazeworld/test" in told
-        assert len(Talker.asked) == before + 1, "only what was open is asked again"
-        code, told = run("ask", *given, "--model", "other")
-        assert code == 2
-        assert "tiny" in told
-        server.shutdown()
-    for record in (boards / "vqa/gazeworld").glob("*.json"):
-        validate(json.loads(record.read_text()))
-    assert run("table", "gazeworld")[0] == 0
-    page = (boards / "vqa/gazeworld/README.md").read_text()
+    answers = iter([(413, "too large")])
+    url, asked = chat_server(lambda text: next(answers, "right"))
+    given = [path, *SIZES, "--model", "tiny", "--in-flight", 1, "--title", "Two words", "--url", url, runs, boards]
+    assert run("ask", *given)[0] == 1, "one question is open"
+    before = len(asked)
+    code, told = run("score", *given)
+    assert (code, "--partial" in told) == (2, True)
+    code, told = run("ask", *given)
+    assert (code, "Two words (zero-shot) on gazeworld/test" in told) == (0, True)
+    assert len(asked) == before + 1, "only what was open is asked again"
+    code, told = run("ask", *given, "--model", "other")
+    assert (code, "tiny" in told) == (2, True)
+    assert run("table", "gazeworld", boards)[0] == 0
+    page = (board / "README.md").read_text()
     assert all(text in page for text in ("Majority", "Two words", "which is ours", "test: incomplete data"))
-    assert set(pd.read_csv(boards / "vqa/gazeworld/table.csv")["model"]) == {"Majority", "Two words"}
-    assert len(list((boards / "vqa/gazeworld").glob("*.json"))) == 2
-    code, told = run("ask", path, "--dataset.test=13", "--backend", "oracle")
-    assert code == 2
-    assert "test.jsonl" in told
+    assert set(pd.read_csv(board / "table.csv")["model"]) == {"Majority", "Two words"}
+    records = [json.loads(record.read_text()) for record in board.glob("*.json")]
+    assert len(records) == 2
+    for record in records:
+        validate(record)
+    code, told = run("ask", path, "--dataset.test=13", "--backend", "oracle", runs, boards)
+    assert (code, "test.jsonl" in told) == (2, True)
     assert run("ask", path, *SIZES, "--nonsense=1")[0] == 2
 
 
-def test_records_of_answers_before_the_schema_of_runs_are_read(tmp_path):
-    committed = ROOT / "leaderboards" / "vqa" / "gazeworld"
-    shutil.copytree(committed, tmp_path / "gazeworld")
-    rows = list(question_table._results(tmp_path / "gazeworld"))
-    found = {(row.mode, row.model, row.questions) for row in rows if row.split == "test"}
-    assert ("ceiling", "Truth", 4541) in found
-    assert ("floor", "Majority", 4541) in found
-    assert all(0 <= row.metrics["vqa_overall"]["low"] <= row.metrics["vqa_overall"]["value"] for row in rows)
-
-
-def test_runs_are_trained_or_zero_shot_by_what_they_learnt(tmp_path):
+def test_the_table_reads_records_of_all_schemas(tmp_path):
+    rows = list(question_table._results(ROOT / "leaderboards" / "vqa" / "gazeworld"))
+    found = {(row.mode, row.model): row for row in rows if row.split == "test"}
+    for kind in (("ceiling", "Truth"), ("floor", "Majority")):
+        score = found[kind].metrics["vqa_overall"]
+        assert (found[kind].questions, score["low"] <= score["value"] <= score["high"]) == (4541, True)
+    # Runs of methods are trained or zero-shot by what they learnt.
     record = json.loads(next((ROOT / "leaderboards" / "gazeworld").glob("vl4gaze-*.json")).read_text())
     kinds = {"zero-shot": (0, None), "trained": (9, None), "given": (0, {"file": "weights.pt"})}
     (tmp_path / "gazeworld").mkdir()
