@@ -122,14 +122,14 @@ def add_to(app: typer.Typer) -> None:
         from gazebench.vqa import scoring
         from gazebench.vqa.answerers import BASELINES, Answerer, Examples, ModelAnswerer
         from gazebench.vqa.asking import ask, collect, store_of
-        from gazebench.vqa.files import read_card
+        from gazebench.vqa.files import check_annotations, read_card
         from gazebench.vqa.judge import judge as ask_judge
         from gazebench.vqa.task import protocol_of
 
         where, card, asks = places(runs, boards), read_card(questions), ctx.info_name == "ask"
         protocol, folder, split = protocol_of(card), where.runs / FOLDER, str(card["split"])
         data = dataset_with(str(card["dataset"]), given_settings(ctx))
-        scoring.check_annotations(questions, card, data)
+        check_annotations(questions, card, data)
         train = examples or questions.with_name("train.jsonl")
         answerer: Answerer
         if backend in BASELINES:
@@ -156,9 +156,7 @@ def add_to(app: typer.Typer) -> None:
                 return code
             if code and not partial:
                 return code
-        answered = collect(questions, card, answerer, store)
-        if not partial:
-            scoring.check_complete(answered, store)
+        answered = collect(questions, card, answerer, store, partial=partial)
         further: dict[str, Any] = {}
         clip = Vocabulary(None, clip_model, clip_weights) if clip_weights else None
         if clip:
@@ -168,7 +166,7 @@ def add_to(app: typer.Typer) -> None:
             options = replace(options, model=judge_model or options.model, url=judge_url or options.url)
             check_server(by := options.backend(judge))
             verdicts, further["judge"] = ask_judge(by, answered, folder / data.card.name / "verdicts", store, split)
-        scores = scoring.measure(answered, data, split, clip, verdicts)
+        scores = scoring.measure(answered, card, data, clip, verdicts)
         record = scoring.make(data, card, answerer, store, answered, scores, further)
         _print_scores(record, answerer.mode, card["protocol"])
         print(f"\nresult    {scoring.write(where.boards / FOLDER, record)}")

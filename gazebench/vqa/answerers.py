@@ -17,7 +17,7 @@ from gazebench.vlm.coordinates import LARGEST, whole
 from gazebench.vlm.encoding import Encoding
 from gazebench.vlm.images import Job, ask_about_images, encoded
 from gazebench.vlm.messages import Backend, Decoding, EncodedImage, Failure, Message, Reply, Request
-from gazebench.vqa.files import QuestionRecord, read, read_card
+from gazebench.vqa.files import QuestionRecord, check_annotations, read, read_card
 from gazebench.vqa.question_builder import FORMS
 from gazebench.vqa.questions.geometry import DIRECTIONS
 from gazebench.vqa.questions.templates import templates
@@ -143,8 +143,7 @@ class Examples:
         self.card, self.dataset, self.shots, self.seed = read_card(path), dataset, shots, seed
         if self.card["split"] == "test":
             raise DataError(f"{path}: examples of the test split would give its answers away; take those of train")
-        if dataset.records(str(self.card["split"])).fingerprint() != self.card["fingerprint"]:
-            raise DataError(f"{path}: built from other annotations than these; give the same --dataset options")
+        check_annotations(path, self.card, dataset)
         pools: dict[tuple[Form, bool], list[tuple[int, QuestionRecord]]] = {}
         for record in read(path):
             pool = pools.setdefault((record.question.form, bool(record.truth.refusal)), [])

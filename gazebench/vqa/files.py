@@ -12,6 +12,7 @@ from typing import Any
 
 from gazebench.core.errors import DataError
 from gazebench.core.files import file_digest, write_atomically
+from gazebench.data.dataset import GazeDataset
 from gazebench.vqa.types import Question, Truth
 
 CARD = ".json"
@@ -154,3 +155,12 @@ def read_card(path: Path) -> dict[str, Any]:
     if file_digest(path) != expected:
         raise DataError(f"{path}: not the file its card describes; build the questions anew, or restore it")
     return card
+
+
+def check_annotations(path: Path, card: Mapping[str, Any], dataset: GazeDataset) -> None:
+    """Raises DataError where the questions of ``path`` were built from other annotations than the data set's."""
+    if dataset.records(str(card["split"])).fingerprint() != card["fingerprint"]:
+        raise DataError(
+            f"{path}: built from other annotations of {card['dataset']}/{card['split']} than these; build the "
+            "questions anew, or give the same --dataset options"
+        )

@@ -358,6 +358,7 @@ QUESTION_METRICS = (
     ProtocolMetric("vqa_object_clip", ObjectSimilarity, subsets=False),
     ProtocolMetric("vqa_object_bleu", ObjectBLEU, subsets=False),
     ProtocolMetric("vqa_object_rouge", ObjectROUGE, subsets=False),
+    ProtocolMetric("vqa_object_judge", ObjectJudged, subsets=False),
     ProtocolMetric("vqa_direction", DirectionAccuracy, subsets=False),
     ProtocolMetric("vqa_direction_steps", DirectionSteps, subsets=False, digits=2),
     ProtocolMetric("vqa_point", PointWithin, subsets=False),
