@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from gazebench.vlm.coordinates import LARGEST
 from gazebench.vlm.parsing import json_values, numbers, without_thoughts
-from gazebench.vqa.questions.geometry import DIRECTIONS
 from gazebench.vqa.questions.templates import templates
 from gazebench.vqa.types import Form
 
@@ -161,10 +160,8 @@ _AXES: Final = {
     "up": r"up(wards?)?|upper|top|above|north|higher",
     "down": r"down(wards?)?|lower|bottom|below|beneath|south",
 }
-_NAMES: Final = {
-    (0, 1): "above", (0, -1): "below", (-1, 0): "left", (1, 0): "right", (-1, 1): "top-left", (1, 1): "top-right",
-    (-1, -1): "bottom-left", (1, -1): "bottom-right",
-}  # fmt: skip
+_SECTORS: Final = ((1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1))
+"""Right minus left, up minus down, in the order of ``geometry.DIRECTIONS``."""
 
 
 def _direction(text: str) -> int:
@@ -175,8 +172,8 @@ def _direction(text: str) -> int:
         if (has["left"] and has["right"]) or (has["up"] and has["down"]):
             continue
         axes = has["right"] - has["left"], has["up"] - has["down"]
-        if axes in _NAMES:
-            return DIRECTIONS.index(_NAMES[axes])
+        if axes in _SECTORS:
+            return _SECTORS.index(axes)
     return -1
 
 
