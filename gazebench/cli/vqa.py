@@ -83,9 +83,7 @@ def add_to(app: typer.Typer) -> None:
         title: Annotated[str, typer.Option(help="Name in tables; the model's by default.")] = "",
         shots: Annotated[int, typer.Option(min=0, help="Examples shown before each question.")] = 0,
         seed: Annotated[int, typer.Option(help="Seed of the examples.")] = 0,
-        examples: Annotated[
-            Path | None, typer.Option(help="Training questions; by default train.jsonl beside.")
-        ] = None,
+        examples: Annotated[Path | None, typer.Option(help="Training questions; train.jsonl by default.")] = None,
         shard: Annotated[str, typer.Option(metavar="I/N", help="Ask only this part, into a file of its own.")] = "",
         limit: Annotated[int, typer.Option(min=0, help="Ask only so many questions, to try it out.")] = 0,
         partial: Annotated[bool, typer.Option("--partial", help="Score open questions as wrong.")] = False,
@@ -164,8 +162,8 @@ def add_to(app: typer.Typer) -> None:
 
     example = 'gazebench vqa {} runs/vqa/gazeworld/test.jsonl --model Qwen/Qwen3-VL-8B-Instruct --title "Qwen3 8B"'
     for step, text in {
-        "ask": "Have questions answered, and score the answers.\n\nAnswers are kept as they arrive: repeating a command "
-        "that was stopped asks the open questions only. The exit code is 1 while questions are open.",
+        "ask": "Have questions answered, and score the answers.\n\nAnswers are kept as they arrive: repeating a "
+        "command that was stopped asks the open questions only. The exit code is 1 while questions are open.",
         "score": "Score the answers that are stored; the options are those of `ask`.",
     }.items():
         command(group, step, example.format(step), settings=True, help=text)(answers)
