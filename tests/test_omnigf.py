@@ -16,7 +16,7 @@ from gazebench.core.files import file_digest
 from gazebench.core.types import SOCIAL, Batch, Targets
 from gazebench.core.weights import WeightsError
 from gazebench.data.transforms import gaussian_heatmap
-from gazebench.datasets.gazeworld.world import WORLD_VERSION
+from gazebench.datasets.gazeworld.scene import WORLD_VERSION
 from gazebench.engine.config import resolve
 from gazebench.methods.omnigf import OmniGF
 from gazebench.methods.omnigf.answers import write_answers
