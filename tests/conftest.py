@@ -11,6 +11,7 @@ import venv
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -44,6 +45,20 @@ def bare() -> Callable[[Path], tuple[Path, Path]]:
         return folder / "bin" / "python", packages
 
     return make
+
+
+@pytest.fixture(scope="session")
+def save_vlm() -> Callable[..., Path]:
+    """Writes a small Qwen3-VL with random weights to a folder; the settings are those of ``random_vlm``."""
+
+    def save(folder: Path, **settings: Any) -> Path:
+        from gazebench.datasets.gazeworld.models import random_vlm
+
+        for part in random_vlm(**settings):
+            part.save_pretrained(folder)
+        return folder
+
+    return save
 
 
 STARTED = """

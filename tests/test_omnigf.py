@@ -16,7 +16,6 @@ from gazebench.core.files import file_digest
 from gazebench.core.types import SOCIAL, Batch, Targets
 from gazebench.core.weights import WeightsError
 from gazebench.data.transforms import gaussian_heatmap
-from gazebench.datasets.gazeworld.models import random_vlm
 from gazebench.datasets.gazeworld.scene import WORLD_VERSION
 from gazebench.engine.config import resolve
 from gazebench.methods.omnigf import OmniGF
@@ -522,14 +521,12 @@ def test_slots_and_heads_must_agree(plain):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, save_vlm):
     """A Qwen3-VL of another size in the files and classes of the real one, untied, with few rows to spare."""
-    place = tmp_path_factory.mktemp("models") / "Qwen3-VL-Nano"
     text = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
     vision = {"hidden_size": 32, "depth": 2, "num_heads": 2, "deepstack_visual_indexes": [1], "patch_size": 16}
-    for part in random_vlm(0, text, vision, tie_word_embeddings=False):
-        part.save_pretrained(place)
-    return place
+    place = tmp_path_factory.mktemp("models") / "Qwen3-VL-Nano"
+    return save_vlm(place, text=text, vision=vision, tie_word_embeddings=False)
 
 
 def test_a_folder_like_the_real_ones(folder, tmp_path):

@@ -14,7 +14,7 @@ from gazebench.data import saliency_splits as subsets
 from gazebench.engine.registry import load_dataset
 from gazebench.probe import asking, audit, build
 from gazebench.probe.probers import ModelProber, Oracle, SpectralResidual, prompt, prompts, saliency
-from gazebench.vlm.messages import Backend, Failure, Picture, Reply, VLMError
+from gazebench.vlm.messages import Backend, Failure, EncodedImage, Reply, VLMError
 from gazebench.vlm.store import AnswerStore
 
 WORLD = load_dataset("gazeworld")
@@ -55,7 +55,7 @@ def probe(world, tmp_path, backend, **options):
 
 def test_a_prompt_asks_for_regions_and_never_for_the_gaze():
     for name, entry in prompts().items():
-        system, user = entry.messages(np.array([0.1, 0.2, 0.3, 0.45]), Picture(b"", "image/png", (1, 1)))
+        system, user = entry.messages(np.array([0.1, 0.2, 0.3, 0.45]), EncodedImage(b"", "image/png", (1, 1)))
         text = user.parts[1]
         assert "[100, 200, 300, 450]" in text, name
         assert '{"regions": [{"bbox_2d": [x0, y0, x1, y1]' in text

@@ -134,7 +134,7 @@ def _covered(file: PredictionFile, records: Records, partial: bool) -> tuple[npt
     known = file.covers(records)
     skipped = (file.provenance or {}).get("skipped_images", [])
     excused: npt.NDArray[np.bool_] = np.isin(records.images, skipped)[records.person_image]
-    sized: npt.NDArray[np.bool_] = (records.sizes > 0).all(axis=1)[records.person_image]
+    sized: npt.NDArray[np.bool_] = (records.sizes.min(axis=1) > 0)[records.person_image]
     for unfit, why in (
         (~known & ~excused, "have no prediction; add them"),
         (known & ~sized, "are in images whose size cannot be read; restore the files"),
