@@ -11,9 +11,11 @@ import venv
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
+from typer.core import TyperCommand
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGED = {
@@ -44,6 +46,14 @@ def bare() -> Callable[[Path], tuple[Path, Path]]:
         return folder / "bin" / "python", packages
 
     return make
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list[Any]:
+    """The contexts of commands that would have run after their command line was read; none does."""
+    seen: list[Any] = []
+    monkeypatch.setattr(TyperCommand, "invoke", lambda self, context: seen.append(context))
+    return seen
 
 
 STARTED = """

@@ -111,9 +111,11 @@ def test_the_data_are_part_of_it_by_what_is_annotated_and_not_by_where(tmp_path)
 def test_bytes_of_the_code_are_not(plain, monkeypatch):
     """They stand in the record: an edit of a renderer leaves every run what it was."""
     code, read = record.code_identity(), Path.read_bytes
-    monkeypatch.setattr(
-        Path, "read_bytes", lambda self: read(self) + (b"# changed" if self.suffix == ".py" and ROOT in self.parents else b"")
-    )
+
+    def edited(path):
+        return read(path) + (b"# edited" if path.suffix == ".py" and ROOT in path.parents else b"")
+
+    monkeypatch.setattr(Path, "read_bytes", edited)
     record.code_identity.cache_clear()
     try:
         assert record.code_identity()["digest"] != code["digest"]
