@@ -30,6 +30,7 @@ _DECIDES = {
     "weights": "weights",
     "start": "weights to start from",
     "files": "text of a method's or data set's file",
+    "tasks": "versions of tasks",
 }
 """What decides a run's numbers, in words."""
 
@@ -60,7 +61,7 @@ class RunState:
             return "not recorded"
         if self.entry["id"] != self.id:
             before = self.entry["identity"]
-            other = [words for name, words in _DECIDES.items() if before.get(name) != self.identity[name]]
+            other = [words for name, words in _DECIDES.items() if before.get(name) != self.identity.get(name)]
             return f"recorded with other {' and '.join(other) or 'things that decide its numbers'}"
         return "recorded, to be trained anew" if self.again else ""
 
@@ -167,9 +168,9 @@ class Study:
                     decides[run.row] = json.loads(json.dumps(prepare(config, self.places).decides))
                 except (UserError, ValueError) as error:
                     raise DataError(f"{self.plan.file}: row {run.row!r}: {error}") from error
-            identity = decides[run.row] | {"settings": settings_digest(config.values)}
+            identity = decides[run.row] | {"settings": settings_digest(config.public())}
             entry = stored.get((run.row, run.seed), {})
-            state = RunState(run, config, identity, run_id(config.values, decides[run.row]), entry, again)
+            state = RunState(run, config, identity, run_id(config.public(), decides[run.row]), entry, again)
             if entry and entry["id"] == state.id:
                 self.store.readdress(run)
             found.append(state)
@@ -270,6 +271,9 @@ def decides(record: Mapping[str, Any]) -> dict[str, Any]:
     """``engine.run.Run.decides`` of the run behind a record; what had no version yet counts as version 1."""
     data, weights = record["data"], record["weights"]
     splits = {"test": data, "train": data.get("train")}
+    tasks = record["protocol"].get("tasks", {})
+    if record["schema"] == 1 and "vqa_overall" in record["metrics"]:  # which had the questions in every protocol
+        tasks = {"questions": record["protocol"]["questions"]}
     return {
         "kind": record.get("kind", "bench"),
         "method": [record["method"]["name"], record["method"].get("version", 1)],
@@ -280,6 +284,7 @@ def decides(record: Mapping[str, Any]) -> dict[str, Any]:
         "weights": {name: value for name, value in weights.items() if name not in ("initial", "trained")},
         "start": (weights.get("initial") or {}).get("sha256"),
         "files": [],
+        **({"tasks": [task["id"] for task in tasks.values()]} if tasks else {}),
     }
 
 
