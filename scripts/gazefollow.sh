@@ -34,5 +34,5 @@ gazebench score "$(run hclora)predictions.parquet" gazefollow --dataset.root "$R
 # 5. Who is better where, person by person, with paired intervals.
 gazebench compare "$(run gazelle)" "$(run hclora)" --dataset.root "$ROOT"
 
-# 6. The board: open build/board/index.html in a browser.
+# 6. The board: open leaderboards/index.html in a browser.
 make board
