@@ -1,4 +1,4 @@
-"""The figures of a study: bars by subset or beyond thresholds, a scatter of two metrics, and images of single people."""
+"""The figures of a study: bars by subset or beyond thresholds, a scatter of two metrics, images of people."""
 
 from __future__ import annotations
 
