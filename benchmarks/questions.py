@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from gazebench.core.types import Records
+from gazebench.core.types import Records, ragged_starts
 from gazebench.datasets.gazefollow import GazeFollow
 from gazebench.vqa import files
 from gazebench.vqa.question_builder import QuestionBuilder
 
 
 def annotations(people: int) -> Records:
-    """So many people in three quarters as many images, a tenth of them looking out; with categories."""
+    """Some people in three quarters as many images; a tenth look outside, all others have a category."""
     rng = np.random.default_rng(0)
     image = np.sort(rng.integers(0, max(1, people * 3 // 4), people))
     _, image = np.unique(image, return_inverse=True)
@@ -34,7 +34,7 @@ def annotations(people: int) -> Records:
         person_image=image.astype(np.int64),
         head=np.concatenate([low, low + 0.1], axis=1),
         points=rng.random((int(inside.sum()), 2)),
-        point_start=np.concatenate([[0], np.cumsum(inside)]).astype(np.int64),
+        point_start=ragged_starts(inside),
         inout=inside.astype(np.int8),
         columns={"label": np.where(inside, rng.choice(["cup", "ball", "person"], people), "")},
         sizes=np.tile([640, 480], (len(names), 1)),
@@ -42,8 +42,7 @@ def annotations(people: int) -> Records:
 
 
 def main() -> None:
-    people = int(sys.argv[1]) if len(sys.argv) > 1 else 138_000
-    records = annotations(people)
+    records = annotations(int(sys.argv[1]) if len(sys.argv) > 1 else 138_000)
     builder = QuestionBuilder(GazeFollow(Path()), records)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "train.jsonl"
