@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
+from typer.core import TyperCommand
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGED = {
@@ -107,6 +108,14 @@ def chat_server() -> Iterator[Callable[..., tuple[str, list[str]]]]:
     for server in servers:
         server.shutdown()
         server.server_close()
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list[Any]:
+    """The contexts of commands that would have run after their command line was read; none does."""
+    seen: list[Any] = []
+    monkeypatch.setattr(TyperCommand, "invoke", lambda self, context: seen.append(context))
+    return seen
 
 
 STARTED = """
