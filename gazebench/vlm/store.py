@@ -250,7 +250,6 @@ def _read(path: Path) -> Iterator[tuple[int, Reply]]:
 
 
 def _parsed(line: bytes) -> tuple[int, Reply] | None:
-    # Not pydantic: it refuses an answer with half a surrogate pair (tests/test_vlm_store.py).
     try:
         entry = json.loads(line)
         key, attempt, text, reason = entry["key"], entry["attempt"], entry["text"], entry["finish_reason"]
