@@ -6,7 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from typing import Any, ClassVar
 
@@ -22,6 +22,7 @@ from gazebench.data.dataset import GazeDataset
 from gazebench.data.images import resized
 from gazebench.probe.parsing import Convention, ParsedAnswer, parse_answer
 from gazebench.vlm.encoding import Encoding
+from gazebench.vlm.images import ask_about_images
 from gazebench.vlm.messages import Backend, Decoding, EncodedImage, Failure, Message, Reply, Request, Unreadable
 
 
@@ -147,29 +148,19 @@ class ModelProber(Prober):
         return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
     def ask(self, dataset: GazeDataset, records: Records, jobs: Iterable[Job]) -> Iterator[Reply | Failure]:
-        """Asks the backend; an image is encoded once for all its people."""
-        left_out: list[Unreadable] = []
+        def encode(image: int) -> EncodedImage:  # drawn images have no file
+            drawn = dataset.root is None
+            return self.encoding.encode(dataset.image(records, image) if drawn else dataset.path(records, image))
 
-        def requests() -> Iterator[Request]:
-            shown, image, reason = -1, None, ""
-            for job in jobs:
-                if job.image != shown:
-                    shown = job.image
-                    try:  # drawn images have no file
-                        source = dataset.image(records, shown) if dataset.root is None else dataset.path(records, shown)
-                        image = self.encoding.encode(source)
-                    except ImageError as error:
-                        image, reason = None, str(error)
-                if image is None:
-                    left_out.append(Unreadable(job.key, reason))
-                    continue
-                decoding = self.decoding
-                if job.attempt:
-                    decoding = replace(decoding, temperature=self.AGAIN, seed=decoding.seed + job.attempt)
-                yield Request(job.key, self.prompt.messages(job.head, image), decoding)
+        return ask_about_images(
+            self.backend, ((job.image, job.key, partial(self._request, job)) for job in jobs), encode
+        )
 
-        yield from self.backend.ask(requests())
-        yield from left_out
+    def _request(self, job: Job, image: EncodedImage) -> Request:
+        decoding = self.decoding
+        if job.attempt:
+            decoding = replace(decoding, temperature=self.AGAIN, seed=decoding.seed + job.attempt)
+        return Request(job.key, self.prompt.messages(job.head, image), decoding)
 
 
 class LocalProber(Prober):
