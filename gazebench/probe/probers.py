@@ -134,7 +134,6 @@ class ModelProber(Prober):
         self.name = name or "".join(sign if sign.isalnum() or sign in "._-" else "-" for sign in model.lower())
 
     def identity(self) -> dict[str, Any]:
-        """Model, prompt, encoding of the images, decoding."""
         return {
             "kind": "vision-language model",
             **self.backend.identity(),
@@ -166,7 +165,6 @@ class LocalProber(Prober):
     may_name_none = True
 
     def ask(self, dataset: GazeDataset, records: Records, jobs: Iterable[Job]) -> Iterator[Reply | Failure]:
-        """One after another."""
         for job in jobs:
             try:
                 boxes = self.regions(dataset, records, job)
@@ -187,7 +185,6 @@ class Oracle(LocalProber):
     name = "oracle"
 
     def identity(self) -> dict[str, Any]:
-        """The truth has no settings."""
         return {"kind": "the dataset's own truth", "model": "oracle", "version": 1}
 
     def regions(self, dataset: GazeDataset, records: Records, job: Job) -> FloatArray:
@@ -219,7 +216,6 @@ class SpectralResidual(LocalProber):
         self._last: tuple[str, FloatArray] = "", np.zeros((0, 4))
 
     def identity(self) -> dict[str, Any]:
-        """Its constants."""
         return {
             "kind": "saliency map without a model",
             "model": self.name,

@@ -10,7 +10,7 @@ from functools import cached_property
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 from huggingface_hub import HfApi, try_to_load_from_cache
@@ -26,9 +26,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from gazebench.vlm.messages import Backend, Decoding, EncodedImage, Failure, Message, Reply, Request, VLMError
-
-Dtype = Literal["auto", "bfloat16", "float16", "float32"]
+from gazebench.vlm.messages import Backend, Decoding, Dtype, EncodedImage, Failure, Message, Reply, Request, VLMError
 
 # What a folder's answers depend on beside the weights: configuration, processor, tokenizer and chat template.
 SETTINGS: Final = ("*.json", "*.jinja", "*.txt")
