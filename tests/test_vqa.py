@@ -21,7 +21,7 @@ from gazebench.metrics.base import GazeMetric
 from gazebench.report import question_table
 from gazebench.vlm.encoding import Encoding
 from gazebench.vlm.local import LocalModel
-from gazebench.vlm.messages import Backend, Decoding, EncodedImage, Failure, Reply, VLMError
+from gazebench.vlm.messages import Backend, Decoding, EncodedImage, Failure, Reply
 from gazebench.vlm.store import AnswerStore
 from gazebench.vqa import asking, files, judge, metrics, scoring, task
 from gazebench.vqa.answerers import Examples, Majority, ModelAnswerer, Oracle, Random, Shuffled
@@ -66,18 +66,16 @@ def questions(path):
 
 
 class Scripted(Backend):
-    """Answers by a function of the key; dies after so many requests."""
+    """Answers by a function of the key."""
 
-    def __init__(self, answer=lambda key: "left", die_after=None):
-        self.answer, self.die_after, self.requests = answer, die_after, []
+    def __init__(self, answer=lambda key: "left"):
+        self.answer, self.requests = answer, []
 
     def identity(self):
         return {"backend": "scripted", "model": "org/Scripted 1.0"}
 
     def ask(self, requests):
         for request in requests:
-            if self.die_after is not None and len(self.requests) >= self.die_after:
-                raise VLMError("the server is gone")
             self.requests.append(request)
             answer = self.answer(request.key)
             yield answer if isinstance(answer, Reply | Failure) else Reply(request.key, answer, "stop")
@@ -215,20 +213,7 @@ def test_baselines_answer_in_the_form_asked_for(folder, questions, ask):
 # Asking ---------------------------------------------------------------------------------------------------------------
 
 
-def test_a_killed_evaluation_goes_on_without_asking_again(card, ask, model):
-    dying, again, idle = Scripted(die_after=25), Scripted(), Scripted()
-    with pytest.raises(VLMError, match="gone"):
-        ask(model(dying))
-    outcome = ask(model(again))[0]
-    total = card["counts"]["questions"]
-    assert (outcome.asked, outcome.answered, dict(outcome.open)) == (total, total - 25, {})
-    assert not set(dying.keys) & set(again.keys)
-    assert len(dying.keys) + len(again.keys) == total
-    assert not ask(model(idle))[0].answered
-    assert not idle.requests
-
-
-def test_failures_stay_open_and_whatever_else_comes_is_an_answer(questions, ask, measured, model):
+def test_failures_stay_open_and_whatever_else_comes_is_an_answer_once_and_for_all(questions, ask, measured, model):
     ids = [r.question.id for r in questions if r.question.task == "point" and not r.truth.refusal][:4]
     bad = {ids[0]: Failure(ids[0], "too large"), ids[1]: "", ids[2]: "[1, 2] " * 100_000,
            ids[3]: Reply(ids[3], "", "content_filter")}  # fmt: skip
@@ -570,17 +555,13 @@ def test_answers_in_a_predictions_file_are_scored_and_bad_ones_explained(world, 
     assert truth["metrics"]["vqa_parsed"]["all"]["count"] == len(questions)
     assert "avg_l2" not in truth["metrics"]
     assert truth["protocol"]["tasks"]["questions"]["id"] == "gazebench-vqa-v1"
-    mute = scored("mute", {person: dict.fromkeys(own, "") for person, own in answers.items()})
-    assert mute["metrics"]["vqa_overall"]["all"]["value"] == 0
     person, own = next((person, own) for person, own in answers.items() if own)
     gone = next(iter(own))
     told = scored("lacking", {**answers, person: {name: text for name, text in own.items() if name != gone}})
     assert all(name in told for name in ("lacking.jsonl", person, gone))
     told = scored("numbers", {**answers, person: {**own, gone: 5}})
     assert f"numbers.jsonl:{1 + list(answers).index(person)}" in told
-    assert gone in told
     few = dict(list(answers.items())[1:])  # who is left out changes what is asked of the others
-    assert "few.jsonl" in scored("few", few)
     part = scored("part", few, "--partial", x=0.5, y=0.5)
     assert "avg_l2" in part["metrics"]
     assert not any(name.startswith("vqa") for name in part["metrics"])
