@@ -502,6 +502,8 @@ def test_the_commands_from_questions_to_the_table(tmp_path, capsys, chat_server)
     code, told = run("ask", *given)
     assert (code, "Two words (zero-shot) on gazeworld/test" in told) == (0, True)
     assert len(asked) == before + 1, "only what was open is asked again"
+    code, told = run("score", *given, "--judge", "openai")
+    assert (code, "vqa_object_judge" in told) == (0, True)
     code, told = run("ask", *given, "--model", "other")
     assert (code, "tiny" in told) == (2, True)
     assert run("table", "gazeworld", boards)[0] == 0
