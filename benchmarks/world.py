@@ -91,7 +91,7 @@ def main(count: int = 200, sheet: Path | None = None) -> None:
     for name, value in rows.items():
         print(f"{name:28} {value:8.2f} {value / rows['compose']:10.2f}")
     print("scene 0:", hashlib.sha256(scenes[0].to_json().encode()).hexdigest()[:16])
-    print("picture 0:", hashlib.sha256(draw(scenes[0], 300, 224).tobytes()).hexdigest()[:16])
+    print("image 0:", hashlib.sha256(draw(scenes[0], 300, 224).tobytes()).hexdigest()[:16])
     print(json.dumps(statistics(scenes), indent=1))
     if sheet:
         contact_sheet(scenes[:24]).save(sheet)

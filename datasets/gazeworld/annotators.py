@@ -74,7 +74,7 @@ def social(scene: Scene) -> dict[str, npt.NDArray[np.int8]]:
 
     Returns:
         ``lah``: j looks at the head of i. ``laeo``: they look at each other. ``sa``: both look at the same thing, or at
-        the head of the same third person; empty spots and what is outside the picture are never shared.
+        the head of the same third person; empty spots and what is outside the image are never shared.
     """
     pairs = list(permutations(scene.people, 2))
     labels = {

@@ -24,11 +24,11 @@ PEOPLE = {1: 0.22, 2: 0.34, 3: 0.26, 4: 0.18}
 CROWD = 0.05
 """The share of scenes with five or six people."""
 CONSISTENT = 0.68
-"""The share of the people who look into the picture that look at the salient thing."""
+"""The share of the people who look into the image that look at the salient thing."""
 OUTSIDE = 0.2
-"""The share of people who look out of the picture."""
+"""The share of people who look out of the image."""
 DEPTH = 0.9
-"""From the front of the scene to its far end, in picture heights."""
+"""From the front of the scene to its far end, in image heights."""
 APART = 0.06
 """The least distance of an inconsistent target from the salient box, normalised."""
 
@@ -66,7 +66,7 @@ def inside(point: Point, box: Box, margin: float = 0.0) -> bool:
 
 
 def _clipped(box: Box, aspect: float) -> Box:
-    """A box in scene units, normalised and cut at the edges of the picture."""
+    """A box in scene units, normalised and cut at the edges of the image."""
     left, top, right, bottom = box
     return grid(max(0.0, left / aspect)), max(0.0, top), grid(min(1.0, right / aspect)), min(1.0, bottom)
 
@@ -104,7 +104,7 @@ def aimed(
         person: who looks.
         target: what they look at.
         salient: box of the salient thing, which decides the subset.
-        aspect: of the picture.
+        aspect: of the image.
         turn: share of the way from the viewer to the target that the head turns; the eyes turn all the way. Beyond 60
             degrees the head turns as far as the eyes do.
         head: yaw and pitch of the head, if they do not follow from ``turn`` (while it is still turning).
@@ -427,7 +427,7 @@ def _void(rng: Rng, person: Person, people: Sequence[Person], things: Sequence[T
 
 
 def _outside(rng: Rng, person: Person, aspect: float) -> Target:
-    """A point outside the picture, preferably beyond a near edge: few people look out across the whole picture."""
+    """A point outside the image, preferably beyond a near edge: few people look out across the whole image."""
     best, least = (-0.2, 0.5), math.inf
     for _ in range(3):
         side, along, away = rng.integer(0, 3), rng.uniform(-0.2, 1.2), rng.uniform(0.08, 0.5)

@@ -28,13 +28,13 @@ PARSER = 2
 """To be raised whenever ``parse`` makes something else of the same scenes."""
 ANNOTATORS = 10
 HEIGHT = 224
-"""Of a picture in pixels; the width follows from the aspect of the scene."""
+"""Of an image in pixels; the width follows from the aspect of the scene."""
 COUNTS = {"train": 3000, "val": 300, "test": 500}
 """The scenes of the standard sets; results on other numbers are marked as such."""
 LARGEST_YAW = 70.0
 """How far a head may be turned, in degrees, for its glasses and beard to be visible."""
 
-# A scene whose picture is asked for is soon asked for its descriptions.
+# A scene whose image is asked for is soon asked for its descriptions.
 _compose = lru_cache(maxsize=64)(compose)
 
 

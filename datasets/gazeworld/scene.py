@@ -1,6 +1,6 @@
 """The description of a scene: all of its truth, and all that drawing it needs, as plain numbers and words.
 
-Points and boxes are normalised (x / width, y / height; (0, 0) top left), sizes are in picture heights, angles in
+Points and boxes are normalised (x / width, y / height; (0, 0) top left), sizes are in image heights, angles in
 degrees. Every number but the aspect is a multiple of 1/4096, so a description is the same text on every machine.
 """
 
@@ -47,7 +47,7 @@ class Thing:
         depth: 0 at the viewer to 1 at the far end of the scene.
         support: what it rests on: "" (ground, table or air), "wall", "shelf", "post" or "hands".
         holder: the id of the person who holds it, or 0.
-        box: xmin, ymin, xmax, ymax, tight around what is drawn, within the picture.
+        box: xmin, ymin, xmax, ymax, tight around what is drawn, within the image.
     """
 
     id: int
@@ -76,15 +76,15 @@ class Person:
         id: as of a thing.
         x, y: the middle of the skull.
         size: from crown to chin.
-        head, body: tight boxes around the head with its hair and around the whole person, within the picture.
+        head, body: tight boxes around the head with its hair and around the whole person, within the image.
         eye: the point between the eyes, where the gaze starts.
         head_yaw, head_pitch: where the head points; gaze_yaw, gaze_pitch: where the eyes point. Yaw 0 is towards
-            the viewer, 90 towards the right edge, 180 into the picture; pitch is positive downwards.
-        gaze: the target point, beyond [0, 1] when it is outside the picture.
-        target_kind: a thing, a person (their head), an empty spot ("void"), or something outside the picture.
+            the viewer, 90 towards the right edge, 180 into the image; pitch is positive downwards.
+        gaze: the target point, beyond [0, 1] when it is outside the image.
+        target_kind: a thing, a person (their head), an empty spot ("void"), or something outside the image.
         target_id, target_category: 0 and "" for an empty spot and for what is outside.
         target_depth: as the depth of things; beyond [0, 1] for some targets outside.
-        subset: "consistent" when the gaze is in the salient box, "inconsistent" elsewhere in the picture, else "".
+        subset: "consistent" when the gaze is in the salient box, "inconsistent" elsewhere in the image, else "".
     """
 
     id: int
@@ -110,7 +110,7 @@ class Person:
 
     @property
     def inout(self) -> int:
-        """1 when the target is in the picture, 0 when it is outside."""
+        """1 when the target is in the image, 0 when it is outside."""
         return int(self.target_kind != "outside")
 
     @property
@@ -135,7 +135,7 @@ class Backdrop:
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture.
+    """One image.
 
     Attributes:
         seed, split, index: the key it was composed from.

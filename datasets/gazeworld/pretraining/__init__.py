@@ -1,1 +1,1 @@
-"""What the embedded models are pre-trained on: labels of drawn pictures, none of which depends on a gaze."""
+"""What the embedded models are pre-trained on: labels of drawn images, none of which depends on a gaze."""
