@@ -92,11 +92,10 @@ class Batches:
 
     def batch(self, index: np.ndarray, questions: int, mirrored: bool) -> Batch:
         """The scenes of some indices, with a number of questions about each."""
-        talks = [ask(self.scenes[i], self.rng, questions, mirrored) for i in index]
-        rows = self.dialogue.packed([[(each.question, each.answer) for each in talk] for talk in talks])
+        drawn = [ask(self.scenes[i], self.rng, questions, mirrored) for i in index]
+        rows = self.dialogue.packed([[(each.question, each.answer) for each in some] for some in drawn])
         given, answered, things = [], [], []
-        asked = [(image, each) for image, talk in enumerate(talks) for each in talk]
-        for number, (image, each) in enumerate(asked):
+        for number, (image, each) in enumerate((image, each) for image, some in enumerate(drawn) for each in some):
             begin = int((rows.learnt[image] == number).nonzero()[0]) - 1  # the state that predicts the first token
             if each.given is not None:
                 given.append((image, begin - len(self.dialogue.before_answer), each.given))
@@ -195,7 +194,7 @@ def point_error(vlm: Qwen3VL, data: Batches) -> float:
     for index in np.arange(min(128, len(data.scenes))).reshape(-1, 32):
         scenes = [data.scenes[i] for i in index]
         things = [scene.things[data.rng.integers(len(scene.things))] for scene in scenes]
-        rows = dialogue.asked([POINT.format(name=name_of(thing)) for thing in things])
+        rows = dialogue.prompts([POINT.format(name=name_of(thing)) for thing in things])
         images = vlm.encode(torch.from_numpy(data.patches.images[index]))
         answers, _ = decode(vlm, rows, images, [free_text(dialogue, 24) for _ in things], dialogue.padding)
         for thing, text in zip(things, dialogue.text([answer.ids for answer in answers]), strict=True):

@@ -135,7 +135,7 @@ class Backdrop:
 
 @dataclass(frozen=True)
 class Scene:
-    """One image.
+    """What one image shows.
 
     Attributes:
         seed, split, index: the key it was composed from.

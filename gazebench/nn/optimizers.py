@@ -104,6 +104,7 @@ def linear_weights(model: nn.Module) -> list[Tensor]:
 
 def warm_cosine(optimizer: torch.optim.Optimizer, steps: int, warm: float = 0.03) -> dict[str, Any]:
     """Lightning's schedule, step by step: a linear warm-up over a share of the steps, then a cosine down to 0."""
+    # transformers' get_cosine_schedule_with_warmup would waste the first step, whose rate is 0 there.
     rising = max(1, round(warm * steps))
     warm_up = LinearLR(optimizer, 1 / rising, total_iters=rising - 1)
     cosine = CosineAnnealingLR(optimizer, max(1, steps - rising))

@@ -254,7 +254,7 @@ class VL4Gaze(Method):
             The places of R questions, their answers, and the states (R, C) that the answers begin after.
         """
         for places in buckets([len(self.dialogue.question(text)) for text in questions], self.rows_limit):
-            rows = self.dialogue.asked([questions[place] for place in places]).to(self.vlm.model.device)
+            rows = self.dialogue.prompts([questions[place] for place in places]).to(self.vlm.model.device)
             shown = images[:, [owner[place] for place in places]]
             answers, prompt = decode(self.vlm, rows, shown, [grammar() for _ in places], self.dialogue.padding)
             yield places, self.dialogue.text([answer.ids for answer in answers]), prompt[:, -1]
