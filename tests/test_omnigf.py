@@ -349,19 +349,12 @@ def test_pairs_know_who_looks(named):
         assert close(logits, named.branch.pairs(torch.cat([person[i], person[j]])), 1e-5)
 
 
-def test_people_without_annotation_are_in_the_prompt_and_out_of_the_losses(monkeypatch):
-    some, model = batch((2, 1, 3)), method().train()
-    answers = model.answers(some.targets, [False] * 6)
+def test_people_without_annotation_are_in_the_prompt_and_their_answers_are_not_learnt(plain):
+    some = batch((2, 1, 3))
+    answers = plain.answers(some.targets, [False] * 6)
     assert [answer.status for answer in answers] == ["inside", "inside", "outside", "inside", "unknown", "outside"]
     assert answers[0].point == tuple(round(float(value) * 999) for value in some.targets.point[0])
-    assert set(model.inputs(some, answers)[0].learnt.unique().tolist()) == {-100, 0, 1, 2, 3, 5}
-    outputs = model.teacher_forced(some)
-    monkeypatch.setattr(model, "teacher_forced", lambda _: outputs)
-    losses = model.loss(some)
-    maps, inout = torch.autograd.grad(losses["heatmap"] + losses["inout"], [outputs.gaze.maps, outputs.gaze.inout])
-    assert not maps[[2, 4, 5]].any()
-    assert not inout[4].any()
-    assert inout[[0, 1, 2, 3, 5]].all()
+    assert set(plain.inputs(some, answers)[0].learnt.unique().tolist()) == {-100, 0, 1, 2, 3, 5}
 
 
 def test_hidden_answers_teach_the_gaze_branch_alone():
@@ -548,10 +541,6 @@ def test_a_folder_like_the_real_ones(folder, tmp_path):
     one, other = (each.eval().predict_batch(some) for each in (model, again))
     assert torch.equal(one.heatmap, other.heatmap)
     assert one.text == other.text
-    checkpoint: dict = {}
-    model.on_save_checkpoint(checkpoint)
-    again.on_load_checkpoint(checkpoint)
-    assert set(checkpoint["state_dict"]) == set(again.state_dict())
 
 
 def test_weights_that_do_not_fit_are_refused(plain, tmp_path, monkeypatch):
