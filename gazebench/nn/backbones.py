@@ -153,6 +153,11 @@ class ViTBackbone(nn.Module):
         }
 
 
+def weights_grade(weights: str) -> str:
+    """The ``grade`` of a result's weights, from what the identity of its backbone calls them."""
+    return {"pretrained": "published", "embedded": "embedded", "random": "random"}.get(weights, "file")
+
+
 def position_embedding(table: Tensor, rows: int, columns: int) -> Tensor:
     """The position embedding (1, 1 + n n, C) resampled to a grid: (1, 1 + rows * columns, C).
 

@@ -18,7 +18,7 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDe
 from gazebench.core.files import file_digest
 from gazebench.core.plugins import embedded
 from gazebench.core.weights import WeightsError, load_strictly, local_file, read_weights
-from gazebench.nn.backbones import ComputeDtype
+from gazebench.nn.backbones import ComputeDtype, weights_grade
 from gazebench.vlm.local import validate
 
 Tuning = Literal["lora", "language", "full", "none"]
@@ -103,8 +103,7 @@ class Qwen3VL(nn.Module):
 
     def weights_identity(self, tuning: Tuning) -> dict[str, Any]:
         """What a method's ``weights_identity`` says of this model."""
-        grades = {"pretrained": "published", "embedded": "embedded", "random": "random"}
-        grade = grades.get(self.identity["weights"], "file")
+        grade = weights_grade(self.identity["weights"])
         if tuning == "full" and grade == "random":  # nothing was there before the run, and nothing stays as it was
             grade = "none"
         return {"grade": grade, "name": self.identity["name"], "backbone": self.identity}

@@ -283,8 +283,7 @@ class OmniGF(Method):
 
     def preprocess(self) -> Preprocess:
         """Images of the size that heads are cut from, aspect not kept."""
-        size = (self.picture_size, self.picture_size)
-        return Preprocess(size=size) if self.augment else Preprocess(size=size, crop=0.0, flip=0.0, box_jitter=0.0)
+        return Preprocess.square(self.picture_size, self.augment)
 
     # Input -------------------------------------------------------------------------------------------------------
 

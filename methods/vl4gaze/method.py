@@ -185,9 +185,7 @@ class VL4Gaze(Method):
         return {**recipe, **TINY} if chosen(recipe, model, "backbone") == "tiny" else recipe
 
     def preprocess(self) -> Preprocess:
-        """Square images, aspect not kept."""
-        size = (self.image_size, self.image_size)
-        return Preprocess(size=size) if self.augment else Preprocess(size=size, crop=0.0, flip=0.0, box_jitter=0.0)
+        return Preprocess.square(self.image_size, self.augment)
 
     # Prediction --------------------------------------------------------------------------------------------------
 
