@@ -120,7 +120,7 @@ def add_to(app: typer.Typer) -> None:
         from gazebench.engine.config import dataset_with
         from gazebench.metrics.vocabulary import Vocabulary
         from gazebench.vqa import scoring
-        from gazebench.vqa.answerers import BASELINES, Answerer, Examples, ModelAnswerer, baseline
+        from gazebench.vqa.answerers import BASELINES, Answerer, Examples, ModelAnswerer
         from gazebench.vqa.asking import ask, collect, store_of
         from gazebench.vqa.files import read_card
         from gazebench.vqa.judge import judge as ask_judge
@@ -133,7 +133,7 @@ def add_to(app: typer.Typer) -> None:
         train = examples or questions.with_name("train.jsonl")
         answerer: Answerer
         if backend in BASELINES:
-            answerer = baseline(backend, questions, train)
+            answerer = BASELINES[backend](questions, train)
         else:
             model = options.backend(backend)
             shown = Examples(train, data, shots, seed) if shots else None

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
-from sklearn.metrics import cohen_kappa_score, confusion_matrix
+from sklearn.metrics import cohen_kappa_score
 
 from gazebench.core.errors import DataError, ImageError
 from gazebench.data.saliency_splits import CONSISTENT, INCONSISTENT, inside, locate, read, verdict
@@ -33,12 +33,14 @@ def agreement(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, Any
     both = [person for person in one if one[person] and other.get(person)]
     mine, theirs = [one[person] for person in both], [other[person] for person in both]
     names = [CONSISTENT, INCONSISTENT]
+    confusion = np.zeros((2, 2), np.int64)
+    np.add.at(confusion, ([names.index(name) for name in mine], [names.index(name) for name in theirs]), 1)
     constant = len(set(mine)) < 2 or len(set(theirs)) < 2
     return {
         "people": len(both),
         "accuracy": float(np.mean(np.array(mine) == np.array(theirs))) if both else float("nan"),
         "kappa": float("nan") if constant else float(cohen_kappa_score(mine, theirs)),
-        "confusion": pd.DataFrame(confusion_matrix(mine, theirs, labels=names), index=names, columns=names),
+        "confusion": pd.DataFrame(confusion, index=names, columns=names),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,8 +24,6 @@ from gazebench.vqa.questions.geometry import DIRECTIONS
 from gazebench.vqa.questions.templates import templates
 from gazebench.vqa.task import Questions
 from gazebench.vqa.types import Form
-
-BASELINES = ("oracle", "shuffled", "random", "majority")
 
 
 class Answerer(ABC):
@@ -319,12 +317,10 @@ def _most_frequent(counts: Counter[str]) -> str:
     return min(counts, key=lambda name: (-counts[name], name), default="")
 
 
-def baseline(kind: str, path: Path, train: Path) -> Answerer:
-    """One of ``BASELINES`` for the questions of ``path``; priors learn from the questions of ``train``."""
-    made: Mapping[str, Any] = {
-        "oracle": Oracle,
-        "shuffled": partial(Shuffled, path),
-        "random": partial(Random, train),
-        "majority": partial(Majority, train),
-    }
-    return made[kind]()
+BASELINES: Mapping[str, Callable[[Path, Path], Answerer]] = {
+    "oracle": lambda path, train: Oracle(),
+    "shuffled": lambda path, train: Shuffled(path),
+    "random": lambda path, train: Random(train),
+    "majority": lambda path, train: Majority(train),
+}
+"""By name, from the files of the questions and of training questions, which priors learn from."""

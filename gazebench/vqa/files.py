@@ -54,7 +54,7 @@ class QuestionRecord:
     def from_json(cls, text: str | bytes) -> QuestionRecord:
         """The inverse; ValueError, KeyError, IndexError or TypeError where it is no question."""
         read = json.loads(text)
-        question = Question(read["id"], -1, read["task"], read["form"], read["observer"], read["question"])
+        question = Question(read["id"], read["task"], read["form"], read["observer"], read["question"])
         truth = Truth(
             answer=read["answer"],
             refusal=read["refusal"],

@@ -7,7 +7,6 @@ possible. Texts are measured by torchmetrics.
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -66,6 +65,51 @@ class QuestionMetric(GazeMetric):
         return [self.value(truth, answer) for _, truth, answer in counted]
 
 
+# Right answers ---------------------------------------------------------------------------------------------------
+
+
+def _near(truth: Truth, answer: ParsedAnswer) -> bool:
+    return answer.point is not None and math.dist(answer.point, _mean(truth)) <= NEAR
+
+
+def _named(truth: Truth, answer: ParsedAnswer) -> bool:
+    return bool(answer.phrase) and any(names(answer.phrase, label) for label in truth.labels)
+
+
+RIGHT: dict[QuestionType, Callable[[Truth, ParsedAnswer], bool]] = {
+    "object": _named,
+    "direction": lambda truth, answer: answer.direction == truth.direction,
+    "point": _near,
+    "recognition": lambda truth, answer: answer.valid and bool(answer.refusal) == bool(truth.refusal),
+}
+"""Whether an answer is right, by question type."""
+
+
+class _Accuracy(QuestionMetric):
+    higher_is_better = True
+
+    def value(self, truth: Truth, answer: ParsedAnswer) -> float:
+        return float(RIGHT[self.task](truth, answer))
+
+
+class ObjectAccuracy(_Accuracy):
+    """Share of answers that name a right category, by its word or a synonym (``questions.parsing.names``)."""
+
+    task = "object"
+
+
+class DirectionAccuracy(_Accuracy):
+    """Share of right sectors."""
+
+    task = "direction"
+
+
+class PointWithin(_Accuracy):
+    """Share of points at most ``NEAR`` from the mean annotation."""
+
+    task = "point"
+
+
 # Points ----------------------------------------------------------------------------------------------------------
 
 
@@ -91,20 +135,6 @@ class PointDistance(QuestionMetric):
         return math.hypot(answer.point[0] - x, answer.point[1] - y)
 
 
-def _near(truth: Truth, answer: ParsedAnswer) -> bool:
-    return answer.point is not None and math.dist(answer.point, _mean(truth)) <= NEAR
-
-
-class PointWithin(QuestionMetric):
-    """Share of points at most ``NEAR`` from the mean annotation."""
-
-    task = "point"
-    higher_is_better = True
-
-    def value(self, truth: Truth, answer: ParsedAnswer) -> float:
-        return float(_near(truth, answer))
-
-
 class PointAngle(QuestionMetric):
     """Mean angular error at the head centre against the mean annotation, degrees, in the normalised plane.
 
@@ -124,19 +154,6 @@ class PointAngle(QuestionMetric):
         return STRAIGHT_BACK if math.isnan(found) else found
 
 
-# Directions ------------------------------------------------------------------------------------------------------
-
-
-class DirectionAccuracy(QuestionMetric):
-    """Share of right sectors."""
-
-    task = "direction"
-    higher_is_better = True
-
-    def value(self, truth: Truth, answer: ParsedAnswer) -> float:
-        return float(answer.direction == truth.direction)
-
-
 class DirectionSteps(QuestionMetric):
     """Mean number of sectors of 45 degrees between answer and truth, 0 to 4; without a direction 4."""
 
@@ -147,20 +164,6 @@ class DirectionSteps(QuestionMetric):
 
 
 # Objects ---------------------------------------------------------------------------------------------------------
-
-
-def _named(truth: Truth, answer: ParsedAnswer) -> bool:
-    return bool(answer.phrase) and any(names(answer.phrase, label) for label in truth.labels)
-
-
-class ObjectAccuracy(QuestionMetric):
-    """Share of answers that name a right category, by its word or a synonym (``questions.parsing.names``)."""
-
-    task = "object"
-    higher_is_better = True
-
-    def value(self, truth: Truth, answer: ParsedAnswer) -> float:
-        return float(_named(truth, answer))
 
 
 class ObjectSimilarity(QuestionMetric):
@@ -270,7 +273,6 @@ class _Share(QuestionMetric):
 
 
 Flags = npt.NDArray[np.bool_]
-Parts = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 
 
 class _Refusal(_Share):
@@ -291,59 +293,40 @@ class _Refusal(_Share):
         return _ratio(hits, over)
 
     @staticmethod
-    @abstractmethod
-    def share(due: Flags, done: Flags) -> Parts:
-        """(K,) what each question adds to the numerator and to the denominator."""
+    def share(due: Flags, done: Flags) -> tuple[Any, Any]:
+        """From whether each question was to be refused and was, (K,), to what it adds to numerator and denominator."""
+        raise NotImplementedError
 
 
 class RefusalAccuracy(_Refusal):
     """Share of questions rightly answered or rightly refused."""
 
-    @staticmethod
-    def share(due: Flags, done: Flags) -> Parts:
-        return due == done, np.ones(len(due))
+    share = staticmethod(lambda due, done: (due == done, np.ones(len(due))))
 
 
 class RefusalPrecision(_Refusal):
     """Of the refusals, the share that was due."""
 
-    @staticmethod
-    def share(due: Flags, done: Flags) -> Parts:
-        return due & done, done
+    share = staticmethod(lambda due, done: (due & done, done))
 
 
 class RefusalRecall(_Refusal):
     """Of the questions that cannot be answered, the share that was refused."""
 
-    @staticmethod
-    def share(due: Flags, done: Flags) -> Parts:
-        return due & done, due
+    share = staticmethod(lambda due, done: (due & done, due))
 
 
 class FalseRefusal(_Refusal):
     """Of the questions that can be answered, the share that was refused."""
 
     higher_is_better = False
-
-    @staticmethod
-    def share(due: Flags, done: Flags) -> Parts:
-        return done & ~due, ~due
+    share = staticmethod(lambda due, done: (done & ~due, ~due))
 
 
 class RefusalF1(_Refusal):
     """F1 of refusing: 2 TP of 2 TP + FP + FN."""
 
-    @staticmethod
-    def share(due: Flags, done: Flags) -> Parts:
-        return 2 * (due & done), due.astype(float) + done
-
-
-_RIGHT: dict[QuestionType, Callable[[Truth, ParsedAnswer], bool]] = {
-    "object": _named,
-    "direction": lambda truth, answer: answer.direction == truth.direction,
-    "point": _near,
-    "recognition": lambda truth, answer: answer.valid and bool(answer.refusal) == bool(truth.refusal),
-}
+    share = staticmethod(lambda due, done: (2 * (due & done), due.astype(float) + done))
 
 
 class Overall(_Share):
@@ -354,14 +337,14 @@ class Overall(_Share):
         return question.task == "recognition" or not truth.refusal
 
     def measured(self, counted: Sequence[Answered], **fields: Any) -> list[Any]:
-        """The type, by its place in ``_RIGHT``, and whether the answer is right."""
-        place = {task: float(index) for index, task in enumerate(_RIGHT)}
+        """The type, by its place in ``RIGHT``, and whether the answer is right."""
+        place = {task: float(index) for index, task in enumerate(RIGHT)}
         return [
-            [place[question.task], float(_RIGHT[question.task](truth, answer))] for question, truth, answer in counted
+            [place[question.task], float(RIGHT[question.task](truth, answer))] for question, truth, answer in counted
         ]
 
     def drawn(self, values: FloatArray, weights: FloatArray) -> FloatArray:
-        tasks = [values[:, 0] == place for place in range(len(_RIGHT))]
+        tasks = [values[:, 0] == place for place in range(len(RIGHT))]
         shares = [_ratio(weights @ (task * values[:, 1]), weights @ task.astype(float)) for task in tasks if task.any()]
         return np.mean(shares, axis=0)
 

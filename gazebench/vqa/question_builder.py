@@ -61,8 +61,8 @@ class QuestionBuilder:
 
     def about(
         self, image: int, head: FloatArray, points: Sequence[FloatArray], size: tuple[int, int]
-    ) -> list[tuple[Question, Truth]]:
-        """The questions about an image as it is shown, person by person; ``Question.person`` counts its people.
+    ) -> list[tuple[int, Question, Truth]]:
+        """The questions about an image as it is shown, each with the person of the image it is about.
 
         Args:
             image: position in the records.
@@ -85,9 +85,9 @@ class QuestionBuilder:
                 if form and chosen:
                     observer, words = chosen
                     text = rng.choice(self.templates.questions[form]).format(observer=words)
-                    question = Question(f"{self.records.person_id[person]}/{task}", place, task, form, observer, text)
+                    question = Question(f"{self.records.person_id[person]}/{task}", task, form, observer, text)
                     truth = Truth(self.templates.refusals[refusal], refusal) if refusal else truths[form]
-                    found.append((question, replace(truth, head=box, size=size)))
+                    found.append((place, question, replace(truth, head=box, size=size)))
         return found
 
     def everything(self) -> Iterator[QuestionRecord]:
@@ -97,8 +97,9 @@ class QuestionBuilder:
             people = range(self.start[image], self.start[image + 1])
             points = [records.points_of(person) for person in people]
             width, height = records.sizes[image].tolist()
-            for question, truth in self.about(image, records.head[people.start : people.stop], points, (width, height)):
-                person = str(records.person_id[people[question.person]])
+            head = records.head[people.start : people.stop]
+            for place, question, truth in self.about(image, head, points, (width, height)):
+                person = str(records.person_id[people[place]])
                 yield QuestionRecord(str(records.images[image]), person, str(records.groups[image]), question, truth)
 
     def _asked(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -104,14 +103,13 @@ def make(
     if card["code"]["dirty"]:
         reasons.append("the questions were built by code with uncommitted changes")
     split = str(card["split"])
-    made: dict[str, Any] = {
-        "run": f"{store.digest_of_identity[:10]}-{split}",
-        "method": {
+    made = results.untrained(
+        run=f"{store.digest_of_identity[:10]}-{split}",
+        method={
             "name": answerer.name, "title": answerer.title, "family": "answers to questions", "mode": answerer.mode,
         },
-        "data": {"train": None},
-        "weights": {"grade": "none", "name": str(store.identity["model"]), "initial": None},
-        "config": {
+        weights={"grade": "none", "name": str(store.identity["model"]), "initial": None},
+        config={
             "data": card["dataset"],
             "split": split,
             "questions": {name: card[name] for name in ("sha256", "seed", "templates", "descriptions")}
@@ -120,17 +118,7 @@ def make(
             "answers_sha256": store.digest(split),
             **further,
         },
-        "seed": None,
-        "selection": "nothing was trained",
-        "training": None,
-        "skipped_images": [],
-        "parameters": {"total": 0, "trained": 0},
-        "wall_seconds": {},
-        "peak_memory_bytes": {},
-        "code": results.code_identity(),
-        "hardware": results.hardware_identity(),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-    }  # fmt: skip
+    )  # fmt: skip
     protocol = protocol_of(card)
     return results.make(
         dataset, dataset.identity(split), scores, made, "eval", reasons,
@@ -149,25 +137,20 @@ def write(folder: Path, record: Mapping[str, Any]) -> Path:
     return path
 
 
-def points(answered: Answered) -> Iterator[tuple[str, float, float, float]]:
-    """Of every person asked for a point: id, x, y and how surely in frame, for the ordinary leaderboards.
+def write_points(path: Path, answered: Answered) -> int:
+    """The points as a predictions file for ``gazebench score``; returns the number of people.
 
     A refusal is "out of frame" at the centre of the image, whose expected distance is least; so is an answer that could
     not be parsed, but with the score one half.
-    """
-    for record, answer in zip(answered.records, answered.parsed, strict=True):
-        if record.question.task == "point":
-            x, y = answer.point or CENTRE
-            yield record.person, x, y, 1.0 if answer.point else (0.0 if answer.refusal else 0.5)
-
-
-def write_points(path: Path, answered: Answered) -> int:
-    """A predictions file for ``gazebench score``; returns the number of people.
 
     Raises:
         DataError: nobody was asked for a point.
     """
-    found = list(points(answered))
+    found = [
+        (record.person, *(answer.point or CENTRE), 1.0 if answer.point else 0.0 if answer.refusal else 0.5)
+        for record, answer in zip(answered.records, answered.parsed, strict=True)
+        if record.question.task == "point"
+    ]
     if not found:
         raise DataError("no question asks for a point, so there is nothing to put on a leaderboard")
     path.parent.mkdir(parents=True, exist_ok=True)

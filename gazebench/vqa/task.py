@@ -64,7 +64,7 @@ class _Source(ItemSource):
         self, image: int, head: FloatArray, points: Sequence[FloatArray], size: tuple[int, int]
     ) -> list[tuple[Item, Truth]]:
         found = self.builder.about(image, head, points, size)
-        return [(Item(question.id, question.person, question), truth) for question, truth in found]
+        return [(Item(question.id, person, question), truth) for person, question, truth in found]
 
 
 PROTOCOLS: dict[str, type[Questions]] = {Questions.id: Questions}
