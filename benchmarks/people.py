@@ -47,7 +47,7 @@ def noise(people: int) -> Batch:
 
 
 def seconds(method: Method, some: Batch, train: bool) -> float:
-    """Of one pass, or one step's forward and backward."""
+    """Seconds of one pass, or of one step's forward and backward."""
     method.train(train)
     begun = time.perf_counter()
     if train:

@@ -26,7 +26,7 @@ GIB, TERA = 2**30, 1e12
 
 @dataclass(frozen=True)
 class Size:
-    """Of a published model: language width, layers, heads of 128, key-value heads, feed-forward; deepstack levels."""
+    """A published model: language width, layers, heads of 128, key-value heads, feed-forward width; deepstack levels."""
 
     width: int
     layers: int

@@ -192,7 +192,7 @@ class GazeLLE(Method):
         backbone: ``dinov2_vits14``, ``dinov2_vitb14``, ``dinov2_vitl14`` or ``tiny``.
         backbone_weights: ``pretrained``, ``random`` or a file.
         backbone_source: ``hub``, ``timm`` or a clone of DINOv2's repository; default: whichever has the weights.
-        compute_dtype: of the frozen encoder.
+        compute_dtype: precision of the frozen encoder.
         image_size: side of the square input in pixels; 0 is the backbone's own (448 for DINOv2).
         dim: width of the decoder.
         layers: transformer blocks of the decoder.

@@ -31,7 +31,7 @@ class Heads:
 
     Attributes:
         images: (B, 3, S, S) uint8.
-        owner: (P,) the index of the image of each.
+        owner: (P,) the index of each head's image.
         box: (P, 4) normalised xyxy.
         gaze: (P, 3) unit vectors: to the right, down, into the image.
     """

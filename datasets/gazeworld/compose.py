@@ -1,7 +1,8 @@
 """Composing scenes: who and what is where, and who looks at what.
 
 The order is always the same: the place, people, the one salient thing, the other things, the gazes. A gaze goes to the
-salient thing with probability ``CONSISTENT``, so betting on it often wins; otherwise only the eyes tell.
+salient thing with probability ``CONSISTENT``: a model that always predicts that thing is often right, and must read the
+eyes to be right about the others.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ def compose(seed: int, index: int, split: str) -> Scene:
     """The scene of a key: the same on every machine and in every process.
 
     Args:
-        seed: of the world.
-        index: the number of the scene in its split.
+        seed: seed of the world.
+        index: number of the scene in its split.
         split: any name; each has random numbers of its own.
     """
     return _Composer(seed, index, split).scene()
@@ -104,7 +105,7 @@ def aimed(
         person: who looks.
         target: what they look at.
         salient: box of the salient thing, which decides the subset.
-        aspect: of the image.
+        aspect: width / height of the image.
         turn: share of the way from the viewer to the target that the head turns; the eyes turn all the way. Beyond 60
             degrees the head turns as far as the eyes do.
         head: yaw and pitch of the head, if they do not follow from ``turn`` (while it is still turning).

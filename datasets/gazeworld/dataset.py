@@ -25,16 +25,16 @@ from gazebench.metrics.semantic import LabelAccuracy
 from gazebench.metrics.spatial import InOutAP
 
 PARSER = 2
-"""To be raised whenever ``parse`` makes something else of the same scenes."""
+"""Raise it whenever ``parse`` returns other annotations of the same scenes."""
 ANNOTATORS = 10
 HEIGHT = 224
-"""Of an image in pixels; the width follows from the aspect of the scene."""
+"""Height of an image in pixels; the width follows from the aspect of the scene."""
 COUNTS = {"train": 3000, "val": 300, "test": 500}
 """The scenes of the standard sets; results on other numbers are marked as such."""
 LARGEST_YAW = 70.0
 """How far a head may be turned, in degrees, for its glasses and beard to be visible."""
 
-# A scene whose image is asked for is soon asked for its descriptions.
+# The image and the descriptions of a scene are usually read one after the other.
 _compose = lru_cache(maxsize=64)(compose)
 
 

@@ -23,7 +23,7 @@ from gazebench.datasets.gazeworld.scene import Person, Scene
 __all__ = ["CATEGORIES", "FakeImage", "fake_clip", "fake_clips", "fake_images", "write_rows"]
 
 HEIGHT = 96
-"""Of the images, in pixels."""
+"""Height of the images in pixels."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """People: a flat body under a head that is a ball with a face on it.
 
 Every feature of a face is a patch of the ball's surface. The ball is turned and its depth dropped, which gives frontal,
-three-quarter, profile and averted heads; so what an image shows of a gaze is what the geometry says of it.
+three-quarter, profile and averted heads; so the drawn direction of a gaze is exactly that of the scene.
 
 Angles are in degrees. Yaw 0 faces the viewer, 90 the right edge of the image, 180 into the image; pitch is positive
 downwards. Heads are drawn about the middle of the skull, one unit from crown to chin.

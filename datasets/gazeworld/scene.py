@@ -13,7 +13,7 @@ from typing import Literal
 from gazebench.datasets.gazeworld.canvas import Box, Point
 
 WORLD_VERSION = 1
-"""To be raised whenever the same key gives another description."""
+"""Raise it whenever the same key gives another description."""
 
 TargetKind = Literal["thing", "person", "void", "outside"]
 EMPTY: Box = (0.0, 0.0, 0.0, 0.0)
@@ -73,7 +73,7 @@ class Person:
     """A person and what they look at; ``compose`` fills in the fields that have defaults.
 
     Attributes:
-        id: as of a thing.
+        id: unique among the things and people of a scene.
         x, y: the middle of the skull.
         size: from crown to chin.
         head, body: tight boxes around the head with its hair and around the whole person, within the image.
@@ -83,7 +83,7 @@ class Person:
         gaze: the target point, beyond [0, 1] when it is outside the image.
         target_kind: a thing, a person (their head), an empty spot ("void"), or something outside the image.
         target_id, target_category: 0 and "" for an empty spot and for what is outside.
-        target_depth: as the depth of things; beyond [0, 1] for some targets outside.
+        target_depth: depth of the target, as of a thing; beyond [0, 1] for some targets outside.
         subset: "consistent" when the gaze is in the salient box, "inconsistent" elsewhere in the image, else "".
     """
 

@@ -97,7 +97,7 @@ def decode(
         vlm: the model.
         prompts: R rows, padded on the left.
         images: (1 + D, R, N, C), each row's encoded image.
-        grammars: of each row.
+        grammars: the grammar of each row.
         padding: the token to pad with.
 
     Returns:

@@ -82,7 +82,7 @@ def adamw_or_muon(
         groups: each with ``params`` and ``lr``; empty ones are left out.
         model: the model whose linear layers' weights are taken out of the groups for Muon.
         lr_muon: learning rate of the matrices.
-        weight_decay: of all, decoupled.
+        weight_decay: decoupled weight decay of all parameters.
     """
     matrices = linear_weights(model) if name == "muon" else []
     chosen = {id(matrix) for matrix in matrices}

@@ -24,7 +24,7 @@ from gazebench.vlm.local import validate
 Tuning = Literal["lora", "language", "full", "none"]
 LORA_TARGETS: Final = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
 IGNORED: Final = -100
-"""In ``TokenRows.learnt``: a token whose prediction is not learnt."""
+"""Marks in ``TokenRows.learnt`` a token whose prediction is not learnt."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,9 +82,9 @@ class Qwen3VL(nn.Module):
         Args:
             tuning: ``lora``, low-rank updates of the language model; ``language``, all of it; ``full``, the image
                 encoder too; ``none``.
-            rank: of the updates.
+            rank: rank of the updates.
             alpha: the updates are scaled by alpha / rank.
-            dropout: of the input of the updates.
+            dropout: dropout of the updates' input.
             checkpointing: recompute layers in the backward pass.
         """
         self.requires_grad_(tuning == "full")
@@ -181,7 +181,7 @@ def load(name: str, weights: str | Path = "pretrained", dtype: ComputeDtype = "f
             such as ``tiny``.
         weights: ``pretrained`` (those of the folder, the hub or the package), ``random``, or a file with a state dict:
             the model's own, or of a fully tuned ``Qwen3VL`` exported by a method.
-        dtype: of the frozen weights.
+        dtype: dtype of the frozen weights.
 
     Raises:
         WeightsError: no such model, no Qwen3-VL, or weights that do not fit; the message names the remedy.

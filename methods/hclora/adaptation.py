@@ -92,7 +92,7 @@ class HeadConditionedLoRA(nn.Module):
         out_features: width of its output.
         rank: r.
         alpha: the update is scaled by alpha / r, as in LoRA.
-        dropout: of the input of A.
+        dropout: dropout of the input of A.
         gate_dim: hidden width of g.
 
     Attributes:

@@ -35,8 +35,8 @@ class Dialogue(PromptBuilder):
         ``learnt`` counts the pairs of all images, one after another.
 
         Args:
-            images: of each, its pairs; at least one.
-            dtype: of the mask.
+            images: for each image its pairs, at least one.
+            dtype: dtype of the mask.
         """
         ids: list[list[int]] = []
         owner: list[list[int]] = []

@@ -1,4 +1,4 @@
-"""Questions about what stands where in a scene, with their answers, to train a vision-language model on.
+"""Questions about the places of things and people in a scene, and answers, to train a vision-language model on.
 
 None is about gaze. Answers are in the grounding format of Qwen3-VL: JSON with whole coordinates from 0 to 999. The
 words are frozen, because the tokenizer of the embedded model is made for them.
@@ -30,7 +30,7 @@ class Grounding(NamedTuple):
         answer: the text.
         given: the normalised point, or the middle of the box, whose coordinates the question contains; else None.
         place: the middle of what one must look at for the answer; None where that is several things or none.
-        thing: that thing, if only the image tells what it is; None where the question names it.
+        thing: the thing at ``place`` if the question does not name it; else None.
     """
 
     question: str

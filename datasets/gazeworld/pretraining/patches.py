@@ -1,4 +1,4 @@
-"""What every patch of a drawn image shows: labels to train an image encoder on, none of which depends on a gaze."""
+"""Labels of the patches of drawn images, to train an image encoder on. None of them depends on a gaze."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _CHUNK = 64
 
 @dataclass
 class Patches:
-    """N images of S x S pixels, and what is true of their G x G patches, row by row; without the N for one image.
+    """N images of S x S pixels and the labels of their G x G patches, row by row; without the N for one image.
 
     Things, bodies and heads are instances; a patch shows the instance that fills most of it.
 
@@ -89,9 +89,9 @@ def gather(count: int, seed: int, split: str, size: int, patch: int, workers: in
     """Draws at least ``count`` images of a split, in whole chunks, whose people have swapped their poses.
 
     Args:
-        count: of images, at least 1.
-        seed: of the world.
-        split: of the world.
+        count: least number of images, at least 1.
+        seed: seed of the world.
+        split: split of the world.
         size: side of the images in pixels.
         patch: side of a patch in pixels, a divisor of ``size``.
         workers: processes that draw.
@@ -170,7 +170,7 @@ def label(scene: Scene, size: int, patch: int) -> Patches:
 
 
 def _instances(scene: Scene) -> NDArray[Any]:
-    """(512,) what is true of each id in the map of a scene."""
+    """(512,) the labels of each id in the map of a scene."""
     known = np.zeros(_INSTANCES, _INSTANCE)
     known[:] = (CLASSES.index(scene.backdrop.kind), np.nan, np.nan, -1, -1, np.nan)
     for thing in scene.things:
