@@ -1,4 +1,4 @@
-"""What more people in an image cost, method by method: ``python benchmarks/people.py``.
+"""Cost of more people in an image, method by method: ``python benchmarks/people.py``.
 
 One image with 1, 5 and 15 people through each method at evaluation, and a training step, with random weights of the
 embedded backbones, all taking turns in one process. OmniGF writes every person's answer, or (``anchors``) none.

@@ -1,4 +1,4 @@
-"""What asking costs the client: people per second against a server in another process that answers at once.
+"""Cost of requests on the client: people per second against a server in another process that answers at once.
 
 1280 x 720 frames, encoded once each, several people a frame. Beside our client the official one as it is usually
 called, with typed messages. Run: python benchmarks/vlm_client.py [--people 2000] [--per-frame 3] [--in-flight 64]

@@ -324,7 +324,7 @@ class GazeLLE(Method):
         return losses
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """What learns, in groups of one learning rate (default ``lr``)."""
+        """The trained parameters, in groups of one learning rate (default ``lr``)."""
         inout = {name: parameter for name, parameter in self.decoder.named_parameters() if name.startswith("inout")}
         others = [parameter for name, parameter in self.decoder.named_parameters() if name not in inout]
         return [{"params": others}, {"params": list(inout.values()), "lr": self.lr_inout}]

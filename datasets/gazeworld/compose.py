@@ -1,4 +1,4 @@
-"""Composing scenes: who and what is where, and who looks at what.
+"""Composing scenes: places of people and things, and the target of every gaze.
 
 The order is always the same: the place, people, the one salient thing, the other things, the gazes. A gaze goes to the
 salient thing with probability ``CONSISTENT``: a model that always predicts that thing is often right, and must read the
@@ -36,7 +36,7 @@ APART = 0.06
 
 @dataclass(frozen=True)
 class Target:
-    """What a gaze goes to; the fields are those of ``Person`` that begin with ``target_``, and the gaze point."""
+    """The target of a gaze; the fields are those of ``Person`` that begin with ``target_``, and the gaze point."""
 
     kind: TargetKind
     id: int
@@ -102,8 +102,8 @@ def aimed(
     """The person looking at a target.
 
     Args:
-        person: who looks.
-        target: what they look at.
+        person: the person who looks.
+        target: the target of the gaze.
         salient: box of the salient thing, which decides the subset.
         aspect: width / height of the image.
         turn: share of the way from the viewer to the target that the head turns; the eyes turn all the way. Beyond 60
@@ -441,7 +441,7 @@ def _outside(rng: Rng, person: Person, aspect: float) -> Target:
 
 
 def _far_enough(person: Person, point: Point, aspect: float) -> bool:
-    """Whether a target is so far from a head that the direction of the gaze means something."""
+    """Whether a target is far enough from a head for the gaze to have a visible direction."""
     return math.hypot((point[0] - person.x) * aspect, point[1] - person.y) >= max(0.14, 1.05 * person.size)
 
 

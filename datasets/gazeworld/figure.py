@@ -42,9 +42,9 @@ HAIRLINES: dict[str, tuple[tuple[float, float], ...]] = {
 HALF_WIDTH, HALF_HEIGHT = 0.40, 0.5
 EYE_LATITUDE = 2.0
 LARGEST_EYE_TURN = 38.0
-"""How far eyes turn in the head, in degrees."""
+"""Largest turn of the eyes in the head, in degrees."""
 FEET = {"standing": 3.95, "sitting": 2.62, "bust": 3.4}
-"""How far below the middle of the head a figure ends, in head heights."""
+"""Distance from the middle of the head to the lower end of the figure, in head heights."""
 
 
 @lru_cache(maxsize=4096)

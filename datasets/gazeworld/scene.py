@@ -21,7 +21,7 @@ EMPTY: Box = (0.0, 0.0, 0.0, 0.0)
 
 @dataclass(frozen=True)
 class Look:
-    """What a person looks like; ``skin`` and ``trousers`` are indices of ``figure.SKINS`` and ``figure.TROUSERS``."""
+    """The appearance of a person; ``skin`` and ``trousers`` are indices of ``figure.SKINS`` and ``figure.TROUSERS``."""
 
     skin: int
     hair: str
@@ -45,7 +45,7 @@ class Thing:
         category: a key of ``catalogue.CATEGORIES``, unique in the scene.
         x, y: the middle of its foot.
         depth: 0 at the viewer to 1 at the far end of the scene.
-        support: what it rests on: "" (ground, table or air), "wall", "shelf", "post" or "hands".
+        support: "" (ground, table or air), "wall", "shelf", "post" or "hands".
         holder: the id of the person who holds it, or 0.
         box: xmin, ymin, xmax, ymax, tight around what is drawn, within the image.
     """
@@ -135,13 +135,13 @@ class Backdrop:
 
 @dataclass(frozen=True)
 class Scene:
-    """What one image shows.
+    """The content of one image.
 
     Attributes:
         seed, split, index: the key it was composed from.
         frame: its number in a clip, else 0.
         aspect: width / height.
-        salient: the id of the thing that an observer who does not look at eyes would bet on.
+        salient: the id of the thing that stands out.
     """
 
     seed: int
@@ -164,7 +164,7 @@ class Scene:
         return {t.id: t for t in self.things}[thing]
 
     def boxes(self) -> dict[int, Box]:
-        """What can be looked at: the boxes of things and of people's heads, by id."""
+        """The boxes of all possible targets, things and people's heads, by id."""
         return {thing.id: thing.box for thing in self.things} | {person.id: person.head for person in self.people}
 
     def to_json(self) -> str:

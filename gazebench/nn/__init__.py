@@ -1,1 +1,1 @@
-"""What methods share: backbones and a cache of their features, Qwen3-VL and decoding, losses, optimizers."""
+"""Shared by several methods: backbones and a cache of their features, Qwen3-VL and decoding, losses, optimizers."""

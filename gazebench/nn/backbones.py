@@ -143,7 +143,7 @@ class ViTBackbone(nn.Module):
         return digest.hexdigest()[:16]
 
     def identity(self) -> dict[str, str]:
-        """What the record of a run says of its backbone; ``sha256`` is ``digest()``."""
+        """The backbone's entry in the record of a run; ``sha256`` is ``digest()``."""
         return {
             "name": self.name,
             "source": self.source,

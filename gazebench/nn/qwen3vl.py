@@ -102,7 +102,7 @@ class Qwen3VL(nn.Module):
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
 
     def weights_identity(self, tuning: Tuning) -> dict[str, Any]:
-        """What a method's ``weights_identity`` says of this model."""
+        """This model's part of a method's ``weights_identity``."""
         grade = weights_grade(self.identity["weights"])
         if tuning == "full" and grade == "random":  # nothing was there before the run, and nothing stays as it was
             grade = "none"
@@ -122,7 +122,7 @@ class Qwen3VL(nn.Module):
         return side // self.cell, side // self.cell
 
     def encode(self, images: Tensor) -> Tensor:
-        """Images behind the image encoder: what the language model takes in, once however many rows are about an image.
+        """Encodes images into inputs of the language model, once for all rows about an image.
 
         Args:
             images: (B, 3, S, S) uint8.

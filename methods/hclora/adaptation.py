@@ -19,7 +19,7 @@ from gazebench.methods.gazelle import Encoded
 from gazebench.nn.backbones import ViTBackbone
 
 PROJECTIONS: dict[str, str] = {"qkv": "attn.qkv", "proj": "attn.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
-"""Where a transformer block keeps its projections, in timm and in DINOv2's repository alike."""
+"""Modules of a transformer block by the names of their projections, the same in timm and DINOv2's repository."""
 
 BlockOutput = tuple[Tensor, Tensor | None]
 """The tokens after a block, and the low-rank features A(X) of its first projection where it has any."""

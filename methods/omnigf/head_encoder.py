@@ -60,7 +60,7 @@ class HeadEncoder(nn.Module):
             come with the package, or "" for random ones.
 
     Attributes:
-        identity: what a result has to say of the network.
+        identity: network and origin of its weights, for a result's record.
 
     Raises:
         WeightsError: no such file, or it does not fit.

@@ -370,7 +370,7 @@ class OmniGF(Method):
         return self.branch(image, anchors.float(), rows.person_row, batch.pairs)
 
     def _prediction(self, gaze: GazeOutputs | None, transcript: Transcript | None) -> Prediction:
-        """What both branches say; points and in/out are the language branch's only without a gaze branch."""
+        """The outputs of both branches; points and in/out are the language branch's only without a gaze branch."""
         fields: dict[str, Any] = {}
         if gaze is not None:
             fields |= {"heatmap": stretched(gaze.maps.float()), "inout": gaze.inout.float().sigmoid()}
@@ -438,7 +438,7 @@ class OmniGF(Method):
         self.load_export(read_weights(path), may_lack=pairs)
 
     def weights_identity(self) -> dict[str, Any]:
-        """Which Qwen3-VL, and whose weights it and the head encoder started from."""
+        """Name and initial weights of the Qwen3-VL and of the head encoder."""
         encoder = None if self.head_encoder is None else self.head_encoder.identity
         return {**self.vlm.weights_identity(self.tuning), "head_encoder": encoder}
 

@@ -1,4 +1,4 @@
-"""What OmniGF asks about people's gaze and what it answers, as text and as rows of tokens (section 3.2).
+"""OmniGF's prompts and answers, as text and as rows of tokens (section 3.2).
 
 A person is one line of the prompt and one line of the answer, both with the name ``P0``, ``P1`` ... Coordinates are
 whole numbers from 0 to 999, the grounding convention of Qwen3-VL.

@@ -305,7 +305,7 @@ class VL4Gaze(Method):
         self.load_export(read_weights(path))
 
     def weights_identity(self) -> dict[str, Any]:
-        """Which Qwen3-VL, and whose weights it started from."""
+        """Name and initial weights of the Qwen3-VL."""
         return self.vlm.weights_identity(self.tuning)
 
 

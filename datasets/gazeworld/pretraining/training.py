@@ -1,4 +1,4 @@
-"""What the pre-training scripts share: predictions of patch labels, and training for a given time."""
+"""Shared by the pre-training scripts: predictions of patch labels, and training for a given time."""
 
 from __future__ import annotations
 
