@@ -60,7 +60,7 @@ def test_a_packed_question_is_read_as_if_it_were_alone(plain):
         alone = plain.dialogue.packed([[(question, answer)]])
         lone = plain.vlm.states(alone, own)
         assert torch.allclose(states[rows.learnt == number], lone[alone.learnt == 0], atol=2e-5)
-        asked = plain.vlm.states(plain.dialogue.asked([question]), own)
+        asked = plain.vlm.states(plain.dialogue.prompts([question]), own)
         before = int((alone.learnt[0] == 0).nonzero()[0]) - 1
         assert torch.allclose(asked[0, -1], lone[0, before], atol=2e-5), "what is learnt is what is asked later"
         ids = rows.input_ids[rows.learnt == number].tolist()
@@ -80,7 +80,7 @@ def test_writing_is_that_of_the_library(plain, batch):
             turns, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
             processor_kwargs={"do_resize": False},
         )  # fmt: skip
-        assert torch.equal(plain.dialogue.asked([question]).input_ids, inputs["input_ids"])
+        assert torch.equal(plain.dialogue.prompts([question]).input_ids, inputs["input_ids"])
         settings = {"max_new_tokens": SMALL["answer_limit"], "suppress_tokens": sorted(plain.vlm.suppressed)}
         ids = plain.vlm.model.generate(**inputs, do_sample=False, **settings)
         ids = ids[0, inputs["input_ids"].shape[1] :].tolist()
@@ -95,7 +95,7 @@ def test_everybody_has_a_point_and_a_share_of_being_inside(plain, batch):
     assert len(prediction.outputs["questions"]) == len(questions_of(batch))
     person = batch.people - 1
     head = batch.head[person].tolist()
-    rows = plain.dialogue.asked([plain.point_question(head)])
+    rows = plain.dialogue.prompts([plain.point_question(head)])
     with torch.no_grad():
         own = plain.vlm.encode(batch.images[batch.image_index[[person]]])
         scores = plain.vlm.logits(plain.vlm.states(rows, own)[0, -1])
