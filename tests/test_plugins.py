@@ -451,7 +451,7 @@ def test_the_tutorial_builds_a_method_that_runs(installed, places):
 def test_the_tutorial_s_method_beats_the_centre(installed, places):
     """Long before it has seen all of the world: the margin is wide, whatever the processor."""
     installed("methods", "glance", CODE)
-    world = ["gazeworld", *QUIET, "--dataset.train=60", "--dataset.val=3", "--dataset.test=40"]
+    world = ["gazeworld", *QUIET, "--dataset.train=40", "--dataset.val=3", "--dataset.test=20"]
     error = [
         record_of(places, *arguments)["metrics"]["avg_l2"]["all"]["value"]
         for arguments in (["center", *world], ["glance", *world, "--trainer.max_epochs=3", "--loader.batch_size=6"])
@@ -467,7 +467,7 @@ import json, sys
 import pytest
 from gazebench.cli.main import main
 
-for command in (["list"], ["check", "first_people"], ["bench", "first_light", "gazeworld", *json.loads(sys.argv[1])]):
+for command in (["list"], ["bench", "first_light", "gazeworld", *json.loads(sys.argv[1])]):
     assert main(command) == 0, command
 sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "gazebench-first-light", "gazebench-first-people"]))
 """
@@ -500,7 +500,6 @@ def test_packages_in_a_fresh_environment(tmp_path, bare, wheel):
     assert "[from gazebench-first-light]" in printed
     assert "[from gazebench-first-people]" in printed
     assert "BROKEN" not in printed
-    assert "first_people: passes" in printed
     assert "2 passed" in printed, "each package's own test, which is its contract"
     (stored,) = work.glob("leaderboards/gazeworld/first_light-*.json")
     record = json.loads(stored.read_text())
