@@ -125,10 +125,10 @@ class Study:
             DataError: a row that cannot run, before anything is run.
         """
         jobs = jobs or max(1, len(devices()))
-        states = self.states(again)
+        states = self.states(again, without_data=dry_run)
         if adopt and (taken := self._adopt(states)):
             print(f"{taken} finished runs of these settings are on the board and need not be run again")
-            states = self.states(again)
+            states = self.states(again, without_data=dry_run)
         todo = {state.run: state for state in states if state.why}
         self._announce(states, jobs, commands=dry_run)
         if dry_run:
@@ -154,8 +154,12 @@ class Study:
             print(f"  {says:<14} {verdict.claim.text}")
         print(f"{len(summary.entries)} of {len(self.plan.runs)} runs are in {self.store.folder / 'README.md'}")
 
-    def states(self, again: bool = False) -> list[RunState]:
+    def states(self, again: bool = False, *, without_data: bool = False) -> list[RunState]:
         """Where every run of the plan stands; a recorded result stands for a run of the same id.
+
+        Args:
+            again: recorded runs are to run, too.
+            without_data: where the data cannot be read, no recorded result stands for a run, instead of an error.
 
         Raises:
             DataError: a mistake in the plan; the data cannot be read.
@@ -164,10 +168,12 @@ class Study:
         configs = {run: self.plan.config(run) for run in self.plan.runs}  # every mistake before anything is built
         for run, config in configs.items():
             if run.row not in decides:  # the same for all seeds
+                decides[run.row] = {}
                 try:
                     decides[run.row] = json.loads(json.dumps(prepare(config, self.places).decides))
                 except (UserError, ValueError) as error:
-                    raise DataError(f"{self.plan.file}: row {run.row!r}: {error}") from error
+                    if not (without_data and isinstance(error, DataError)):
+                        raise DataError(f"{self.plan.file}: row {run.row!r}: {error}") from error
             identity = decides[run.row] | {"settings": settings_digest(config.public())}
             entry = stored.get((run.row, run.seed), {})
             state = RunState(run, config, identity, run_id(config.public(), decides[run.row]), entry, again)
