@@ -338,4 +338,5 @@ def test_the_worlds_fingerprint_is_what_records_on_the_board_carry():
     data = GazeWorld()
     board = json.loads(next(iter(BOARD.glob("center-*.json"))).read_text(encoding="utf-8"))
     assert data.records("test").fingerprint() == board["data"]["fingerprint"]
+    assert data.completeness("test").complete
     assert data.protocol.id == board["protocol"]["id"]
