@@ -1,7 +1,5 @@
 """Plug-ins: what `gazebench new` writes runs as it stands, the tutorial too; a broken one harms nobody else."""
 
-import json
-import os
 import re
 import subprocess
 import sys
@@ -457,52 +455,3 @@ def test_the_tutorial_s_method_beats_the_centre(installed, places):
         for arguments in (["center", *world], ["glance", *world, "--trainer.max_epochs=3", "--loader.batch_size=6"])
     ]
     assert error[1] < 0.9 * error[0]
-
-
-# A fresh environment ---------------------------------------------------------------------------------------------
-
-
-IN_ONE_GO = """
-import json, sys
-import pytest
-from gazebench.cli.main import main
-
-for command in (["list"], ["bench", "first_light", "gazeworld", *json.loads(sys.argv[1])]):
-    assert main(command) == 0, command
-sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "gazebench-first-light", "gazebench-first-people"]))
-"""
-
-
-@pytest.mark.slow
-def test_packages_in_a_fresh_environment(tmp_path, bare, wheel):
-    """Written, built, installed and used with nothing but what a user has; offline."""
-    python, packages = bare(tmp_path / "env")
-    work = tmp_path / "work"
-    work.mkdir()
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-
-    def run(*command) -> str:
-        done = subprocess.run(
-            [str(part) for part in command], cwd=work, env={**environment, "PYTHONSAFEPATH": "1"},
-            capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    offline = ["--no-index", "--no-deps", "--no-build-isolation"]
-    pip = [sys.executable, "-m", "pip", "--python", python, "install", *offline]
-    run(*pip, "--ignore-installed", wheel)  # the borrowed packages hold another gazebench's metadata
-    run(python.with_name("gazebench"), "new", "method", "first_light")
-    write("datasets", "first_people", work / "gazebench-first-people")
-    run(*pip, "./gazebench-first-light", "./gazebench-first-people")
-    assert (packages / "gazebench_first_light.py").is_file()
-    printed = run(python, "-c", IN_ONE_GO, json.dumps(FEW))  # for importing everything takes longest
-    assert "[from gazebench-first-light]" in printed
-    assert "[from gazebench-first-people]" in printed
-    assert "BROKEN" not in printed
-    assert "2 passed" in printed, "each package's own test, which is its contract"
-    (stored,) = work.glob("leaderboards/gazeworld/first_light-*.json")
-    record = json.loads(stored.read_text())
-    assert record["method"]["origin"] == "gazebench-first-light 0.1.0"
-    assert record["config"]["loader"]["people"] == "in_frame", "the recipe's value"
-    assert record["code"]["commit"] is None, "installed, not the checkout"
