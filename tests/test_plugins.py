@@ -15,9 +15,9 @@ from gazebench.core.files import file_digest
 from gazebench.core.plugins import PluginError
 from gazebench.datasets.gazeworld import GazeWorld
 from gazebench.engine.config import resolve
-from gazebench.engine.contract import check
+from gazebench.engine.contract import check, small_config
 from gazebench.engine.registry import KINDS, entries, find, load_method
-from gazebench.engine.run import Places, bench
+from gazebench.engine.run import Places, bench, prepare
 from gazebench.engine.score import score
 from gazebench.scaffold.package import write
 
@@ -229,6 +229,34 @@ def test_a_task_adds_items_to_samples_and_metrics_to_a_protocol(install, places)
     assert "side_accuracy" not in record_of(places, "center", "gazeworld", *FEW)["metrics"]
     again = score(outcome.folder / "predictions.parquet", GazeWorld(train=6, val=3, test=4))
     assert again["metrics"] == outcome.record["metrics"]
+
+
+MODELS = """
+from gazebench.datasets.gazeworld.models import tiny_vit, tiny_vlm
+
+
+def small_vit():
+    model, _, side = tiny_vit()
+    return model, None, side
+
+
+def small_vlm():
+    return *tiny_vlm()[:2], None
+"""
+
+
+def test_models_of_a_plugin_are_used_by_name(install, places):
+    points = {
+        "gazebench.backbones": {"small": "gazebench_models:small_vit", "gone": "gazebench_none:vit"},
+        "gazebench.vlms": {"small": "gazebench_models:small_vlm", "gone": "gazebench_none:vlm"},
+    }
+    install("gazebench-models", points, {"gazebench_models": MODELS})
+    for name in ("gazelle", "vl4gaze"):
+        options = ["--model.backbone=small", "--model.backbone_weights=random"]
+        record = prepare(small_config(name, "gazeworld", *options), places).method.weights_identity()
+        assert (record["name"], record["grade"]) == ("small", "random")
+        with pytest.raises(PluginError, match=r"gazebench_none.*gazebench-models"):
+            prepare(small_config(name, "gazeworld", "--model.backbone=gone"), places)
 
 
 # What it writes --------------------------------------------------------------------------------------------------
