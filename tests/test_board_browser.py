@@ -1,4 +1,4 @@
-"""What only a browser can show: the pages in headless Chromium, by real clicks and keys, from files, without a network."""
+"""What only a browser can show: the pages in headless Chromium, by clicks and keys, from files, without a network."""
 
 import json
 import re
@@ -55,7 +55,10 @@ def board(tmp_path_factory, groups):
 def report(tmp_path_factory):
     """The page of a run."""
     folder = tmp_path_factory.mktemp("run")
-    places, config = Places(folder / "runs", folder / "boards"), small_config("center", "gazeworld", "--dataset.test=16")
+    places, config = (
+        Places(folder / "runs", folder / "boards"),
+        small_config("center", "gazeworld", "--dataset.test=16"),
+    )
     outcome = bench(config, places)
     show(outcome, config, places)
     return outcome.folder / "report.html"

@@ -131,7 +131,9 @@ def step_by_step(folder, request):
     """The likeliest tokens, each from a forward pass of its own over everything: no padding, no batch, no cache."""
     model, processor = AutoModelForImageTextToText.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
     prompt = processor.apply_chat_template(_chat(request.messages), add_generation_prompt=True)
-    images = [_part(part)["image"] for turn in request.messages for part in turn.parts if isinstance(part, EncodedImage)]
+    images = [
+        _part(part)["image"] for turn in request.messages for part in turn.parts if isinstance(part, EncodedImage)
+    ]
     inputs = processor(text=[prompt], images=images or None, return_tensors="pt")
     length = inputs["input_ids"].shape[1]
     names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")

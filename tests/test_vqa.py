@@ -137,7 +137,7 @@ def test_a_file_is_the_same_every_time_and_says_what_it_is(world, path, card, qu
 
 def test_a_protocol_is_known_or_named_as_unknown(card, monkeypatch):
     assert task.protocol_of(card).origin == "ours"
-    with pytest.raises(DataError, match="vl4gaze-v1.*gazebench-vqa-v1"):
+    with pytest.raises(DataError, match=r"vl4gaze-v1.*gazebench-vqa-v1"):
         task.protocol_of({**card, "protocol": "vl4gaze-v1"})
     with pytest.raises(DataError, match="templates"):
         task.protocol_of({**card, "templates": "0"})

@@ -187,7 +187,8 @@ class Study:
         return Task(
             name=str(state.run),
             arguments=(
-                "bench", *self._arguments(state.run), f"--runs={self.places.runs}", f"--boards={self.places.boards}", *flags
+                "bench", *self._arguments(state.run), f"--runs={self.places.runs}",
+                f"--boards={self.places.boards}", *flags,
             ),
             log=self.places.runs / "study-logs" / self.store.folder.name / f"{state.run.row}-{state.run.seed}.log",
             result=self.places.runs / state.folder / "record.json",
@@ -249,7 +250,7 @@ class Study:
             print(f"time still needed: {time}, {jobs} at a time")
 
     def _remaining_seconds(self, states: Sequence[RunState], jobs: int) -> float | None:
-        """How long the runs that are to do will take, judged by the recorded ones, or by runs like them on this machine's board."""
+        """How long the runs that are to do will take, by the recorded ones or by runs like them on the board."""
         spent: dict[Any, list[float]] = {}
         for (row, _), entry in self.store.results().items():
             spent.setdefault(row, []).append(entry["seconds"])
