@@ -89,14 +89,17 @@ def test_processes_share_the_batches_of_one(length, world, images):
 
 def test_who_is_trained_on():
     dataset = WORLD(train=30, val=10, test=3)
+    dataset.records("trainval").inout[::9] = -1
     found = {
         (people, selection): GazeDataModule(dataset, SMALL, people=people, selection=selection).train_records()
-        for people in ("in_frame", "labelled")
+        for people in ("in_frame", "labelled", "all")
         for selection in ("last", "val")
     }
     assert (found["in_frame", "last"].inout == 1).all()
+    assert (found["labelled", "last"].inout != -1).all()
+    assert found["all", "last"].people == dataset.records("trainval").people > found["labelled", "last"].people
     assert found["labelled", "last"].people > found["in_frame", "last"].people > found["in_frame", "val"].people
-    assert (len(found["labelled", "last"]), len(found["labelled", "val"])) == (40, 30)
+    assert (len(found["all", "last"]), len(found["all", "val"])) == (40, 30)
 
 
 def test_stride_counts_frames_of_a_clip(tmp_path):

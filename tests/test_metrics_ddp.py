@@ -10,21 +10,15 @@ import torch.distributed as dist
 
 from gazebench.core.distributed import union
 from gazebench.core.types import SOCIAL, pairs_of
+from gazebench.metrics import social
 from gazebench.metrics.semantic import LabelAccuracy, MultiClassAccuracy
-from gazebench.metrics.social import (
-    LookingAtEachOther,
-    LookingAtEachOtherByPoint,
-    LookingAtHeads,
-    LookingAtHeadsByPoint,
-    SharedAttention,
-)
 from gazebench.metrics.spatial import AUCRectangle, GazeAccuracy, HeadPrecision, InOutAP, L2ToMean
 from gazebench.nn.losses import batch_mean, idle
 
 PEOPLE = 33
 METRICS = (
-    L2ToMean, AUCRectangle, InOutAP, HeadPrecision, GazeAccuracy, LabelAccuracy, MultiClassAccuracy, LookingAtHeads,
-    LookingAtHeadsByPoint, LookingAtEachOther, LookingAtEachOtherByPoint, SharedAttention,
+    L2ToMean, AUCRectangle, InOutAP, HeadPrecision, GazeAccuracy, LabelAccuracy, MultiClassAccuracy, social.LookingAtHeads,
+    social.LookingAtHeadsByPoint, social.LookingAtEachOther, social.LookingAtEachOtherByPoint, social.SharedAttention,
 )  # fmt: skip
 IMAGES = np.arange(PEOPLE).reshape(-1, 3)
 """Three people each; a process sees whole images."""
