@@ -127,18 +127,6 @@ def test_boxes_are_cleaned():
     assert np.isnan(boxes[2]).all()
 
 
-def test_split_file(tmp_path):
-    ids = WORLD(train=2, val=2, test=4).records("test").person_id.tolist()
-    path = tmp_path / "split.tsv"
-    path.write_text("person_id\tsubset\n" + "".join(f"{person}\tinconsistent\n" for person in ids[:3]))
-    records = WORLD(train=2, val=2, test=4, subsets=path).records("test")
-    assert records.columns["subset"].tolist() == ["inconsistent"] * 3 + [""] * (len(ids) - 3)
-    for rows, named in (("id,subset", ":1"), ("person_id\tsubset\na\tmaybe", ":2"), ("person_id\tsubset\na\t", "'a'")):
-        path.write_text(f"{rows}\n")
-        with pytest.raises(DataError, match=rf"split\.tsv.*{named}"):
-            WORLD(train=2, val=2, test=4, subsets=path).records("test")
-
-
 def test_only_the_standard_world_is_complete():
     """The counts of the card are those of seed 0; another world of the same size must not pass for it."""
     assert WORLD().completeness("val").complete

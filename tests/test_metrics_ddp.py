@@ -17,8 +17,9 @@ from gazebench.nn.losses import batch_mean, idle
 
 PEOPLE = 33
 METRICS = (
-    L2ToMean, AUCRectangle, InOutAP, HeadPrecision, GazeAccuracy, LabelAccuracy, MultiClassAccuracy, social.LookingAtHeads,
-    social.LookingAtHeadsByPoint, social.LookingAtEachOther, social.LookingAtEachOtherByPoint, social.SharedAttention,
+    L2ToMean, AUCRectangle, InOutAP, HeadPrecision, GazeAccuracy, LabelAccuracy, MultiClassAccuracy,
+    social.LookingAtHeads, social.LookingAtHeadsByPoint, social.LookingAtEachOther, social.LookingAtEachOtherByPoint,
+    social.SharedAttention,
 )  # fmt: skip
 IMAGES = np.arange(PEOPLE).reshape(-1, 3)
 """Three people each; a process sees whole images."""
