@@ -111,6 +111,14 @@ def chat_server() -> Iterator[Callable[..., tuple[str, list[str]]]]:
 
 
 @pytest.fixture
+def places(tmp_path) -> Any:
+    """Folders of runs and of boards."""
+    from gazebench.engine.run import Places
+
+    return Places(tmp_path / "runs", tmp_path / "boards")
+
+
+@pytest.fixture
 def asked(monkeypatch) -> list[Any]:
     """The contexts of commands that would have run after their command line was read; none does."""
     seen: list[Any] = []

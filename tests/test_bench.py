@@ -34,11 +34,6 @@ def places_in(folder):
     return Places(folder / "runs", folder / "boards")
 
 
-@pytest.fixture
-def places(tmp_path):
-    return places_in(tmp_path)
-
-
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     """A finished run of Gaze-LLE on a few scenes, one epoch."""
@@ -245,14 +240,3 @@ def test_predict(done, tmp_path, capsys):
     assert Image.open(tmp_path / "image_gaze.png").size[0] > 200
     assert main([*predict, "--box=5,5,5,9"]) == 2
     assert "no area" in capsys.readouterr().err
-
-
-def test_the_boards_are_written_anew_from_the_records(places):
-    bench(small("center"), places)
-    page = places.boards / "gazeworld" / "README.md"
-    assert main(["leaderboard", *folders(places)]) == 0
-    assert main(["leaderboard", "--check", *folders(places)]) == 0
-    page.write_text("old")
-    assert main(["leaderboard", "--check", *folders(places)]) == 1
-    assert main(["leaderboard", *folders(places)]) == 0
-    assert stored(places)[0]["run"] in page.read_text()

@@ -12,7 +12,7 @@ from gazebench.data.datamodule import EpochSampler, GazeDataModule, ImageSamples
 from gazebench.data.transforms import Preprocess
 from gazebench.engine.config import resolve
 from gazebench.engine.registry import load_dataset, load_method
-from gazebench.engine.run import Places, bench
+from gazebench.engine.run import bench
 from gazebench.engine.score import score
 
 WORLD, GAZEFOLLOW = load_dataset("gazeworld"), load_dataset("gazefollow")
@@ -165,9 +165,8 @@ def test_an_unreadable_image_stops_or_is_left_out_by_name(damaged):
     assert sum(len(batch.image_ids) for batch in batches) == len(dataset.records("test")) - 1
 
 
-def test_a_run_with_unreadable_images_is_recorded_as_such(damaged, tmp_path):
+def test_a_run_with_unreadable_images_is_recorded_as_such(damaged, tmp_path, places):
     dataset, name = damaged
-    places = Places(tmp_path / "runs", tmp_path / "boards")
     options = [
         "--trainer.enable_progress_bar=false", "--loader.workers=0", "--model.backbone=tiny",
         "--model.backbone_weights=random", "--trainer.max_epochs=1", f"--dataset.root={tmp_path / 'data'}",

@@ -17,7 +17,7 @@ from gazebench.datasets.gazeworld import GazeWorld
 from gazebench.engine.config import resolve
 from gazebench.engine.contract import check, small_config
 from gazebench.engine.registry import KINDS, entries, find, load_method, usable
-from gazebench.engine.run import Places, bench, prepare
+from gazebench.engine.run import bench, prepare
 from gazebench.engine.score import score
 from gazebench.scaffold.package import write
 
@@ -43,11 +43,6 @@ def installed(install, tmp_path):
         return path
 
     return make
-
-
-@pytest.fixture
-def places(tmp_path):
-    return Places(tmp_path / "runs", tmp_path / "boards")
 
 
 def record_of(places, *arguments, **options):
