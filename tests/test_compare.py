@@ -29,9 +29,7 @@ def drawn(rng, sources, statistic, draws):
     """The 95% interval of a statistic of people when whole sources are drawn."""
     count, found = sources.max() + 1, []
     for _ in range(draws):
-        found.append(
-            statistic(np.concatenate([np.flatnonzero(sources == s) for s in rng.integers(0, count, count)]))
-        )
+        found.append(statistic(np.concatenate([np.flatnonzero(sources == s) for s in rng.integers(0, count, count)])))
     return tuple(np.quantile(found, [0.025, 0.975]))
 
 

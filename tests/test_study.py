@@ -28,7 +28,6 @@ from gazebench.report.table import Column, Table, ranks
 from gazebench.study import page, processes
 from gazebench.study.plan import Claim, read_plan
 from gazebench.study.processes import devices
-from gazebench.study.run import Study
 from gazebench.study.store import Store
 from gazebench.study.summary import Summary
 
@@ -172,7 +171,9 @@ def test_interval_is_students():
 
 def test_marks_are_of_what_is_printed():
     def of(values, higher):
-        return ranks([interval([value]) if value else interval([]) for value in values], Column("", digits=2, higher=higher))
+        return ranks(
+            [interval([value]) if value else interval([]) for value in values], Column("", digits=2, higher=higher)
+        )
 
     assert of([0.5, 0.3, 0.4], False) == [None, 0, 1]
     assert of([0.5, 0.3, 0.4], True) == [0, None, 1]
@@ -190,7 +191,11 @@ def test_a_table_as_text():
     ], marks=True)  # fmt: skip
     rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in table.markdown().splitlines()]
     assert rows[0] == ["who", "Consistent<br>AUC ↑", "Inconsistent<br>L2 ↓"]
-    assert rows[2:] == [["one", "0.60 ± 1.27", "0.20"], ["two", "**0.90**", "-"], ["three", "<ins>0.80</ins>", "**0.10**"]]
+    assert rows[2:] == [
+        ["one", "0.60 ± 1.27", "0.20"],
+        ["two", "**0.90**", "-"],
+        ["three", "<ins>0.80</ins>", "**0.10**"],
+    ]
     frame = pd.read_csv(StringIO(table.csv()))
     assert list(frame["auc"]) == [0.6, 0.9, 0.8]
     assert list(frame["l2 seeds"]) == [1, 0, 1]
@@ -279,7 +284,9 @@ def test_changed_code_is_no_reason_to_train_again(desk, capsys):
     stored = json.loads(path.read_text())
     for entry in stored["runs"]:
         entry["commit"] = "0123456789abcdef"
-    for entry, (name, value) in zip(stored["runs"], {"data": {"test": "other"}, "method": ["m", 0]}.items(), strict=False):
+    for entry, (name, value) in zip(
+        stored["runs"], {"data": {"test": "other"}, "method": ["m", 0]}.items(), strict=False
+    ):
         entry["id"] = "before"
         entry["identity"][name] = value
     path.write_text(json.dumps(stored))

@@ -66,7 +66,6 @@ def cell(filled, method, metric, subset="all", backbone=""):
 
 
 def test_every_recipe_is_a_method_of_the_suite_with_these_options():
-    from gazebench.engine.config import resolve
 
     for key, recipe in WORDS.runs.items():
         options = [f"--{name}={value}" for name, value in recipe.options.items()]
@@ -128,7 +127,9 @@ def test_missing_cells_name_the_command_that_fills_them(tmp_path, record):
         model={"adaptation": "hclora", "supervision": "cone", "backbone": "dinov2_vitb14"})  # fmt: skip
     left = filled_of(tmp_path, "hclora-4")
     assert len(left.missing) == len(filled.missing) - 1
-    assert all(text in paper_tables.latex(filled) and str(escape(text)) in paper_tables.html(filled) for text in commands)
+    assert all(
+        text in paper_tables.latex(filled) and str(escape(text)) in paper_tables.html(filled) for text in commands
+    )
     assert set(pd.read_csv(StringIO(paper_tables.csv(filled)))["command"].dropna()) == set(commands)
     assert "make splits DATASET=gazefollow" in paper_tables.markdown(filled)
     counts = filled_of(tmp_path, "hclora-fig7")

@@ -13,8 +13,6 @@ import pandas as pd
 import yaml
 
 from gazebench.core.files import write_atomically
-from gazebench.core.plugins import PluginError
-from gazebench.data.dataset import GazeDataset
 from gazebench.engine import record as results
 from gazebench.engine.registry import load_dataset, load_method
 from gazebench.metrics.intervals import Interval, interval
@@ -22,7 +20,7 @@ from gazebench.metrics.protocol import ALL
 from gazebench.report.board_rows import score_of
 from gazebench.report.page import render
 from gazebench.report.published import MethodOptions, PublishedRow, PublishedTable, Vocabulary
-from gazebench.report.run_data import Record
+from gazebench.report.run_data import Record, known_dataset
 from gazebench.report.settings import constructor_defaults
 from gazebench.report.table import Cell, Column, Table
 from gazebench.report.table import csv as frame_csv
@@ -133,23 +131,15 @@ def fill(table: PublishedTable, words: Vocabulary, boards: Path, dataset: str = 
     return FilledTable(table, tuple(rows), dataset)
 
 
-@cache  # a page asks for the same few thousands of times
-def _dataset(name: str) -> type[GazeDataset] | None:
-    try:
-        return load_dataset(name)
-    except PluginError:
-        return None
-
-
 def _measures(name: str, metric: str) -> bool:
     """Whether the suite has the data set, and its protocol the metric."""
-    dataset = _dataset(name)
+    dataset = known_dataset(name)
     return dataset is not None and metric in [use.name for use in dataset.protocol.metrics]
 
 
 def command(how: MethodOptions, dataset: str, backbone: str = "", by_subset: bool = False) -> str:
     """What makes the run of a row."""
-    found = _dataset(dataset)
+    found = known_dataset(dataset)
     drawn = found is not None and found.card.synthetic
     parts = ["make bench", f"METHOD={how.method}", f"DATASET={dataset}"]
     parts += [] if drawn else ["DATA_ROOT=..."]
@@ -169,7 +159,7 @@ def _has_backbone(name: str) -> bool:
 
 def _records(boards: Path, dataset: str) -> list[dict[str, Any]]:
     """The comparable records of a data set, oldest first; none where the suite has no such data set."""
-    found = _dataset(dataset)
+    found = known_dataset(dataset)
     if found is None:
         return []
     wanted = "synthetic" if found.card.synthetic else "official"

@@ -6,7 +6,6 @@ The pages work from a file and offline. Nothing of them is committed.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from markupsafe import Markup
 from gazebench.core.errors import DataError
 from gazebench.core.files import write_atomically
 from gazebench.core.plugins import PluginError
-from gazebench.data.dataset import GazeDataset
 from gazebench.engine.record import read_files
 from gazebench.engine.registry import load_dataset
 from gazebench.engine.run import Places
@@ -36,6 +34,7 @@ from gazebench.report.board_rows import (
 )
 from gazebench.report.page import MARK, copy_assets, link, render
 from gazebench.report.record_page import record_page
+from gazebench.report.run_data import known_dataset
 from gazebench.report.table import Cell, Column, HtmlCell, Table, number
 
 SECTIONS = {
@@ -103,19 +102,10 @@ def read_boards(folder: Path) -> tuple[list[Board], dict[str, str]]:
     titles = published.vocabulary().datasets
     for name, rows in published_rows().items():
         if name not in names:
-            dataset = _dataset(name)
+            dataset = known_dataset(name)
             title = titles.get(name, name)
             shown.append(make_board(name, dataset, {}) if dataset else Board(name, title, None, [], rows))
     return shown, left_out
-
-
-@cache
-def _dataset(name: str) -> type[GazeDataset] | None:
-    """None where it is none of the suite's."""
-    try:
-        return load_dataset(name)
-    except PluginError:
-        return None
 
 
 def index(boards: Sequence[Board], left_out: Mapping[str, str], addresses: Mapping[str, Address]) -> str:

@@ -182,12 +182,10 @@ class Study:
         return found
 
     def _task(self, state: RunState) -> Task:
-        flags = ["--again"] if state.again else []
+        where = [f"--runs={self.places.runs}", f"--boards={self.places.boards}"]
         return Task(
             name=str(state.run),
-            arguments=(
-                "bench", *self._arguments(state.run), f"--runs={self.places.runs}", f"--boards={self.places.boards}", *flags
-            ),
+            arguments=("bench", *self._arguments(state.run), *where, *(["--again"] if state.again else [])),
             log=self.places.runs / "study-logs" / self.store.folder.name / f"{state.run.row}-{state.run.seed}.log",
             result=self.places.runs / state.folder / "record.json",
             pinned=str(state.config.values["trainer"]["devices"]) in ("auto", "1"),
@@ -248,7 +246,7 @@ class Study:
             print(f"time still needed: {time}, {jobs} at a time")
 
     def _remaining_seconds(self, states: Sequence[RunState], jobs: int) -> float | None:
-        """How long the runs that are to do will take, judged by the recorded ones, or by runs like them on this machine's board."""
+        """How long the runs to do will take, judged by the recorded ones, or by such runs on this machine's board."""
         spent: dict[Any, list[float]] = {}
         for (row, _), entry in self.store.results().items():
             spent.setdefault(row, []).append(entry["seconds"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -183,11 +182,3 @@ def _gain(before: float, after: float, higher_is_better: bool) -> float:
     if not before:
         return math.nan
     return (after - before if higher_is_better else before - after) / before
-
-
-def seconds_by_row(entries: Mapping[tuple[str, int], Mapping[str, Any]]) -> dict[str, float]:
-    """What a run of each row took on average."""
-    spent: dict[str, list[float]] = {}
-    for (row, _), entry in entries.items():
-        spent.setdefault(row, []).append(entry["seconds"])
-    return {row: sum(values) / len(values) for row, values in spent.items()}
