@@ -24,8 +24,10 @@ from gazebench.core.errors import DataError
 from gazebench.engine.config import resolve
 from gazebench.engine.run import Places, bench
 from gazebench.metrics.intervals import Interval, interval
+from gazebench.report.page import stale
 from gazebench.report.table import Column, Table, ranks
 from gazebench.study import page, processes
+from gazebench.study import run as study_run
 from gazebench.study.plan import Claim, read_plan
 from gazebench.study.processes import devices
 from gazebench.study.store import Store
@@ -342,18 +344,18 @@ def test_an_interrupted_study_stops_its_processes_and_continues(desk, monkeypatc
     children = []
     start = processes._start
     monkeypatch.setattr(processes, "_start", lambda *given: children.append(start(*given)) or children[-1])
-    written = page.write
+    written = study_run.write
 
-    def interrupted(plan, store):
-        written(plan, store)
+    def interrupted(texts):
+        written(texts)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(page, "write", interrupted)
+    monkeypatch.setattr(study_run, "write", interrupted)
     assert desk.study("--jobs=2") == 130
     assert children[1].process.returncode not in (None, 0)
     assert list(Store(desk.out).results()) == [("one", 0)]
     assert "1 of 9 runs are in" in desk.text
-    monkeypatch.setattr(page, "write", written)
+    monkeypatch.setattr(study_run, "write", written)
     desk.modes.clear()
     assert desk.study() == 0
     assert "one 0" not in desk.launched
@@ -540,7 +542,7 @@ def test_overlays_show_the_largest_improvements(desk):
     people.loc[better, "metric_avg_l2"] = np.float32(0)
     store._write("people.parquet", people)
     found = Summary(read_plan(desk.file), store)
-    assert page.stale(found.plan, store), "the page names other people now"
+    assert stale(page.texts(found.plan, store)), "the page names other people now"
     picks = found.picks(found.plan.figures[0])
     assert {pick.person for pick in picks} <= set(chosen["person_id"])
     assert picks[0].above >= picks[-1].above

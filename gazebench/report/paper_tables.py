@@ -12,7 +12,6 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from gazebench.core.files import write_atomically
 from gazebench.engine import record as results
 from gazebench.engine.registry import load_dataset, load_method
 from gazebench.metrics.intervals import Interval, interval
@@ -191,9 +190,6 @@ def _setting(settings: Mapping[str, Any], name: str) -> Any:
     return value
 
 
-# Writing -------------------------------------------------------------------------------------------------------
-
-
 def layout(filled: FilledTable) -> Table:
     """For every row what is published, ours, and the difference; columns in the paper's order."""
     table = filled.table
@@ -259,45 +255,33 @@ def html(filled: FilledTable) -> str:
 
 def csv(filled: FilledTable) -> str:
     """One line a cell, in full precision."""
-    rows = []
+    names = ["table", "row", "method", "dataset", "metric", "subset", "convention", "published", "ours", "half_width",
+             "seeds", "difference", "tolerance", "reproduced", "command"]  # fmt: skip
+    rows: list[list[Any]] = []
     for one in filled.rows:
         cells: Iterable[OurCell | None] = one.ours or [None] * len(filled.table.columns)
         for column, printed, cell in zip(filled.table.columns, one.row.values, cells, strict=True):
             convention = one.row.convention(column)
-            rows.append(
-                {
-                    "table": filled.table.id,
-                    "row": one.row.title,
-                    "method": one.row.method,
-                    "dataset": filled.dataset or column.dataset,
-                    "metric": convention.metric,
-                    "subset": column.subset,
-                    "convention": convention.key,
-                    "published": None if filled.dataset else printed,
-                    "ours": None if cell is None or not cell.value.count else cell.value.mean,
-                    "half_width": None if cell is None else cell.value.half,
-                    "seeds": 0 if cell is None else cell.value.count,
-                    "difference": None if cell is None else cell.difference,
-                    "tolerance": convention.tolerance,
-                    "reproduced": None if cell is None else cell.reproduced,
-                    "command": None if cell is None else cell.command or None,
-                }
-            )
-    return frame_csv(pd.DataFrame(rows))
+            row = [filled.table.id, one.row.title, one.row.method, filled.dataset or column.dataset, convention.metric,
+                   column.subset, convention.key, None if filled.dataset else printed]  # fmt: skip
+            if cell is None:
+                rows.append([*row, None, None, 0, None, convention.tolerance, None, None])
+            else:
+                ours = [cell.value.mean if cell.value.count else None, cell.value.half, cell.value.count]
+                rows.append([*row, *ours, cell.difference, convention.tolerance, cell.reproduced, cell.command or None])
+    return frame_csv(pd.DataFrame(rows, columns=names))
 
 
 WRITERS = {"md": markdown, "tex": latex, "html": html, "csv": csv}
 
 
-def write(filled: Sequence[FilledTable], folder: Path, formats: Iterable[str]) -> list[Path]:
-    """A file a table and format."""
-    paths = []
-    for one in filled:
-        name = one.table.id + (f"-{one.dataset}" if one.dataset else "")
-        for kind in formats:
-            paths.append(folder / f"{name}.{kind}")
-            write_atomically(paths[-1], WRITERS[kind](one).rstrip("\n") + "\n")
-    return paths
+def files(filled: Iterable[FilledTable], folder: Path, formats: Iterable[str]) -> dict[Path, str]:
+    """A file a table and format: what it says, by its path."""
+    return {
+        folder / f"{one.table.id}{one.dataset and f'-{one.dataset}'}.{kind}": WRITERS[kind](one).rstrip("\n") + "\n"
+        for one in filled
+        for kind in formats
+    }
 
 
 def page(filled: Sequence[FilledTable], sections: Sequence[str] = ()) -> str:
@@ -312,11 +296,6 @@ def page(filled: Sequence[FilledTable], sections: Sequence[str] = ()) -> str:
         "",
     ]
     return "\n".join([*lines, *(markdown(one) for one in filled), *sections]).rstrip("\n") + "\n"
-
-
-def write_page(path: Path, filled: Sequence[FilledTable], sections: Sequence[str] = ()) -> Path:
-    write_atomically(path, page(filled, sections))
-    return path
 
 
 def question_sections(boards: Path) -> list[str]:

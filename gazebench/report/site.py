@@ -13,7 +13,6 @@ from filelock import FileLock
 from markupsafe import Markup
 
 from gazebench.core.errors import DataError
-from gazebench.core.files import write_atomically
 from gazebench.core.plugins import PluginError
 from gazebench.engine.record import read_files
 from gazebench.engine.registry import load_dataset
@@ -32,7 +31,7 @@ from gazebench.report.board_rows import (
     published_rows,
     subsets_by,
 )
-from gazebench.report.page import MARK, copy_assets, link, render
+from gazebench.report.page import MARK, copy_assets, link, render, write
 from gazebench.report.record_page import record_page
 from gazebench.report.run_data import known_dataset
 from gazebench.report.table import Cell, Column, HtmlCell, Table, number
@@ -84,9 +83,7 @@ def build(out: Path, boards: Path, runs: Path | None = None) -> Path:
         for path in out.glob("*/*.html"):
             if path not in pages and MARK in path.read_text(encoding="utf-8"):
                 path.unlink()
-        for path, text in pages.items():
-            path.parent.mkdir(exist_ok=True)
-            write_atomically(path, text)
+        write(pages)
     return out / "index.html"
 
 

@@ -13,6 +13,7 @@ from gazebench.core.errors import DataError, UserError
 from gazebench.engine.config import Config, settings_digest
 from gazebench.engine.record import RecordError, hardware_identity, read_records
 from gazebench.engine.run import BOARDS, Places, prepare, run_id
+from gazebench.report.page import write
 from gazebench.study import page
 from gazebench.study.figures import draw_figures, gather_heatmaps
 from gazebench.study.plan import Plan, PlannedRun, read_plan
@@ -145,7 +146,7 @@ class Study:
         summary = Summary(self.plan, self.store)
         gather_heatmaps(summary, self.places)
         problems = draw_figures(summary)
-        page.write(self.plan, self.store)
+        write(page.texts(self.plan, self.store))
         for problem in problems:
             print(f"  {problem}", file=sys.stderr)
         for verdict in map(summary.verdict, self.plan.claims):
@@ -200,7 +201,7 @@ class Study:
         record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
         seconds = max(seconds, sum(record["wall_seconds"].values()))  # those before an interruption included
         self._add(state, record, seconds)
-        page.write(self.plan, self.store)
+        write(page.texts(self.plan, self.store))
         headline = self.plan.protocol.metric(self.plan.protocol.headline)
         scores = record["metrics"].get(headline.name, {})
         values = [f"{subset} {score['value']:.{headline.digits}f}" for subset, score in scores.items()]
