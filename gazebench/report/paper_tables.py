@@ -65,11 +65,6 @@ class FilledRow:
     ours: tuple[OurCell, ...] | None
     seeds: int
 
-    @property
-    def commands(self) -> tuple[str, ...]:
-        """What makes the runs it lacks."""
-        return tuple(dict.fromkeys(cell.command for cell in self.ours or () if cell.command))
-
 
 @dataclass(frozen=True, eq=False)
 class FilledTable:
@@ -88,7 +83,7 @@ class FilledTable:
         """The titles of the rows that each command makes, by command."""
         wanted: dict[str, list[str]] = {}
         for filled in self.rows:
-            for command in filled.commands:
+            for command in dict.fromkeys(cell.command for cell in filled.ours or () if cell.command):
                 wanted.setdefault(command, []).append(filled.row.title)
         return {command: ", ".join(titles) for command, titles in wanted.items()}
 
@@ -174,20 +169,17 @@ def _by_seed(records: Iterable[Record], how: MethodOptions, backbone: str) -> di
     found: dict[int | None, Record] = {}
     for record in records:
         settings = record["config"]
-        same = record["method"]["name"] == how.method and all(
-            _setting(settings, name) == yaml.safe_load(value) for name, value in how.options.items()
-        )
-        other = any(_setting(settings, name) == yaml.safe_load(value) for name, value in how.unlike.items())
+
+        def has(name: str, value: str, settings: Any = settings) -> bool:
+            for part in name.split("."):
+                settings = settings.get(part) if isinstance(settings, Mapping) else None
+            return bool(settings == yaml.safe_load(value))
+
+        same = record["method"]["name"] == how.method and all(has(*option) for option in how.options.items())
+        other = any(has(*option) for option in how.unlike.items())
         if same and not other and backbone in ("", settings["model"].get("backbone", backbone)):
             found[record["seed"]] = record
     return found
-
-
-def _setting(settings: Mapping[str, Any], name: str) -> Any:
-    value: Any = settings
-    for part in name.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
 
 
 def layout(filled: FilledTable) -> Table:
@@ -315,6 +307,7 @@ def plan(filled: FilledTable, words: Vocabulary, dataset: str, seeds: Sequence[i
     The columns are the table's whose metrics the data set's protocol has.
     """
     metrics = {use.name for use in load_dataset(dataset).protocol.metrics}
+    columns = {column.convention.metric: column.header for column in filled.table.columns}
     rows: dict[str, dict[str, Any]] = {}
     labels = {}
     for row in (one.row for one in filled.rows if one.ours is not None):
@@ -324,22 +317,19 @@ def plan(filled: FilledTable, words: Vocabulary, dataset: str, seeds: Sequence[i
         options = [f"--{name}={value}" for name, value in how.options.items()]
         if row.backbone and not filled.dataset:
             options.append(f"--model.backbone={words.backbones[row.backbone]}")
-        if key not in rows:
-            rows[key] = {"title": row.title, "method": how.method, "options": options}
-            labels[key] = [label or "" for label in row.labels]
-    columns = {column.convention.metric: column.header for column in filled.table.columns}
-    table = {
-        "title": filled.table.place,
-        "labels": list(filled.table.labels),
-        "rows": labels,
-        "columns": {name: header for name, header in columns.items() if name in metrics},
-        "subsets": list(dict.fromkeys(column.subset for column in filled.table.columns)),
-    }
+        rows.setdefault(key, {"title": row.title, "method": how.method, "options": options})
+        labels.setdefault(key, [label or "" for label in row.labels])
     return {
         "title": f"{filled.table.source.title}, {filled.table.place}",
         "text": filled.table.title,
         "dataset": dataset,
         "seeds": list(seeds),
         "rows": rows,
-        "tables": [table],
-    }
+        "tables": [{
+            "title": filled.table.place,
+            "labels": list(filled.table.labels),
+            "rows": labels,
+            "columns": {name: header for name, header in columns.items() if name in metrics},
+            "subsets": list(dict.fromkeys(column.subset for column in filled.table.columns)),
+        }],
+    }  # fmt: skip

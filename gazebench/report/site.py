@@ -186,22 +186,18 @@ def _about_published(row: PublishedResult) -> list[tuple[str, str]]:
 def plotted(board: Board, address: Address) -> dict[str, Any]:
     """What the plot needs, by row in the table's order: values with their intervals, and costs."""
     rows: list[dict[str, Any]] = []
+    metrics: dict[str, dict[str, Any]] = {}
     for position, group in enumerate(board.groups):
         values: dict[str, dict[str, list[float | None]]] = {}
-        for metric, subset in board.columns:
+        for (metric, subset), column in board.columns.items():
             value = group.value(metric, subset)
             if value is not None:
                 values.setdefault(metric, {})[subset] = [number(value), value.low, value.high]
-        stem = next(iter(group.records))
+                metrics[metric] = {"higher": column.higher, "digits": column.digits}
         rows.append({
             "row": position, "title": group.title, "backbone": group.backbone, "family": group.family,
-            "kind": BADGES[group.result_class], "href": address(stem, group.runs[0]), "values": values,
-            "costs": {cost.key: group.cost(cost) for cost in COSTS},
+            "kind": BADGES[group.result_class], "href": address(next(iter(group.records)), group.runs[0]),
+            "values": values, "costs": {cost.key: group.cost(cost) for cost in COSTS},
         })  # fmt: skip
-    ours = {metric for row in rows for metric in row["values"]}
-    metrics = {
-        metric: {"higher": column.higher, "digits": column.digits}
-        for (metric, _), column in board.columns.items()
-        if metric in ours
-    }
+    metrics = {metric: metrics[metric] for metric, _ in board.columns if metric in metrics}
     return {"rows": rows, "metrics": metrics, "headline": board.headline, "everybody": ALL}

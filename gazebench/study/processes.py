@@ -116,10 +116,8 @@ def tail(log: Path, lines: int = 12) -> str:
 
 def shared_environment(jobs: int) -> dict[str, str]:
     """The processor's cores shared out evenly; a number that the caller has set stays."""
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on Linux
-        cores = os.cpu_count() or 1
+    # Where there are no affinities (not on Linux), all cores are counted.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     shared = {"OMP_NUM_THREADS": str(max(1, cores // jobs)), "OMP_WAIT_POLICY": "passive"}
     return shared | os.environ | {"PYTHONSAFEPATH": "1"}
 
