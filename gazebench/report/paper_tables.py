@@ -309,7 +309,7 @@ def plan(filled: FilledTable, words: Vocabulary, dataset: str, seeds: Sequence[i
     metrics = {use.name for use in load_dataset(dataset).protocol.metrics}
     columns = {column.convention.metric: column.header for column in filled.table.columns}
     rows: dict[str, dict[str, Any]] = {}
-    labels = {}
+    labels: dict[str, list[str]] = {}
     for row in (one.row for one in filled.rows if one.ours is not None):
         how = words.runs[row.method]
         key = row.method + (f"-{row.backbone.lower()}" if row.backbone else "")

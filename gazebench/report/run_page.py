@@ -75,7 +75,7 @@ def write(folder: Path, places: Places, root: str | None = None) -> Path:
                 more["tables"].append(by_group(scored, dataset.records("test"), uses[0], angles))
             if angles:
                 more["tables"].append(large_angles(scored, angles))
-            with part("pictures"):
+            with part("images"):
                 more["gallery"] = _gallery(folder, scored, dataset, uses[0], angles)
                 more["chosen"] = (
                     f"Up to {EACH} images of every subset in the largest tenth of errors ({uses[0].name}), in the "

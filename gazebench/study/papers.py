@@ -59,7 +59,7 @@ def drawings(studies: Path, known: Sequence[PublishedFigure]) -> list[Drawing]:
 
 
 def draw(figure: PublishedFigure, drawn: Sequence[Drawing], places: Places) -> list[str]:
-    """Draws a figure anew from what its studies have stored; returns a line about each picture that was not drawn."""
+    """Draws a figure anew from what its studies have stored; returns a line about each image that was not drawn."""
     problems = []
     for summary in dict.fromkeys(one.summary for one in drawn if figure.id in one.figure.paper):
         gather_heatmaps(summary, places)
@@ -68,15 +68,15 @@ def draw(figure: PublishedFigure, drawn: Sequence[Drawing], places: Places) -> l
 
 
 def section(figure: PublishedFigure, drawn: Sequence[Drawing], folder: Path) -> str:
-    """The pictures of a figure as Markdown for a page in ``folder``, and what is missing."""
+    """The images of a figure as Markdown for a page in ``folder``, and what is missing."""
     mine = [one for one in drawn if figure.id in one.figure.paper]
     where = " and ".join(dict.fromkeys(load_dataset(one.summary.plan.dataset).card.title for one in mine))
     title = f"## {figure.source.title}, {figure.place}" + (f" on {where}" if where else "")
     lines = [title, "", f"{figure.title}.", ""]
     for one in mine:
-        plan, picture = one.summary.plan, one.summary.store.folder / one.figure.file
+        plan, image = one.summary.plan, one.summary.store.folder / one.figure.file
         if available(one.summary, one.figure):
-            link = Path(os.path.relpath(picture, folder)).as_posix()
+            link = Path(os.path.relpath(image, folder)).as_posix()
             lines += [f"![{one.figure.title}]({link})", ""]
             lines += [f"*{one.figure.title}.* {caption(one.summary, one.figure)}", ""]
         else:

@@ -25,7 +25,7 @@ class Verdict:
         before: of ``against``, over the seeds that both sides have.
         after: of ``row``.
         gain: by which share of ``before`` the row is better, seed by seed; negative when it is worse.
-        holds: whether the mean gain reaches what was asked for; None when nothing can be said.
+        holds: whether the mean gain reaches what was asked for; None without results.
         clear: the whole interval lies on the side of the verdict; None without an interval.
     """
 
