@@ -12,14 +12,13 @@ import numpy as np
 
 from gazebench.core.errors import DataError
 from gazebench.core.types import Annotations, Issue
-from gazebench.data.annotations import Rows, number, read_rows, texts, train_or_val
+from gazebench.data.annotations import VOCABULARY, CategoryDataset, Rows, number, read_rows, texts, train_or_val
 from gazebench.data.dataset import Card
 from gazebench.datasets.gazefollow import FILES, GazeFollow, fake_names, read_edition
 from gazebench.metrics.protocol import SEVERAL_ANNOTATORS, Protocol, ProtocolMetric
 from gazebench.metrics.semantic import ClassAccuracy, LabelAccuracy, MultiClassAccuracy, MultiLabelAccuracy
-from gazebench.metrics.vocabulary import Vocabulary, read_classes
+from gazebench.metrics.vocabulary import read_classes
 
-VOCABULARY = "vocab2id.json"
 TRAIN, VAL, TEST = (f"gaze-labels-{name}.csv" for name in ("train", "val", "test"))
 PSEUDO = ["path", "id", "gaze_pseudo_label", "label_id"]
 TRUE = ["path", "gaze_gt_label", "gaze_gt_labels", "test_label_id"]
@@ -30,7 +29,7 @@ MOST = 5
 
 
 @dataclass(eq=False)
-class GazeFollowSemantic(GazeFollow):
+class GazeFollowSemantic(GazeFollow, CategoryDataset):
     """Semantic GazeFollow; people, boxes and points are those of GazeFollow, whose files and images are in ``root``.
 
     Column ``label`` is the category of what a person looks at, "" where nobody told: on train and val a pseudo label,
@@ -41,13 +40,9 @@ class GazeFollowSemantic(GazeFollow):
     Args:
         root: the folder of GazeFollow: the two annotation files, ``train`` and ``test2``.
         labels: the folder of the label files and the vocabulary; ``root`` unless given.
-        clip_weights: brings free text to the nearest category; without them it has to be the category's own name.
-        clip_model: the architecture of those weights, by its name in open_clip.
     """
 
     labels: Path | None = None
-    clip_weights: Path | None = None
-    clip_model: str = "ViT-B-32-quickgelu"
 
     card: ClassVar[Card] = Card(
         name="gazefollow_semantic",
@@ -76,29 +71,24 @@ class GazeFollowSemantic(GazeFollow):
         "named exact ask for the category letter by letter. Where is scored for everybody, what for the labelled.",
     )
 
-    def __post_init__(self) -> None:
-        if self.clip_weights is not None:
-            words = Vocabulary(self._folder / VOCABULARY, self.clip_model, Path(self.clip_weights))
-            self.__dict__["protocol"] = replace(self.protocol, vocabulary=words)
-
     @property
-    def _folder(self) -> Path:
+    def label_folder(self) -> Path:
         return Path(self.labels or self.root or ".")
 
     def parse(self, split: str) -> Annotations:
         """GazeFollow's people of that split with their labels, joined by path and id, on test by path."""
         self.existing_root(FILES["test" if split == "test" else "trainval"])
-        missing = [name for name in (TRAIN, VAL, TEST, VOCABULARY) if not (self._folder / name).is_file()]
+        missing = [name for name in (TRAIN, VAL, TEST, VOCABULARY) if not (self.label_folder / name).is_file()]
         if missing:
             raise DataError(
-                f"{self._folder} holds no {', '.join(missing)}; the labels are released at {self.card.source}: put "
-                "them there, or give their folder by --dataset.labels"
+                f"{self.label_folder} holds no {', '.join(missing)}; the labels are released at {self.card.source}: "
+                "put them there, or give their folder by --dataset.labels"
             )
-        classes = read_classes(self._folder / VOCABULARY)
+        classes = read_classes(self.label_folder / VOCABULARY)
         if split == "test":
             annotations = self._true(classes)
         else:
-            val = read_rows(self._folder, [VAL], text=PSEUDO).table["path"]
+            val = read_rows(self.label_folder, [VAL], text=PSEUDO).table["path"]
             annotations = self._pseudo(set(val))
             annotations = train_or_val(annotations, split, np.isin(annotations.images, texts(val)))
         labelled = int((annotations.columns["label"] != "").sum())
@@ -110,7 +100,7 @@ class GazeFollowSemantic(GazeFollow):
         people = self.annotations("trainval")
         names, ids = people.images[people.person_image].tolist(), people.columns["rows"].tolist()
         owner = {(name, row): person for person, name in enumerate(names) for row in ids[person].split()}
-        rows = read_rows(self._folder, [TRAIN, VAL], text=PSEUDO)
+        rows = read_rows(self.label_folder, [TRAIN, VAL], text=PSEUDO)
         _keep_labelled(rows, "gaze_pseudo_label", "label_id")
         rows.reject((rows.table["file"] == 0) & rows.table["path"].isin([*val]), f"{{path}} is in {VAL} too")
         rows.reject(rows.table.duplicated(["path", "id"]), "{path}, id {id} is there twice")
@@ -132,7 +122,7 @@ class GazeFollowSemantic(GazeFollow):
     def _true(self, classes: Mapping[str, int]) -> Annotations:
         """The test people with their labels, all of them classes of the vocabulary."""
         people = self.annotations("test")
-        rows = read_rows(self._folder, [TEST], text=TRUE)
+        rows = read_rows(self.label_folder, [TEST], text=TRUE)
         named = set(rows.table["path"])
         _keep_labelled(rows, "gaze_gt_label", "test_label_id")
         rows.reject(rows.table.duplicated("path"), "{path} is there twice")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,7 +14,8 @@ from gazebench.data.annotations import (
     BOX,
     PARTS_OF_SPLIT,
     POINT,
-    ReleasedDataset,
+    VOCABULARY,
+    CategoryDataset,
     people_of,
     read_rows,
     without_area,
@@ -23,9 +24,8 @@ from gazebench.data.dataset import Card
 from gazebench.metrics.protocol import Protocol, ProtocolMetric
 from gazebench.metrics.semantic import ClassAccuracy, LabelAccuracy
 from gazebench.metrics.spatial import GazeAccuracy
-from gazebench.metrics.vocabulary import Vocabulary, read_classes
+from gazebench.metrics.vocabulary import read_classes
 
-VOCABULARY = "vocab2id.json"
 FILE = "{}-annotations.csv"
 OBJECT_BOX, OBJECT_CENTRE = ["o_xmin", "o_ymin", "o_xmax", "o_ymax"], ["oc_x", "oc_y"]
 HEAD = ["h_xmin", "h_ymin", "h_xmax", "h_ymax"]
@@ -34,19 +34,14 @@ NO_HEAD = -1
 
 
 @dataclass(eq=False)
-class GazeHOI(ReleasedDataset):
+class GazeHOI(CategoryDataset):
     """GazeHOI; a sample is a person and the thing they look at, always in frame.
 
     Column ``label`` is the thing's category, one of the vocabulary's, and ``target_box`` (P, 4) its box.
 
     Args:
         root: the folder that holds the three annotation files, the vocabulary and ``images``.
-        clip_weights: brings free text to the nearest category; without them it has to be the category's own name.
-        clip_model: the architecture of those weights, by its name in open_clip.
     """
-
-    clip_weights: Path | None = None
-    clip_model: str = "ViT-B-32-quickgelu"
 
     card: ClassVar[Card] = Card(
         name="gazehoi",
@@ -73,11 +68,6 @@ class GazeHOI(ReleasedDataset):
         notes="acc_1 brings free text to its nearest category by CLIP and needs CLIP weights; acc_1_exact asks for the "
         "category letter by letter.",
     )
-
-    def __post_init__(self) -> None:
-        if self.clip_weights is not None:
-            words = Vocabulary(Path(self.root or ".") / VOCABULARY, self.clip_model, Path(self.clip_weights))
-            self.__dict__["protocol"] = replace(self.protocol, vocabulary=words)
 
     def parse(self, split: str) -> Annotations:
         """The official file of that name; both training files for ``trainval``."""

@@ -36,7 +36,6 @@ NOBODY = -1
 PERSON = ["image", "group", "person_id", "part", "track", "inout", *BOX, *POINT]
 """What is read of a person, for each of their points."""
 
-
 IMAGES = {
     "vat": "vat/images",
     "childplay": "childplay",
@@ -51,6 +50,12 @@ INOUT_KNOWN = frozenset({"vat", "childplay"})
 """The parts whose annotators said what is out of frame."""
 LABELS: Mapping[str, tuple[str, ...]] = dict.fromkeys(VIDEO, SOCIAL) | {"gazefollow": ("lah",)}
 """The labels of pairs that count, by part."""
+
+FAKE_PATHS = {
+    "childplay": "images/drawn_{split}_{index:03d}/{index:03d}_{number}.jpg",
+    "gazefollow": "{split}/{index:08d}/{index:08d}.jpg",
+}
+"""Of drawn images, in the parts that have their own layout."""
 
 
 @dataclass(eq=False)
@@ -137,13 +142,10 @@ class VSGaze(ReleasedDataset):
                 for number, image in enumerate(
                     fake_clip(seed, index, split, 1 if part == "gazefollow" else 3), start=10
                 ):
-                    folder, name = f"drawn_{split}/{index:03d}", f"{number:08d}.jpg"
-                    if part == "childplay":
-                        folder, name = f"images/drawn_{split}_{index:03d}", f"{index:03d}_{number}.jpg"
-                    elif part == "gazefollow":
-                        folder, name = f"{split}/{index:08d}", f"{index:08d}.jpg"
-                    image.save(root / IMAGES[part] / folder / name)
-                    tables[part].append(_fake_row(part, split, f"{folder}/{name}", image))
+                    path = FAKE_PATHS.get(part, "drawn_{split}/{index:03d}/{number:08d}.jpg")
+                    path = path.format(split=split, index=index, number=number)
+                    image.save(root / IMAGES[part] / path)
+                    tables[part].append(_fake_row(part, split, path, image))
                     written += len(image.people) if part in VIDEO else 0
             for part, rows in tables.items():
                 write_table(root / f"{part}_{split}", pd.DataFrame(rows))
@@ -310,7 +312,7 @@ def _frame(part: str, cells: Mapping[str, Any]) -> _Frame:
     path = cells["path"]
     if not isinstance(path, str) or "/" not in path or {"", ".", ".."}.intersection(path.split("/")):
         raise ValueError(f"path is {path!r}, expected FOLDER/.../FILE")
-    ids = _whole("person_ids", _numbers(cells, "person_ids", ()))
+    ids = _integers("person_ids", _numbers(cells, "person_ids", ()))
     real = np.flatnonzero(ids != NOBODY)
     people = ids[real].tolist()
     if len(set(people)) != len(people):
@@ -340,7 +342,7 @@ def _targets(cells: Mapping[str, Any], ids: IntArray, real: IntArray) -> tuple[I
             points[-1] = marked[marked[:, 0] != -1]
             inout[-1] = IN_FRAME
     else:
-        inout = _signs("inout", _numbers(cells, "inout", (), len(ids))[real])
+        inout = _integers("inout", _numbers(cells, "inout", (), len(ids))[real], labels=True)
         points = [*_numbers(cells, "gaze_points", (2,), len(ids))[real][:, None]]
     for place, marked in enumerate(points):
         if inout[place] == IN_FRAME and (not len(marked) or (marked == -1).all(axis=1).any()):
@@ -350,7 +352,7 @@ def _targets(cells: Mapping[str, Any], ids: IntArray, real: IntArray) -> tuple[I
 
 def _labels(part: str, cells: Mapping[str, Any], people: Sequence[int]) -> tuple[dict[str, npt.NDArray[np.int8]], int]:
     """Labels of all ordered pairs of people, -1 where the row tells none; how many labels are the placeholder's."""
-    pairs = _whole("pairs", _numbers(cells, "pairs", (2,)))
+    pairs = _integers("pairs", _numbers(cells, "pairs", (2,)))
     strangers = sorted({*pairs.ravel().tolist()} - {*people, NOBODY})
     if strangers:
         raise ValueError(f"pairs speak of person {strangers[0]}, who is not among person_ids")
@@ -362,7 +364,7 @@ def _labels(part: str, cells: Mapping[str, Any], people: Sequence[int]) -> tuple
     for name in SOCIAL:
         table = np.full((len(people), len(people)), -1, dtype=np.int8)
         if name in LABELS[part]:
-            given = _signs(PAIRS[name], _numbers(cells, PAIRS[name], (), len(pairs)))
+            given = _integers(PAIRS[name], _numbers(cells, PAIRS[name], (), len(pairs)), labels=True)
             unscored += int((given[~scored] != -1).sum())
             # Backwards: of a pair that is there twice the first label counts, as in MTGS's code.
             table[tuple(at.reshape(-1, 2)[::-1].T)] = given[scored][::-1]
@@ -370,15 +372,9 @@ def _labels(part: str, cells: Mapping[str, Any], people: Sequence[int]) -> tuple
     return labels, unscored
 
 
-def _whole(name: str, values: FloatArray) -> IntArray:
-    if (values != np.trunc(values)).any():
-        raise ValueError(f"{name} is {values.tolist()}, expected whole numbers")
-    return values.astype(np.int64)
-
-
-def _signs(name: str, values: FloatArray) -> IntArray:
-    if not np.isin(values, (1, 0, -1)).all():
-        raise ValueError(f"{name} is {values.tolist()}, expected 1, 0 and -1")
+def _integers(name: str, values: FloatArray, *, labels: bool = False) -> IntArray:
+    if (values != np.trunc(values)).any() or (labels and not np.isin(values, (1, 0, -1)).all()):
+        raise ValueError(f"{name} is {values.tolist()}, expected {'1, 0 and -1' if labels else 'whole numbers'}")
     return values.astype(np.int64)
 
 

@@ -28,5 +28,5 @@ done
 
 # 4. Who is better where, and the board: open leaderboards/index.html in a browser.
 run() { ls -td runs/vat/"$1"/*/ | head -n 1; }
-gazebench compare "$(run gazelle)" "$(run hclora)" --dataset.root "$ROOT"
+gazebench compare "$(run gazelle)" "$(run hclora)"
 make board

@@ -88,7 +88,7 @@ def test_a_class_is_itself_and_no_answer_stays_none(weights, classes):
 def test_embeddings_of_classes_are_kept(weights, classes, monkeypatch, tmp_path):
     texts = ["mug", "bike"]
     expected = Vocabulary(classes, MODEL, weights).nearest(texts)
-    (kept,) = (tmp_path / "cache").glob("vocabulary-*.npz")
+    (kept,) = (tmp_path / "cache").rglob("output.pkl*")
     embedded = []
     real = Vocabulary._embedded
     monkeypatch.setattr(Vocabulary, "_embedded", lambda self, texts: embedded.append(list(texts)) or real(self, texts))

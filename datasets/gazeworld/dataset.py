@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from gazebench.core.boxes import FloatArray
 from gazebench.core.errors import DataError
+from gazebench.core.files import cached
 from gazebench.core.types import SOCIAL, Annotations, Records, ragged_starts
-from gazebench.data.annotations import cached
 from gazebench.data.dataset import Card, Crop, Description, GazeDataset
 from gazebench.data.images import resized
 from gazebench.datasets.gazeworld.annotators import annotate, social
@@ -102,7 +102,7 @@ class GazeWorld(GazeDataset):
         world = [WORLD_VERSION, PARSER, ANNOTATORS, HEIGHT, self.world_seed]
         key = ["gazeworld", *world, split, *(wanted[part] for part in parts)]
         names = [f"{part}/{index}" for part in parts for index in range(wanted[part])]
-        return cached(key, [], lambda: self._annotations(split, names))
+        return cached(key, lambda: self._annotations(split, names))
 
     def scene(self, key: str) -> Scene:
         """The scene of an image key such as ``test/12``."""

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
-import numpy.typing as npt
+import joblib
+
+T = TypeVar("T")
+
+FORMAT = 1
+"""Part of every cache key; raised when the fields of ``Annotations`` change."""
 
 
 def write_atomically(path: Path, content: str | bytes | Callable[[Path], None]) -> None:
@@ -59,35 +64,25 @@ def cache_folder() -> Path:
     return Path(base or "~/.cache").expanduser() / "gazebench"
 
 
-def cached_arrays(
-    name: str, state: str, build: Callable[[], Mapping[str, npt.NDArray[Any]]]
-) -> dict[str, npt.NDArray[Any]]:
-    """``build()``, or what it gave last time for the same state.
+def cached(key: Any, build: Callable[[], T]) -> T:
+    """``build()``, or what it gave last time for the same key.
 
-    A damaged, foreign or outdated cache file is built again; a cache folder that cannot be written costs time only.
+    A damaged cache file is made again; a cache folder that cannot be written costs time only.
 
     Args:
-        name: of the cache file, without ending.
-        state: digest of everything the arrays depend on; another state replaces the file.
-        build: its errors are passed on and nothing is kept.
+        key: JSON values that tell everything the result depends on.
+        build: its errors are passed on and nothing is kept; its result can be pickled.
     """
-    path = cache_folder() / f"{name}.npz"
+    digest = hashlib.sha256(json.dumps([FORMAT, key]).encode()).hexdigest()
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if str(archive["state"]) == state:
-                return {key: archive[key] for key in archive.files if key != "state"}
-    except Exception as error:
-        # Whatever a damaged file raises means the same: build it again.
-        if not isinstance(error, FileNotFoundError):
-            logging.getLogger(__name__).warning("%s: computed again (%s)", path, error)
-    arrays = dict(build())
-
-    def save(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            np.savez(file, allow_pickle=False, state=np.array(state), **arrays)
-
-    try:
-        write_atomically(path, save)
+        # Compressed files carry a checksum, so that a damaged one is noticed.
+        memory = joblib.Memory(cache_folder(), verbose=0, compress=True)
+        result: T = memory.cache(_build, ignore=["build"])(digest, build)
     except OSError as error:
-        logging.getLogger(__name__).warning("%s is not kept: %s (GAZEBENCH_CACHE=...)", path.name, error)
-    return arrays
+        logging.getLogger(__name__).warning("nothing is kept in the cache: %s (GAZEBENCH_CACHE=...)", error)
+        return build()
+    return result
+
+
+def _build(digest: str, build: Callable[[], Any]) -> Any:
+    return build()

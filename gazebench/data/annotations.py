@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
-import json
-import logging
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,25 +11,23 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from gazebench.core.boxes import FloatArray
 from gazebench.core.errors import DataError
-from gazebench.core.files import cache_folder
+from gazebench.core.files import cached
 from gazebench.core.types import IN_FRAME, Annotations, Issue, Policy, Records, ragged_starts
 from gazebench.data.dataset import GazeDataset
-
-FORMAT = 1
-"""Part of every cache key; raised when the fields of ``Annotations`` change."""
+from gazebench.metrics.vocabulary import Vocabulary
 
 PARTS_OF_SPLIT: Mapping[str, tuple[str, ...]] = {
     "train": ("train",), "val": ("val",), "trainval": ("train", "val"), "test": ("test",),
 }  # fmt: skip
 """The parts that make up a split, in releases that come as train, val and test."""
 
+VOCABULARY = "vocab2id.json"
 BOX = ["xmin", "ymin", "xmax", "ymax"]
 POINT = ["gaze_x", "gaze_y"]
 
@@ -83,7 +78,7 @@ def read_rows(
     """The rows of comma-separated files; a byte-order mark and blank lines are ignored.
 
     A row is bad when its number of columns is wrong, when a number is missing or not finite, when a quotation mark is
-    not closed, and when it holds a NUL character.
+    not closed, and when it holds a NUL character. So is a file without any row and without a header.
 
     Args:
         root: the data set's folder.
@@ -94,13 +89,18 @@ def read_rows(
             Without layouts the first line of each file names the columns.
 
     Raises:
-        DataError: the header of a file lacks a column.
+        DataError: a file cannot be read, or its header lacks a column.
     """
     names = ["file", "line", *text, *numbers]
     found: list[list[Any]] = []
     issues: list[Issue] = []
     for file, name in enumerate(files):
-        lines = (root / name).read_text(encoding="utf-8-sig", errors="replace").split("\n")
+        try:
+            lines = (root / name).read_text(encoding="utf-8-sig", errors="replace").split("\n")
+        except OSError as error:
+            raise DataError(f"{root / name}: {error.strerror}; take the file of the release") from error
+        if layouts and not any(line.strip() for line in lines):
+            issues.append(Issue(name, 0, "the file is empty"))
         start = 0 if layouts else 1
         header = [] if layouts else [cell.strip() for cell in next(csv.reader(lines[:1]), [])]
         missing = [] if layouts else [column for column in names[2:] if column not in header]
@@ -166,9 +166,9 @@ def people_of(
 ) -> Annotations:
     """The people that rows describe.
 
-    Each row is one annotation of one person. Its columns are ``image``, ``group``, ``person_id``, ``inout``, ``BOX`` and
-    ``POINT`` (ignored where the person is not in frame). Images, and the people of an image, stand in the order of their
-    first rows. Rows with the same ``person_id`` are one person, with the box of the first row and the points of all.
+    Each row is one annotation of one person. Its columns are ``image``, ``group``, ``person_id``, ``inout``, ``BOX``
+    and ``POINT`` (ignored where the person is not in frame). Images, and the people of an image, stand in the order of
+    their first rows. Rows with the same ``person_id`` are one person, with the box of the first row and all points.
 
     Args:
         rows: the sound rows; their issues are handed on.
@@ -234,15 +234,16 @@ class ReleasedDataset(GazeDataset):
     _on_disk: dict[str, dict[str, str]] = field(default_factory=dict, init=False, repr=False)
 
     def cached(self, files: Iterable[str], read: Callable[[], Annotations], *options: str) -> Annotations:
-        """``read()``, or what it gave last time from the same files.
+        """``read()``, or what it gave last time from unchanged files (name, size, modification time).
 
         Args:
             files: everything that ``read`` reads, relative to the root.
-            read: reads them; its errors are passed on and nothing is kept.
+            read: its errors are passed on and nothing is kept.
             options: what its result depends on besides the files.
         """
         root = self.existing_root()
-        return cached([self.card.name, self.version, str(root.resolve()), *options], [root / f for f in files], read)
+        state = [(file, (stat := (root / file).stat()).st_size, stat.st_mtime_ns) for file in files]
+        return cached([self.card.name, self.version, str(root.resolve()), options, state], read)
 
     def checked(self, annotations: Annotations) -> Annotations:
         """The annotations without images that are not there; bad rows and missing images are errors unless skipped.
@@ -292,7 +293,7 @@ class ReleasedDataset(GazeDataset):
     def on_disk(self, parent: str, name: str) -> str:
         """The name on disk of a folder below ``parent`` that the records call ``name`` (see ``canonical``)."""
         if parent not in self._on_disk:
-            folders = (self.existing_root() / parent).iterdir()
+            folders = (self.existing_root(parent) / parent).iterdir()
             self._on_disk[parent] = {self.canonical(folder.name): folder.name for folder in folders}
         return self._on_disk[parent].get(name, name)
 
@@ -302,27 +303,24 @@ class ReleasedDataset(GazeDataset):
         return name.replace(" ", "_")
 
 
-def cached(key: Sequence[Any], files: Iterable[Path], build: Callable[[], Annotations]) -> Annotations:
-    """``build()``, or what it gave last time for the same key and unchanged files (name, size, modification time).
-
-    A damaged cache file is built again; a cache folder that cannot be written costs time only.
+@dataclass(eq=False)
+class CategoryDataset(ReleasedDataset):
+    """Base of data sets whose people look at things of a category, all of which the file ``VOCABULARY`` lists.
 
     Args:
-        key: JSON values that tell one result from another: data set, its version, root, options.
-        files: everything that ``build`` reads.
-        build: its errors are passed on and nothing is kept.
+        clip_weights: brings free text to the nearest category; without them it has to be the category's own name.
+        clip_model: the architecture of those weights, by its name in open_clip.
     """
-    state = [(str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
-    digest = hashlib.sha256(json.dumps([FORMAT, *key, state]).encode()).hexdigest()
-    try:
-        # Compressed files carry a checksum, so that a damaged one is noticed.
-        memory = joblib.Memory(cache_folder(), verbose=0, compress=True)
-        annotations: Annotations = memory.cache(_build, ignore=["build"])(digest, build)
-    except OSError as error:
-        logging.getLogger(__name__).warning("parsed annotations are not kept: %s (GAZEBENCH_CACHE=...)", error)
-        return build()
-    return annotations
 
+    clip_weights: Path | None = None
+    clip_model: str = "ViT-B-32-quickgelu"
 
-def _build(digest: str, build: Callable[[], Annotations]) -> Annotations:
-    return build()
+    def __post_init__(self) -> None:
+        if self.clip_weights is not None:
+            words = Vocabulary(self.label_folder / VOCABULARY, self.clip_model, Path(self.clip_weights))
+            self.__dict__["protocol"] = replace(self.protocol, vocabulary=words)
+
+    @property
+    def label_folder(self) -> Path:
+        """The folder of the vocabulary."""
+        return Path(self.root or ".")

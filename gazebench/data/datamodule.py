@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
@@ -376,12 +377,8 @@ class GazeDataModule(LightningDataModule):
 
 def _strided(records: Records, stride: int) -> np.ndarray:
     """(I,) bool; every ``stride``-th image of each group, counted in the group's order."""
-    position = np.zeros(len(records), dtype=np.int64)
-    order = np.argsort(records.groups, kind="stable")
-    groups = records.groups[order]
-    first = np.flatnonzero(np.concatenate([[True], groups[1:] != groups[:-1]])) if len(groups) else np.zeros(0, int)
-    position[order] = np.arange(len(groups)) - np.repeat(first, np.diff(np.concatenate([first, [len(groups)]])))
-    return position % stride == 0
+    position = pd.Series(records.groups).groupby(records.groups).cumcount()
+    return np.asarray(position % stride == 0, dtype=bool)
 
 
 def _limited(records: Records, limit: int) -> Records:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +14,7 @@ import numpy.typing as npt
 
 from gazebench.core.boxes import FloatArray, IntArray
 from gazebench.core.errors import DataError, ImageError
-from gazebench.core.files import cached_arrays
+from gazebench.core.files import cached
 from gazebench.core.types import IN_FRAME, Annotations, Policy, Records
 from gazebench.data import saliency_splits
 from gazebench.data.images import image_size, load_image
@@ -161,14 +159,15 @@ class GazeDataset(ABC):
         folders = sorted({path.parent for path in paths})
         # A file that is added, removed or replaced changes its folder's time; decoding checks the size again.
         changed = [(str(folder), folder.stat().st_mtime_ns if folder.is_dir() else 0) for folder in folders]
-        state = json.dumps([changed, [str(path) for path in paths]])
-        slot = hashlib.sha256(json.dumps([self.card.name, annotations.split, str(self.root)]).encode()).hexdigest()
 
-        def read() -> dict[str, IntArray]:
+        def read() -> IntArray:
             with ThreadPoolExecutor(8) as pool:
-                return {"sizes": np.array(list(pool.map(_size, paths)), dtype=np.int64).reshape(-1, 2)}
+                return np.array(list(pool.map(_size, paths)), dtype=np.int64).reshape(-1, 2)
 
-        return cached_arrays(f"sizes-{slot[:32]}", hashlib.sha256(state.encode()).hexdigest(), read)["sizes"]
+        sizes = cached(["image sizes", changed, [str(path) for path in paths]], read)
+        for image in np.flatnonzero((sizes == 0).any(axis=1)):  # a file mended in place leaves its folder as it was
+            sizes[image] = _size(paths[image])
+        return sizes
 
     def image(
         self,
@@ -208,20 +207,21 @@ class GazeDataset(ABC):
         return self.existing_root() / str(records.images[image])
 
     def existing_root(self, *needed: str) -> Path:
-        """The root, after checking that it and the ``needed`` files or folders below it are there.
+        """The root, after checking that it and what is ``needed`` below it are there: files (with a suffix), folders.
 
         Raises:
             DataError: says what to download, from where, how to lay it out, and what to run without it.
         """
         card = self.card
-        missing = [name for name in needed if self.root is not None and not (Path(self.root) / name).exists()]
-        if self.root is not None and Path(self.root).is_dir() and not missing:
-            return Path(self.root)
         if self.root is None:
             problem = f"no folder was given for {card.title}"
         elif not Path(self.root).is_dir():
             problem = f"{self.root} is not a folder"
         else:
+            paths = {name: Path(self.root) / name for name in needed}
+            missing = [name for name, path in paths.items() if not (path.is_file() if path.suffix else path.is_dir())]
+            if not missing:
+                return Path(self.root)
             problem = f"{self.root} holds no {', '.join(missing)}"
         layout = "\n".join(f"    {line}" for line in card.layout.strip().splitlines())
         raise DataError(

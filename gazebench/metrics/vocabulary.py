@@ -7,7 +7,6 @@ similarity is taken. Which CLIP the paper used is not said.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from gazebench.core.errors import DataError
-from gazebench.core.files import cached_arrays, file_digest
+from gazebench.core.files import cached, file_digest
 
 TEMPLATE = "a photo of {}"
 CHUNK = 256
@@ -105,12 +104,8 @@ class Vocabulary:
     @cached_property
     def embeddings(self) -> Tensor:
         """(C, D) float32 of length 1, one row a class; kept in the cache folder, by weights, template and classes."""
-        words = json.dumps([self.model, self._digest, TEMPLATE, self.classes])
-        state = hashlib.sha256(words.encode()).hexdigest()
-        found = cached_arrays(
-            f"vocabulary-{state[:32]}", state, lambda: {"embeddings": self._embedded(self.classes).numpy()}
-        )
-        return torch.from_numpy(found["embeddings"])
+        key = ["class embeddings", self.model, self._digest, TEMPLATE, self.classes]
+        return torch.from_numpy(cached(key, lambda: self._embedded(self.classes).numpy()))
 
     @cached_property
     def _known(self) -> dict[str, str]:

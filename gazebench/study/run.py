@@ -31,6 +31,7 @@ _DECIDES = {
     "weights": "weights",
     "start": "weights to start from",
     "files": "text of a method's or data set's file",
+    "tasks": "versions of tasks",
 }
 """What decides a run's numbers, in words."""
 
@@ -174,9 +175,9 @@ class Study:
                 except (UserError, ValueError) as error:
                     if not (without_data and isinstance(error, DataError)):
                         raise DataError(f"{self.plan.file}: row {run.row!r}: {error}") from error
-            identity = decides[run.row] | {"settings": settings_digest(config.values)}
+            identity = decides[run.row] | {"settings": settings_digest(config.public())}
             entry = stored.get((run.row, run.seed), {})
-            state = RunState(run, config, identity, run_id(config.values, decides[run.row]), entry, again)
+            state = RunState(run, config, identity, run_id(config.public(), decides[run.row]), entry, again)
             if entry and entry["id"] == state.id:
                 self.store.readdress(run)
             found.append(state)
@@ -275,6 +276,9 @@ def decides(record: Mapping[str, Any]) -> dict[str, Any]:
     """``engine.run.Run.decides`` of the run behind a record; what had no version yet counts as version 1."""
     data, weights = record["data"], record["weights"]
     splits = {"test": data, "train": data.get("train")}
+    tasks = record["protocol"].get("tasks", {})
+    if record["schema"] == 1 and "vqa_overall" in record["metrics"]:  # which had the questions in every protocol
+        tasks = {"questions": record["protocol"]["questions"]}
     return {
         "kind": record.get("kind", "bench"),
         "method": [record["method"]["name"], record["method"].get("version", 1)],
@@ -285,6 +289,7 @@ def decides(record: Mapping[str, Any]) -> dict[str, Any]:
         "weights": {name: value for name, value in weights.items() if name not in ("initial", "trained")},
         "start": (weights.get("initial") or {}).get("sha256"),
         "files": [],
+        **({"tasks": [task["id"] for task in tasks.values()]} if tasks else {}),
     }
 
 
