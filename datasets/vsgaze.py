@@ -358,7 +358,8 @@ def _labels(part: str, cells: Mapping[str, Any], people: Sequence[int]) -> tuple
         raise ValueError(f"pairs speak of person {strangers[0]}, who is not among person_ids")
     place = {person: index for index, person in enumerate(people)}
     scored = (pairs != NOBODY).all(axis=1)
-    at = np.array([[place[person] for person in pair] for pair in pairs[scored].tolist()], dtype=np.int64)
+    at = [place[i] * len(people) + place[j] for i, j in pairs[scored].tolist()]
+    at, once = np.unique(np.array(at, dtype=np.int64), return_index=True)
     first, second = pairs_of(np.zeros(len(people), dtype=np.int64)).T
     labels, unscored = {}, 0
     for name in SOCIAL:
@@ -366,8 +367,8 @@ def _labels(part: str, cells: Mapping[str, Any], people: Sequence[int]) -> tuple
         if name in LABELS[part]:
             given = _integers(PAIRS[name], _numbers(cells, PAIRS[name], (), len(pairs)), labels=True)
             unscored += int((given[~scored] != -1).sum())
-            # Backwards: of a pair that is there twice the first label counts, as in MTGS's code.
-            table[tuple(at.reshape(-1, 2)[::-1].T)] = given[scored][::-1]
+            # Of a pair that is there twice the first label counts, as in MTGS's code.
+            table.flat[at] = given[scored][once]
         labels[name] = table[first, second]
     return labels, unscored
 
