@@ -92,11 +92,6 @@ CSV = [case for case in TABLES if case != "vsgaze"]
 NAMES = [case for case in TABLES if " " not in case]
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("GAZEBENCH_CACHE", str(tmp_path / "cache"))
-
-
 @pytest.fixture(scope="module")
 def fakes(tmp_path_factory):
     """By data set, the root of its fake release, written once."""

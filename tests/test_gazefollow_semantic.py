@@ -18,11 +18,6 @@ TRAIN = ("path", "id", "gaze_pseudo_label", "label_id")
 TEST = ("path", "eyes_closed", "gaze_gt_labels", "gaze_gt_label", "label_id", "test_label_id")
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("GAZEBENCH_CACHE", str(tmp_path / "cache"))
-
-
 def person(path, number, eye=0.3, gaze=(0.6, 0.7), inout=1):
     """A row of GazeFollow's annotations; on test there is no in/out."""
     cells = [path, number, 0.1, 0.1, 0.3, 0.8, eye, 0.2, *gaze, 10, 5, 40, 35]

@@ -17,11 +17,6 @@ COLUMNS = (
 WORDS = {"cup": 0, "fish, bowl": 1, "book": 2}
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("GAZEBENCH_CACHE", str(tmp_path / "cache"))
-
-
 def row(name="a.jpg", pair=0, thing=(50, 60, 70, 80), word="cup", aux="['cup', 'a \"mug\"']", head=(1, 2, 11, 22)):
     return [name, pair, *thing, (thing[0] + thing[2]) / 2, (thing[1] + thing[3]) / 2, word, aux, *head]
 

@@ -11,11 +11,6 @@ from gazebench.datasets.vat import VAL_SHOWS, VAT, smooth
 REAL = Path(__file__).parents[2] / "shared" / "real" / "videoattentiontarget"
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("GAZEBENCH_CACHE", str(tmp_path / "cache"))
-
-
 def row(frame=1, box=(10, 20, 30, 40), gaze=(50, 60)):
     return ",".join(map(str, [f"{frame:08d}.jpg", *box, *gaze]))
 

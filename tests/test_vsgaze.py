@@ -19,11 +19,6 @@ BOX = (0.25, 0.25, 0.5, 0.5)
 HDF = pytest.mark.skipif(not importlib.util.find_spec("tables"), reason="PyTables is not installed")
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("GAZEBENCH_CACHE", str(tmp_path / "cache"))
-
-
 def row(path="Show/clip/00000010.jpg", people=(3, 7), inout=(1, 0), gaze=None, lah=None, laeo=None, sa=None, **more):
     """A frame as the release has it: a placeholder first, all ordered pairs of everybody, the placeholder included."""
     gaze = [(0.5, 0.25) if told == 1 else (-1, -1) for told in inout] if gaze is None else gaze
@@ -127,7 +122,7 @@ def test_parts_follow_each_other_and_splits_are_files(tmp_path):
 
 @pytest.mark.parametrize("parts", [(), ("vat", "vat"), ("vat", "vsgaze")])
 def test_parts_there_are_not_are_refused(tmp_path, parts):
-    with pytest.raises(DataError, match=r"parts are .*; give some of vat, childplay, videocoatt, uco_laeo, gazefollow"):
+    with pytest.raises(DataError, match="parts .* vat, childplay, videocoatt"):
         VSGaze(tmp_path, parts=parts).records("test")
 
 
@@ -168,18 +163,6 @@ def test_shows_come_with_spaces_or_underscores(tmp_path):
     records = data.records("test")
     assert records.images.tolist() == ["vat/West_World/c/1.jpg"]
     assert data.path(records, 0) == tmp_path / "vat/images/West World/c/1.jpg"
-
-
-def test_missing_pictures_and_files_are_named(tmp_path):
-    data = dataset(tmp_path, {("vat", "test"): [row(f"Show/c/{n}.jpg") for n in range(3)]})
-    (tmp_path / "vat/images/Show/c/1.jpg").unlink()
-    with pytest.raises(DataError, match=r"1 missing images:\s+vat/Show/c/1\.jpg"):
-        data.records("test")
-    assert len(VSGaze(tmp_path, parts=("vat",), missing_images="skip").records("test")) == 2
-    with pytest.raises(DataError, match=r"childplay_test\.h5: no such file"):
-        VSGaze(tmp_path).records("test")
-    with pytest.raises(DataError, match=r"no folder was given for VSGaze"):
-        VSGaze().records("test")
 
 
 def test_without_pytables_the_release_says_what_to_install(tmp_path, monkeypatch):
