@@ -27,7 +27,7 @@ STAMP := $(VENV)/.gazebench-installed
 TESTS ?= tests
 WORKERS ?= 2
 
-.PHONY: bench finding splits tables table test lint board docs leaderboard clean help
+.PHONY: bench finding splits tables table test lint board docs clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -76,7 +76,7 @@ docs: $(STAMP)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off -c constraints.txt -e '.[docs]'
 	$(BIN)/python -m mkdocs build --strict --quiet
 
-leaderboard: $(STAMP)
+board: $(STAMP)
 	@$(BIN)/gazebench leaderboard
 
 clean:

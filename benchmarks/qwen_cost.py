@@ -10,15 +10,16 @@ from __future__ import annotations
 import argparse
 import random
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from tabulate import tabulate
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-from gazebench.nn.gaze_language import PROMPTS, Answer
-from gazebench.nn.qwen3vl import LORA_TARGETS, load_vlm
-from gazebench.nn.rows import Scribe
+from gazebench.methods.omnigf.head_encoder import HeadSlots
+from gazebench.methods.omnigf.prompts import GazeAnswer, PeoplePrompts
+from gazebench.nn.qwen3vl import LORA_TARGETS, load
 
 GIB, TERA = 2**30, 1e12
 
@@ -66,13 +67,20 @@ def empty(size: Size) -> Qwen3VLForConditionalGeneration:
     return model
 
 
+@cache
+def prompt_builder(grid: int) -> PeoplePrompts:
+    vlm = load("tiny", "random")
+    HeadSlots(vlm)
+    return PeoplePrompts(vlm, (grid, grid), slots=True, semantic=False)
+
+
 def tokens(people: int, grid: int) -> tuple[int, int]:
-    """Of a prompt about some people, and of its answer."""
-    scribe = Scribe(load_vlm("tiny", "random").processor, PROMPTS["basic"], (grid, grid), slots=True, semantic=False)
-    dice = random.Random(0)
-    boxes = [[dice.random() for _ in range(4)] for _ in range(people)]
-    answers = [Answer("inside", (dice.randint(100, 999), dice.randint(100, 999))) for _ in range(people)]
-    return len(scribe.prompt(boxes)[0]), len(scribe.answer(answers).ids)
+    """Numbers of tokens of a prompt about some people, and of its answer."""
+    rng = random.Random(0)
+    boxes = [[rng.random() for _ in range(4)] for _ in range(people)]
+    answers = [GazeAnswer("inside", (rng.randint(100, 999), rng.randint(100, 999))) for _ in range(people)]
+    prompt, whole = (prompt_builder(grid).rows([boxes], given).input_ids.shape[1] for given in (None, [answers]))
+    return prompt, whole - prompt
 
 
 def row(name: str, size: Size, side: int, batch: int, rank: int) -> tuple[list[str], list[list[str]]]:
@@ -90,17 +98,17 @@ def row(name: str, size: Size, side: int, batch: int, rank: int) -> tuple[list[s
     grid, patches = side // 32, (side // 16) ** 2
     lines = []
     for people in (1, 5, 15):
-        asked, told = tokens(people, grid)
-        see = 2 * vision * patches + 4 * size.vision[1] * size.vision[0] * patches**2
-        length = asked + told
+        prompt, answer = tokens(people, grid)
+        encode = 2 * vision * patches + 4 * size.vision[1] * size.vision[0] * patches**2
+        length = prompt + answer
         read = 2 * through * length + 2 * size.layers * size.heads * 128 * length**2  # causal: half of 4 n^2 d
         # The backward pass through frozen weights makes gradients of activations but none of weights.
-        step = batch * (see + 2 * read + 2 * told * embedding * 2)
+        step = batch * (encode + 2 * read + 2 * answer * embedding * 2)
         # A checkpointed layer keeps its input; one layer at a time is recomputed whole.
         kept = batch * length * size.width * 2 * size.layers
         inside = batch * length * (10 * size.width + 4 * size.inner) * 2
         lines.append(
-            [name, str(people), str(asked), str(told), f"{(see + read) / TERA:.1f}", f"{step / TERA:.0f}",
+            [name, str(people), str(prompt), str(answer), f"{(encode + read) / TERA:.1f}", f"{step / TERA:.0f}",
              f"{cache * length / 2**20:.0f} MiB", f"{count * 2 / GIB + states + (kept + inside) / GIB:.1f} GiB"]
         )  # fmt: skip
     return [name, f"{count / 1e9:.2f} G", f"{count * 2 / GIB:.1f} GiB", f"{learnt / 1e6:.0f} M", f"{states:.2f} GiB",
@@ -108,7 +116,6 @@ def row(name: str, size: Size, side: int, batch: int, rank: int) -> tuple[list[s
 
 
 def main() -> None:
-    """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--side", type=int, default=448)
     parser.add_argument("--batch", type=int, default=8)
@@ -117,7 +124,7 @@ def main() -> None:
     found = [row(name, size, given.side, given.batch, given.rank) for name, size in SIZES.items()]
     models = ["model", "parameters", "in bfloat16", "LoRA learns", "with its optimizer", "cache a token"]
     print(tabulate([each for each, _ in found], models, tablefmt="github", disable_numparse=True))
-    people = ["model", "people", "prompt", "answer", "TFLOP a picture", f"TFLOP a step of {given.batch}", "cache",
+    people = ["model", "people", "prompt", "answer", "TFLOP an image", f"TFLOP a step of {given.batch}", "cache",
               "memory of the step, checkpointed"]  # fmt: skip
     lines = [line for _, each in found for line in each]
     print("\n" + tabulate(lines, people, tablefmt="github", disable_numparse=True))

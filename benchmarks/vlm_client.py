@@ -20,11 +20,11 @@ import numpy as np
 import openai
 from PIL import Image
 
-from gazebench.vlm.messages import Message, Picture, Reply, Request
+from gazebench.vlm.encoding import Encoding
+from gazebench.vlm.messages import EncodedImage, Message, Reply, Request
 from gazebench.vlm.openai_server import OpenAIServer
-from gazebench.vlm.pictures import Encoding, encode, from_file
 
-TEXT = "Which regions of this picture would attract the attention of the person in the box [412, 180, 466, 251]? " * 8
+TEXT = "Which regions of this image would attract the attention of the person in the box [412, 180, 466, 251]? " * 8
 ANSWER = json.dumps(
     {
         "object": "chat.completion",
@@ -92,17 +92,17 @@ def frame(seed: int) -> np.ndarray:
     """Smooth areas, hard edges and noise: at quality 90 as large as a photograph."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (18, 32, 3), dtype=np.uint8))
-    picture = np.asarray(coarse.resize((1280, 720), Image.Resampling.BICUBIC)).astype(int)
+    image = np.asarray(coarse.resize((1280, 720), Image.Resampling.BICUBIC)).astype(int)
     for _ in range(60):
         x, y = int(rng.integers(1280)), int(rng.integers(720))
-        picture[y : y + 80, x : x + 90] = rng.integers(0, 256, 3)
-    return np.clip(picture + rng.normal(0, 4, picture.shape), 0, 255).astype(np.uint8)
+        image[y : y + 80, x : x + 90] = rng.integers(0, 256, 3)
+    return np.clip(image + rng.normal(0, 4, image.shape), 0, 255).astype(np.uint8)
 
 
-def questions(people: int, per_frame: int, picture: Callable[[int], Picture]) -> Iterator[Request]:
+def questions(people: int, per_frame: int, image: Callable[[int], EncodedImage]) -> Iterator[Request]:
     for person in range(people):
         if person % per_frame == 0:
-            shown = picture(person // per_frame)
+            shown = image(person // per_frame)
         yield Request(f"{person}", (Message("system", ("Answer in JSON.",)), Message("user", (shown, TEXT))))
 
 
@@ -155,13 +155,13 @@ def main() -> None:
 
     setting = Encoding()
     frames = [frame(seed) for seed in range(FRAMES)]
-    made = [encode(array, setting.max_side, setting.format, setting.quality) for array in frames]
+    made = [setting.encode(array) for array in frames]
     encodes = 0
 
-    def encoded(number: int) -> Picture:
+    def encoded(number: int) -> EncodedImage:
         nonlocal encodes
         encodes += 1
-        return encode(frames[number % FRAMES], setting.max_side, setting.format, setting.quality)
+        return setting.encode(frames[number % FRAMES])
 
     ours_end, its_end = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=serve, args=(its_end,), daemon=True)
@@ -174,38 +174,38 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / f"{number}.jpg" for number in range(FRAMES)]
-        for file, picture in zip(files, made, strict=True):
-            file.write_bytes(picture.data)
+        for file, image in zip(files, made, strict=True):
+            file.write_bytes(image.data)
 
-        def read(number: int) -> Picture:
-            return from_file(files[number % FRAMES], setting.max_side, setting.format, setting.quality)
+        def read(number: int) -> EncodedImage:
+            return setting.encode(files[number % FRAMES])
 
-        def kept(number: int) -> Picture:
+        def kept(number: int) -> EncodedImage:
             return made[number % FRAMES]
 
         ways = {
-            "pictures encoded": (ours, encoded),
+            "images encoded": (ours, encoded),
             "files sent as they are": (ours, read),
-            "pictures made before": (ours, kept),
+            "images made before": (ours, kept),
             "usual client, made before": (usual, kept),
         }
         runs: dict[str, list[tuple[float, float, float, int]]] = {name: [] for name in ways}
         for _ in range(args.rounds):  # the ways take turns, for other tenants of the cores come and go
-            for name, (client, picture) in ways.items():
+            for name, (client, image) in ways.items():
                 encodes, server, wall, cpu = 0, server_time(), time.perf_counter(), time.process_time()
-                answered = client(url, args.in_flight, questions(args.people, args.per_frame, picture))
+                answered = client(url, args.in_flight, questions(args.people, args.per_frame, image))
                 assert answered == args.people, f"{answered} of {args.people} answered"
                 cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
                 runs[name].append((wall, cpu, server_time() - server, encodes))
     process.terminate()
 
-    megabytes = float(np.mean([len(picture.url) for picture in made])) / 1e6
-    sizes = [len(picture.data) // 1000 for picture in made]
+    megabytes = float(np.mean([len(image.url) for image in made])) / 1e6
+    sizes = [len(image.data) // 1000 for image in made]
     print(f"{args.people} people, {args.per_frame} a frame, frames of {min(sizes)} to {max(sizes)} kB as JPEG;")
     print(f"median of {args.rounds} runs, {args.in_flight} requests in flight\n")
     print("| | people/s | / made before | MB/s sent | encodes | client CPU s | CPU ms a person | server's |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    base = float(np.median([wall for wall, *_ in runs["pictures made before"]]))
+    base = float(np.median([wall for wall, *_ in runs["images made before"]]))
     for name, measured in runs.items():
         wall, cpu, its, count = (float(np.median(values)) for values in zip(*measured, strict=True))
         speed = args.people / wall

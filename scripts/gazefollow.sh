@@ -32,7 +32,7 @@ run() { ls -td runs/gazefollow/"$1"/*/ | head -n 1; }
 gazebench score "$(run hclora)predictions.parquet" gazefollow --dataset.root "$ROOT" --boards build/rescored
 
 # 5. Who is better where, person by person, with paired intervals.
-gazebench compare "$(run gazelle)" "$(run hclora)" --dataset.root "$ROOT"
+gazebench compare "$(run gazelle)" "$(run hclora)"
 
-# 6. The board: open build/board/index.html in a browser.
+# 6. The board: open leaderboards/index.html in a browser.
 make board

@@ -55,8 +55,12 @@ class Model(nn.Module):
             block.attn.fused_attn = False  # type: ignore[union-attr]
 
     def forward(self, images: Tensor, keep: Tensor) -> dict[str, Tensor]:
-        """(B, 3, 224, 224) uint8 and the indices (B, n) of the patches to encode -> predictions of their labels
-        (B, n, ...) and pixels (B, n, 588), and of the classes in each picture, ``whole`` (B, K)."""
+        """Predictions of the patches' labels (B, n, ...) and pixels (B, n, 588), and of each image's classes (B, K).
+
+        Args:
+            images: (B, 3, 224, 224) uint8.
+            keep: (B, n) indices of the patches to encode.
+        """
         tokens = self.backbone.embed(images)
         chosen = torch.cat([torch.zeros_like(keep[:, :1]), keep + 1], 1)
         tokens = tokens.gather(1, chosen[:, :, None].expand(-1, -1, tokens.shape[2]))

@@ -43,7 +43,7 @@ from gazebench.methods.vl4gaze.dialogue import Dialogue
 from gazebench.nn.constrained_decoding import decode, free_text
 from gazebench.nn.optimizers import adamw_or_muon, linear_weights
 from gazebench.nn.qwen3vl import IGNORED, Qwen3VL, TokenRows, load
-from gazebench.vqa.questions.reading import read
+from gazebench.vqa.questions.parsing import parse
 
 SCRIPT_VERSION = 4
 SIZE = 160
@@ -199,7 +199,7 @@ def point_error(vlm: Qwen3VL, data: Batches) -> float:
         images = vlm.encode(torch.from_numpy(data.patches.images[index]))
         answers, _ = decode(vlm, rows, images, [free_text(dialogue, 24) for _ in things], dialogue.padding)
         for thing, text in zip(things, dialogue.text([answer.ids for answer in answers]), strict=True):
-            distances.append(math.dist(read("point", text).point or (0.5, 0.5), thing.centre))
+            distances.append(math.dist(parse("point", text).point or (0.5, 0.5), thing.centre))
     return float(np.mean(distances))
 
 

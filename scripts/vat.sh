@@ -26,7 +26,7 @@ for method in gazelle hclora; do
   gazebench bench "$method" vat --dataset.root "$ROOT" --model.backbone "$BACKBONE" --seed "$SEED"
 done
 
-# 4. Who is better where, and the board: open build/board/index.html in a browser.
+# 4. Who is better where, and the board: open leaderboards/index.html in a browser.
 run() { ls -td runs/vat/"$1"/*/ | head -n 1; }
-gazebench compare "$(run gazelle)" "$(run hclora)" --dataset.root "$ROOT"
+gazebench compare "$(run gazelle)" "$(run hclora)"
 make board

@@ -4,16 +4,21 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported
 
+import json
 import multiprocessing
 import subprocess
 import sys
+import threading
 import venv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
+from typer.core import TyperCommand
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGED = {
@@ -44,6 +49,73 @@ def bare() -> Callable[[Path], tuple[Path, Path]]:
         return folder / "bin" / "python", packages
 
     return make
+
+
+@pytest.fixture(scope="session")
+def save_vlm() -> Callable[..., Path]:
+    """Writes a small Qwen3-VL with random weights to a folder; the settings are those of ``random_vlm``."""
+
+    def save(folder: Path, **settings: Any) -> Path:
+        from gazebench.datasets.gazeworld.models import random_vlm
+
+        for part in random_vlm(**settings):
+            part.save_pretrained(folder)
+        return folder
+
+    return save
+
+
+@pytest.fixture
+def chat_server() -> Iterator[Callable[..., tuple[str, list[str]]]]:
+    """Starts a server of the model ``tiny``; gives its address, and the last text of each request as it arrives.
+
+    It is given a function from that text to an answer, or to a status and a message where it refuses.
+    """
+    servers = []
+
+    def start(say: Callable[[str], str | tuple[int, str]]) -> tuple[str, list[str]]:
+        asked: list[str] = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.reply(200, {"object": "list", "data": [{"id": "tiny", "object": "model"}]})
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                asked.append(body["messages"][-1]["content"][-1]["text"])
+                said = say(asked[-1])
+                if isinstance(said, tuple):
+                    self.reply(said[0], {"error": {"message": said[1]}})
+                else:
+                    message = {"role": "assistant", "content": said}
+                    self.reply(200, {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
+
+            def reply(self, status: int, value: Any) -> None:
+                data = json.dumps(value).encode()
+                self.send_response(status)
+                self.send_header("content-length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *arguments: Any) -> None:
+                pass
+
+        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{servers[-1].server_port}/v1", asked
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list[Any]:
+    """The contexts of commands that would have run after their command line was read; none does."""
+    seen: list[Any] = []
+    monkeypatch.setattr(TyperCommand, "invoke", lambda self, context: seen.append(context))
+    return seen
 
 
 STARTED = """

@@ -17,8 +17,8 @@ from transformers import Dinov2Config, Dinov2Model
 
 from gazebench.core.errors import DataError
 from gazebench.core.weights import WeightsError
-from gazebench.datasets.gazeworld.tiny_vit import TINY_WEIGHTS
-from gazebench.datasets.gazeworld.world import WORLD_VERSION
+from gazebench.datasets.gazeworld.models import TINY_VIT_WEIGHTS
+from gazebench.datasets.gazeworld.scene import WORLD_VERSION
 from gazebench.nn.backbones import ViTBackbone, build_backbone, load_weights, position_embedding
 
 SIZES = [(98, 98), (112, 112), (42, 126)]
@@ -194,9 +194,9 @@ def test_tiny():
     assert (tiny.source, tiny.weights) == ("gazebench", "embedded")
     assert tiny(images_of(224, 224, 1)).shape == (1, 192, 16, 16)
     assert (tiny.embed_dim, tiny.patch_size, tiny.input_size, len(tiny.blocks)) == (192, 14, 224, 6)
-    card = json.loads(TINY_WEIGHTS.with_suffix(".json").read_text())
-    assert hashlib.sha256(TINY_WEIGHTS.read_bytes()).hexdigest() == card["sha256"]
-    assert TINY_WEIGHTS.stat().st_size < 6e6
+    card = json.loads(TINY_VIT_WEIGHTS.with_suffix(".json").read_text())
+    assert hashlib.sha256(TINY_VIT_WEIGHTS.read_bytes()).hexdigest() == card["sha256"]
+    assert TINY_VIT_WEIGHTS.stat().st_size < 6e6
     assert card["world"] == WORLD_VERSION
 
 

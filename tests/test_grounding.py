@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from gazebench.datasets.gazeworld.grounding import ask
-from gazebench.datasets.gazeworld.world import compose, draw
-from gazebench.datasets.gazeworld.world.patches import (
+from gazebench.datasets.gazeworld.compose import compose
+from gazebench.datasets.gazeworld.draw import draw
+from gazebench.datasets.gazeworld.pretraining.grounding import DIRECTIONS, ask
+from gazebench.datasets.gazeworld.pretraining.patches import (
     CLASSES,
     COLOUR_WORDS,
     MIN_SHARE,
@@ -23,8 +24,7 @@ from gazebench.datasets.gazeworld.world.patches import (
     label,
     swap_poses,
 )
-from gazebench.nn.qwen3vl import load_vlm
-from gazebench.vqa.questions.geometry import DIRECTIONS
+from gazebench.nn.qwen3vl import load
 
 SIZE, PATCH = 64, 16
 NEAREST = re.compile(r"(What|Point at what) is nearest to the head (.+) in the direction ([a-z-]+)[?.]")
@@ -207,38 +207,36 @@ def test_answers_are_true(scenes, mirrored):
     assert len(kinds) >= 8
 
 
-def test_lessons_of_the_pretraining(scenes, monkeypatch):
+def test_batches_and_losses_of_the_pretraining(scenes, monkeypatch):
     file = Path(__file__).resolve().parent.parent / "scripts" / "pretrain_vlm.py"
     spec = importlib.util.spec_from_file_location("pretrain_vlm", file)
     script = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, script)  # where dataclasses look for their annotations
     spec.loader.exec_module(script)
-    vlm = load_vlm("tiny", "random")
+    vlm = load("tiny", "random")
     labels = [label(scene, script.SIZE, vlm.cell) for scene in scenes]
     patches = Patches(*(np.stack([getattr(each, field.name) for each in labels]) for field in fields(Patches)))
-    school = script.School(vlm, patches, scenes, seed=0)
-    lesson = school.lesson(np.array([3, 8]), questions=3, mirrored=True)
-    assert torch.equal(lesson.images, torch.from_numpy(patches.images[[3, 8]]).flip(3))
-    decode, rows = vlm.processor.tokenizer.decode, lesson.rows
+    data = script.Batches(vlm, (patches, scenes), seed=0)
+    batch = data.batch(np.array([3, 8]), questions=3, mirrored=True)
+    assert torch.equal(batch.patches["images"], torch.from_numpy(patches.images[[3, 8]]).flip(3))
+    decode, rows = vlm.processor.tokenizer.decode, batch.rows
     for row in range(2):
         text = decode(rows.input_ids[row])
-        said = decode(rows.input_ids[row][rows.learnt[row] >= 0]).split("<|im_end|>")[:-1]
-        assert len(said) == 3
-        assert all(f"<|im_start|>assistant\n{answer}<|im_end|>" in text for answer in said)
-    marks = [decode(rows.input_ids[row, : column + 1]) for row, column in zip(lesson.row, lesson.column, strict=True)]
-    assert 0 < lesson.given < len(marks)
-    assert all(mark.endswith("?") or mark.endswith(".") for mark in marks[: lesson.given])
-    assert all(mark.endswith("<|im_start|>assistant\n") for mark in marks[lesson.given :])
-    assert len(lesson.name) == len(lesson.tint) == len(marks) - lesson.given
-    assert ((lesson.name >= 0) == (lesson.tint >= 0)).all()
-    by_sight = [re.search(r"(What is (at|near)|Point at what|stands? out)", m.rsplit("user", 1)[1]) for m in marks]
-    assert [int(index) >= 0 for index in lesson.name] == [found is not None for found in by_sight[lesson.given :]]
-    shares = script.shares(lesson.spot, lesson.seen.shape[1])
+        answers = decode(rows.input_ids[row][rows.learnt[row] >= 0]).split("<|im_end|>")[:-1]
+        assert len(answers) == 3
+        assert all(f"<|im_start|>assistant\n{answer}<|im_end|>" in text for answer in answers)
+    before = [decode(rows.input_ids[row, : column + 1]) for row, column in zip(batch.row, batch.column, strict=True)]
+    assert 0 < batch.given < len(before)
+    assert all(text.endswith(("?", ".")) for text in before[: batch.given])
+    assert all(text.endswith("<|im_start|>assistant\n") for text in before[batch.given :])
+    assert len(batch.name) == len(batch.colour) == len(before) - batch.given
+    assert ((batch.name >= 0) == (batch.colour >= 0)).all()
+    by_sight = [re.search(r"(What is (at|near)|Point at what|stands? out)", t.rsplit("user", 1)[1]) for t in before]
+    assert [int(index) >= 0 for index in batch.name] == [found is not None for found in by_sight[batch.given :]]
+    shares = script.shares(batch.spot, batch.patches["seen"].shape[1])
     side = script.SIZE // vlm.cell
     centres = torch.stack(torch.meshgrid([(torch.arange(side) + 0.5) / side] * 2, indexing="xy"), 2).flatten(0, 1)
-    assert torch.allclose(shares @ centres, lesson.spot.clamp(0.5 / side, 1 - 0.5 / side), atol=1e-5)
-    pupil = script.Pupil(vlm)
-    answers, states = pupil(lesson)
-    parts = script.losses(answers, states, vlm, lesson)
-    assert all(torch.isfinite(value) for value in parts.values())
-    assert answers["face"].shape == lesson.face.shape
+    assert torch.allclose(shares @ centres, batch.spot.clamp(0.5 / side, 1 - 0.5 / side), atol=1e-5)
+    losses = script.losses(script.Model(vlm), batch)
+    assert set(losses) >= {"text", "points", "name", "seen", "place", "face"}
+    assert all(torch.isfinite(value) for value in losses.values())

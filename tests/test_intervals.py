@@ -7,12 +7,10 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, f1_score
 
-from gazebench.engine import record as results
-from gazebench.metrics import functional as F
 from gazebench.metrics.base import GazeMetric
-from gazebench.metrics.intervals import DRAWS, bootstrap, interval, mean_of
-from gazebench.metrics.scoring import Score, intervals_of
-from gazebench.metrics.social import LookingAtEachOther, SharedAttention
+from gazebench.metrics.intervals import bootstrap, interval, mean_of
+from gazebench.metrics.scoring import intervals_of
+from gazebench.metrics.social import LookingAtEachOther, SharedAttention, f1_drawn
 from gazebench.metrics.spatial import InOutAP, L2ToMean
 
 
@@ -61,11 +59,11 @@ def test_pooled_metrics_of_a_draw_are_scikit_learns_with_weights():
     answers = np.stack([score, truth], 1)
     assert InOutAP().drawn(answers, weights) == pytest.approx(expected, abs=1e-12)
     expected = [f1_score(truth, score > 0.5, sample_weight=row) for row in weights]
-    assert F.f1_drawn(truth, score, weights) == pytest.approx(expected, abs=1e-12)
+    assert f1_drawn(truth, score, weights) == pytest.approx(expected, abs=1e-12)
     only = truth.astype(float)[None]
     assert np.isnan(InOutAP().drawn(answers, only)).all(), "one label alone has no average precision"
     assert np.isnan(InOutAP().drawn(answers, 1 - only)).all()
-    assert np.isnan(F.f1_drawn(truth, np.zeros(60), 1 - only)).all()
+    assert np.isnan(f1_drawn(truth, np.zeros(60), 1 - only)).all()
 
 
 @pytest.mark.parametrize("metric", [InOutAP(), SharedAttention(), LookingAtEachOther(), L2ToMean()])
@@ -113,13 +111,6 @@ def test_metrics_keep_their_own_sources():
         for d in rng.integers(0, 12, (1500, 12))
     ]
     assert found["ap", "all"][:2] == pytest.approx(tuple(np.quantile(draws, [0.025, 0.975])), abs=0.03)
-
-
-def test_a_record_carries_them():
-    block = results.metrics_block({"l2": {"all": Score(0.5, 9, 0.4, 0.6, 3), "consistent": Score(0.5, 2)}})
-    assert block["l2"]["all"] == {"value": 0.5, "count": 9, "low": 0.4, "high": 0.6, "sources": 3}
-    assert block["l2"]["consistent"] == {"value": 0.5, "count": 2}
-    assert results.INTERVALS["draws"] == DRAWS
 
 
 def test_seeds_have_students_interval():

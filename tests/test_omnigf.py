@@ -16,7 +16,7 @@ from gazebench.core.files import file_digest
 from gazebench.core.types import SOCIAL, Batch, Targets
 from gazebench.core.weights import WeightsError
 from gazebench.data.transforms import gaussian_heatmap
-from gazebench.datasets.gazeworld.world import WORLD_VERSION
+from gazebench.datasets.gazeworld.scene import WORLD_VERSION
 from gazebench.engine.config import resolve
 from gazebench.methods.omnigf import OmniGF
 from gazebench.methods.omnigf.answers import write_answers
@@ -27,7 +27,6 @@ from gazebench.nn import qwen3vl
 from gazebench.nn.backbones import IMAGE_MEAN, IMAGE_STD
 from gazebench.nn.optimizers import MuonAdamW, linear_weights, warm_cosine
 from gazebench.nn.qwen3vl import load
-from gazebench.vlm.tiny import TinySize, build
 
 SMALL = {"backbone": "tiny", "backbone_weights": "random", "compute_dtype": "float32", "image_size": 64,
          "picture_size": 96, "head_net": "small", "head_size": 32, "decoder_width": 32, "tuning": "full",
@@ -108,7 +107,7 @@ def total(losses) -> torch.Tensor:
 @torch.no_grad()
 @pytest.mark.parametrize("semantic", [False, True])
 def test_anchors_on_the_way_are_those_of_a_second_pass(plain, named, semantic, monkeypatch):
-    model, some = (named if semantic else plain), batch((1, 5, 12, 2))
+    model, some = (named if semantic else plain), batch((1, 5, 2))
     tokens, decode = model.prompts.tokens, model.prompts.tokenizer.decode
     status = [tokens(word)[0] for word in ("inside", "outside")]
     ends = [tokens(text)[0] for text in ('"}\n', '"}')]
@@ -161,11 +160,10 @@ def test_forced_tokens_leave_few_passes(plain, monkeypatch):
 
 
 @pytest.mark.parametrize("semantic", [False, True])
-@pytest.mark.parametrize("seed", range(2))
-def test_whatever_the_model_prefers_the_answer_is_valid(plain, named, semantic, seed, monkeypatch):
+def test_whatever_the_model_prefers_the_answer_is_valid(plain, named, semantic, monkeypatch):
     """Scores at random, with a liking for tokens that would break everything."""
     model, some = (named if semantic else plain), batch((1, 7, 4))
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
 
     def scores(states):
         drawn = 5 * torch.randn((len(states), model.vlm.model.config.text_config.vocab_size), generator=generator)
@@ -436,17 +434,17 @@ def test_gradients_reach_what_learns_and_nothing_else(tuning):
 
 def test_a_few_steps_lower_every_loss():
     model, some = method(optimizer="muon", lr=2e-3, lr_heads=2e-3).train(), batch((2, 2))
-    model.trainer = type("T", (), {"estimated_stepping_batches": 20})()
+    model.trainer = type("T", (), {"estimated_stepping_batches": 8})()
     optimizer, schedule = model.optimizer()
     seen = []
-    for _ in range(20):
+    for _ in range(8):
         losses = model.loss(some)
         optimizer.zero_grad()
         total(losses).backward()
         optimizer.step()
         schedule["scheduler"].step()
         seen.append({name: float(loss.detach()) for name, loss in losses.items()})
-    assert all(seen[-1][name] < 0.8 * seen[0][name] for name in seen[0]), seen
+    assert all(seen[-1][name] < 0.9 * seen[0][name] for name in seen[0]), seen
 
 
 # Hard cases ------------------------------------------------------------------------------------------------------
@@ -523,12 +521,12 @@ def test_slots_and_heads_must_agree(plain):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A Qwen3-VL of another size in the files and classes of the real one, untied, without rows to spare."""
+def folder(tmp_path_factory, save_vlm):
+    """A Qwen3-VL of another size in the files and classes of the real one, untied, with few rows to spare."""
+    text = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+    vision = {"hidden_size": 32, "depth": 2, "num_heads": 2, "deepstack_visual_indexes": [1], "patch_size": 16}
     place = tmp_path_factory.mktemp("models") / "Qwen3-VL-Nano"
-    size = TinySize(text_width=64, text_layers=2, text_heads=2, text_kv_heads=1, vision_width=32, vision_layers=2,
-                    vision_heads=2, deepstack=(1,), patch=16, tied=False)  # fmt: skip
-    return build(place, size=size)
+    return save_vlm(place, text=text, vision=vision, tie_word_embeddings=False)
 
 
 def test_a_folder_like_the_real_ones(folder, tmp_path):

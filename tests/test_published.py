@@ -1,6 +1,7 @@
 """Published numbers: what a file may say, and every cell against the texts they were taken from.
 
-The texts' tables are read here by other code than the files', so that a slip in either is found.
+The texts' tables are read here by other code than the files', so that a slip in either is found. What is from no text
+stands a second time, in another notation, in ``data/published.yaml``.
 """
 
 import re
@@ -8,20 +9,16 @@ from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 
 import pytest
+import yaml
 
 from gazebench.core.errors import DataError
 from gazebench.engine.registry import entries, load_dataset
-from gazebench.metrics.protocol import QUESTIONS
-from gazebench.report.published import CONVENTIONS, UNITS, cells, figures, find, load, table_of, vocabulary
+from gazebench.report.published import CONVENTIONS, UNITS, figures, load, table_of, vocabulary
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "leaderboards" / "published"
-SHARED = ROOT.parent / "shared"
-TEXTS = {
-    "hclora": SHARED / "papers" / "hclora.txt",
-    "omnigf": SHARED / "papers" / "omnigf.txt",
-    "field": SHARED / "PROTOCOLS.md",
-}
+PAPERS = ROOT.parent / "shared" / "papers"
+NOTED = yaml.load((ROOT / "tests" / "data" / "published.yaml").read_text(encoding="utf-8"), yaml.BaseLoader)
 
 
 @pytest.fixture(scope="module")
@@ -31,17 +28,30 @@ def tables():
 
 @pytest.fixture(scope="module")
 def texts():
-    missing = [str(path.relative_to(SHARED.parent)) for path in TEXTS.values() if not path.is_file()]
-    if missing:
-        pytest.skip(f"the papers' texts are not beside this checkout: {', '.join(missing)}")
-    return {key: path.read_text(encoding="utf-8") for key, path in TEXTS.items()}
+    paths = [PAPERS / f"{key}.txt" for key in ("hclora", "omnigf")]
+    if not all(path.is_file() for path in paths):
+        pytest.skip("the papers' texts are not beside this checkout")
+    return {path.stem: path.read_text(encoding="utf-8") for path in paths}
+
+
+def find(tables, *, subset="all", **wanted):
+    """The cells of a data set, metric, method or source, for one subset or, with None, for all."""
+    return [
+        cell
+        for table in tables
+        for cell in table.cells()
+        if subset in (None, cell.column.subset)
+        and wanted.items()
+        <= {"dataset": cell.column.dataset, "metric": cell.convention.metric, "method": cell.row.method,
+            "source": table.source.key}.items()
+    ]  # fmt: skip
 
 
 def number(tables, name, row, column):
     """The value in a row and a column, both by their titles (or a row by its beginning)."""
     [found] = [
         cell
-        for cell in cells(table_of(tables, name))
+        for cell in table_of(tables, name).cells()
         if cell.column.title == column and (cell.row.title == row or cell.row.title.startswith(f"{row} I"))
     ]
     return found.value
@@ -85,7 +95,7 @@ def folder(tmp_path):
 
 def test_digits_survive(folder):
     [table] = load(folder)
-    found = list(cells(table))
+    found = list(table.cells())
     assert [cell.printed for cell in found] == ["0.1040", "0.2000", ".0970", "0.1900", "1.000"]
     assert str(found[0].value) == "0.1040"
     assert found[2].value == Decimal("0.097")
@@ -97,80 +107,69 @@ def test_digits_survive(folder):
     assert table.rows[1].labels == ("Two", None)
 
 
-def test_finding(folder):
-    tables = load(folder)
-    assert [cell.printed for cell in find(tables, metric="l2")] == ["0.1040"]
-    assert [cell.printed for cell in find(tables, metric="l2", subset=None)] == ["0.1040", "0.2000"]
-    assert [cell.printed for cell in find(tables, method="two+x", metric="ap", dataset="vat")] == ["1.000"]
-    assert find(tables, source="nobody") == []
-    assert find(tables, tag="re-run") == []
-    with pytest.raises(DataError, match=r"no published table 'paper-2'; there are paper-1"):
-        table_of(tables, "paper-2")
-
-
 @pytest.mark.parametrize(
-    ("old", "new", "message"),
+    ("old", "new", "named"),
     [
-        ("title: Results", "titel: Results", "table 'paper-1': unknown field titel; there are id, place, title"),
-        ("    place: Table 1\n", "", "table 'paper-1': 'place' is a required property"),
-        ("0.1900, 1.000]", "0.1900]", "row 'Two -': 2 values for 3 columns; null stands for a missing one"),
-        ("labels: [Two, null]", "labels: [Two]", "row 'Two': 1 label(s) for 2 (Method, Input)"),
-        ("0.1040", "0.104o", "column 'All L2': '0.104o' is no number; write what is printed, or null"),
-        ("0.1040", "–", "'–' is no number"),
-        ("0.1040", "-0.1040", "'-0.1040' is no number"),
-        ("0.1040", "1e-1", "'1e-1' is no number"),
-        ("0.1040", "0.104", "row 'One I': column 'All L2': 0.104 has 3 decimals instead of 4; compare it with the"),
-        ("1.000]", "1.040]", "column 'AP': 1.040 is more than fraction can be (1); compare it with the source"),
-        ("convention: share", "convention: shares", "column 'AP': convention: no 'shares'; did you mean share?"),
-        ("{far: near}", "{far: nearer}", "row 'Two -': conventions: no 'nearer'; did you mean near?"),
-        ("{far: near}", "{near: far}", "row 'Two -': conventions: no column has 'near'; they have far, share"),
-        ("{far: near}", "{far: share}", "share has another unit or direction than its column's far"),
-        ("dataset: vat", "dataset: vta", "dataset: no 'vta'; did you mean vat?"),
-        ("method: one", "method: ones", "row 'One I': method: no 'ones'; did you mean one?"),
-        ("subset: all, convention: share", "subset: most, convention: share", "column 3, subset: 'most' is not one of"),
-        ("tag: paper", "tag: hearsay", "tag: 'hearsay' is not one of"),
-        ("underlined: [2]", "underlined: [3]", "row 'One I': underlined: there is no value 3; values count from 1"),
-        ("underlined: [2]", "underlined: [0]", "underlined: there is no value 0"),
-        ("group: Hard", "group: All", "column 'All L2' is there twice; delete one, or tell them apart by `group`"),
-        ("[Two, null], ", "[One, I], cite: 7, ", "row 'One I 7' is there twice"),
-        ("place: Table 1", "place: Table 1\n    place: Table 2", "key 'place' twice"),
-        ("values: [.0970", "values: .0970", "not YAML"),
-        ("tables:", "table:", "top level"),
+        ("title: Results", "titel: Results", "table.*paper-1.*titel"),
+        ("    place: Table 1\n", "", "table.*paper-1.*place"),
+        ("0.1900, 1.000]", "0.1900]", "row 'Two -'.*2 values for 3"),
+        ("labels: [Two, null]", "labels: [Two]", "row 'Two'.*1 labels for 2"),
+        ("0.1040", "0.104o", "'All L2'.*'0.104o'"),
+        ("0.1040", "–", "'–'"),
+        ("0.1040", "-0.1040", "'-0.1040'"),
+        ("0.1040", "1e-1", "'1e-1'"),
+        ("0.1040", "0.104", "row 'One I'.*'All L2'.*0.104 has 3 decimals instead of 4"),
+        ("1.000]", "1.040]", "'AP'.*1.040.*fraction"),
+        ("convention: share", "convention: shares", "'shares'.*mean share"),
+        ("{far: near}", "{far: nearer}", "rows 2.*'nearer'.*mean near"),
+        ("{far: near}", "{near: far}", "row 'Two -'.*'near'.*far, share"),
+        ("{far: near}", "{far: share}", "row 'Two -'.*share"),
+        ("dataset: vat", "dataset: vta", "dataset.*'vta'.*mean vat"),
+        ("method: one", "method: ones", "method.*'ones'.*mean one"),
+        ("subset: all, convention: share", "subset: most, convention: share", "columns 3 subset"),
+        ("tag: paper", "tag: hearsay", "tag"),
+        ("underlined: [2]", "underlined: [3]", "row 'One I'.*underlined.*3"),
+        ("underlined: [2]", "underlined: [0]", "row 'One I'.*underlined.*0"),
+        ("group: Hard", "group: All", "column 'All L2'.*twice"),
+        ("[Two, null], ", "[One, I], cite: 7, ", "row 'One I 7'.*twice"),
+        ("place: Table 1", "place: Table 1\n    place: Table 2", "'place' twice"),
+        ("values: [.0970", "values: .0970", "YAML"),
+        ("tables:", "table:", "table"),
     ],
 )
-def test_mistakes_are_named(folder, old, new, message):
+def test_mistakes_are_named(folder, old, new, named):
     assert old in PAPER
     (folder / "paper.yaml").write_text(PAPER.replace(old, new, 1))
-    with pytest.raises(DataError, match=re.escape(message)) as caught:
+    with pytest.raises(DataError, match=f"(?s)^{re.escape(str(folder / 'paper.yaml'))}: .*{named}"):
         load(folder)
-    assert str(caught.value).startswith(f"{folder / 'paper.yaml'}: ")
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "message"),
+    ("old", "new", "named"),
     [
-        ("better: higher", "better: up", "conventions, share, better: 'up' is not one of ['higher', 'lower']"),
-        ("unit: fraction", "unit: parsec", "conventions, share, unit: 'parsec' is not one of"),
-        ("stated: not stated, ", "", "conventions, share: 'stated' is a required property"),
-        ("metric: min_l2", "metric: ap", "convention 'share': by 'near', ap is in normalised and lower is better"),
-        ("tolerance: 0.010", "tolerance: little", "conventions, far, tolerance"),
-        ("text: A share.", "text: A share., colour: red", "conventions, share: unknown field colour"),
+        ("better: higher", "better: up", "share better"),
+        ("unit: fraction", "unit: parsec", "share unit"),
+        ("stated: not stated, ", "", "share stated"),
+        ("metric: min_l2", "metric: ap", "'share'.*'near'.*normalised"),
+        ("tolerance: 0.010", "tolerance: little", "far tolerance"),
+        ("text: A share.", "text: A share., colour: red", "share colour"),
     ],
 )
-def test_mistakes_in_the_conventions_are_named(folder, old, new, message):
+def test_mistakes_in_the_conventions_are_named(folder, old, new, named):
     assert old in WORDS
     (folder / CONVENTIONS).write_text(WORDS.replace(old, new, 1))
-    with pytest.raises(DataError, match=re.escape(message)) as caught:
+    with pytest.raises(DataError, match=f"^{re.escape(str(folder / CONVENTIONS))}: .*{named}"):
         load(folder)
-    assert str(caught.value).startswith(f"{folder / CONVENTIONS}: ")
 
 
 def test_a_folder_needs_conventions_and_distinct_tables(folder):
+    with pytest.raises(DataError, match=r"paper-2.*paper-1"):
+        table_of(load(folder), "paper-2")
     (folder / "paper2.yaml").write_text(PAPER)
-    with pytest.raises(DataError, match=r"paper2\.yaml: table 'paper-1': paper\.yaml has a table of that id"):
+    with pytest.raises(DataError, match="paper-1"):
         load(folder)
     (folder / CONVENTIONS).unlink()
-    with pytest.raises(DataError, match=r"conventions\.yaml: no such file"):
+    with pytest.raises(DataError, match=re.escape(CONVENTIONS)):
         load(folder)
 
 
@@ -179,46 +178,40 @@ def test_a_folder_needs_conventions_and_distinct_tables(folder):
 
 def test_the_shipped_folder_is_the_checkouts(tables):
     assert tables == load(FOLDER)
-    assert {table.file for table in tables} >= {"hclora.yaml", "omnigf.yaml", "field.yaml"}
+    assert {table.source.key for table in tables} >= {"hclora", "omnigf", "field"}
 
 
 def test_every_word_of_the_conventions_is_used(tables):
-    words = vocabulary()
-    used = [cell for table in tables for cell in cells(table)]
+    words, used = vocabulary(), [cell for table in tables for cell in table.cells()]
     assert {cell.convention.key for cell in used} == set(words.conventions)
     assert {cell.row.method for cell in used} == set(words.methods)
     assert {cell.column.dataset for cell in used} == set(words.datasets)
     assert {convention.unit for convention in words.conventions.values()} == set(UNITS)
+    assert {"gazelle", "hclora", "center", "random", "one_annotator"} <= set(entries("methods")) & set(words.methods)
 
 
-@pytest.mark.parametrize("name", ["gazefollow", "vat"])
-def test_metrics_and_directions_are_the_protocols(tables, name):
-    protocol = load_dataset(name).protocol
-    ours = {use.name: use for use in protocol.metrics}
-    published = {cell.convention.metric: cell for cell in find(tables, dataset=name, subset=None)}
-    assert set(published) - set(ours) <= {"people_min_angle_over_30", "dice", "top5"}
-    assert set(ours) - {use.name for use in QUESTIONS} <= set(published), "but for questions, which are ours"
-    for metric in set(published) & set(ours):
-        assert (published[metric].convention.better == "higher") == protocol.higher_is_better(metric)
-    subsets = find(tables, dataset=name, subset="inconsistent")
-    assert all(ours[cell.convention.metric].subsets for cell in subsets)
-
-
-@pytest.mark.parametrize("name", ["childplay", "gazehoi", "gazefollow_semantic", "vsgaze"])
-def test_published_metrics_have_the_protocols_names(tables, name):
-    """Where a protocol has more columns than the papers print; shared attention by points has no published rule."""
-    protocol = load_dataset(name).protocol
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [
+        ("gazefollow", {"people_min_angle_over_30", "dice", "top5"}),
+        ("vat", set()),
+        ("childplay", set()),
+        ("gazehoi", set()),
+        ("gazefollow_semantic", set()),
+        ("vsgaze", {"ap_sa_pp"}),  # shared attention by points has no published rule
+    ],
+)
+def test_published_metrics_and_directions_are_the_protocols(tables, name, others):
+    ours = {use.name: use for use in load_dataset(name).protocol.metrics}
     published = {cell.convention.metric: cell for cell in find(tables, dataset=name, subset=None)}
     assert published
-    assert set(published) - {use.name for use in protocol.metrics} == ({"ap_sa_pp"} if name == "vsgaze" else set())
-    for metric in set(published) - {"ap_sa_pp"}:
-        assert (published[metric].convention.better == "higher") == protocol.higher_is_better(metric)
-
-
-def test_methods_of_the_registry_have_its_names():
-    assert {"gazelle", "hclora", "center", "random", "one_annotator"} <= set(entries("methods")) & set(
-        vocabulary().methods
-    )
+    assert set(published) - set(ours) == others
+    if name in ("gazefollow", "vat"):
+        assert set(ours) <= set(published)
+    for metric in set(published) & set(ours):
+        assert (published[metric].convention.better == "higher") == ours[metric].higher_is_better
+    by_subset = {cell.convention.metric for cell in find(tables, dataset=name, subset="inconsistent")}
+    assert all(ours[metric].subsets for metric in by_subset & set(ours))
 
 
 def test_decoders_never_mix(tables):
@@ -226,7 +219,7 @@ def test_decoders_never_mix(tables):
     by_decoder = {(cell.row.method, cell.printed.lstrip("0")) for cell in find(tables, metric="f1_lah")}
     assert by_decoder == {("mtgs", ".795"), ("omnigf", ".814")}
     assert len(find(tables, metric="f1_lah_pp")) == 5
-    written = {cell.row.method for t in tables for cell in cells(t) if cell.convention.key == "l2-to-mean-text"}
+    written = {cell.row.method for t in tables for cell in t.cells() if cell.convention.key == "l2-to-mean-text"}
     assert written == {"qwen3vl+zero-shot", "omnigf+language"}
     assert not find(tables, dataset="gazefollow", metric="avg_l2", method="recasens2015")
 
@@ -270,7 +263,7 @@ def test_hclora_to_the_digit(tables, texts, name):
         shown[0] += f" [{row.cite}]" if row.cite else ""
         assert shown == printed[:skip]
         marked = [
-            f"<u>{value}</u>" if position in row.underlined else value for position, value in enumerate(row.values)
+            f"<u>{value}</u>" if position in row.underlined else value for position, value in enumerate(row.values, 1)
         ]
         assert marked == printed[skip:], row.title
 
@@ -320,73 +313,24 @@ def test_what_the_prose_alone_states(tables, texts):
         text = " ".join(texts[table.source.key].split())
         for quote in table.quotes:
             assert quote in text
-        for cell in cells(table):
+        for cell in table.cells():
             assert re.search(rf"(?<![\d.]){re.escape(cell.printed)}(?![\d.]*\d)", " ".join(table.quotes)), cell.where
     assert table_of(tables, "hclora-fig7").title in texts["hclora"]
 
 
-def slashed(text):
-    """The values of ``.957/.103/.045``; a dash is a missing one."""
-    return [None if value == "-" else value for value in re.findall(r"(?<![\w.])(?:\.\d+|-)(?![\w.])", text)]
+@pytest.mark.parametrize("name", NOTED)
+def test_what_is_from_no_text_to_the_digit(tables, name):
+    def values(cells):
+        return [None if value == "-" else value for cell in cells for value in cell.split("/")]
+
+    found = {row.title: list(row.values) for row in table_of(tables, name).rows}
+    assert found == {row: values(cells) for row, cells in NOTED[name].items()}
 
 
-def section(text, heading):
-    return text.split(f"\n## {heading}", 1)[1].split("\n## ", 1)[0]
-
-
-def test_the_fields_main_table_to_the_digit(tables, texts):
-    lines = [line for line in section(texts["field"], "9.").splitlines() if line.startswith("| ")][1:]
-    rows = {}
-    for line in lines:
-        if not line.startswith("| ---"):
-            name, *groups = [cell.strip() for cell in line.strip("|").split("|")]
-            rows[name] = groups
-    reruns = rows.pop("Gaze-LLE B, two independent re-runs")
-    table = table_of(tables, "field-main")
-    assert [row.title for row in table.rows] == list(rows)
-    for row in table.rows:
-        printed = []
-        for group, width in zip(rows[row.title], (3, 3, 4), strict=True):
-            values = slashed(group.split("(")[0])
-            assert len(values) in (0, 2, 3, 4), group
-            printed += values + [None] * (width - len(values))
-        assert list(row.values) == printed, row.title
-    both = [slashed(run) for run in reruns[0].split(";")]
-    assert [list(row.values) for row in table_of(tables, "field-reruns").rows] == [
-        both[0] + [None] * 3,
-        both[1] + [None] * 3,
-        [None] * 3 + slashed(reruns[1]),
-    ]
-    dice, top = re.search(r"\(Dice (\S+), top-5 (\S+)%\)", rows["GazeSeg"][0]).groups()
-    assert table_of(tables, "field-gazeseg").rows[0].values == (dice, top)
-
-
-def test_the_fields_sentences_to_the_digit(tables, texts):
-    text = " ".join(section(texts["field"], "9.").split())
-
-    def rows(name):
-        return [list(row.values) for row in table_of(tables, name).rows]
-
-    found = re.search(r"B / L: VAT (\S+), (\S+); GOO-Real (\S+), (\S+)\.", text).groups()
-    vat_b, vat_l, goo_b, goo_l = map(slashed, found)
-    assert rows("field-zero-shot") == [vat_b + goo_b, vat_l + goo_l]
-    decoder, processed = re.search(r"VSGaze \(Dist/AP/LAH/LAEO/SA\), decoder: (.*?)\. With PP: (.*?)\. ", text).groups()
-    assert rows("field-vsgaze-decoder") == [slashed(part) for part in decoder.split(";")]
-    assert rows("field-vsgaze-pp") == [slashed(part) for part in processed.split(";")]
-    avg, least = re.search(r"on GazeFollow: about (\S+) Avg L2 and (\S+) Min L2", text).groups()
-    conventions = vocabulary().conventions
-    assert conventions["l2-to-mean"].tolerance == Decimal(avg)
-    assert conventions["l2-min"].tolerance == Decimal(least)
-    assert sum(convention.tolerance is not None for convention in conventions.values()) == 2
-
-
-def test_the_baselines_of_2015_to_the_digit(tables, texts):
-    text = section(texts["field"], "1.")
-    auc = re.search(r"The published centre AUC (\.\d+)", text).group(1)
-    for row in table_of(tables, "field-2015").rows:
-        line = next(line for line in text.splitlines() if line.startswith(f"| {row.title} |"))
-        printed = [value.strip() for value in line.strip("|").split("|")[-1].split("/")]
-        assert list(row.values) == [auc if row.method == "center" else None, *printed]
+def test_tolerances_are_those_of_two_quantities():
+    tolerances = {key: convention.tolerance for key, convention in vocabulary().conventions.items()}
+    known = {key: str(value) for key, value in tolerances.items() if value is not None}
+    assert known == {"l2-to-mean": "0.006", "l2-min": "0.004"}
 
 
 # Against themselves --------------------------------------------------------------------------------------------
@@ -441,11 +385,6 @@ def test_stated_gains_follow_from_the_rows(tables, name, before, after, column, 
     assert (abs(new - old) / old * 100).quantize(Decimal("0.1"), ROUND_HALF_UP) == Decimal(change.removesuffix("%"))
 
 
-def test_stated_gains_are_stated(texts):
-    for name, *_, change in GAINS:
-        assert change in texts[name.split("-")[0]]
-
-
 @pytest.mark.parametrize(("name", "said", "values"), STEPS)
 def test_numbers_in_the_prose_are_the_rows(tables, name, said, values):
     for row, column, stated in values:
@@ -454,14 +393,8 @@ def test_numbers_in_the_prose_are_the_rows(tables, name, said, values):
 
 
 def test_the_prose_says_so(texts):
-    for name, said, _ in STEPS:
+    for name, *_, said in [*GAINS, *((name, said) for name, said, _ in STEPS)]:
         assert said in " ".join(texts[name.split("-")[0]].replace("*", "").split()), said
-
-
-def test_omnigf_over_sharingan(tables):
-    column = "GazeFollow Avg Dist."
-    gain = number(tables, "omnigf-1", "Sharingan", column) - number(tables, "omnigf-1", "OmniGF (proposed)", column)
-    assert gain == Decimal("0.022")
 
 
 def test_rows_that_return_are_the_same(tables):
@@ -508,7 +441,7 @@ def test_everybody_is_a_mixture_of_the_subsets(tables):
 
 
 def best(tables, name, column):
-    found = [cell for cell in cells(table_of(tables, name)) if cell.column.title == column]
+    found = [cell for cell in table_of(tables, name).cells() if cell.column.title == column]
     ordered = sorted(found, key=lambda cell: cell.value, reverse=found[0].convention.better == "higher")
     return [cell.row.title for cell in ordered]
 
@@ -539,12 +472,9 @@ def test_contradictions_are_noted_and_not_repaired(tables):
     assert noted(tables, "omnigf-4", str(implied))
 
 
-def test_figures_are_figures_of_their_papers(texts):
+def test_figures_and_the_contradictory_numbering_are_in_the_texts(texts):
     for figure in figures():
         assert f"\n{figure.place}: " in texts[figure.source.key], figure.id
-
-
-def test_the_contradictory_numbering_is_in_the_text(texts):
     for said in ("on the ChildPlay dataset in Table 3", "on the GazeFollow dataset (Table 3)", "in Tables 5 and 5"):
         assert said in texts["omnigf"]
     assert not re.search(r"Tables? [24]\b", texts["omnigf"])
@@ -559,7 +489,7 @@ def test_underlines_are_second_best_where_there_are_any(tables):
         table = table_of(tables, name)
         bare = set()
         for column in table.columns:
-            found = [cell for cell in cells(table) if cell.column == column]
+            found = [cell for cell in table.cells() if cell.column == column]
             values = sorted({cell.value for cell in found}, reverse=column.convention.better == "higher")
             marked = {cell.row.title for cell in found if cell.underlined}
             if marked:

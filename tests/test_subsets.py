@@ -10,7 +10,8 @@ from gazebench.data import saliency_splits as subsets
 from gazebench.engine.contract import small_config
 from gazebench.engine.registry import load_dataset
 from gazebench.engine.run import Places, bench
-from gazebench.report.run import write_report
+from gazebench.report import run_page
+from gazebench.report.board import refresh
 
 WORLD = load_dataset("gazeworld")
 SMALL = {"train": 2, "val": 2, "test": 4}
@@ -150,10 +151,11 @@ def test_a_result_tells_whose_subsets_it_is_reported_by(tmp_path):
     half = [person for person, seen in zip(ids, inout, strict=True) if seen][::2]
     path = write(tmp_path / "mine.tsv", [(person, "consistent") for person in half], subsets.COLUMNS[:2])
     config = small_config("center", "gazeworld", f"--dataset.subsets={path}", "--dataset.test=4")
-    outcome = bench(config, Places(tmp_path / "runs", tmp_path / "boards"))
+    places = Places(tmp_path / "runs", tmp_path / "boards")
+    outcome = bench(config, places)
     record = outcome.record
-    assert "| mine.tsv " in (tmp_path / "boards" / "gazeworld" / "README.md").read_text()
-    assert "by mine.tsv, file" in write_report(record, config, outcome.folder).read_text()
+    assert "mine.tsv" in refresh(places.boards, "gazeworld", WORLD)
+    assert "mine.tsv" in run_page.write(outcome.folder, places).read_text()
     assert record["metrics"]["avg_l2"]["consistent"]["count"] == len(half)
     assert "inconsistent" not in record["metrics"]["avg_l2"]
     assert record["data"]["subsets"]["name"] == "mine.tsv"

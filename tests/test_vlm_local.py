@@ -33,8 +33,7 @@ from transformers import (
 
 from gazebench.vlm import local
 from gazebench.vlm.local import LocalModel
-from gazebench.vlm.messages import Decoding, Failure, Message, Picture, Request, VLMError
-from gazebench.vlm.tiny import build
+from gazebench.vlm.messages import Decoding, EncodedImage, Failure, Message, Request, VLMError
 
 on_cpu = functools.partial(LocalModel, device="cpu")  # and so in float32
 SHORT = Decoding(max_tokens=6)
@@ -45,7 +44,7 @@ DOG = '[{"bbox_2d": [3, 0, 30, 999], "label": "dog"}]'
 def encoded(image, form="PNG"):
     stream = io.BytesIO()
     image.save(stream, form)
-    return Picture(stream.getvalue(), f"image/{form.lower()}", image.size)
+    return EncodedImage(stream.getvalue(), f"image/{form.lower()}", image.size)
 
 
 def noise(seed, size=(96, 64)):
@@ -102,8 +101,8 @@ def _part(part):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return build(tmp_path_factory.mktemp("models") / "tiny")
+def folder(tmp_path_factory, save_vlm):
+    return save_vlm(tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +131,9 @@ def step_by_step(folder, request):
     """The likeliest tokens, each from a forward pass of its own over everything: no padding, no batch, no cache."""
     model, processor = AutoModelForImageTextToText.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
     prompt = processor.apply_chat_template(_chat(request.messages), add_generation_prompt=True)
-    images = [_part(part)["image"] for turn in request.messages for part in turn.parts if isinstance(part, Picture)]
+    images = [
+        _part(part)["image"] for turn in request.messages for part in turn.parts if isinstance(part, EncodedImage)
+    ]
     inputs = processor(text=[prompt], images=images or None, return_tensors="pt")
     length = inputs["input_ids"].shape[1]
     names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
@@ -265,9 +266,9 @@ def test_pictures_that_cannot_be_shown_fail_alone(folder):
     sliver = encoded(Image.new("RGB", (1, 300)))
     good = Request("good", asked(RED), SHORT)
     requests = [
-        Request("rubbish", asked(Picture(b"no picture", "image/png", (1, 1))), SHORT),
+        Request("rubbish", asked(EncodedImage(b"no picture", "image/png", (1, 1))), SHORT),
         good,
-        Request("cut", asked(Picture(RED.data[:60], "image/png", RED.size)), SHORT),
+        Request("cut", asked(EncodedImage(RED.data[:60], "image/png", RED.size)), SHORT),
         Request("sliver", asked(sliver), SHORT),
     ]
     replies = {reply.key: reply for reply in on_cpu(folder).ask(requests)}
@@ -294,7 +295,7 @@ def test_upright_as_servers_show_it(folder):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.open(io.BytesIO(noise(3).data)).save(stream, "PNG", exif=exif)
-    lying = Picture(stream.getvalue(), "image/png", (64, 96))
+    lying = EncodedImage(stream.getvalue(), "image/png", (64, 96))
     upright = encoded(Image.open(io.BytesIO(noise(3).data)).transpose(Image.Transpose.ROTATE_270))
     one, other = (texts(on_cpu(folder), [Request("k", asked(each), SHORT)]) for each in (lying, upright))
     assert one == other

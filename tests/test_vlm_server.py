@@ -22,9 +22,9 @@ import pytest
 from PIL import Image
 
 from gazebench.core.errors import DataError
-from gazebench.vlm.messages import Decoding, Failure, Message, Picture, Reply, Request, VLMError
+from gazebench.vlm.encoding import Encoding
+from gazebench.vlm.messages import Decoding, EncodedImage, Failure, Message, Reply, Request, VLMError
 from gazebench.vlm.openai_server import OpenAIServer
-from gazebench.vlm.pictures import Encoding, encode, from_file
 from gazebench.vlm.store import AnswerStore
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -189,7 +189,7 @@ def test_every_request_is_answered_once(serve):
 
 def test_what_is_sent(serve):
     server = serve()
-    shown = encode(np.full((20, 30, 3), 90, np.uint8), 1280)
+    shown = Encoding().encode(np.full((20, 30, 3), 90, np.uint8))
     messages = (Message("system", ("Be “brief”.",)), Message("user", ("left\n", shown, 'k"0')))
     [answer] = client(server).ask([Request("a", messages, Decoding(17, 0.5, 0.9, 3))])
     assert answer.text == 'answer to k"0'
@@ -528,7 +528,7 @@ def textured(width: int, height: int) -> np.ndarray:
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
 
 
-def decoded(picture: Picture) -> Image.Image:
+def decoded(picture: EncodedImage) -> Image.Image:
     image = Image.open(BytesIO(picture.data))
     image.load()
     assert (image.format, image.mode, image.size) == (picture.mime.partition("/")[2].upper(), "RGB", picture.size)
@@ -540,7 +540,7 @@ def decoded(picture: Picture) -> Image.Image:
 @pytest.mark.parametrize("fmt", ["jpeg", "png"])
 def test_encoding_an_array(size, fmt):
     array = textured(*size)
-    picture = encode(array, 300, fmt)
+    picture = Encoding(300, fmt).encode(array)
     image = decoded(picture)
     assert max(image.size) == min(300, max(size))
     assert abs(image.width / image.height - size[0] / size[1]) <= size[0] / size[1] / min(image.size)
@@ -554,16 +554,16 @@ def test_encoding_an_array(size, fmt):
 def test_what_is_no_picture():
     for array in (np.zeros((3, 4), np.uint8), np.zeros((3, 4, 4), np.uint8), np.zeros((3, 4, 3))):
         with pytest.raises(ValueError, match=r"\(H, W, 3\) uint8"):
-            encode(array, 100)
+            Encoding().encode(array)
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png"])
 def test_files_that_fit_are_sent_as_they_are(tmp_path, name):
     Image.fromarray(textured(64, 48)).save(tmp_path / name)
-    picture = from_file(tmp_path / name, 64)
+    picture = Encoding(64).encode(tmp_path / name)
     assert picture.data == (tmp_path / name).read_bytes()
     assert decoded(picture).size == (64, 48)
-    assert decoded(from_file(tmp_path / name, 63)).size == (63, 47)
+    assert decoded(Encoding(63).encode(tmp_path / name)).size == (63, 47)
 
 
 @pytest.mark.parametrize(
@@ -576,7 +576,7 @@ def test_files_that_fit_are_sent_as_they_are(tmp_path, name):
 def test_other_files_become_rgb(tmp_path, name, mode):
     original = Image.fromarray(textured(64, 48)).convert(mode)
     original.save(tmp_path / name)
-    picture = from_file(tmp_path / name, 64, "png")
+    picture = Encoding(64, "png").encode(tmp_path / name)
     assert picture.data != (tmp_path / name).read_bytes()
     with Image.open(tmp_path / name) as stored:
         assert np.array_equal(np.asarray(decoded(picture)), np.asarray(stored.convert("RGB")))
@@ -588,7 +588,7 @@ def test_the_orientation_tag_is_not_passed_on(tmp_path, name, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(textured(64, 48)).save(tmp_path / name, exif=exif)
-    picture = from_file(tmp_path / name, 64, "png")
+    picture = Encoding(64, "png").encode(tmp_path / name)
     assert picture.size == (64, 48)
     if orientation == 1:
         assert picture.data == (tmp_path / name).read_bytes()
@@ -602,13 +602,13 @@ def test_the_orientation_tag_is_not_passed_on(tmp_path, name, orientation):
 def test_broken_files(tmp_path, name, max_side):
     path = tmp_path / name
     with pytest.raises(DataError, match=rf"{name}: no such file; restore"):
-        from_file(path, max_side)
+        Encoding(max_side).encode(path)
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)).save(path)
     whole = path.read_bytes()
     for data in (whole[:-2000], whole[:40], b"", b"rubbish"):
         path.write_bytes(data)
         with pytest.raises(DataError, match=rf"{name}: not a readable picture .*restore it"):
-            from_file(path, max_side)
+            Encoding(max_side).encode(path)
 
 
 def test_the_setting():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,17 +11,17 @@ from gazebench.cli.options import BoardsOption, RunsOption, command, places
 
 
 def add_to(app: typer.Typer) -> None:
-    @command(app, "leaderboard", "gazebench leaderboard gazeworld --html build/board")
+    @command(app, "leaderboard", "gazebench leaderboard gazeworld")
     def leaderboard(
         datasets: Annotated[list[str] | None, typer.Argument(help="All that have records when none is given.")] = None,
         check: Annotated[bool, typer.Option("--check", help="Only tell whether the pages are up to date.")] = False,
-        html: Annotated[
-            Path | None, typer.Option(help="Also write the board for the browser into this folder, of all data sets.")
-        ] = None,
         runs: RunsOption = None,
         boards: BoardsOption = None,
     ) -> int:
-        """Write the boards' Markdown and CSV anew from the records."""
+        """Write the boards anew from the records: Markdown, CSV, and pages for a browser (`BOARDS/index.html`).
+
+        The pages are of all data sets, and no part of --check.
+        """
         from gazebench.core.plugins import PluginError
         from gazebench.engine.registry import load_dataset
         from gazebench.report.board import refresh, stale
@@ -44,6 +43,5 @@ def add_to(app: typer.Typer) -> None:
             return 1 if old or unknown else 0
         for name, dataset in known.items():
             print(refresh(where.boards, name, dataset))
-        if html:
-            print(f"pages: {build(html, where.boards)}")
+        print(f"board for a browser: {build(where.boards, where.boards)}")
         return 1 if unknown else 0

@@ -31,7 +31,8 @@ def add_to(app: typer.Typer) -> None:
                     names = ", ".join(column.name for column in found.protocol.metrics)
                     about = f"{found.card.title}: protocol {found.protocol.id} ({names})"
                 else:
-                    about = f"{found.name}: {found().describe()['id']} ({', '.join(column.name for column in found.metrics)})"
+                    names = ", ".join(column.name for column in found.metrics)
+                    about = f"{found.name}: {found().describe()['id']} ({names})"
                 newer = getattr(found, "superseded_by", "")
                 notes += f"  [superseded by {newer}]" if newer else ""
                 print(f"  {entry.name:<16} {about}{notes}")

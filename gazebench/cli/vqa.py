@@ -1,9 +1,228 @@
-"""``gazebench vqa``."""
+"""``gazebench vqa build|ask|score|table``: gaze as questions and answers."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
 import typer
+
+from gazebench.cli.model_options import model_options
+from gazebench.cli.options import BoardsOption, RunsOption, command, given_settings, places
+from gazebench.vlm.options import BackendName, ModelOptions, check_server, shard
+
+FOLDER = "vqa"
+with_model = model_options("Qwen/Qwen3-VL-4B-Instruct", max_tokens=128)
+Dataset = Annotated[str, typer.Argument(help="A name of `gazebench list`, or a Python file.")]
+
+
+Who = Literal["openai", "transformers", "oracle", "shuffled", "random", "majority"]
 
 
 def add_to(app: typer.Typer) -> None:
-    pass
+    group = typer.Typer(
+        help="Build questions about gaze, have them answered, score the answers (docs/vqa.md).", no_args_is_help=True
+    )
+    app.add_typer(group, name="vqa", epilog="Example: gazebench vqa build gazeworld")
+
+    @command(group, "build", "gazebench vqa build gazefollow --dataset.root DIR --describe openai", settings=True)
+    @with_model
+    def build(
+        ctx: typer.Context,
+        dataset: Dataset,
+        *,
+        options: ModelOptions,
+        split: Annotated[
+            list[str] | None, typer.Option(help="A split; repeat for more. By default train, val and test.")
+        ] = None,
+        out: Annotated[Path | None, typer.Option(help="Folder of the questions; RUNS/vqa/DATASET by default.")] = None,
+        seed: Annotated[int, typer.Option(help="Another seed than the protocol's makes other questions.")] = 0,
+        describe: Annotated[
+            BackendName | None,
+            typer.Option(help="A model describes what people look at, where the data set has no names for it."),
+        ] = None,
+        runs: RunsOption = None,
+    ) -> int:
+        """Build the questions about the splits of a data set.
+
+        Each split gives a file of questions with its card, a page of statistics and a contact sheet. The options of
+        the model matter with --describe only.
+        """
+        from gazebench.engine.config import dataset_with
+        from gazebench.report.question_sheet import page
+        from gazebench.vlm.store import AnswerStore
+        from gazebench.vqa.build import build as run
+        from gazebench.vqa.describe import Describer, described
+
+        data = dataset_with(dataset, given_settings(ctx))
+        folder = out or places(runs, None).runs / FOLDER / data.card.name
+        for name in split or ("train", "val", "test"):
+            records = data.records(name)
+            if not records.people:
+                print(f"{name}: nobody is in it")
+                continue
+            descriptions, identity = None, None
+            if describe:
+                backend = options.backend(describe)
+                describer = Describer(backend, options.encoding(), options.decoding())
+                identity = describer.identity()
+                store = AnswerStore(folder / "descriptions", "describer", identity)
+                check_server(backend)
+                outcome = describer.ask(data, records, store, "descriptions")
+                if outcome.open:
+                    return _unanswered(outcome.open, "descriptions")
+                descriptions = described(data, records, store)
+            path, card = run(data, name, folder, seed=seed, descriptions=descriptions, describer=identity)
+            counts = card["counts"]
+            types = ", ".join(f"{number:,} {task}" for task, number in counts["task"].items())
+            print(f"{name}: {counts['questions']:,} questions about {counts['people']:,} people in "
+                  f"{counts['images']:,} images: {types}")  # fmt: skip
+            print(f"questions {path}\npage      {page(path, data, card)}")
+        return 0
+
+    @with_model
+    def answers(
+        ctx: typer.Context,
+        questions: Annotated[Path, typer.Argument(help="A file of questions that `gazebench vqa build` made.")],
+        *,
+        options: ModelOptions,
+        backend: Annotated[Who, typer.Option(help="A model, or a baseline without one.")] = "openai",
+        title: Annotated[str, typer.Option(help="Name in tables; the model's by default.")] = "",
+        shots: Annotated[int, typer.Option(min=0, help="Examples shown before each question.")] = 0,
+        seed: Annotated[int, typer.Option(help="Seed of the examples.")] = 0,
+        examples: Annotated[
+            Path | None, typer.Option(help="Training questions; train.jsonl beside the others by default.")
+        ] = None,
+        part: Annotated[
+            str, typer.Option("--shard", metavar="I/N", help="Ask only this part, into a file of its own.")
+        ] = "",
+        limit: Annotated[int, typer.Option(min=0, help="Ask only so many questions, to try it out.")] = 0,
+        partial: Annotated[
+            bool, typer.Option("--partial", help="Score although questions are open; those are wrong.")
+        ] = False,
+        points: Annotated[
+            Path | None, typer.Option(help="File for the points as predictions for `gazebench score`.")
+        ] = None,
+        board: Annotated[
+            bool, typer.Option("--board", help="Also score the points: a row of the data set's leaderboard.")
+        ] = False,
+        clip_weights: Annotated[Path | None, typer.Option(help="Weights of a CLIP that compares descriptions.")] = None,
+        clip_model: Annotated[str, typer.Option(help="Its name in open_clip.")] = "ViT-B-32-quickgelu",
+        judge: Annotated[BackendName | None, typer.Option(help="A model judges descriptions.")] = None,
+        judge_model: Annotated[str, typer.Option(help="The judge; the model asked by default.")] = "",
+        judge_url: Annotated[str, typer.Option(help="The judge's server; the same by default.")] = "",
+        runs: RunsOption = None,
+        boards: BoardsOption = None,
+    ) -> int:
+        from gazebench.engine.config import dataset_with
+        from gazebench.metrics.vocabulary import Vocabulary
+        from gazebench.vqa import scoring
+        from gazebench.vqa.answerers import BASELINES, Answerer, Examples, ModelAnswerer
+        from gazebench.vqa.asking import ask, collect, store_of
+        from gazebench.vqa.files import read_card
+        from gazebench.vqa.judge import judge as ask_judge
+        from gazebench.vqa.task import protocol_of
+
+        where, card, asks = places(runs, boards), read_card(questions), ctx.info_name == "ask"
+        protocol, folder, split = protocol_of(card), where.runs / FOLDER, str(card["split"])
+        data = dataset_with(str(card["dataset"]), given_settings(ctx))
+        scoring.check_annotations(questions, card, data)
+        train = examples or questions.with_name("train.jsonl")
+        answerer: Answerer
+        if backend in BASELINES:
+            answerer = BASELINES[backend](questions, train)
+        else:
+            model = options.backend(backend)
+            shown = Examples(train, data, shots, seed) if shots else None
+            answerer = ModelAnswerer(
+                model, data, data.records(split), shown, options.encoding(), options.decoding(), title,
+                protocol.instructions,
+            )  # fmt: skip
+            if asks:
+                check_server(model)
+        store, code = store_of(folder, answerer, card), 0
+        if asks:
+            outcome = ask(questions, card, answerer, store, shard(part), limit, "questions")
+            print(f"{outcome.answered:,} answers came, kept in {store.folder}")
+            code = _unanswered(outcome.open, "questions") if outcome.open else 0
+            if part:
+                print("this was one shard; when all are answered: the same command with score instead of ask")
+                return code
+            if limit and not partial:
+                print("this was a trial; without --limit the others are asked, and the answers are scored")
+                return code
+            if code and not partial:
+                return code
+        answered = collect(questions, card, answerer, store)
+        if not partial:
+            scoring.check_complete(answered, store)
+        further: dict[str, Any] = {}
+        clip = Vocabulary(None, clip_model, clip_weights) if clip_weights else None
+        if clip:
+            further["similarity"] = clip.describe()
+        verdicts = None
+        if judge:
+            options = replace(options, model=judge_model or options.model, url=judge_url or options.url)
+            check_server(by := options.backend(judge))
+            verdicts, further["judge"] = ask_judge(by, answered, folder / data.card.name / "verdicts", store, split)
+        scores = scoring.measure(answered, data, split, clip, verdicts)
+        record = scoring.make(data, card, answerer, store, answered, scores, further)
+        _print_scores(record, answerer.mode, card["protocol"])
+        print(f"\nresult    {scoring.write(where.boards / FOLDER, record)}")
+        if points or board:
+            place = points or store.folder / f"{split}-points.csv"
+            print(f"points    {place} ({scoring.write_points(place, answered):,} people)")
+            if board:
+                from gazebench.engine.record import write_record
+                from gazebench.engine.score import score as score_file
+                from gazebench.report.board import refresh
+
+                row = score_file(place, data, split=split, title=f"{answerer.title}, {answerer.mode}")
+                print(f"record    {write_record(row, where.boards)}")
+                refresh(where.boards, row["dataset"], type(data))
+        return code
+
+    questions = "runs/vqa/gazeworld/test.jsonl"
+    command(
+        group, "ask", f'gazebench vqa ask {questions} --model Qwen/Qwen3-VL-8B-Instruct --shots 3 --title "Qwen3 8B"',
+        settings=True,
+        help="Have a file of questions answered, and score the answers.\n\nAnswers are kept as they arrive: repeating "
+        "a command that was stopped asks the open questions only. The exit code is 1 while questions are open.",
+    )(answers)  # fmt: skip
+    command(
+        group, "score", f"gazebench vqa score {questions} --backend majority --partial", settings=True,
+        help="Score the answers that are stored; the options are those of `ask`.",
+    )(answers)  # fmt: skip
+
+    @command(group, "table", "gazebench vqa table gazeworld")
+    def table(dataset: Dataset, boards: BoardsOption = None) -> None:
+        """Write the table of models by question types."""
+        from gazebench.engine.registry import load_dataset
+        from gazebench.report.question_table import refresh
+
+        where, card = places(None, boards), load_dataset(dataset).card
+        path, text = refresh(where.boards / FOLDER, where.boards, card.name, card.title)
+        print(f"{text}\npage {path}")
+
+
+def _unanswered(open_: Mapping[str, str], what: str) -> int:
+    key, reason = next(iter(open_.items()))
+    print(f"{len(open_):,} {what} have no answer, e.g. {key}: {reason}", file=sys.stderr)
+    print("repeat the command to ask for them", file=sys.stderr)
+    return 1
+
+
+def _print_scores(record: Mapping[str, Any], mode: str, protocol: str) -> None:
+    from gazebench.metrics.intervals import format_value
+
+    data = record["data"]
+    print(f"\n{record['method']['title']} ({mode}) on {data['name']}/{data['split']}, {protocol} (ours)\n")
+    for name, subsets in record["metrics"].items():
+        score = subsets["all"]
+        span = " to ".join(format_value(score.get(end)) for end in ("low", "high"))
+        print(f"  {name:<24}{format_value(score['value'])}  ({span}; {score['count']:,} questions)")
+    for reason in record["status"]["reasons"]:
+        print(f"  - not a full result: {reason}")

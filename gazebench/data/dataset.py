@@ -164,7 +164,10 @@ class GazeDataset(ABC):
             with ThreadPoolExecutor(8) as pool:
                 return np.array(list(pool.map(_size, paths)), dtype=np.int64).reshape(-1, 2)
 
-        return cached(["image sizes", changed, [str(path) for path in paths]], read)
+        sizes = cached(["image sizes", changed, [str(path) for path in paths]], read)
+        for image in np.flatnonzero((sizes == 0).any(axis=1)):  # a file mended in place leaves its folder as it was
+            sizes[image] = _size(paths[image])
+        return sizes
 
     def image(
         self,

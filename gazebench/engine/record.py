@@ -10,6 +10,7 @@ import platform
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -200,6 +201,27 @@ def make(
     record = json.loads(json.dumps(record))
     validate(record)
     return record
+
+
+def untrained(**known: Any) -> dict[str, Any]:
+    """What made some predictions, in the form of ``make``, where this suite trained and timed nothing.
+
+    ``known`` are the fields that the caller knows: at least ``run``, ``method``, ``weights`` and ``config``.
+    """
+    return {
+        "data": {"train": None},
+        "seed": None,
+        "selection": "nothing was trained",
+        "training": None,
+        "skipped_images": [],
+        "parameters": {"total": 0, "trained": 0},
+        "wall_seconds": {},
+        "peak_memory_bytes": {},
+        "code": code_identity(),
+        "hardware": hardware_identity(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        **known,
+    }
 
 
 _GRADES = {

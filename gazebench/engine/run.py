@@ -157,15 +157,16 @@ def prepare(config: Config, places: Places, weights: Path | None = None) -> Run:
         "start": source and file_digest(source),
         # A file of somebody's own has no version yet: its text stands for one.
         "files": [plugin.source for plugin in (config.method, config.dataset) if plugin.from_file],
+        **({"tasks": [task.describe()["id"] for task in module.tasks]} if module.tasks else {}),
     }
-    run = run_id(values, decides)
+    run = run_id(config.public(), decides)
     initial = None if source is None else _start(method, source, evaluate=weights is not None)
     folder = places.runs / config.dataset.name / config.method.name / run
     return Run(config, kind, dataset, method, module, decides, run, folder, data, initial)
 
 
 def run_id(values: Mapping[str, Any], decides: Mapping[str, Any]) -> str:
-    """The id of a run, from the settings (of a configuration or record) and ``Run.decides``."""
+    """The id of a run, from its settings (``Config.public``, as records have them) and ``Run.decides``."""
     return settings_digest(values, json.dumps(decides, sort_keys=True))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +133,7 @@ def _covered(file: PredictionFile, records: Records, partial: bool) -> tuple[npt
     known = file.covers(records)
     skipped = (file.provenance or {}).get("skipped_images", [])
     excused: npt.NDArray[np.bool_] = np.isin(records.images, skipped)[records.person_image]
-    sized: npt.NDArray[np.bool_] = (records.sizes > 0).all(axis=1)[records.person_image]
+    sized: npt.NDArray[np.bool_] = (records.sizes.min(axis=1) > 0)[records.person_image]
     for unfit, why in (
         (~known & ~excused, "have no prediction; add them"),
         (known & ~sized, "are in images whose size cannot be read; restore the files"),
@@ -156,20 +155,10 @@ def _unknown(file: PredictionFile, title: str, identity: Mapping[str, Any]) -> d
     title = title or file.path.stem
     slug = "".join(c if c.isalnum() or c in "._-" else "_" for c in title.lower()) or "predictions"
     digest = file_digest(file.path)
-    return {
-        "run": f"{digest[:6]}{identity['fingerprint'][:4]}",
-        "method": {"name": slug, "title": title, "family": "file"},
-        "data": {"train": None},
-        "weights": {"grade": "file", "name": ""},
-        "config": {"data": identity["name"], "split": identity["split"], "predictions": file.path.name},
-        "seed": None,
-        "selection": "nothing was trained",
-        "training": None,
-        "skipped_images": (file.provenance or {}).get("skipped_images", []),
-        "parameters": {"total": 0, "trained": 0},
-        "wall_seconds": {},
-        "peak_memory_bytes": {},
-        "code": results.code_identity(),
-        "hardware": results.hardware_identity(),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+    return results.untrained(
+        run=f"{digest[:6]}{identity['fingerprint'][:4]}",
+        method={"name": slug, "title": title, "family": "file"},
+        weights={"grade": "file", "name": ""},
+        config={"data": identity["name"], "split": identity["split"], "predictions": file.path.name},
+        skipped_images=(file.provenance or {}).get("skipped_images", []),
+    )

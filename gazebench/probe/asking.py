@@ -1,189 +1,128 @@
-"""Asks a prober about the people of a split, resumably; what was answered is never asked again."""
+"""Asks a prober about the people of a split, resumably."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from gazebench.core.boxes import IntArray, clean_boxes, normalise
+from gazebench.core.boxes import IntArray
 from gazebench.core.errors import DataError, ImageError
 from gazebench.core.types import Records
 from gazebench.data.dataset import GazeDataset
-from gazebench.probe.answers import Answer, read_answer
+from gazebench.probe.parsing import ParsedAnswer
 from gazebench.probe.probers import Job, Prober
-from gazebench.vlm.messages import Failure, Reply, Unreadable
-from gazebench.vlm.store import Answer as Stored
-from gazebench.vlm.store import AnswerStore, shard_of
-
-Progress = Callable[[int, int, int], None]
-"""Called with how many people are answered, of how many, and how many of these with nothing usable."""
+from gazebench.vlm.ask import Outcome
+from gazebench.vlm.ask import ask as ask_resumably
+from gazebench.vlm.messages import Failure, Reply
+from gazebench.vlm.store import AnswerStore, StoredAnswer, shard_of
 
 
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """Who is asked about, and whose answer stands for whom.
+@dataclass(eq=False)
+class Probe:
+    """A prober and the people of a split it is asked about.
 
     Attributes:
-        stride: of video, every n-th appearance of a person is asked about.
+        stride: of video, every n-th appearance of a person is asked about; the others take the nearest one's regions.
         source: (P,) int64; the person whose regions stand for person p: p itself where p is asked about, -1 where p
             has no head box and cannot be asked about.
+
+    Raises:
+        DataError: the stride is below 1.
     """
 
-    stride: int
-    source: IntArray
+    dataset: GazeDataset
+    records: Records
+    prober: Prober
+    store: AnswerStore
+    stride: int = 1
+    source: IntArray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.source = sources(self.records, self.stride)
 
     @property
     def asked(self) -> IntArray:
         """The people asked about, ascending."""
         return np.unique(self.source[self.source >= 0])
 
+    def unreadable(self, image: int) -> str:
+        """Why an image's header cannot be read, "" where it can."""
+        if not self.records.sizes[image].all():
+            try:
+                self.dataset.image(self.records, image)
+            except ImageError as error:
+                return str(error)
+        return ""
 
-def plan(records: Records, stride: int = 1) -> Plan:
-    """Every person, or every ``stride``-th appearance of each; the others take the nearest one's regions.
+    def parse(self, person: int, reply: Reply) -> ParsedAnswer:
+        """The regions of an answer about a person."""
+        width, height = self.records.sizes[self.records.person_image[person]].tolist()
+        return self.prober.parse(reply, (width, height))
+
+    def final(self, person: int, stored: Sequence[StoredAnswer]) -> ParsedAnswer:
+        """The first usable one of a person's answers, or the last one."""
+        for answer in stored:
+            found = self.parse(person, answer.reply)
+            if found.usable:
+                break
+        return found
+
+
+def sources(records: Records, stride: int) -> IntArray:
+    """(P,) int64, see ``Probe.source``.
 
     Who is the same person in the frames of a clip is told by the group and by the person id after its last ``#``.
-
-    Raises:
-        DataError: the stride is below 1.
     """
     if stride < 1:
         raise DataError(f"--stride {stride}: must be at least 1")
     source = np.full(records.people, -1, dtype=np.int64)
     appearances: dict[tuple[str, str], list[int]] = {}
-    for person in range(records.people):
-        if np.isfinite(records.head[person]).all():
-            who = str(records.person_id[person]).rpartition("#")[2]
-            key = (str(records.groups[records.person_image[person]]), who)
-            appearances.setdefault(key, []).append(person)
+    # Of an image without a size the boxes are not known, but may well be in the release.
+    unknown = (records.sizes == 0).any(axis=1)[records.person_image]
+    for person in np.flatnonzero(np.isfinite(records.head).all(axis=1) | unknown).tolist():
+        who = str(records.person_id[person]).rpartition("#")[2]
+        key = (str(records.groups[records.person_image[person]]), who)
+        appearances.setdefault(key, []).append(person)
     for people in appearances.values():
         asked = np.arange(0, len(people), stride)
         order = np.arange(len(people))
         nearest = asked[np.abs(order[:, None] - asked).argmin(1)]  # the earlier of two equally near ones
         source[people] = np.array(people)[nearest]
-    return Plan(stride, source)
+    return source
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a pass over a split came to.
-
-    Attributes:
-        asked: people to be asked about in this shard.
-        open: those without an answer, by the fault of the server or of a picture, with the reason.
-        unreadable: of these reasons, those that are pictures nobody can read; one a picture.
-        unusable: those whose answers, all attempts taken together, were of no use.
-        answered: answers that came in this pass.
-    """
-
-    asked: int
-    open: Mapping[str, str]
-    unusable: int
-    answered: int
-    unreadable: tuple[str, ...] = ()
-
-
-def ask(
-    dataset: GazeDataset,
-    records: Records,
-    prober: Prober,
-    store: AnswerStore,
-    who: Plan,
-    shard: tuple[int, int] | None = None,
-    limit: int = 0,
-    progress: Progress | None = None,
-) -> Outcome:
-    """Asks about everybody of the plan (or of the shard, or the first ``limit``) who has no usable answer yet.
+def ask(probe: Probe, *, shard: tuple[int, int] | None = None, limit: int = 0, progress: str = "") -> Outcome:
+    """Asks about everybody (or the shard, or the first ``limit``) who has no usable answer yet.
 
     Raises:
         VLMError: the model cannot be asked. All answers until then are stored.
     """
-    people = who.asked
+    records, people = probe.records, probe.asked
     if shard is not None:
-        groups = [str(records.images[image]) for image in records.person_image[people]]
-        people = people[shard_of(groups, *shard)]
-    people = people[:limit] if limit else people
-    jobs, lost = _jobs(dataset, records, people, prober)
-    state = _State(dataset, records, prober, jobs)
-    for key, stored in store.answers(records.split).items():
-        for answer in stored:
-            if key in jobs:
-                state.take(key, answer.attempt, answer.reply)
-    answered, failed, unreadable = 0, dict(lost), dict.fromkeys(lost.values())
-    with store.writer(records.split, shard) as writer:
-        for attempt in range(prober.attempts):
-            for said in prober.ask(dataset, records, state.waiting(attempt)):
-                if isinstance(said, Failure):
-                    failed[said.key] = said.reason
-                    if isinstance(said, Unreadable):
-                        unreadable[said.reason] = None
-                    continue
-                writer.append(said, attempt)
-                answered += 1
-                failed.pop(said.key, None)
-                state.take(said.key, attempt, said)
-                if progress is not None:
-                    progress(len(state.done), len(jobs), len(state.tried) - len(state.done))
-    missing = lost | {key: failed.get(key, "not answered") for key in jobs if key not in state.tried}
-    unusable = sum(key in state.tried and key not in state.done for key in jobs)
-    return Outcome(len(people), missing, unusable, answered, tuple(unreadable))
+        people = people[shard_of([str(records.images[image]) for image in records.person_image[people]], *shard)]
+    rows = {str(records.person_id[person]): int(person) for person in (people[:limit] if limit else people)}
+    reasons = {image: probe.unreadable(image) for image in {int(records.person_image[row]) for row in rows.values()}}
+    lost = {key: reason for key, row in rows.items() if (reason := reasons[int(records.person_image[row])])}
 
+    def send(attempt: int, waiting: Callable[[str], bool]) -> Iterable[Reply | Failure]:
+        jobs = (
+            Job(key, int(records.person_image[row]), records.head[row], attempt)
+            for key, row in rows.items()
+            if waiting(key)
+        )
+        return probe.prober.ask(probe.dataset, records, jobs)
 
-class _State:
-    """Who has a usable answer, and how many attempts the others had."""
-
-    def __init__(self, dataset: GazeDataset, records: Records, prober: Prober, jobs: Mapping[str, Job]) -> None:
-        self.dataset, self.records, self.prober, self.jobs = dataset, records, prober, jobs
-        self.done: set[str] = set()
-        self.tried: dict[str, set[int]] = {}
-
-    def take(self, key: str, attempt: int, reply: Reply) -> None:
-        self.tried.setdefault(key, set()).add(attempt)
-        if key not in self.done and self.read(key, reply).usable:
-            self.done.add(key)
-
-    def read(self, key: str, reply: Reply) -> Answer:
-        return understand(self.dataset, self.records, self.prober, self.jobs[key].image, reply)
-
-    def waiting(self, attempt: int) -> Iterator[Job]:
-        """The people who need this attempt: the earlier ones were made and of no use."""
-        for key, job in self.jobs.items():
-            tried = self.tried.get(key, set())
-            if key not in self.done and attempt not in tried and all(earlier in tried for earlier in range(attempt)):
-                yield Job(key, job.person, job.image, job.head, attempt)
-
-
-def understand(dataset: GazeDataset, records: Records, prober: Prober, image: int, reply: Reply) -> Answer:
-    """The regions of an answer about somebody of an image."""
-    size = prober.size(dataset, records, image)
-    return read_answer(reply.text, reply.finish_reason, size, prober.convention, prober.may_name_none)
-
-
-def final(
-    dataset: GazeDataset, records: Records, prober: Prober, image: int, stored: list[Stored]
-) -> tuple[Answer, Reply]:
-    """The first usable of a person's answers, or the last one."""
-    for answer in stored:
-        found = understand(dataset, records, prober, image, answer.reply)
-        if found.usable:
-            return found, answer.reply
-    return found, stored[-1].reply
-
-
-def _jobs(
-    dataset: GazeDataset, records: Records, people: IntArray, prober: Prober
-) -> tuple[dict[str, Job], dict[str, str]]:
-    """What to ask about by person id; and of whom not even the picture's size can be read, with the reason."""
-    jobs, lost = dict[str, Job](), dict[str, str]()
-    for person in people:
-        key, image = str(records.person_id[person]), int(records.person_image[person])
-        try:
-            prober.size(dataset, records, image)  # answers are read by it
-            size = dataset.size(records, image) if records.head_unit == "pixel" else (1, 1)
-        except ImageError as error:
-            lost[key] = str(error)
-            continue
-        head = clean_boxes(normalise(records.head[[person]], records.head_unit, *size))[0]
-        jobs[key] = Job(key, int(person), image, head)
-    return jobs, lost
+    outcome = ask_resumably(
+        probe.store,
+        records.split,
+        [key for key in rows if key not in lost],
+        send,
+        shard=shard,
+        attempts=probe.prober.attempts,
+        usable=lambda key, reply: probe.parse(rows[key], reply).usable,
+        progress=progress,
+    )
+    unreadable = tuple(dict.fromkeys([*lost.values(), *outcome.unreadable]))
+    return replace(outcome, asked=len(rows), open={**lost, **outcome.open}, unreadable=unreadable)

@@ -20,9 +20,9 @@ from gazebench.core.errors import DataError, ImageError
 from gazebench.core.types import Records
 from gazebench.data.dataset import GazeDataset
 from gazebench.data.images import resized
-from gazebench.probe.answers import Convention
-from gazebench.vlm.messages import Backend, Decoding, Failure, Message, Picture, Reply, Request, Unreadable
-from gazebench.vlm.pictures import Encoding, encode, from_file
+from gazebench.probe.parsing import Convention, ParsedAnswer, parse_answer
+from gazebench.vlm.encoding import Encoding
+from gazebench.vlm.messages import Backend, Decoding, EncodedImage, Failure, Message, Reply, Request, Unreadable
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,13 +31,12 @@ class Job:
 
     Attributes:
         key: the person's id.
-        person, image: rows of the records.
+        image: of the records.
         head: (4,) xyxy, normalised.
-        attempt: how often an answer about this person was of no use before.
+        attempt: answers about this person that were of no use before.
     """
 
     key: str
-    person: int
     image: int
     head: FloatArray
     attempt: int = 0
@@ -56,15 +55,20 @@ class Prober(ABC):
         """All that its answers depend on, as JSON values."""
 
     @abstractmethod
-    def size(self, dataset: GazeDataset, records: Records, image: int) -> tuple[int, int]:
-        """(width, height) in pixels of a picture as it is shown."""
-
-    @abstractmethod
     def ask(self, dataset: GazeDataset, records: Records, jobs: Iterable[Job]) -> Iterator[Reply | Failure]:
         """Answers as they arrive, in any order; jobs are drawn from lazily.
 
-        People of a picture that cannot be read get ``Unreadable``, and the others are asked about.
+        People of an image that cannot be read get ``Unreadable``, and the others are asked about.
         """
+
+    def shown_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(width, height) in pixels of an image of this size as it is shown."""
+        return size
+
+    def parse(self, reply: Reply, size: tuple[int, int]) -> ParsedAnswer:
+        """The regions of an answer about somebody of an image of this size."""
+        shown = self.shown_size(size)
+        return parse_answer(reply.text, reply.finish_reason, shown, self.convention, self.may_name_none)
 
 
 @dataclass(frozen=True)
@@ -76,10 +80,10 @@ class Prompt:
     system: str
     user: str
 
-    def messages(self, head: FloatArray, picture: Picture) -> tuple[Message, ...]:
-        """The picture first: whoever asks about several people of it shares its part of a server's cache."""
+    def messages(self, head: FloatArray, image: EncodedImage) -> tuple[Message, ...]:
+        """The image comes first: all who are asked about in it then share its part of a server's cache."""
         box = ", ".join(str(round(999 * float(value))) for value in head)
-        return Message("system", (self.system,)), Message("user", (picture, self.user.format(box=box)))
+        return Message("system", (self.system,)), Message("user", (image, self.user.format(box=box)))
 
 
 @cache
@@ -102,7 +106,7 @@ class ModelProber(Prober):
     Args:
         backend: where it runs.
         prompt: what it is asked.
-        encoding: how pictures are shown to it.
+        encoding: how images are shown to it.
         decoding: of the first attempt.
         attempts: an answer of no use is asked for again so often in all, at temperature 0.7 with another seed.
         name: of the splits it makes; by default the model's.
@@ -129,7 +133,7 @@ class ModelProber(Prober):
         self.name = name or "".join(sign if sign.isalnum() or sign in "._-" else "-" for sign in model.lower())
 
     def identity(self) -> dict[str, Any]:
-        """Model, prompt, pictures, decoding."""
+        """Model, prompt, encoding of the images, decoding."""
         return {
             "kind": "vision-language model",
             **self.backend.identity(),
@@ -138,42 +142,35 @@ class ModelProber(Prober):
             "decoding": {**asdict(self.decoding), "attempts": self.attempts, "temperature_again": self.AGAIN},
         }
 
-    def size(self, dataset: GazeDataset, records: Records, image: int) -> tuple[int, int]:
+    def shown_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """After reduction to ``max_side``."""
-        width, height = dataset.size(records, image)
-        scale = min(1.0, self.encoding.max_side / max(width, height))
-        return max(1, round(width * scale)), max(1, round(height * scale))
+        scale = min(1.0, self.encoding.max_side / max(size))
+        return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
     def ask(self, dataset: GazeDataset, records: Records, jobs: Iterable[Job]) -> Iterator[Reply | Failure]:
-        """Asks the backend; a picture is encoded once for all its people."""
+        """Asks the backend; an image is encoded once for all its people."""
         left_out: list[Unreadable] = []
-        yield from self.backend.ask(self._requests(dataset, records, jobs, left_out))
+
+        def requests() -> Iterator[Request]:
+            shown, image, reason = -1, None, ""
+            for job in jobs:
+                if job.image != shown:
+                    shown = job.image
+                    try:  # drawn images have no file
+                        source = dataset.image(records, shown) if dataset.root is None else dataset.path(records, shown)
+                        image = self.encoding.encode(source)
+                    except ImageError as error:
+                        image, reason = None, str(error)
+                if image is None:
+                    left_out.append(Unreadable(job.key, reason))
+                    continue
+                decoding = self.decoding
+                if job.attempt:
+                    decoding = replace(decoding, temperature=self.AGAIN, seed=decoding.seed + job.attempt)
+                yield Request(job.key, self.prompt.messages(job.head, image), decoding)
+
+        yield from self.backend.ask(requests())
         yield from left_out
-
-    def _requests(
-        self, dataset: GazeDataset, records: Records, jobs: Iterable[Job], left_out: list[Unreadable]
-    ) -> Iterator[Request]:
-        shown, picture, reason = -1, None, ""
-        for job in jobs:
-            if job.image != shown:
-                shown = job.image
-                try:
-                    picture = self._picture(dataset, records, job.image)
-                except ImageError as error:
-                    picture, reason = None, str(error)
-            if picture is None:
-                left_out.append(Unreadable(job.key, reason))
-                continue
-            decoding = self.decoding
-            if job.attempt:
-                decoding = replace(decoding, temperature=self.AGAIN, seed=decoding.seed + job.attempt)
-            yield Request(job.key, self.prompt.messages(job.head, picture), decoding)
-
-    def _picture(self, dataset: GazeDataset, records: Records, image: int) -> Picture:
-        options = self.encoding.max_side, self.encoding.format, self.encoding.quality
-        if dataset.root is None:  # drawn, not read
-            return encode(dataset.picture(records, image), *options)
-        return from_file(dataset.path(records, image), *options)
 
 
 class LocalProber(Prober):
@@ -181,10 +178,6 @@ class LocalProber(Prober):
 
     convention: Convention = "unit"
     may_name_none = True
-
-    def size(self, dataset: GazeDataset, records: Records, image: int) -> tuple[int, int]:
-        """Nothing is in pixels."""
-        return 1, 1
 
     def ask(self, dataset: GazeDataset, records: Records, jobs: Iterable[Job]) -> Iterator[Reply | Failure]:
         """One after another."""
@@ -203,7 +196,7 @@ class LocalProber(Prober):
 
 
 class Oracle(LocalProber):
-    """What the scene's maker knows; only drawn datasets have it."""
+    """What the scene's maker knows; only drawn data sets have it."""
 
     name = "oracle"
 
@@ -212,7 +205,7 @@ class Oracle(LocalProber):
         return {"kind": "the dataset's own truth", "model": "oracle", "version": 1}
 
     def regions(self, dataset: GazeDataset, records: Records, job: Job) -> FloatArray:
-        """The dataset's.
+        """The data set's ``salient_regions``.
 
         Raises:
             DataError: it knows of none.
@@ -253,24 +246,22 @@ class SpectralResidual(LocalProber):
         }
 
     def regions(self, dataset: GazeDataset, records: Records, job: Job) -> FloatArray:
-        """Those of the picture, computed once, but the person's own head."""
+        """Those of the image, computed once, but the person's own head."""
         key = str(records.images[job.image])
         if self._last[0] != key:
-            self._last = key, self._of_picture(dataset.picture(records, job.image))
+            self._last = key, self._of_image(dataset.image(records, job.image))
         boxes = self._last[1]
         low, high = np.maximum(boxes[:, :2], job.head[:2]), np.minimum(boxes[:, 2:], job.head[2:])
         shared = np.clip(high - low, 0, None).prod(1) / (boxes[:, 2:] - boxes[:, :2]).prod(1)
         return boxes[shared <= 0.5][: self.MOST]
 
-    def _of_picture(self, picture: npt.NDArray[np.uint8]) -> FloatArray:
-        height, width = picture.shape[:2]
+    def _of_image(self, image: npt.NDArray[np.uint8]) -> FloatArray:
+        height, width = image.shape[:2]
         grid = max(1, round(self.WIDTH * height / width)), self.WIDTH
-        grey = resized(picture, grid).astype(np.float64).mean(2)
-        salient = saliency(grey, self.SMOOTHING)
+        salient = saliency(resized(image, grid).astype(np.float64).mean(2), self.SMOOTHING)
         labels, _ = ndimage.label(salient > salient.mean() + self.DEVIATIONS * salient.std())
         found = []
-        for label, place in enumerate(ndimage.find_objects(labels), start=1):
-            rows, columns = place
+        for label, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
             box = columns.start / grid[1], rows.start / grid[0], columns.stop / grid[1], rows.stop / grid[0]
             if (box[2] - box[0]) * (box[3] - box[1]) >= self.LEAST_AREA:
                 found.append((float(salient[labels == label].sum()), box))

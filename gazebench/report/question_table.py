@@ -134,9 +134,14 @@ def _results(folder: Path) -> Iterator[ModelRow]:
     for path in sorted(folder.glob("*.json")):
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-            answerer, count = record["answerer"], sum(record["questions"]["counts"].values())
-            row = ModelRow(record["split"], record["status"]["class"], answerer["mode"], answerer["title"],
-                           record["metrics"], count)  # fmt: skip
+            # Until version 2 of the records of runs, those of answers had a schema of their own.
+            config, status = record.get("config", record), record["status"]["class"]
+            answerer = record.get("method", record.get("answerer"))
+            metrics = {name: score.get("all", score) for name, score in record["metrics"].items()}
+            row = ModelRow(
+                config["split"], "complete" if status == "official" else status, answerer["mode"], answerer["title"],
+                metrics, sum(config["questions"]["counts"].values()),
+            )  # fmt: skip
             assert row.place
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(

@@ -66,7 +66,8 @@ def read(path: Path | Traversable, model: type[M], context: Any = None, *, numbe
     try:
         return model.model_validate(given, context=context)
     except ValidationError as error:
-        found = error.errors()[0]
+        # A misspelt key is unknown, and the right one missing: the former says more.
+        found = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
         message = found["msg"].removeprefix("Value error, ")
         if found["type"] == "extra_forbidden":
             message = "unknown field"

@@ -1,9 +1,8 @@
-"""The figures of a study: bars by subset or beyond thresholds, a scatter of two metrics, and images of single people."""
+"""The figures of a study: bars by subset or beyond thresholds, a scatter of two metrics, images of people."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np

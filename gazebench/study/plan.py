@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, NonNegativeInt, StringConstraints, field_validator, model_validator
 
-from gazebench.core.errors import DataError, UserError
+from gazebench.core.errors import DataError
 from gazebench.core.plugins import PluginError
 from gazebench.engine.config import Config, resolve
 from gazebench.engine.record import CHECKOUT

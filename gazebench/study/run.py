@@ -30,6 +30,7 @@ _DECIDES = {
     "weights": "weights",
     "start": "weights to start from",
     "files": "text of a method's or data set's file",
+    "tasks": "versions of tasks",
 }
 """What decides a run's numbers, in words."""
 
@@ -60,7 +61,7 @@ class RunState:
             return "not recorded"
         if self.entry["id"] != self.id:
             before = self.entry["identity"]
-            other = [words for name, words in _DECIDES.items() if before.get(name) != self.identity[name]]
+            other = [words for name, words in _DECIDES.items() if before.get(name) != self.identity.get(name)]
             return f"recorded with other {' and '.join(other) or 'things that decide its numbers'}"
         return "recorded, to be trained anew" if self.again else ""
 
@@ -124,10 +125,10 @@ class Study:
             DataError: a row that cannot run, before anything is run.
         """
         jobs = jobs or max(1, len(devices()))
-        states = self.states(again)
+        states = self.states(again, without_data=dry_run)
         if adopt and (taken := self._adopt(states)):
             print(f"{taken} finished runs of these settings are on the board and need not be run again")
-            states = self.states(again)
+            states = self.states(again, without_data=dry_run)
         todo = {state.run: state for state in states if state.why}
         self._announce(states, jobs, commands=dry_run)
         if dry_run:
@@ -153,8 +154,12 @@ class Study:
             print(f"  {says:<14} {verdict.claim.text}")
         print(f"{len(summary.entries)} of {len(self.plan.runs)} runs are in {self.store.folder / 'README.md'}")
 
-    def states(self, again: bool = False) -> list[RunState]:
+    def states(self, again: bool = False, *, without_data: bool = False) -> list[RunState]:
         """Where every run of the plan stands; a recorded result stands for a run of the same id.
+
+        Args:
+            again: recorded runs are to run, too.
+            without_data: where the data cannot be read, no recorded result stands for a run, instead of an error.
 
         Raises:
             DataError: a mistake in the plan; the data cannot be read.
@@ -163,13 +168,15 @@ class Study:
         configs = {run: self.plan.config(run) for run in self.plan.runs}  # every mistake before anything is built
         for run, config in configs.items():
             if run.row not in decides:  # the same for all seeds
+                decides[run.row] = {}
                 try:
                     decides[run.row] = json.loads(json.dumps(prepare(config, self.places).decides))
                 except (UserError, ValueError) as error:
-                    raise DataError(f"{self.plan.file}: row {run.row!r}: {error}") from error
-            identity = decides[run.row] | {"settings": settings_digest(config.values)}
+                    if not (without_data and isinstance(error, DataError)):
+                        raise DataError(f"{self.plan.file}: row {run.row!r}: {error}") from error
+            identity = decides[run.row] | {"settings": settings_digest(config.public())}
             entry = stored.get((run.row, run.seed), {})
-            state = RunState(run, config, identity, run_id(config.values, decides[run.row]), entry, again)
+            state = RunState(run, config, identity, run_id(config.public(), decides[run.row]), entry, again)
             if entry and entry["id"] == state.id:
                 self.store.readdress(run)
             found.append(state)
@@ -180,7 +187,8 @@ class Study:
         return Task(
             name=str(state.run),
             arguments=(
-                "bench", *self._arguments(state.run), f"--runs={self.places.runs}", f"--boards={self.places.boards}", *flags
+                "bench", *self._arguments(state.run), f"--runs={self.places.runs}",
+                f"--boards={self.places.boards}", *flags,
             ),
             log=self.places.runs / "study-logs" / self.store.folder.name / f"{state.run.row}-{state.run.seed}.log",
             result=self.places.runs / state.folder / "record.json",
@@ -242,7 +250,7 @@ class Study:
             print(f"time still needed: {time}, {jobs} at a time")
 
     def _remaining_seconds(self, states: Sequence[RunState], jobs: int) -> float | None:
-        """How long the runs that are to do will take, judged by the recorded ones, or by runs like them on this machine's board."""
+        """How long the runs that are to do will take, by the recorded ones or by runs like them on the board."""
         spent: dict[Any, list[float]] = {}
         for (row, _), entry in self.store.results().items():
             spent.setdefault(row, []).append(entry["seconds"])
@@ -270,6 +278,9 @@ def decides(record: Mapping[str, Any]) -> dict[str, Any]:
     """``engine.run.Run.decides`` of the run behind a record; what had no version yet counts as version 1."""
     data, weights = record["data"], record["weights"]
     splits = {"test": data, "train": data.get("train")}
+    tasks = record["protocol"].get("tasks", {})
+    if record["schema"] == 1 and "vqa_overall" in record["metrics"]:  # which had the questions in every protocol
+        tasks = {"questions": record["protocol"]["questions"]}
     return {
         "kind": record.get("kind", "bench"),
         "method": [record["method"]["name"], record["method"].get("version", 1)],
@@ -280,6 +291,7 @@ def decides(record: Mapping[str, Any]) -> dict[str, Any]:
         "weights": {name: value for name, value in weights.items() if name not in ("initial", "trained")},
         "start": (weights.get("initial") or {}).get("sha256"),
         "files": [],
+        **({"tasks": [task["id"] for task in tasks.values()]} if tasks else {}),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -25,8 +26,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from gazebench.vlm.messages import Backend, Decoding, Failure, Message, Picture, Reply, Request, VLMError
-from gazebench.vlm.tiny import validate
+from gazebench.vlm.messages import Backend, Decoding, EncodedImage, Failure, Message, Reply, Request, VLMError
 
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 
@@ -130,7 +130,7 @@ class LocalModel(Backend):
         processor refuses, come back as failures.
         """
         waiting = iter(requests)
-        shown: dict[Picture, Image.Image] = {}
+        shown: dict[EncodedImage, Image.Image] = {}
         while batch := list(islice(waiting, self.batch_size)):
             # The people of one picture mostly come in a row, which may reach over the end of a batch.
             before, shown = shown, {}
@@ -148,7 +148,7 @@ class LocalModel(Backend):
                 yield from self._answers(group, decoding, shown)
 
     def _answers(
-        self, group: Sequence[Request], decoding: Decoding, shown: Mapping[Picture, Image.Image]
+        self, group: Sequence[Request], decoding: Decoding, shown: Mapping[EncodedImage, Image.Image]
     ) -> Iterator[Reply | Failure]:
         _, processor, ends = self._loaded
         start = time.perf_counter()
@@ -175,7 +175,7 @@ class LocalModel(Backend):
                 tokens=(int(mask.sum()), len(answer) if end is None else end + 1),
             )
 
-    def _inputs(self, group: Sequence[Request], shown: Mapping[Picture, Image.Image]) -> Any:
+    def _inputs(self, group: Sequence[Request], shown: Mapping[EncodedImage, Image.Image]) -> Any:
         processor = self._loaded.processor
         settings: dict[str, Any] = {"padding": True, "padding_side": "left"}
         if self._limits:
@@ -259,6 +259,40 @@ class LocalModel(Backend):
             ) from error
 
 
+def validate(config: Any) -> None:
+    """Checks a Qwen3-VL configuration, of any size, for mistakes that transformers accepts without a word.
+
+    Raises:
+        ValueError: a part of the model would silently be left out or be another one than written; names them all.
+    """
+    text, vision = config.text_config, config.vision_config
+    problems = []
+    indexes = list(vision.deepstack_visual_indexes)
+    if len(set(indexes)) < len(indexes) or not all(0 <= index < vision.depth for index in indexes):
+        problems.append(
+            f"deepstack_visual_indexes {indexes} of a vision encoder of depth {vision.depth}: "
+            f"features are taken only at distinct layers from 0 to {vision.depth - 1}"
+        )
+    if len(indexes) > text.num_hidden_layers:
+        problems.append(
+            f"{len(indexes)} deepstack levels for {text.num_hidden_layers} language layers: "
+            "each level needs a layer of its own"
+        )
+    half = (getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads) // 2
+    # What the model takes where nothing is written; meant for heads of 128.
+    section = list((text.rope_parameters or {}).get("mrope_section", [24, 20, 20]))
+    if len(section) != 3 or sum(section) != half:
+        problems.append(f"mrope_section {section}: three numbers whose sum is half of head_dim, {half}")
+    elif max(3 * section[1] - 2, 3 * section[2] - 1) >= half:
+        # Height and width have every third frequency each, counted from 1 and from 2; what lies past the end is lost.
+        problems.append(f"mrope_section {section}: more than a third of {half} frequencies for height or width")
+    positions = vision.num_position_embeddings
+    if math.isqrt(positions) ** 2 != positions:
+        problems.append(f"num_position_embeddings {positions}: the square of the position grid's side")
+    if problems:
+        raise ValueError("not a sound Qwen3-VL configuration: " + "; ".join(problems))
+
+
 class _Draw:
     """Makes the likeliest token a drawn one: by Gumbel noise on the scores, from each answer's own generator."""
 
@@ -314,11 +348,11 @@ def _digest(folder: Path, *patterns: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def _pictures(request: Request) -> list[Picture]:
-    return [part for message in request.messages for part in message.parts if isinstance(part, Picture)]
+def _pictures(request: Request) -> list[EncodedImage]:
+    return [part for message in request.messages for part in message.parts if isinstance(part, EncodedImage)]
 
 
-def _decoded(picture: Picture) -> Image.Image:
+def _decoded(picture: EncodedImage) -> Image.Image:
     try:
         with Image.open(BytesIO(picture.data)) as image:
             # Upright, as servers show it.
@@ -327,10 +361,10 @@ def _decoded(picture: Picture) -> Image.Image:
         raise ValueError(f"a picture cannot be decoded ({type(error).__name__}: {error})") from error
 
 
-def _turn(message: Message, shown: Mapping[Picture, Image.Image]) -> dict[str, Any]:
+def _turn(message: Message, shown: Mapping[EncodedImage, Image.Image]) -> dict[str, Any]:
     """A turn as chat templates take it."""
     content = [
-        {"type": "image", "image": shown[part]} if isinstance(part, Picture) else {"type": "text", "text": part}
+        {"type": "image", "image": shown[part]} if isinstance(part, EncodedImage) else {"type": "text", "text": part}
         for part in message.parts
     ]
     return {"role": message.role, "content": content}

@@ -9,16 +9,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+from gazebench.core.errors import UserError
+
 Role = Literal["system", "user", "assistant"]
 
 
-class VLMError(RuntimeError):
+class VLMError(UserError):
     """A model cannot be asked at all: no such server, no such model, no key; the message names the remedy."""
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
-    """An encoded picture, shared by all requests about it.
+class EncodedImage:
+    """An encoded image, shared by all requests about it.
 
     Attributes:
         data: the file's bytes, JPEG or PNG.
@@ -32,16 +34,16 @@ class Picture:
 
     @cached_property
     def url(self) -> str:
-        """The picture as a data URL; made once however many people of it are asked about."""
+        """The image as a data URL; made once however many people of it are asked about."""
         return f"data:{self.mime};base64,{b64encode(self.data).decode('ascii')}"
 
 
 @dataclass(frozen=True)
 class Message:
-    """One turn: text and pictures in the order they are shown."""
+    """One turn: text and images in the order they are shown."""
 
     role: Role
-    parts: tuple[str | Picture, ...]
+    parts: tuple[str | EncodedImage, ...]
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ class Failure:
 
 
 class Unreadable(Failure):
-    """Nothing was asked, for the picture cannot be read: not the server's fault either."""
+    """Nothing was asked, for the image cannot be read: not the server's fault either."""
 
 
 class Backend(ABC):

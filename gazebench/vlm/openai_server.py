@@ -7,6 +7,8 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import PurePosixPath
 from queue import SimpleQueue
 from threading import Thread
@@ -15,10 +17,12 @@ from typing import Any, cast
 import httpx2
 import openai
 
-from gazebench.vlm.messages import Backend, Failure, Message, Picture, Reply, Request, VLMError
+from gazebench.vlm.messages import Backend, EncodedImage, Failure, Message, Reply, Request, VLMError
 
 _LENGTH = 300
 """Characters of a server's message that are shown."""
+_Answer = tuple[Reply | Failure, bool]
+"""An answer, and whether it is a sign that the server may be gone."""
 
 
 class OpenAIServer(Backend):
@@ -94,35 +98,67 @@ class OpenAIServer(Backend):
         Raises:
             VLMError: the key or the model is refused, or ``give_up_after`` requests in a row had no answer.
         """
-        drawn, waiting, more = iter(requests), 0, True
+        drawn: Iterator[Request] | None = iter(requests)
         broken: Exception | None = None
-        line = _Line(self)
-        try:
+        waiting, failed = 0, 0
+        arrived: SimpleQueue[Future[_Answer]] = SimpleQueue()
+        client = openai.AsyncOpenAI(
+            base_url=self.base_url, api_key=self._api_key, timeout=self.timeout, max_retries=self.max_retries
+        )
+        slots = asyncio.Semaphore(self.in_flight)
+        with _event_loop(client) as loop:
             while True:
-                if line.answers.empty():
+                if arrived.empty():
                     if broken is not None:
                         raise broken
-                    if more and waiting < 2 * self.in_flight:
+                    if drawn is not None and waiting < 2 * self.in_flight:
                         try:
                             request = next(drawn, None)
                         except Exception as error:
                             broken = error
                             continue
                         if request is None:
-                            more = False
+                            drawn = None
                         else:
-                            line.send(request)
+                            answer = self._answer(client, slots, request.key, _body(self.model, request))
+                            asyncio.run_coroutine_threadsafe(answer, loop).add_done_callback(arrived.put)
                             waiting += 1
                         continue
                     if not waiting:
                         return
-                answer = line.answers.get()
-                if isinstance(answer, Exception):
-                    raise answer
+                said, lost = arrived.get().result()
                 waiting -= 1
-                yield answer
-        finally:
-            line.close()
+                failed = failed + 1 if lost else 0
+                if isinstance(said, Failure) and failed >= self.give_up_after:
+                    raise VLMError(
+                        f"{self.base_url}: {failed} requests in a row failed; the last: {said.reason}; the server seems"
+                        " to be gone: look at its log, start it again and repeat the same command, which goes on where"
+                        " this ended"
+                    )
+                yield said
+
+    async def _answer(self, client: openai.AsyncOpenAI, slots: asyncio.Semaphore, key: str, body: bytes) -> _Answer:
+        try:
+            async with slots:
+                # Not chat.completions.create, which takes 2 to 3 times as long (benchmarks/vlm_client.py): it walks
+                # through typed messages, escapes a quarter of a megabyte of base64 and makes objects of the answer.
+                response = await client.post("/chat/completions", content=body, cast_to=httpx2.Response)
+            return _reply(key, response.content, response.elapsed.total_seconds()), False
+        except openai.APIStatusError as error:
+            if self._is_hopeless(error):
+                raise self._hopeless(error) from error
+            refused = error.status_code < 500 and error.status_code not in (408, 409, 429)  # the server is well
+            return Failure(key, _why(error)), not refused
+        except openai.APITimeoutError:
+            reason = (
+                f"no answer within {self.timeout:g} s, asked {self.max_retries + 1} times"
+                " (a longer timeout or fewer requests in flight may help)"
+            )
+        except openai.APIConnectionError as error:
+            reason = f"connection lost, tried {self.max_retries + 1} times ({_why(error)})"
+        except _NoAnswerError as error:
+            reason = str(error)
+        return Failure(key, reason), True
 
     def _hopeless(self, error: openai.APIStatusError) -> VLMError:
         """What no retry and no other request can cure."""
@@ -146,83 +182,28 @@ class OpenAIServer(Backend):
         return error.code == "model_not_found" or error.param == "model" or named is not None
 
 
-class _Line:
-    """The event loop of one ``ask``, in a thread of its own: requests go in, answers come out."""
+@contextmanager
+def _event_loop(client: openai.AsyncOpenAI) -> Iterator[asyncio.AbstractEventLoop]:
+    """An event loop in a thread of its own; at the end what is not answered yet is dropped."""
+    loop = asyncio.new_event_loop()
+    thread = Thread(target=loop.run_forever, name="gazebench-vlm", daemon=True)
+    thread.start()
 
-    def __init__(self, server: OpenAIServer) -> None:
-        self.answers: SimpleQueue[Reply | Failure | Exception] = SimpleQueue()
-        self._server = server
-        self._client = openai.AsyncOpenAI(
-            base_url=server.base_url, api_key=server._api_key, timeout=server.timeout, max_retries=server.max_retries
-        )
-        self._todo: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
-        self._end = asyncio.Event()
-        self._failed = 0
-        self._loop = asyncio.new_event_loop()
-        self._thread = Thread(target=self._run, name="gazebench-vlm", daemon=True)
-        self._thread.start()
+    async def end() -> None:
+        rest = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+        await client.close()
+        await loop.shutdown_asyncgens()
 
-    def send(self, request: Request) -> None:
-        self._loop.call_soon_threadsafe(self._todo.put_nowait, (request.key, _body(self._server.model, request)))
-
-    def close(self) -> None:
-        """Drops what is not answered yet and waits for the thread."""
-        self._loop.call_soon_threadsafe(self._end.set)
-        self._thread.join()
-
-    def _run(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._serve())
-
-    async def _serve(self) -> None:
-        async with self._client:
-            workers = [asyncio.create_task(self._work()) for _ in range(self._server.in_flight)]
-            await self._end.wait()
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
-
-    async def _work(self) -> None:
-        while True:
-            key, body = await self._todo.get()
-            try:
-                self.answers.put(await self._answer(key, body))
-            except Exception as error:  # whatever it is, the consumer is to see it rather than wait for ever
-                self.answers.put(error)
-
-    async def _answer(self, key: str, body: bytes) -> Reply | Failure:
-        server = self._server
-        try:
-            # Not chat.completions.create, which takes 2 to 3 times as long (benchmarks/vlm_client.py): it walks through
-            # typed messages, escapes a quarter of a megabyte of base64 and makes objects of the answer.
-            response = await self._client.post("/chat/completions", content=body, cast_to=httpx2.Response)
-            reply = _reply(key, response.content, response.elapsed.total_seconds())
-        except openai.APIStatusError as error:
-            if server._is_hopeless(error):
-                raise server._hopeless(error) from error
-            reason = _why(error)
-            if error.status_code < 500 and error.status_code not in (408, 409, 429):
-                self._failed = 0  # the server is well, it will not have this request
-                return Failure(key, reason)
-        except openai.APITimeoutError:
-            reason = (
-                f"no answer within {server.timeout:g} s, asked {server.max_retries + 1} times"
-                " (a longer timeout or fewer requests in flight may help)"
-            )
-        except openai.APIConnectionError as error:
-            reason = f"connection lost, tried {server.max_retries + 1} times ({_why(error)})"
-        except _NoAnswerError as error:
-            reason = str(error)
-        else:
-            self._failed = 0
-            return reply
-        self._failed += 1
-        if self._failed >= server.give_up_after:
-            raise VLMError(
-                f"{server.base_url}: {self._failed} requests in a row failed; the last: {reason}; the server seems to"
-                " be gone: look at its log, start it again and repeat the same command, which goes on where this ended"
-            )
-        return Failure(key, reason)
+    try:
+        yield loop
+    finally:
+        asyncio.run_coroutine_threadsafe(end(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
 
 
 class _NoAnswerError(ValueError):
@@ -230,7 +211,7 @@ class _NoAnswerError(ValueError):
 
 
 def _body(model: str, request: Request) -> bytes:
-    """The request as JSON, written by hand as far as pictures go, for base64 needs no escaping."""
+    """The request as JSON, written by hand as far as images go, for base64 needs no escaping."""
     decoding = request.decoding
     fields = {
         "model": model,
@@ -251,8 +232,8 @@ def _message(message: Message) -> str:
     return f'{{"role":"{message.role}","content":{content}}}'
 
 
-def _part(part: str | Picture) -> str:
-    if isinstance(part, Picture):
+def _part(part: str | EncodedImage) -> str:
+    if isinstance(part, EncodedImage):
         return f'{{"type":"image_url","image_url":{{"url":"{part.url}"}}}}'
     return f'{{"type":"text","text":{json.dumps(part)}}}'
 

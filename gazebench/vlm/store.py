@@ -29,8 +29,8 @@ _FILE = re.compile(r"(?P<split>[A-Za-z0-9_-]+)(?:\.shard-(?P<index>\d+)-of-(?P<c
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A stored answer: the how-manieth try for its question, from 0, and what was written."""
+class StoredAnswer:
+    """A stored answer: which attempt at its item it is, from 0, and what was written."""
 
     attempt: int
     reply: Reply
@@ -92,7 +92,7 @@ class AnswerStore:
         finally:
             lock.release()
 
-    def answers(self, split: str) -> dict[str, list[Answer]]:
+    def answers(self, split: str) -> dict[str, list[StoredAnswer]]:
         """All answers of a split by key, of all its shards; keys and attempts in ascending order.
 
         Of two answers to the same attempt the first counts. A cut last line is no answer yet.
@@ -105,9 +105,9 @@ class AnswerStore:
         for path in self._files(split):
             for attempt, reply in _read(path):
                 merged.setdefault((reply.key, attempt), reply)
-        answers: dict[str, list[Answer]] = {}
+        answers: dict[str, list[StoredAnswer]] = {}
         for key, attempt in sorted(merged):
-            answers.setdefault(key, []).append(Answer(attempt, merged[key, attempt]))
+            answers.setdefault(key, []).append(StoredAnswer(attempt, merged[key, attempt]))
         return answers
 
     def digest(self, split: str) -> str:

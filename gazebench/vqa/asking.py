@@ -1,39 +1,40 @@
-"""Asks the questions of a file, resumably; what was answered is never asked again."""
+"""Has the questions of a file answered, resumably, and joins questions and answers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gazebench.core.boxes import IntArray
-from gazebench.vlm.messages import Failure
+from gazebench.vlm import ask as loop
+from gazebench.vlm.messages import Reply
 from gazebench.vlm.store import AnswerStore, shard_of
 from gazebench.vqa.answerers import Answerer
-from gazebench.vqa.files import Row, read
+from gazebench.vqa.files import QuestionRecord, read
+from gazebench.vqa.questions.parsing import ParsedAnswer
+from gazebench.vqa.task import protocol_of
 
-Progress = Callable[[int, int, int], None]
-"""Called with how many questions are answered, of how many, and how many of these could not be asked."""
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a pass over a file came to.
+@dataclass
+class Answered:
+    """The questions of a file with their answers.
 
     Attributes:
-        asked: questions of this part of the file.
-        open: those without an answer, by the fault of the server or of a picture, with the reason.
-        answered: answers that came in this pass.
+        records: the questions.
+        texts: the answers, "" where there is none.
+        parsed: the parsed answers.
+        open: how many have no answer.
     """
 
-    asked: int
-    open: Mapping[str, str]
-    answered: int
+    records: list[QuestionRecord] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    parsed: list[ParsedAnswer] = field(default_factory=list)
+    open: int = 0
 
 
 def store_of(root: Path, answerer: Answerer, card: Mapping[str, Any]) -> AnswerStore:
-    """Where the answers to the questions of a card are kept: those of other questions lie in other folders."""
+    """Where the answers to the questions of a card are kept; those to other questions are in other folders."""
     identity = {**answerer.identity(), "asked": {"protocol": card["protocol"], "sha256": card["sha256"]}}
     return AnswerStore(root / str(card["dataset"]) / "answers", answerer.name, identity)
 
@@ -45,48 +46,53 @@ def ask(
     store: AnswerStore,
     shard: tuple[int, int] | None = None,
     limit: int = 0,
-    progress: Progress | None = None,
-) -> Outcome:
-    """Asks what has no answer yet, once; any answer is one, be it empty, huge or a refusal.
+    progress: str = "",
+) -> loop.Outcome:
+    """Asks what has no answer yet, once; any answer counts as one, be it empty, huge or a refusal.
 
-    Only a failure of the server, or a picture that cannot be read, leaves a question open.
+    Only a failure of the server, or an image that cannot be read, leaves a question open.
+
+    Args:
+        path: of the questions.
+        card: theirs.
+        answerer: who is asked.
+        store: keeps the answers.
+        shard: ``(index, count)`` asks this part only; questions about one image stay together.
+        limit: asks only so many, 0 all.
+        progress: what the questions are called on a progress bar; no bar by default.
 
     Raises:
         VLMError: the model cannot be asked. All answers until then are stored.
     """
-    split = str(card["split"])
-    known = set(store.answers(split))
-    mine = None if shard is None else set(_part(path, shard).tolist())
-    total = _count(path, mine, limit)
-    done = sum(row.question.id in known for row in _chosen(path, mine, limit))
-    answered, failed = 0, dict[str, str]()
-    with store.writer(split, shard) as writer:
-        waiting = (row for row in _chosen(path, mine, limit) if row.question.id not in known)
-        for said in answerer.ask(waiting):
-            if isinstance(said, Failure):
-                failed[said.key] = said.reason
-                continue
-            writer.append(said)
-            answered += 1
-            if progress is not None:
-                progress(done + answered, total, len(failed))
-    return Outcome(total, failed, answered)
+    mine = None if shard is None else set(shard_of([record.image for record in read(path)], *shard).tolist())
+
+    def chosen() -> Iterator[QuestionRecord]:
+        taken = 0
+        for place, record in enumerate(read(path)):
+            if mine is None or place in mine:
+                if limit and taken >= limit:
+                    return
+                taken += 1
+                yield record
+
+    return loop.ask(
+        store, str(card["split"]), (record.question.id for record in chosen()),
+        lambda _, waiting: answerer.ask(record for record in chosen() if waiting(record.question.id)),
+        shard=shard, progress=progress,
+    )  # fmt: skip
 
 
-def _part(path: Path, shard: tuple[int, int]) -> IntArray:
-    """The places of the questions of a shard; those about one picture stay together."""
-    return shard_of([row.image for row in read(path)], *shard)
-
-
-def _chosen(path: Path, mine: Collection[int] | None, limit: int) -> Iterator[Row]:
-    taken = 0
-    for place, row in enumerate(read(path)):
-        if mine is None or place in mine:
-            if limit and taken >= limit:
-                return
-            taken += 1
-            yield row
-
-
-def _count(path: Path, mine: Collection[int] | None, limit: int) -> int:
-    return sum(1 for _ in _chosen(path, mine, limit))
+def collect(path: Path, card: Mapping[str, Any], answerer: Answerer, store: AnswerStore) -> Answered:
+    """Joins questions and stored answers."""
+    stored, protocol = store.answers(str(card["split"])), protocol_of(card)
+    found = Answered()
+    for record in read(path):
+        answers = stored.get(record.question.id)
+        reply = answers[0].reply if answers else Reply(record.question.id, "")
+        found.open += not answers
+        found.records.append(record)
+        found.texts.append(reply.text)
+        found.parsed.append(
+            protocol.parse(record.question.form, reply.text, reply.finish_reason, answerer.size(record))
+        )
+    return found

@@ -1,4 +1,4 @@
-"""Files of questions: a line of JSON each, written and read as a stream, and a card that says what they are."""
+"""Files of questions: JSON lines, written and read as a stream, and a card that says what they are."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from gazebench.core.files import file_digest, write_atomically
 from gazebench.vqa.types import Question, Truth
 
 CARD = ".json"
+_BUILD = "gazebench vqa build DATASET"
 
 
 @dataclass(frozen=True)
-class Row:
-    """A question with its truth, and whom and what it is about.
+class QuestionRecord:
+    """A question with its truth, and the person and image it is about.
 
     Attributes:
-        image: key of the picture in the dataset's records.
+        image: key of the image in the data set's records.
         person: id of the person it was made for.
-        group: the source the picture comes from: what intervals cluster by.
+        group: the source the image comes from; intervals are over sources.
     """
 
     image: str
@@ -50,10 +51,10 @@ class Row:
         )  # fmt: skip
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> Row:
-        """The inverse; ValueError, KeyError or TypeError where it is no question."""
+    def from_json(cls, text: str | bytes) -> QuestionRecord:
+        """The inverse; ValueError, KeyError, IndexError or TypeError where it is no question."""
         read = json.loads(text)
-        question = Question(read["id"], -1, read["task"], read["form"], read["observer"], read["question"])
+        question = Question(read["id"], read["task"], read["form"], read["observer"], read["question"])
         truth = Truth(
             answer=read["answer"],
             refusal=read["refusal"],
@@ -67,64 +68,56 @@ class Row:
         return cls(read["image"], read["person"], read["group"], question, truth)
 
 
-class Tally:
-    """Counts rows as they pass."""
+class _Counts:
+    """Numbers of questions, images and people, and of questions by kind, of records that come image by image."""
 
     def __init__(self) -> None:
-        self.counts: Counter[tuple[str, str]] = Counter()
-        self.total = self.images = self.people = 0
+        self.total: Counter[str] = Counter(questions=0, images=0, people=0)
+        self.kinds: Counter[tuple[str, str]] = Counter()
         self.last = "", ""
 
-    def add(self, row: Row) -> None:
-        """One more."""
-        question, truth = row.question, row.truth
-        self.total += 1
-        # Pictures and people come one after another, so nothing need be remembered of those that passed.
-        self.images += row.image != self.last[0]
-        self.people += row.person != self.last[1]
-        self.last = row.image, row.person
-        pairs: list[tuple[str, str]] = [
-            ("task", question.task),
-            ("form", question.form),
-            ("observer", question.observer),
-            (f"{question.task}: answer", truth.refusal or "given"),
-        ]
+    def add(self, record: QuestionRecord) -> None:
+        question, truth = record.question, record.truth
+        # Images and people come one after another, so only the last one need be remembered.
+        self.total.update(
+            questions=1, images=int(record.image != self.last[0]), people=int(record.person != self.last[1])
+        )
+        self.last = record.image, record.person
+        kinds: dict[str, str] = {"task": question.task, "form": question.form, "observer": question.observer}
+        kinds[f"{question.task}: answer"] = truth.refusal or "given"
         if truth.direction >= 0 and question.task == "direction":
-            pairs.append(("direction", truth.answer))
+            kinds["direction"] = truth.answer
         if truth.labels and question.task == "object":
-            pairs.append(("label", truth.labels[0]))
-        self.counts.update(pairs)
+            kinds["label"] = truth.labels[0]
+        self.kinds.update(kinds.items())
 
-    def summary(self) -> dict[str, Any]:
-        """Numbers of questions, pictures and people, and of questions by kind."""
+    def to_json(self) -> dict[str, Any]:
         kinds: dict[str, dict[str, int]] = {}
-        for (kind, value), count in sorted(self.counts.items()):
+        for (kind, value), count in sorted(self.kinds.items()):
             kinds.setdefault(kind, {})[value] = count
-        return {"questions": self.total, "images": self.images, "people": self.people, **kinds}
+        return {**self.total, **kinds}
 
 
-def write(path: Path, rows: Iterable[Row], card: Mapping[str, Any]) -> dict[str, Any]:
+def write(path: Path, records: Iterable[QuestionRecord], card: Mapping[str, Any]) -> dict[str, Any]:
     """Writes ``path`` (JSON lines) and its card, whole or not at all; returns the card with counts and checksum."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary, digest, tally = path.with_name(f".{path.name}.tmp"), hashlib.sha256(), Tally()
-    try:
+    digest, counts = hashlib.sha256(), _Counts()
+
+    def lines(temporary: Path) -> None:
         with temporary.open("wb") as file:
-            for row in rows:
-                line = f"{row.to_json()}\n".encode()
+            for record in records:
+                line = f"{record.to_json()}\n".encode()
                 file.write(line)
                 digest.update(line)
-                tally.add(row)
-        # In this order: a card beside another file's questions would be an error, none is a missing card.
-        path.with_suffix(CARD).unlink(missing_ok=True)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    full = {**card, "counts": tally.summary(), "sha256": digest.hexdigest()}
+                counts.add(record)
+        path.with_suffix(CARD).unlink(missing_ok=True)  # better no card for a moment than that of the old questions
+
+    write_atomically(path, lines)
+    full = {**card, "counts": counts.to_json(), "sha256": digest.hexdigest()}
     write_atomically(path.with_suffix(CARD), json.dumps(full, indent=1, ensure_ascii=False) + "\n")
     return full
 
 
-def read(path: Path) -> Iterator[Row]:
+def read(path: Path) -> Iterator[QuestionRecord]:
     """The questions of a file, one by one.
 
     Raises:
@@ -134,14 +127,13 @@ def read(path: Path) -> Iterator[Row]:
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 try:
-                    yield Row.from_json(line)
+                    yield QuestionRecord.from_json(line)
                 except (ValueError, KeyError, TypeError, IndexError) as error:
                     raise DataError(
-                        f"{path}:{number}: not a question ({type(error).__name__}: {error}); build the file anew: "
-                        "gazebench vqa build"
+                        f"{path}:{number}: not a question ({type(error).__name__}: {error}); build it anew: {_BUILD}"
                     ) from error
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file; make it with gazebench vqa build DATASET") from None
+        raise DataError(f"{path}: no such file; make it with {_BUILD}") from None
 
 
 def read_card(path: Path) -> dict[str, Any]:
@@ -151,7 +143,7 @@ def read_card(path: Path) -> dict[str, Any]:
         DataError: there is none, or the file has changed since.
     """
     if not path.is_file():
-        raise DataError(f"{path}: no such file; make it with gazebench vqa build DATASET")
+        raise DataError(f"{path}: no such file; make it with {_BUILD}")
     try:
         card: dict[str, Any] = json.loads(path.with_suffix(CARD).read_text(encoding="utf-8"))
         expected = card["sha256"]
@@ -160,5 +152,5 @@ def read_card(path: Path) -> dict[str, Any]:
             f"{path.with_suffix(CARD)}: no card of these questions ({type(error).__name__}); build them anew"
         ) from error
     if file_digest(path) != expected:
-        raise DataError(f"{path}: not the file its card vouches for; build the questions anew, or restore it")
+        raise DataError(f"{path}: not the file its card describes; build the questions anew, or restore it")
     return card

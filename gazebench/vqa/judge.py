@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
-from gazebench.vlm.messages import Backend, Decoding, Failure, Message, Request
-from gazebench.vlm.reading import without_thoughts
+from gazebench.core.errors import DataError
+from gazebench.vlm.ask import ask
+from gazebench.vlm.messages import Backend, Decoding, Failure, Message, Reply, Request
+from gazebench.vlm.parsing import without_thoughts
 from gazebench.vlm.store import AnswerStore
+from gazebench.vqa.asking import Answered
 from gazebench.vqa.describe import prompts
-from gazebench.vqa.questions.reading import LONGEST
-from gazebench.vqa.scoring import Answered
+from gazebench.vqa.questions.parsing import LONGEST
 
 JUDGE = "judge-1"
 DECODING = Decoding(max_tokens=512)
@@ -22,32 +25,44 @@ def identity(backend: Backend, answers: str) -> dict[str, Any]:
     return {**backend.identity(), "prompt": prompt, "decoding": vars(DECODING), "answers": answers}
 
 
-def judge(backend: Backend, answered: Answered, store: AnswerStore, split: str) -> tuple[dict[str, bool], int]:
-    """Verdicts on the descriptions by question id, each asked for once, and how many have none.
+def judge(
+    backend: Backend, answered: Answered, root: Path, answers: AnswerStore, split: str
+) -> tuple[dict[str, bool], dict[str, Any]]:
+    """Verdicts on the descriptions by question id, each asked for once, and who judged.
 
     An empty answer or a refusal is wrong without being asked about; a verdict that is neither yes nor no is a no.
+
+    Args:
+        backend: the judge.
+        answered: the answers to be judged.
+        root: folder of all stores of verdicts.
+        answers: where the answers come from.
+        split: of the data set.
+
+    Raises:
+        DataError: some have no verdict.
     """
-    known = store.answers(split)
-    objects = [index for index, row in enumerate(answered.rows) if row.question.task == "object"]
-    wanted = [index for index in objects if answered.said[index].phrase]
-    open_ = [index for index in wanted if answered.rows[index].question.id not in known]
-    with store.writer(split) as writer:
-        for said in backend.ask(_requests(answered, open_)):
-            if not isinstance(said, Failure):
-                writer.append(said)
-    known = store.answers(split)
-    verdicts = {key: _yes(answers[0].reply.text) for key, answers in known.items()}
-    return verdicts, sum(answered.rows[index].question.id not in known for index in wanted)
+    judged_by = identity(backend, answers.digest(split))
+    store, prompt = AnswerStore(root, "judge", judged_by), prompts()[JUDGE]
+    places = {
+        record.question.id: index
+        for index, record in enumerate(answered.records)
+        if record.question.task == "object" and answered.parsed[index].phrase
+    }
 
+    def request(key: str) -> Request:
+        record, text = answered.records[places[key]], answered.texts[places[key]][:LONGEST]
+        question = prompt["user"].format(question=record.question.text, truth=record.truth.answer, answer=text)
+        return Request(key, (Message("system", (prompt["system"],)), Message("user", (question,))), DECODING)
 
-def _requests(answered: Answered, chosen: list[int]) -> Iterator[Request]:
-    prompt = prompts()[JUDGE]
-    for index in chosen:
-        row = answered.rows[index]
-        text = prompt["user"].format(
-            question=row.question.text, truth=row.truth.answer, answer=answered.texts[index][:LONGEST]
-        )
-        yield Request(row.question.id, (Message("system", (prompt["system"],)), Message("user", (text,))), DECODING)
+    def send(_: int, waiting: Callable[[str], bool]) -> Iterator[Reply | Failure]:
+        return backend.ask(request(key) for key in places if waiting(key))
+
+    outcome = ask(store, split, places, send)
+    if outcome.open:
+        raise DataError(f"{len(outcome.open):,} descriptions have no verdict; repeat the command to ask for them")
+    verdicts = {key: _yes(found[0].reply.text) for key, found in store.answers(split).items()}
+    return verdicts, {name: judged_by[name] for name in ("model", "backend") if name in judged_by}
 
 
 def _yes(text: str) -> bool:

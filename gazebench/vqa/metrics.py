@@ -1,13 +1,12 @@
-"""Metrics of questions and answers (gazebench-vqa-v1, docs/vqa.md): the counted thing is a question.
+"""Metrics of questions and answers (gazebench-vqa-v1, docs/vqa.md); what they count is questions.
 
-An answer that could not be read, or that refuses what can be answered, is wrong: it costs as much as the worst answer
-there is. Texts are measured by torchmetrics.
+An answer that could not be parsed, or that refuses what can be answered, is wrong: it counts as the worst answer
+possible. Texts are measured by torchmetrics.
 """
 
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -23,49 +22,92 @@ from gazebench.metrics.base import GazeMetric, Values
 from gazebench.metrics.protocol import ProtocolMetric
 from gazebench.metrics.spatial import angle
 from gazebench.vqa.questions.geometry import FARTHEST, steps
-from gazebench.vqa.questions.reading import Said, names
+from gazebench.vqa.questions.parsing import ParsedAnswer, names
 from gazebench.vqa.types import Question, QuestionType, Truth
 
 NEAR = 0.1
-"""A point counts as found within this share of the picture."""
+"""A point within this distance of the mean annotation is right; normalised."""
 STRAIGHT_BACK = 180.0
 """Degrees of the worst direction."""
 N_GRAM = 4
 
-Similarity = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
-"""From N texts and N others to N cosines."""
+Answered = tuple[Question, Truth, ParsedAnswer]
 
 
 class QuestionMetric(GazeMetric):
-    """A mean over the questions of a task.
+    """A mean over the questions of a type.
 
-    The fields are ``questions`` and ``truths`` (of each question what is true) and ``said`` (what its answer says);
-    keys are those of the questions.
+    The fields are ``questions``, ``truths`` and ``parsed`` (the parsed answers), three parallel lists.
     """
 
-    fields: ClassVar[tuple[str, ...]] = ("questions", "truths", "said")
+    fields: ClassVar[tuple[str, ...]] = ("questions", "truths", "parsed")
     unit = "questions"
     task: ClassVar[QuestionType]
 
     def counts(self, question: Question, truth: Truth) -> bool:
-        """Whether the question counts; by default those of the task that can be answered."""
+        """Whether the question counts; by default those of the type that can be answered."""
         return question.task == self.task and not truth.refusal
 
-    @abstractmethod
-    def value(self, truth: Truth, said: Said) -> Any:
+    def value(self, truth: Truth, answer: ParsedAnswer) -> Any:
         """The value, or the ``columns`` values, of one question."""
+        raise NotImplementedError
 
     def values(self, **fields: Any) -> Values:
-        """(K, columns) the values of those that count, and which they are."""
-        triples = list(zip(*(fields[name] for name in ("questions", "truths", "said")), strict=True))
-        chosen = [index for index, (question, truth, _) in enumerate(triples) if self.counts(question, truth)]
-        values = self.measured([triples[index] for index in chosen], **fields)
+        """(K, columns) the values of the questions that count, and their positions."""
+        answered = list(zip(*(fields[name] for name in QuestionMetric.fields), strict=True))
+        chosen = [index for index, (question, truth, _) in enumerate(answered) if self.counts(question, truth)]
+        values = self.measured([answered[index] for index in chosen], **fields)
         rows = torch.tensor(values, dtype=torch.float64).reshape(len(chosen), self.columns)
         return rows, torch.tensor(chosen, dtype=torch.int64)
 
-    def measured(self, counted: Sequence[tuple[Question, Truth, Said]], **fields: Any) -> list[Any]:
+    def measured(self, counted: Sequence[Answered], **fields: Any) -> list[Any]:
         """The values of the questions that count."""
-        return [self.value(truth, said) for _, truth, said in counted]
+        return [self.value(truth, answer) for _, truth, answer in counted]
+
+
+# Right answers ---------------------------------------------------------------------------------------------------
+
+
+def _near(truth: Truth, answer: ParsedAnswer) -> bool:
+    return answer.point is not None and math.dist(answer.point, _mean(truth)) <= NEAR
+
+
+def _named(truth: Truth, answer: ParsedAnswer) -> bool:
+    return bool(answer.phrase) and any(names(answer.phrase, label) for label in truth.labels)
+
+
+RIGHT: dict[QuestionType, Callable[[Truth, ParsedAnswer], bool]] = {
+    "object": _named,
+    "direction": lambda truth, answer: answer.direction == truth.direction,
+    "point": _near,
+    "recognition": lambda truth, answer: answer.valid and bool(answer.refusal) == bool(truth.refusal),
+}
+"""Whether an answer is right, by question type."""
+
+
+class _Accuracy(QuestionMetric):
+    higher_is_better = True
+
+    def value(self, truth: Truth, answer: ParsedAnswer) -> float:
+        return float(RIGHT[self.task](truth, answer))
+
+
+class ObjectAccuracy(_Accuracy):
+    """Share of answers that name a right category, by its word or a synonym (``questions.parsing.names``)."""
+
+    task = "object"
+
+
+class DirectionAccuracy(_Accuracy):
+    """Share of right sectors."""
+
+    task = "direction"
+
+
+class PointWithin(_Accuracy):
+    """Share of points at most ``NEAR`` from the mean annotation."""
+
+    task = "point"
 
 
 # Points ----------------------------------------------------------------------------------------------------------
@@ -76,124 +118,84 @@ def _mean(truth: Truth) -> tuple[float, float]:
     return sum(x) / len(x), sum(y) / len(y)
 
 
-def _distance(truth: Truth, said: Said) -> float:
-    """L2 to the mean annotation; of no point, that of the corner farthest from it."""
-    x, y = _mean(truth)
-    if said.point is None:
-        return math.hypot(max(x, 1 - x), max(y, 1 - y))
-    return math.hypot(said.point[0] - x, said.point[1] - y)
-
-
-class PointDistance(QuestionMetric):
-    """Mean distance to the mean annotation, normalised, as Avg L2."""
-
-    task = "point"
-
-    def value(self, truth: Truth, said: Said) -> float:
-        """At most sqrt(2)."""
-        return _distance(truth, said)
-
-
-class PointWithin(QuestionMetric):
-    """Share of points at most ``NEAR`` from the mean annotation."""
-
-    task = "point"
-    higher_is_better = True
-
-    def value(self, truth: Truth, said: Said) -> float:
-        """1 or 0."""
-        return float(said.point is not None and _distance(truth, said) <= NEAR)
-
-
-class PointAngle(QuestionMetric):
-    """Mean angular error at the head centre against the mean annotation, degrees, in the normalised plane."""
-
-    task = "point"
-
-    def counts(self, question: Question, truth: Truth) -> bool:
-        """Of people with a head box only, and where the target is not its very centre."""
-        if not super().counts(question, truth) or math.isnan(truth.head[0]):
-            return False
-        return _mean(truth) != _centre(truth)
-
-    def value(self, truth: Truth, said: Said) -> float:
-        """0 to 180; of no point, 180."""
-        if said.point is None:
-            return STRAIGHT_BACK
-        given = (torch.tensor([each], dtype=torch.float64) for each in (said.point, _mean(truth), _centre(truth)))
-        found = float(angle(*given))
-        return STRAIGHT_BACK if math.isnan(found) else found
-
-
 def _centre(truth: Truth) -> tuple[float, float]:
     x0, y0, x1, y1 = truth.head
     return (x0 + x1) / 2, (y0 + y1) / 2
 
 
-# Directions ------------------------------------------------------------------------------------------------------
+class PointDistance(QuestionMetric):
+    """Mean L2 distance to the mean annotation, normalised; without a point, that of the corner farthest from it."""
+
+    task = "point"
+
+    def value(self, truth: Truth, answer: ParsedAnswer) -> float:
+        x, y = _mean(truth)
+        if answer.point is None:
+            return math.hypot(max(x, 1 - x), max(y, 1 - y))
+        return math.hypot(answer.point[0] - x, answer.point[1] - y)
 
 
-class DirectionAccuracy(QuestionMetric):
-    """Share of right sectors."""
+class PointAngle(QuestionMetric):
+    """Mean angular error at the head centre against the mean annotation, degrees, in the normalised plane.
 
-    task = "direction"
-    higher_is_better = True
+    Of people with a head box whose centre is not the target; without a point 180.
+    """
 
-    def value(self, truth: Truth, said: Said) -> float:
-        """1 or 0."""
-        return float(said.direction == truth.direction)
+    task = "point"
+
+    def counts(self, question: Question, truth: Truth) -> bool:
+        return super().counts(question, truth) and not math.isnan(truth.head[0]) and _mean(truth) != _centre(truth)
+
+    def value(self, truth: Truth, answer: ParsedAnswer) -> float:
+        if answer.point is None:
+            return STRAIGHT_BACK
+        given = (torch.tensor([each], dtype=torch.float64) for each in (answer.point, _mean(truth), _centre(truth)))
+        found = float(angle(*given))
+        return STRAIGHT_BACK if math.isnan(found) else found
 
 
 class DirectionSteps(QuestionMetric):
-    """Mean number of sectors of 45 degrees between answer and truth."""
+    """Mean number of sectors of 45 degrees between answer and truth, 0 to 4; without a direction 4."""
 
     task = "direction"
 
-    def value(self, truth: Truth, said: Said) -> float:
-        """0 to 4; of no direction, 4."""
-        return float(FARTHEST if said.direction < 0 else steps(said.direction, truth.direction))
+    def value(self, truth: Truth, answer: ParsedAnswer) -> float:
+        return float(FARTHEST if answer.direction < 0 else steps(answer.direction, truth.direction))
 
 
-# Things ----------------------------------------------------------------------------------------------------------
-
-
-def _named(truth: Truth, said: Said) -> bool:
-    return bool(said.phrase) and any(names(said.phrase, label) for label in truth.labels)
-
-
-class ObjectAccuracy(QuestionMetric):
-    """Share of answers that name a right category, by its word or a synonym (``questions.reading.names``)."""
-
-    task = "object"
-    higher_is_better = True
-
-    def value(self, truth: Truth, said: Said) -> float:
-        """1 or 0."""
-        return float(_named(truth, said))
+# Objects ---------------------------------------------------------------------------------------------------------
 
 
 class ObjectSimilarity(QuestionMetric):
-    """Mean CLIP similarity of answer and description as texts; of no answer, 0."""
+    """Mean CLIP cosine of answer and description as texts, of several descriptions the largest; without an answer 0."""
 
-    fields = ("questions", "truths", "said", "vocabulary")
+    fields = (*QuestionMetric.fields, "vocabulary")
     task = "object"
     higher_is_better = True
 
-    def value(self, truth: Truth, said: Said) -> float:
-        """Not alone: texts are embedded together."""
-        raise NotImplementedError
-
-    def measured(self, counted: Sequence[tuple[Question, Truth, Said]], **fields: Any) -> list[Any]:
-        """Cosines, of several descriptions the largest."""
-        similarity: Similarity = fields["vocabulary"].similarity
+    def measured(self, counted: Sequence[Answered], **fields: Any) -> list[Any]:
         values = [0.0] * len(counted)
-        texts = [(row, said.phrase, one) for row, (_, truth, said) in enumerate(counted) if said.phrase
-                 for one in truth.references]  # fmt: skip
-        if texts:
+        texts = [
+            (row, answer.phrase, one)
+            for row, (_, truth, answer) in enumerate(counted) if answer.phrase
+            for one in truth.references
+        ]  # fmt: skip
+        if texts:  # embedded together
             rows, phrases, references = zip(*texts, strict=True)
-            for row, found in zip(rows, similarity(phrases, references), strict=True):
+            for row, found in zip(rows, fields["vocabulary"].similarity(phrases, references), strict=True):
                 values[row] = max(values[row], float(found))
         return values
+
+
+class ObjectJudged(QuestionMetric):
+    """Share of descriptions that a judge model takes for right; without a verdict wrong."""
+
+    fields = (*QuestionMetric.fields, "judged")
+    task = "object"
+    higher_is_better = True
+
+    def measured(self, counted: Sequence[Answered], **fields: Any) -> list[Any]:
+        return [float(fields["judged"].get(question.id, False)) for question, _, _ in counted]
 
 
 def _words(text: str) -> str:
@@ -209,25 +211,23 @@ class ObjectBLEU(QuestionMetric):
     columns = 2 * N_GRAM + 2
     higher_is_better = True
 
-    def value(self, truth: Truth, said: Said) -> list[float]:
+    def value(self, truth: Truth, answer: ParsedAnswer) -> list[float]:
         """Matches and totals of the orders 1 to 4, length of the answer and of the nearest description."""
         score = BLEUScore(N_GRAM, smooth=True)
-        score.update([said.phrase], [[_words(one) for one in truth.references]])
+        score.update([answer.phrase], [[_words(one) for one in truth.references]])
         return [*score.numerator.tolist(), *score.denominator.tolist(), float(score.preds_len), float(score.target_len)]
 
     def reduce(self, values: Tensor) -> Tensor:
-        """From the sums; nothing of nothing."""
         return values.new_tensor(self._of(values.sum(0))) if len(values) else values.new_zeros(0)
 
     def drawn(self, values: FloatArray, weights: FloatArray) -> FloatArray:
-        """From the sums of each draw."""
         return np.array([self._of(torch.from_numpy(total)) for total in weights @ values])
 
     @staticmethod
     def _of(total: Tensor) -> float:
         """BLEU of the summed columns."""
-        # An order without a match would make torchmetrics say 0 before it smooths. Of descriptions that are all short
-        # an order may have nothing to match; it is smoothed to 1.
+        # Torchmetrics returns 0 before it smooths if an order has no match. If all descriptions are short, an order
+        # may have nothing to match; it is smoothed to 1.
         matches, totals = total[:N_GRAM], total[N_GRAM : 2 * N_GRAM]
         if not totals[0] or not matches[0]:
             return 0.0
@@ -244,159 +244,124 @@ class ObjectROUGE(QuestionMetric):
     task = "object"
     higher_is_better = True
 
-    def value(self, truth: Truth, said: Said) -> float:
-        """0 to 1."""
-        if not said.phrase:
+    def value(self, truth: Truth, answer: ParsedAnswer) -> float:
+        if not answer.phrase:
             return 0.0
         references = [_words(one) for one in truth.references]
-        found = rouge_score(said.phrase, references, accumulate="best", rouge_keys="rougeL")
+        found = rouge_score(answer.phrase, references, accumulate="best", rouge_keys="rougeL")
         return float(found["rougeL_fmeasure"])
 
 
-# Refusals --------------------------------------------------------------------------------------------------------
+# Shares whose denominator depends on the draw ----------------------------------------------------------------------
+
+
+def _ratio(hits: FloatArray, over: FloatArray) -> FloatArray:
+    """Their quotient, NaN where the denominator is 0."""
+    return np.where(over > 0, hits / np.where(over > 0, over, 1), math.nan)
+
+
+class _Share(QuestionMetric):
+    """Metrics whose ``reduce`` is ``drawn`` with every question once."""
+
+    columns = 2
+    higher_is_better = True
+
+    def reduce(self, values: Tensor) -> Tensor:
+        """From (K, 2) values; empty where it is a share of nothing."""
+        found = self.drawn(values.numpy(), np.ones((1, len(values)))) if len(values) else [math.nan]
+        return values.new_tensor(found[0]) if np.isfinite(found[0]) else values.new_zeros(0)
 
 
 Flags = npt.NDArray[np.bool_]
 
 
-def _ratio(hits: FloatArray, over: FloatArray) -> FloatArray:
-    """Their quotient, NaN where there is nothing to share."""
-    return np.where(over > 0, hits / np.where(over > 0, over, 1), math.nan)
-
-
-class _Refusal(QuestionMetric):
-    """Questions of which half cannot be answered; whether the reason is right does not count."""
+class _Refusal(_Share):
+    """Recognition questions, half of which cannot be answered; whether the reason is right does not count."""
 
     task = "recognition"
-    columns = 2
-    higher_is_better = True
 
     def counts(self, question: Question, truth: Truth) -> bool:
-        """All of the task."""
         return question.task == self.task
 
-    def value(self, truth: Truth, said: Said) -> list[float]:
-        """Whether it was to be refused, and was; an answer that cannot be read is the wrong one of the two."""
+    def value(self, truth: Truth, answer: ParsedAnswer) -> list[float]:
+        """Whether it was to be refused, and was; an answer that could not be parsed is the wrong one of the two."""
         due = bool(truth.refusal)
-        return [float(due), float(bool(said.refusal) if said.parsed else not due)]
-
-    def reduce(self, values: Tensor) -> Tensor:
-        """From (K, 2) truths and answers; nothing where it is a share of nothing."""
-        found = self.drawn(values.numpy(), np.ones((1, len(values))))
-        return values.new_tensor(found[0]) if np.isfinite(found[0]) else values.new_zeros(0)
+        return [float(due), float(bool(answer.refusal) if answer.valid else not due)]
 
     def drawn(self, values: FloatArray, weights: FloatArray) -> FloatArray:
-        """The share of each draw."""
         hits, over = (weights @ part.astype(float) for part in self.share(values[:, 0] == 1, values[:, 1] == 1))
         return _ratio(hits, over)
 
-    @abstractmethod
-    def share(self, due: Flags, done: Flags) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """What each of K questions counts, and what it could."""
+    @staticmethod
+    def share(due: Flags, done: Flags) -> tuple[Any, Any]:
+        """From whether each question was to be refused and was, (K,), to what it adds to numerator and denominator."""
+        raise NotImplementedError
 
 
 class RefusalAccuracy(_Refusal):
     """Share of questions rightly answered or rightly refused."""
 
-    def share(self, due: Flags, done: Flags) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """Of all."""
-        return due == done, np.ones(len(due))
+    share = staticmethod(lambda due, done: (due == done, np.ones(len(due))))
 
 
 class RefusalPrecision(_Refusal):
     """Of the refusals, the share that was due."""
 
-    def share(self, due: Flags, done: Flags) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """Of those refused."""
-        return due & done, done
+    share = staticmethod(lambda due, done: (due & done, done))
 
 
 class RefusalRecall(_Refusal):
-    """Of what cannot be answered, the share that was refused."""
+    """Of the questions that cannot be answered, the share that was refused."""
 
-    def share(self, due: Flags, done: Flags) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """Of those to be refused."""
-        return due & done, due
+    share = staticmethod(lambda due, done: (due & done, due))
 
 
 class FalseRefusal(_Refusal):
-    """Of what can be answered, the share that was refused."""
+    """Of the questions that can be answered, the share that was refused."""
 
     higher_is_better = False
-
-    def share(self, due: Flags, done: Flags) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """Of those to be answered."""
-        return done & ~due, ~due
+    share = staticmethod(lambda due, done: (done & ~due, ~due))
 
 
 class RefusalF1(_Refusal):
-    """F1 of refusing; 0 where nothing is refused rightly."""
+    """F1 of refusing: 2 TP of 2 TP + FP + FN."""
 
-    def share(self, due: Flags, done: Flags) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """2 TP of 2 TP + FP + FN."""
-        return 2 * (due & done), due.astype(float) + done
+    share = staticmethod(lambda due, done: (2 * (due & done), due.astype(float) + done))
 
 
-# Everything ------------------------------------------------------------------------------------------------------
-
-_RIGHT: dict[QuestionType, Callable[[Truth, Said], bool]] = {
-    "object": _named,
-    "direction": lambda truth, said: said.direction == truth.direction,
-    "point": lambda truth, said: said.point is not None and _distance(truth, said) <= NEAR,
-    "recognition": lambda truth, said: said.parsed and bool(said.refusal) == bool(truth.refusal),
-}
-
-
-class Overall(QuestionMetric):
-    """The mean over tasks of the share of right answers: category, sector, point within ``NEAR``, refusal."""
-
-    columns = 2
-    higher_is_better = True
+class Overall(_Share):
+    """The mean over question types of the share of right answers: category, sector, point within ``NEAR``, refusal."""
 
     def counts(self, question: Question, truth: Truth) -> bool:
-        """All but the points of people who look out of the picture, which AP in/out is about."""
+        """All but the points of people who look outside the image; AP in/out measures those."""
         return question.task == "recognition" or not truth.refusal
 
-    def measured(self, counted: Sequence[tuple[Question, Truth, Said]], **fields: Any) -> list[Any]:
-        """The task, by its place in ``_RIGHT``, and whether the answer is right."""
-        places = {task: place for place, task in enumerate(_RIGHT)}
+    def measured(self, counted: Sequence[Answered], **fields: Any) -> list[Any]:
+        """The type, by its place in ``RIGHT``, and whether the answer is right."""
+        place = {task: float(index) for index, task in enumerate(RIGHT)}
         return [
-            [float(places[question.task]), float(_RIGHT[question.task](truth, said))]
-            for question, truth, said in counted
+            [place[question.task], float(RIGHT[question.task](truth, answer))] for question, truth, answer in counted
         ]
 
-    def value(self, truth: Truth, said: Said) -> float:
-        """Not without its question."""
-        raise NotImplementedError
-
-    def reduce(self, values: Tensor) -> Tensor:
-        """Each task counts the same; nothing of nothing."""
-        if not len(values):
-            return values.new_zeros(0)
-        return values.new_tensor(self.drawn(values.numpy(), np.ones((1, len(values))))[0])
-
     def drawn(self, values: FloatArray, weights: FloatArray) -> FloatArray:
-        """Of each draw, over the tasks that there are."""
-        tasks = [values[:, 0] == place for place in range(len(_RIGHT))]
+        tasks = [values[:, 0] == place for place in range(len(RIGHT))]
         shares = [_ratio(weights @ (task * values[:, 1]), weights @ task.astype(float)) for task in tasks if task.any()]
         return np.mean(shares, axis=0)
 
 
 class Parsed(QuestionMetric):
-    """Share of all answers that could be read."""
+    """Share of all answers that could be parsed."""
 
     higher_is_better = True
 
     def counts(self, question: Question, truth: Truth) -> bool:
-        """All."""
         return True
 
-    def value(self, truth: Truth, said: Said) -> float:
-        """1 or 0."""
-        return float(said.parsed)
+    def value(self, truth: Truth, answer: ParsedAnswer) -> float:
+        return float(answer.valid)
 
 
-QUESTIONS = (
+QUESTION_METRICS = (
     ProtocolMetric("vqa_object", ObjectAccuracy, subsets=False),
     ProtocolMetric("vqa_object_clip", ObjectSimilarity, subsets=False),
     ProtocolMetric("vqa_object_bleu", ObjectBLEU, subsets=False),
@@ -414,4 +379,4 @@ QUESTIONS = (
     ProtocolMetric("vqa_overall", Overall, subsets=False),
     ProtocolMetric("vqa_parsed", Parsed, subsets=False),
 )
-"""Columns of methods that answer questions (gazebench-vqa-v1, docs/vqa.md); one named after a task is its headline."""
+"""Columns of methods that answer questions (docs/vqa.md); one named after a question type is its headline."""

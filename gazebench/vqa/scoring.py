@@ -1,193 +1,156 @@
-"""From raw answers to a result: every metric of the protocol, with an interval over the pictures' sources."""
+"""From answers to a record: every metric of the protocol, by the suite's own scorer."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import torch
+import numpy as np
 
 from gazebench.core.errors import DataError
-from gazebench.core.types import stable_key
+from gazebench.core.files import write_atomically
+from gazebench.core.types import Item, Prediction
+from gazebench.data.dataset import GazeDataset
 from gazebench.engine import record as results
-from gazebench.metrics.intervals import DRAWS, METHOD
-from gazebench.metrics.protocol import ALL, ProtocolMetric
-from gazebench.metrics.scoring import Score, intervals_of
-from gazebench.vlm.messages import Reply
+from gazebench.metrics.protocol import ProtocolMetric
+from gazebench.metrics.scoring import Score, Scorer
+from gazebench.metrics.vocabulary import Vocabulary
 from gazebench.vlm.store import AnswerStore
 from gazebench.vqa.answerers import Answerer
-from gazebench.vqa.files import Row, read
-from gazebench.vqa.metrics import QuestionMetric, Similarity
-from gazebench.vqa.protocols import OURS, Rules, rules
-from gazebench.vqa.questions.reading import Said
-from gazebench.vqa.types import Question, Truth
+from gazebench.vqa.asking import Answered
+from gazebench.vqa.metrics import ObjectJudged
+from gazebench.vqa.questions.parsing import ParsedAnswer
+from gazebench.vqa.task import Questions, protocol_of
 
 CENTRE = (0.5, 0.5)
-SCHEMA = 1
+JUDGED = ProtocolMetric("vqa_object_judge", ObjectJudged, subsets=False)
 
 
-@dataclass
-class Answered:
-    """The questions of a file with what was said to them.
+class _Answers(Questions):
+    """The questions of a file, whose answers are parsed already."""
 
-    Attributes:
-        rows: the questions.
-        said: what each answer says; nothing for one that is missing.
-        texts: the answers themselves.
-        open: how many have no answer.
-    """
+    metrics: ClassVar[tuple[ProtocolMetric, ...]] = (*Questions.metrics, JUDGED)
 
-    rows: list[Row] = field(default_factory=list)
-    said: list[Said] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
-    open: int = 0
+    def __init__(self, parsed: Sequence[ParsedAnswer], further: Mapping[str, Any]) -> None:
+        self.parsed, self.further = parsed, further
+
+    def fields(self, items: Sequence[Item], truths: Sequence[Any], outputs: Sequence[str]) -> dict[str, Any]:
+        return {"questions": [item.input for item in items], "truths": truths, "parsed": self.parsed, **self.further}
 
 
-def collect(path: Path, card: Mapping[str, Any], answerer: Answerer, store: AnswerStore) -> Answered:
-    """Joins questions and stored answers."""
-    stored, understood = store.answers(str(card["split"])), rules(card).read
-    found = Answered()
-    for row in read(path):
-        answers = stored.get(row.question.id)
-        reply = answers[0].reply if answers else Reply(row.question.id, "")
-        found.open += not answers
-        found.rows.append(row)
-        found.texts.append(reply.text)
-        found.said.append(understood(row.question.form, reply.text, reply.finish_reason, answerer.size(row)))
-    return found
+def check_annotations(path: Path, card: Mapping[str, Any], dataset: GazeDataset) -> None:
+    """Raises DataError where the questions of ``path`` were built from other annotations than the data set's."""
+    if dataset.records(str(card["split"])).fingerprint() != card["fingerprint"]:
+        raise DataError(
+            f"{path}: built from other annotations of {card['dataset']}/{card['split']} than these; build the "
+            "questions anew, or give the same --dataset options"
+        )
 
 
-class Judged(QuestionMetric):
-    """Share of descriptions that a judge model takes for right."""
-
-    fields = ("questions", "truths", "said", "judged")
-    task = "object"
-    higher_is_better = True
-
-    def measured(self, counted: Sequence[tuple[Question, Truth, Said]], **fields: Any) -> list[Any]:
-        """1 or 0; without a verdict 0."""
-        return [float(fields["judged"].get(question.id, False)) for question, _, _ in counted]
-
-    def value(self, truth: Truth, said: Said) -> float:
-        """Not without its question."""
-        raise NotImplementedError
+def check_complete(answered: Answered, store: AnswerStore) -> None:
+    """Raises DataError where questions have no answer."""
+    if answered.open:
+        raise DataError(
+            f"{answered.open:,} of {len(answered.records):,} questions have no answer in {store.folder}; ask for them "
+            "(the same command with ask), or add --partial, which counts them as wrong"
+        )
 
 
 def measure(
     answered: Answered,
-    similarity: Similarity | None = None,
+    dataset: GazeDataset,
+    split: str,
+    vocabulary: Vocabulary | None = None,
     judged: Mapping[str, bool] | None = None,
-    by: Rules = OURS,
-) -> dict[str, Score]:
-    """Every metric that has a question to be measured on, with its interval over sources (pictures, clips).
+) -> dict[str, dict[str, Score]]:
+    """Every metric that has a question to be measured on, with its interval over sources (images, clips).
 
     Args:
         answered: questions and answers.
-        similarity: CLIP's, for the metric that needs it.
+        dataset: what they are about.
+        split: its split.
+        vocabulary: has the CLIP that ``vqa_object_clip`` needs.
         judged: by question id, whether a judge model took the description for right; adds ``vqa_object_judge``.
-        by: the protocol's rules.
     """
-    rows = answered.rows
-    fields: dict[str, Any] = {
-        "questions": [row.question for row in rows],
-        "truths": [row.truth for row in rows],
-        "said": answered.said,
-        "similarity": similarity,
-        "judged": judged,
-    }
-    keys, sources = (
-        torch.tensor([stable_key(name) for name in names], dtype=torch.int64)
-        for names in ([row.question.id for row in rows], [row.group for row in rows])
-    )
-    found: dict[tuple[str, str], Any] = {}
-    scores = {}
-    for use in (*by.metrics, ProtocolMetric("vqa_object_judge", Judged, subsets=False)):
-        metric: Any = use.metric()
-        if any(fields[name] is None for name in metric.fields):
-            continue
-        values, chosen = metric.values(**fields)
-        metric.add(keys[chosen], values, sources[chosen])
-        value = metric.compute()
-        if value.numel():
-            scores[use.name] = Score(float(value), int(metric.count))
-            found[use.name, ALL] = metric
-    for (name, _), (low, high, count) in intervals_of(found).items():
-        scores[name] = replace(scores[name], low=low, high=high, sources=count)
-    return scores
+    records = dataset.records(split)
+    place = {str(person): index for index, person in enumerate(records.person_id)}
+    further = {"vocabulary": vocabulary, "judged": judged}
+    task = _Answers(answered.parsed, {name: value for name, value in further.items() if value is not None})
+    scorer = Scorer(dataset.protocol, records, [task], alone=True)
+    items = [Item(record.question.id, place[record.person], record.question) for record in answered.records]
+    truths = [record.truth for record in answered.records]
+    outputs = {task.name: answered.texts}
+    scorer.update(np.arange(len(records)), Prediction(outputs=outputs), {task.name: (items, truths)})
+    return scorer.compute(intervals=True)
 
 
-def result(
+def make(
+    dataset: GazeDataset,
     card: Mapping[str, Any],
     answerer: Answerer,
     store: AnswerStore,
     answered: Answered,
-    values: Mapping[str, Score],
+    scores: Mapping[str, Mapping[str, Score]],
     further: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The result as it is stored."""
-    code = results.code_identity()
+    """The record; ``further`` says what judged or compared the descriptions."""
     reasons = []
-    if not card["complete"]:
-        reasons.append("the data are not the complete set")
     if answered.open:
-        reasons.append(f"{answered.open:,} of {len(answered.rows):,} questions have no answer, which count as wrong")
-    if code["dirty"] or card["code"]["dirty"]:
-        reasons.append("the code had uncommitted changes")
-    full = "synthetic" if card["synthetic"] else "complete"
-    blocks = {name: {ALL: value} for name, value in values.items()}
-    return {
-        "schema": SCHEMA,
-        "protocol": card["protocol"],
-        "origin": card["origin"],
-        "templates": card["templates"],
-        "dataset": card["dataset"],
-        "split": card["split"],
-        "questions": {"sha256": card["sha256"], "counts": card["counts"]["task"]},
-        "answerer": {
-            "name": answerer.name, "title": answerer.title, "mode": answerer.mode, **store.identity,
+        reasons.append(f"{answered.open:,} of {len(answered.records):,} questions have no answer, which count as wrong")
+    if card["code"]["dirty"]:
+        reasons.append("the questions were built by code with uncommitted changes")
+    split = str(card["split"])
+    made = results.untrained(
+        run=f"{store.digest_of_identity[:10]}-{split}",
+        method={
+            "name": answerer.name, "title": answerer.title, "family": "answers to questions", "mode": answerer.mode,
         },
-        "answers_sha256": store.digest(str(card["split"])),
-        "status": {"class": "smoke" if reasons else full, "reasons": reasons},
-        "metrics": {name: metric[ALL] for name, metric in results.metrics_block(blocks).items()},
-        "intervals": {"method": METHOD, "draws": DRAWS, "level": 0.95},
-        **further,
-        "code": {name: code[name] for name in ("version", "commit", "dirty", "digest")},
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-    }  # fmt: skip
+        weights={"grade": "none", "name": str(store.identity["model"]), "initial": None},
+        config={
+            "data": card["dataset"],
+            "split": split,
+            "questions": {name: card[name] for name in ("sha256", "seed", "templates", "descriptions")}
+            | {"counts": card["counts"]["task"]},
+            "answerer": store.identity,
+            "answers_sha256": store.digest(split),
+            **further,
+        },
+    )  # fmt: skip
+    protocol = protocol_of(card)
+    return results.make(
+        dataset, dataset.identity(split), scores, made, "eval", reasons,
+        tasks={protocol.name: protocol.describe() | {"origin": protocol.origin}},
+        samples={
+            "people": len({record.person for record in answered.records}),
+            "images": len({record.image for record in answered.records}),
+        },
+    )  # fmt: skip
 
 
-def write(folder: Path, record: Mapping[str, Any], store: AnswerStore) -> Path:
-    """Stores a result as ``<dataset>/<name>-<digest>-<split>.json``; the newest of the same answers stays."""
-    name = f"{record['answerer']['name']}-{store.digest_of_identity[:10]}-{record['split']}.json"
-    path = folder / str(record["dataset"]) / name
-    results.write_atomically(path, json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n")
+def write(folder: Path, record: Mapping[str, Any]) -> Path:
+    """Stores a record as ``<dataset>/<name>-<run>.json``; the newest of the same answers stays."""
+    path = folder / str(record["dataset"]) / f"{record['method']['name']}-{record['run']}.json"
+    write_atomically(path, json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n")
     return path
 
 
-def points(answered: Answered) -> Iterator[tuple[str, float, float, float]]:
-    """Of every person asked for a point: id, x, y and how surely in frame, for the ordinary leaderboards.
-
-    A refusal is "out of frame" with the point that is least far off, the middle of the picture; so is an answer that
-    cannot be read, but for its score of one half.
-    """
-    for row, said in zip(answered.rows, answered.said, strict=True):
-        if row.question.task == "point":
-            x, y = said.point or CENTRE
-            yield row.person, x, y, 1.0 if said.point else (0.0 if said.refusal else 0.5)
-
-
 def write_points(path: Path, answered: Answered) -> int:
-    """A predictions file for ``gazebench score``; the number of people.
+    """The points as a predictions file for ``gazebench score``; returns the number of people.
+
+    A refusal is "out of frame" at the centre of the image, whose expected distance is least; so is an answer that could
+    not be parsed, but with the score one half.
 
     Raises:
         DataError: nobody was asked for a point.
     """
-    found: Sequence[tuple[str, float, float, float]] = list(points(answered))
+    found = [
+        (record.person, *(answer.point or CENTRE), 1.0 if answer.point else 0.0 if answer.refusal else 0.5)
+        for record, answer in zip(answered.records, answered.parsed, strict=True)
+        if record.question.task == "point"
+    ]
     if not found:
         raise DataError("no question asks for a point, so there is nothing to put on a leaderboard")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,49 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from gazebench.core.boxes import FloatArray
+from gazebench.core.errors import DataError
 from gazebench.core.types import Item, Records
 from gazebench.data.dataset import GazeDataset
 from gazebench.data.task import ItemSource, Task
 from gazebench.metrics.protocol import ProtocolMetric
-from gazebench.vqa.interview import Interviewer
-from gazebench.vqa.metrics import QUESTIONS
-from gazebench.vqa.questions.reading import read
+from gazebench.vqa.metrics import QUESTION_METRICS
+from gazebench.vqa.question_builder import QuestionBuilder
+from gazebench.vqa.questions.parsing import ParsedAnswer, parse
 from gazebench.vqa.questions.templates import templates
-from gazebench.vqa.types import Question, Truth
+from gazebench.vqa.types import Form, Truth
 
 
 class Questions(Task):
-    """Questions of gazebench-vqa-v1; ``Item.input`` is a ``vqa.types.Question``, the truth a ``vqa.types.Truth``."""
+    """Questions of gazebench-vqa-v1; ``Item.input`` is a ``vqa.types.Question``, the truth a ``vqa.types.Truth``.
+
+    Another protocol, such as VL4Gaze's own once it is released, is a subclass in ``PROTOCOLS``.
+
+    Attributes:
+        id: name and version of the protocol.
+        origin: ``ours``, or ``official``.
+        instructions: the system prompt of models that were not trained on the questions.
+        digest: of the texts.
+    """
 
     name: ClassVar[str] = "questions"
-    metrics: ClassVar[tuple[ProtocolMetric, ...]] = QUESTIONS
+    metrics: ClassVar[tuple[ProtocolMetric, ...]] = QUESTION_METRICS
+    id: ClassVar[str] = templates().id
+    origin: ClassVar[str] = "ours"
+    instructions: ClassVar[str] = templates().instructions
+    digest: ClassVar[str] = templates().digest
+
+    def parse(
+        self, form: Form, text: str, finish_reason: str = "", size: tuple[int, int] | None = None
+    ) -> ParsedAnswer:
+        """Parses an answer; see ``questions.parsing.parse``."""
+        return parse(form, text, finish_reason, size)
 
     def source(self, dataset: GazeDataset, records: Records) -> ItemSource:
         return _Source(dataset, records)
 
     def fields(self, items: Sequence[Item], truths: Sequence[Any], outputs: Sequence[str]) -> dict[str, Any]:
-        """``questions``, ``truths``, and ``said``: what each answer says."""
-        questions: list[Question] = [item.input for item in items]
-        return {
-            "questions": questions,
-            "truths": list(truths),
-            "said": [read(question.form, output) for question, output in zip(questions, outputs, strict=True)],
-        }
+        """``questions``, ``truths`` and ``parsed``, the parsed answers."""
+        questions = [item.input for item in items]
+        parsed = [self.parse(question.form, text) for question, text in zip(questions, outputs, strict=True)]
+        return {"questions": questions, "truths": list(truths), "parsed": parsed}
 
     def describe(self) -> dict[str, Any]:
-        return {"id": templates().id, "templates": templates().digest}
+        return {"id": self.id, "templates": self.digest}
 
 
 class _Source(ItemSource):
     def __init__(self, dataset: GazeDataset, records: Records) -> None:
-        self.interviewer = Interviewer(dataset, records)
+        self.builder = QuestionBuilder(dataset, records)
 
     def items(
         self, image: int, head: FloatArray, points: Sequence[FloatArray], size: tuple[int, int]
     ) -> list[tuple[Item, Truth]]:
-        asked = self.interviewer.about(image, head, points, size)
-        return [(Item(question.id, question.person, question), truth) for question, truth in asked]
+        found = self.builder.about(image, head, points, size)
+        return [(Item(question.id, person, question), truth) for person, question, truth in found]
+
+
+PROTOCOLS: dict[str, type[Questions]] = {Questions.id: Questions}
+
+
+def protocol_of(card: Mapping[str, Any]) -> Questions:
+    """The protocol that a card of questions names.
+
+    Raises:
+        DataError: this version of the suite knows no such protocol, or other texts of it.
+    """
+    name = str(card["protocol"])
+    if name not in PROTOCOLS:
+        raise DataError(f"questions of the protocol {name}; known here: {', '.join(PROTOCOLS)}; build them anew")
+    protocol = PROTOCOLS[name]()
+    if card["templates"] != protocol.digest:
+        raise DataError(f"these questions were made from other templates than those of {name} here; build them anew")
+    return protocol

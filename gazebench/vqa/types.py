@@ -22,7 +22,6 @@ class Question:
 
     Attributes:
         id: unique in the split: the person's id and the question type.
-        person: the position of the person it was made for, in the records or in the image.
         task: the question type, which decides what the answer counts for; a method must not use it, since a user's
             question comes without.
         form: what is asked for.
@@ -31,7 +30,6 @@ class Question:
     """
 
     id: str
-    person: int
     task: QuestionType
     form: Form
     observer: Observer

@@ -24,7 +24,7 @@ from gazebench.nn.losses import batch_mean
 from gazebench.nn.optimizers import adamw_or_muon, trainable, warm_cosine
 from gazebench.nn.qwen3vl import Tuning, load
 from gazebench.vlm.coordinates import whole
-from gazebench.vqa.questions.reading import read
+from gazebench.vqa.questions.parsing import parse
 from gazebench.vqa.questions.templates import ANYONE, templates
 from gazebench.vqa.task import Questions
 
@@ -216,7 +216,7 @@ class VL4Gaze(Method):
         for people, texts, states in self._answers(questions, owner, images, lambda: self._point_grammar(*around)):
             inside[people] = self.vlm.logits(states)[:, [first, refusal]].softmax(1)[:, 0].to(inside)
             for person, text in zip(people, texts, strict=True):
-                found = read("point", text).point
+                found = parse("point", text).point
                 if found is not None:
                     point[person] = point.new_tensor(found)
         return point, inside

@@ -1,4 +1,4 @@
-"""Directions as eight sectors of 45 degrees, and coordinates as whole numbers."""
+"""Directions as eight sectors of 45 degrees."""
 
 from __future__ import annotations
 
@@ -8,19 +8,17 @@ from typing import Final
 
 DIRECTIONS: Final = ("right", "top-right", "above", "top-left", "left", "bottom-left", "below", "bottom-right")
 """The sectors, counter-clockwise; each is 45 degrees wide and centred on its name's own direction."""
-LARGEST: Final = 999
-"""The largest coordinate; it stands for 1, as 0 stands for 0."""
 FARTHEST: Final = 4
 """The largest number of steps from one sector to another."""
 
 
 def sector(start: Sequence[float], end: Sequence[float], size: tuple[int, int]) -> int:
-    """The sector 0 to 7 from a point to another, as seen in the picture; -1 where they coincide.
+    """The sector 0 to 7 from a point to another, as a viewer sees the image; -1 where they coincide.
 
     Args:
         start: x, y normalised.
         end: x, y normalised.
-        size: width, height of the picture in pixels: angles are those a viewer sees.
+        size: width, height of the image in pixels, which the angle is measured in.
     """
     across, up = (end[0] - start[0]) * size[0], (start[1] - end[1]) * size[1]
     if across == up == 0 or not math.isfinite(across + up):
@@ -29,11 +27,6 @@ def sector(start: Sequence[float], end: Sequence[float], size: tuple[int, int]) 
 
 
 def steps(one: int, other: int) -> int:
-    """How many sectors lie from one direction to another, 0 to 4."""
+    """The number of sectors from one direction to another, 0 to 4."""
     apart = abs(one - other) % 8
     return min(apart, 8 - apart)
-
-
-def whole(value: float) -> int:
-    """A normalised coordinate as the nearest whole number from 0 to 999; what lies outside moves to the border."""
-    return min(LARGEST, max(0, round(value * LARGEST)))

@@ -1,4 +1,4 @@
-"""The words of a protocol, from its readable file."""
+"""The texts of the protocol, from ``templates.yaml``."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ ANYONE = "anyone"
 
 @dataclass(frozen=True)
 class Templates:
-    """What is asked and answered; see ``templates.yaml``.
+    """What is asked and answered.
 
     Attributes:
         name, version: of the protocol.
         instructions: the system prompt of models that were not trained on these questions.
-        questions: paraphrases by form, with the place ``{observer}``.
-        observers: expressions by trait, with the place ``{value}`` (of ``box``: ``{box}``).
-        point: how a point is answered, with the places ``{x}`` and ``{y}``.
-        refusals: the answer to what cannot be answered, by reason.
-        values: the words a trait may have.
-        near: of a trait, groups of words that two viewers may use for one thing.
+        questions: paraphrases by form, with the placeholder ``{observer}``.
+        observers: expressions by trait, with the placeholder ``{value}`` (of ``box``: ``{box}``).
+        point: how a point is answered, with the placeholders ``{x}`` and ``{y}``.
+        refusals: the answer to a question that cannot be answered, by reason.
+        values: the possible values of a trait.
+        near: groups of values of a trait that two viewers may use for the same thing.
         synonyms: groups of words for one category.
         digest: of the file.
     """
@@ -52,7 +52,7 @@ class Templates:
         return f"{self.name}-v{self.version}"
 
     def alike(self, trait: str, value: str) -> frozenset[str]:
-        """The values that may pass for this one, itself included."""
+        """The values that a viewer may confuse with this one, itself included."""
         return frozenset({value}.union(*(group for group in self.near.get(trait, ()) if value in group)))
 
     def same(self, label: str) -> frozenset[str]:
@@ -63,7 +63,7 @@ class Templates:
 
 @cache
 def templates(name: str = "templates.yaml") -> Templates:
-    """The words of the protocol, read once."""
+    """The texts of the protocol, read once."""
     text = (files("gazebench.vqa.questions") / name).read_bytes()
     read: dict[str, Any] = yaml.safe_load(text)
     answers = read.pop("answers")

@@ -1,4 +1,4 @@
-"""A prober's answer in words to regions: read forgivingly, judged strictly."""
+"""From a prober's answer in words to regions: format and scale are forgiven, an answer that is not whole is not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gazebench.core.boxes import FloatArray
-from gazebench.vlm.reading import json_values, numbers, without_thoughts
+from gazebench.vlm.parsing import json_values, numbers, without_thoughts
 
 Convention = Literal["0-999", "unit"]
 """How coordinates are to be written: whole numbers from 0 to 999 (999 is the right or lower edge), or shares."""
@@ -27,11 +27,11 @@ _NOT_A_REGION = re.compile(r"point|score|conf|prob|size|scale|colou?r|head|perso
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
+class ParsedAnswer:
     """What an answer says.
 
     Attributes:
-        regions: (K, 4) float64 xyxy, normalised, within the picture, with area; K = 0 when it is unusable.
+        regions: (K, 4) float64 xyxy, normalised, inside the image, with area; K = 0 when the answer is unusable.
         problem: why it is unusable, "" when it can be used.
     """
 
@@ -44,22 +44,22 @@ class Answer:
         return not self.problem
 
 
-def read_answer(
+def parse_answer(
     text: str, finish_reason: str, size: tuple[int, int], convention: Convention = "0-999", may_be_none: bool = False
-) -> Answer:
-    """Reads the regions out of an answer.
+) -> ParsedAnswer:
+    """Finds the regions in an answer.
 
     Forgiven: code fences, prose and thoughts around the JSON, one box instead of a list, other names for it, corners
-    in the wrong order, boxes reaching over the edge, and coordinates in pixels of the picture shown (when one is over
+    in the wrong order, boxes reaching over the edge, and coordinates in pixels of the image shown (when one is over
     999) or as shares (when all are at most 1 and one is no whole number). Not forgiven: an answer that was cut, that
-    names no region, or whose numbers fit no reading. Asked for at least one region, "none" is no answer either.
+    names no region, or whose numbers fit none of these.
 
     Args:
         text: the answer.
         finish_reason: as the server told it.
-        size: (width, height) in pixels of the picture as it was shown.
+        size: (width, height) in pixels of the image as it was shown.
         convention: of the coordinates.
-        may_be_none: whether no region is an answer too: it is where regions are computed.
+        may_be_none: whether no region is an answer too, as it is where regions are computed.
     """
     if finish_reason == "length":
         return _unusable("cut at the limit of tokens")
@@ -71,14 +71,14 @@ def read_answer(
     values, cut = json_values(text)
     if cut:
         return _unusable("the JSON is not closed")
-    found = [(_named(value), list(_boxes(value))) for value in values]
+    found = [(_has_names(value), list(_boxes(value))) for value in values]
     if any(named and boxes for named, boxes in found):  # a bare box in the prose is then the one asked about
         found = [(named, boxes) for named, boxes in found if named]
     boxes = [box for _, some in found for box in some]
     if not boxes:
-        boxes = [tuple(float(number) for number in match) for match in _NATIVE.findall(text) if numbers(match)]
+        boxes = [tuple(map(float, match)) for match in _NATIVE.findall(text) if numbers(match)]
     if not boxes and may_be_none and values:
-        return Answer(np.zeros((0, 4)))
+        return ParsedAnswer(np.zeros((0, 4)))
     if not boxes:
         return _unusable("no box in it")
     if len(boxes) > MOST_REGIONS:
@@ -86,12 +86,12 @@ def read_answer(
     return _normalised(np.array(boxes, dtype=np.float64), size, convention)
 
 
-def _named(value: Any) -> bool:
-    """Whether a JSON value names what is in it."""
+def _has_names(value: Any) -> bool:
+    """Whether a JSON value is an object, or a list with one."""
     return isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, dict) for item in value))
 
 
-def _normalised(boxes: FloatArray, size: tuple[int, int], convention: Convention) -> Answer:
+def _normalised(boxes: FloatArray, size: tuple[int, int], convention: Convention) -> ParsedAnswer:
     if not np.isfinite(boxes).all():
         return _unusable("a coordinate that is not finite")
     largest, whole = boxes.max(), bool((boxes == np.rint(boxes)).all())
@@ -104,10 +104,10 @@ def _normalised(boxes: FloatArray, size: tuple[int, int], convention: Convention
     boxes = boxes / scale
     boxes = np.concatenate([np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])], axis=1)
     if (boxes > 1.05).any() or (boxes < -0.05).any():
-        return _unusable("a box far outside the picture")
+        return _unusable("a box far outside the image")
     boxes = np.clip(boxes, 0.0, 1.0)
     boxes = boxes[(boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])]
-    return Answer(np.unique(boxes, axis=0)) if len(boxes) else _unusable("no box with an area")
+    return ParsedAnswer(np.unique(boxes, axis=0)) if len(boxes) else _unusable("no box with an area")
 
 
 def _boxes(value: Any, depth: int = 0) -> Iterator[tuple[float, ...]]:
@@ -116,20 +116,20 @@ def _boxes(value: Any, depth: int = 0) -> Iterator[tuple[float, ...]]:
         return
     if isinstance(value, list):
         if len(value) == 4 and numbers(value):
-            yield tuple(float(number) for number in value)
+            yield tuple(map(float, value))
             return
         for item in value:
             yield from _boxes(item, depth + 1)
     elif isinstance(value, dict):
         for names in _CORNERS:
-            corners = [value.get(name) for name in names]
+            corners: list[Any] = [value.get(name) for name in names]
             if numbers(corners):
-                yield tuple(float(corner) for corner in corners)  # type: ignore[arg-type]
+                yield tuple(map(float, corners))
                 return
         for name, item in value.items():
             if not _NOT_A_REGION.search(name.lower()):
                 yield from _boxes(item, depth + 1)
 
 
-def _unusable(problem: str) -> Answer:
-    return Answer(np.zeros((0, 4)), problem)
+def _unusable(problem: str) -> ParsedAnswer:
+    return ParsedAnswer(np.zeros((0, 4)), problem)

@@ -1,4 +1,4 @@
-"""Free answers to what they say: read forgivingly, so that models are judged by what they mean and not by its form."""
+"""Free answers parsed forgivingly, so that models are judged by what they mean and not by its form."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gazebench.vlm.reading import json_values, numbers, without_thoughts
-from gazebench.vqa.questions.geometry import DIRECTIONS, LARGEST
+from gazebench.vlm.coordinates import LARGEST
+from gazebench.vlm.parsing import json_values, numbers, without_thoughts
+from gazebench.vqa.questions.geometry import DIRECTIONS
 from gazebench.vqa.questions.templates import Templates, templates
 from gazebench.vqa.types import Form
 
 LONGEST: Final = 4000
-"""Characters of an answer that are read; what a model writes after them is repetition."""
+"""Characters of an answer that are parsed; what a model writes after them is repetition."""
 REFUSED: Final = "refused"
-"""A refusal whose reason is not told."""
+"""A refusal that gives no reason."""
 
 
 @dataclass(frozen=True)
-class Said:
-    """What an answer says; all fields are at their defaults where it could not be read.
+class ParsedAnswer:
+    """What an answer says; all fields are at their defaults where it could not be parsed.
 
     Attributes:
-        refusal: ``ambiguous``, ``non_exist``, ``outside``, or ``refused`` where no reason is told; "" for an answer.
+        refusal: ``ambiguous``, ``non_exist``, ``outside``, or ``refused`` without a reason; "" for an answer.
         point: x, y normalised; of a question for a point.
         direction: sector 0 to 7; of a question for a direction, else -1.
         phrase: the thing named, in lower case and without article; of a question for an object.
@@ -35,37 +36,36 @@ class Said:
     phrase: str = ""
 
     @property
-    def parsed(self) -> bool:
-        """Whether anything could be read."""
+    def valid(self) -> bool:
+        """Whether anything could be parsed."""
         return bool(self.refusal or self.phrase) or self.point is not None or self.direction >= 0
 
 
-def read(form: Form, text: str, finish_reason: str = "", size: tuple[int, int] | None = None) -> Said:
-    """Reads an answer to a question of some form.
+def parse(form: Form, text: str, finish_reason: str = "", size: tuple[int, int] | None = None) -> ParsedAnswer:
+    """Parses an answer to a question of some form.
 
     Forgiven: thoughts, code fences, JSON or prose around the answer, other words for a direction, coordinates as
-    shares, per cent, or (where one is over 1000 and ``size`` is known) pixels. Not forgiven: nothing, or several
-    different answers.
+    fractions, per cent, or (where one is over 1000 and ``size`` is known) pixels. Not forgiven: no answer, or several
+    different ones.
 
     Args:
         form: of the question.
         text: the answer.
-        finish_reason: as the server told it; what a filter withheld is a refusal.
-        size: (width, height) in pixels of the picture as it was shown.
+        finish_reason: as the server gave it; what a content filter withheld is a refusal.
+        size: (width, height) in pixels of the image as it was shown.
     """
     if finish_reason == "content_filter":
-        return Said(refusal=REFUSED)
+        return ParsedAnswer(refusal=REFUSED)
     text = without_thoughts(text[:LONGEST]).replace("```json", " ").replace("```", " ").strip()
+    if refusal := _refusal(text):
+        return ParsedAnswer(refusal=refusal)
     if not text:
-        return Said()
-    refusal = _refusal(text)
-    if refusal:
-        return Said(refusal=refusal)
+        return ParsedAnswer()
     if form == "point":
-        return Said(point=_point(text, size))
+        return ParsedAnswer(point=_point(text, size))
     if form == "direction":
-        return Said(direction=_direction(text))
-    return Said(phrase=_phrase(text))
+        return ParsedAnswer(direction=_direction(text))
+    return ParsedAnswer(phrase=_phrase(text))
 
 
 # Refusals --------------------------------------------------------------------------------------------------------
@@ -112,7 +112,7 @@ def _point(text: str, size: tuple[int, int] | None) -> tuple[float, float] | Non
     for pattern in _PAIRS:
         if not found:
             found = list(dict.fromkeys((float(x), float(y)) for x, y in pattern.findall(text)))
-    if len(found) > 1:  # an answer that is announced counts
+    if len(found) > 1:  # an answer that is announced as such counts
         announced = re.split(r"(?i)\banswer\b\s*(?:is\b)?[\s:*]*", text)
         return _point(announced[-1], size) if len(announced) > 1 else None
     return _scaled(*found[0], text=text, size=size) if found else None
@@ -123,7 +123,7 @@ def _json_points(values: Iterable[Any], depth: int = 0) -> Iterator[tuple[float,
         if isinstance(value, list) and value and numbers(value):
             if len(value) == 2:
                 yield float(value[0]), float(value[1])
-            elif len(value) == 4:  # a box: its middle
+            elif len(value) == 4:  # a box: its centre
                 x0, y0, x1, y1 = map(float, value)
                 yield (x0 + x1) / 2, (y0 + y1) / 2
         elif isinstance(value, list) and depth < 12:
@@ -180,7 +180,7 @@ def _direction(text: str) -> int:
     return -1
 
 
-# Things ----------------------------------------------------------------------------------------------------------
+# Objects ---------------------------------------------------------------------------------------------------------
 
 _LEAD: Final = re.compile(
     r"^.*?\b(?:look(?:s|ing|ed)?|gaz(?:e|es|ing|ed)|star(?:es|ing)|glanc(?:es|ing)|focus(?:ed|ing)?|directed|fixed|eyes)\b"
@@ -206,13 +206,13 @@ def _phrase(text: str) -> str:
     return _ARTICLE.sub("", low.strip(" \"'*`.!-")).strip(" \"'*`.!-")
 
 
-def names(phrase: str, label: str, words: Templates | None = None) -> bool:
-    """Whether a phrase names a category, by its own word or a synonym: as its head noun or as the whole of it.
+def names(phrase: str, label: str, vocabulary: Templates | None = None) -> bool:
+    """Whether a phrase names a category, by its own word or a synonym, as its head noun or as the whole phrase.
 
-    What comes after a preposition describes, so that a "cup on the table" is a cup and no table.
+    Words after a preposition only describe: a "cup on the table" is a cup and no table.
     """
     head = _AFTER.sub("", phrase.lower()).strip() or phrase.lower()
-    for word in (words or templates()).same(label):
+    for word in (vocabulary or templates()).same(label):
         if re.search(rf"\b{re.escape(word)}(e?s)?$", head) or phrase.lower() == word:
             return True
     return False

@@ -1,4 +1,4 @@
-"""What all readers of models' answers need: thoughts left out, JSON found in prose."""
+"""What all parsers of models' answers need: thoughts left out, JSON found in prose."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 _THOUGHTS = re.compile(r"<think>.*?(</think>|\Z)", re.DOTALL)
+_BRACKET = re.compile(r"[{\[]")
 
 
 def without_thoughts(text: str) -> str:
@@ -16,27 +17,24 @@ def without_thoughts(text: str) -> str:
 
 
 def json_values(text: str) -> tuple[list[Any], bool]:
-    """The outermost JSON values with brackets in a text, and whether one was opened and never closed."""
-    decoder, values, place = json.JSONDecoder(), [], 0
-    while (opening := _next_bracket(text, place)) >= 0:
+    """The outermost JSON objects and lists in a text, and whether one was opened and never closed."""
+    # Not the library json_repair (0.64 was tried): it closes what was cut, and so makes up a box, and of several
+    # objects in a row it keeps the last.
+    decoder, values, place = json.JSONDecoder(), list[Any](), 0
+    while opening := _BRACKET.search(text, place):
         try:
-            value, place = decoder.raw_decode(text, opening)
+            value, place = decoder.raw_decode(text, opening.start())
             values.append(value)
         except (ValueError, RecursionError):
-            if not _closes(text, opening):
+            if not _closes(text[opening.start() :]):
                 return values, True
-            place = opening + 1
+            place = opening.end()
     return values, False
 
 
-def _next_bracket(text: str, start: int) -> int:
-    found = [place for place in (text.find("{", start), text.find("[", start)) if place >= 0]
-    return min(found, default=-1)
-
-
-def _closes(text: str, opening: int) -> bool:
+def _closes(text: str) -> bool:
     depth = 0
-    for sign in text[opening:]:
+    for sign in text:
         depth += (sign in "[{") - (sign in "]}")
         if not depth:
             return True

@@ -1,0 +1,158 @@
+"""What names a run: everything that decides its numbers and nothing else; committed records stay readable."""
+
+import json
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from gazebench.datasets.gazefollow import GazeFollow
+from gazebench.datasets.gazeworld import GazeWorld, models
+from gazebench.engine import record
+from gazebench.engine.config import resolve
+from gazebench.engine.contract import small_config
+from gazebench.engine.run import Places, prepare
+from gazebench.methods.gazelle import GazeLLE
+from gazebench.methods.vl4gaze import VL4Gaze
+from gazebench.report.board import texts
+
+ROOT = Path(__file__).resolve().parent.parent
+BOARDS = sorted({path.parent.name for path in (ROOT / "leaderboards").rglob("*.json")})
+OPTIONS = ["--model.backbone=tiny", "--model.backbone_weights=pretrained"]
+
+
+def run_of(name="gazelle", data="gazeworld", *options, weights=None):
+    config = small_config(name, data, *options)
+    return prepare(config, Places(Path("runs"), Path("boards")), weights)
+
+
+def id_of(*arguments, **given):
+    return run_of(*arguments, **given).id
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return id_of("gazelle", "gazeworld", *OPTIONS)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--model.lr=0.5"], ["--loader.batch_size=7"], ["--trainer.max_epochs=2"], ["--seed=1"], ["--dataset.test=5"]],
+    ids=" ".join,
+)
+def test_settings_and_seed_are_part_of_it(plain, options):
+    assert id_of("gazelle", "gazeworld", *OPTIONS, *options) != plain
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--loader.workers=3"], ["--trainer.enable_progress_bar=true"], ["--model.feature_cache=off"]],
+    ids=" ".join,
+)
+def test_what_changes_no_number_is_not(plain, options):
+    assert id_of("gazelle", "gazeworld", *OPTIONS, *options) == plain
+
+
+@pytest.mark.parametrize("owner", [GazeLLE, GazeWorld])
+def test_versions_of_method_and_data_set_are_part_of_it(plain, monkeypatch, owner):
+    monkeypatch.setattr(owner, "version", owner.version + 1)
+    assert id_of("gazelle", "gazeworld", *OPTIONS) != plain
+
+
+def test_the_protocol_s_version_is_part_of_it(plain, monkeypatch):
+    monkeypatch.setattr(GazeWorld, "protocol", replace(GazeWorld.protocol, version=GazeWorld.protocol.version + 1))
+    assert id_of("gazelle", "gazeworld", *OPTIONS) != plain
+
+
+def test_versions_of_the_tasks_of_a_method_are_part_of_it(plain, monkeypatch):
+    (task,) = VL4Gaze.tasks
+    before = id_of("vl4gaze")
+    monkeypatch.setattr(task, "describe", lambda self: {"id": "questions-v99"})
+    assert id_of("vl4gaze") != before
+    assert id_of("gazelle", "gazeworld", *OPTIONS) == plain, "which has none"
+
+
+def test_weights_behind_a_name_are_part_of_it(plain, monkeypatch, tmp_path):
+    weights = torch.load(models.TINY_VIT_WEIGHTS)
+    weights["norm.bias"][0] += 1
+    torch.save(weights, tmp_path / "tiny.pt")
+    monkeypatch.setattr(models, "TINY_VIT_WEIGHTS", tmp_path / "tiny.pt")
+    assert id_of("gazelle", "gazeworld", *OPTIONS) != plain
+
+
+def test_weights_it_starts_from_are_part_of_it_by_what_is_in_them(plain, tmp_path):
+    method, ids = run_of("gazelle", "gazeworld", *OPTIONS).method, []
+    for _ in range(2):
+        torch.save(method.export(), tmp_path / "weights.pt")
+        ids.append(id_of("gazelle", "gazeworld", *OPTIONS, f"--init={tmp_path / 'weights.pt'}"))
+        ids.append(id_of("gazelle", "gazeworld", *OPTIONS, weights=tmp_path / "weights.pt"))
+        with torch.no_grad():
+            method.decoder.linear.bias += 1
+    assert len({plain, *ids}) == 5
+
+
+def test_the_data_are_part_of_it_by_what_is_annotated_and_not_by_where(tmp_path):
+    GazeFollow.fake(tmp_path / "one", people=6)
+    shutil.copytree(tmp_path / "one", tmp_path / "other")
+    one, other = (["center", "gazefollow", f"--dataset.root={tmp_path / name}"] for name in ("one", "other"))
+    assert id_of(*one) == id_of(*other)
+    (file,) = (tmp_path / "other").glob("test*.txt")
+    lines = file.read_text().splitlines(keepends=True)
+    cells = lines[0].split(",")
+    gaze_x = 8  # of test_annotations_release.txt: path, id, body box (4), eye (2), gaze (2), head box (4), ...
+    cells[gaze_x] = str(0.5 if float(cells[gaze_x]) > 0.6 else 0.7)
+    file.write_text(",".join(cells) + "".join(["\n" if "\n" not in cells[-1] else "", *lines[1:]]))
+    assert id_of(*one) != id_of(*other)
+
+
+def test_bytes_of_the_code_are_not(plain, monkeypatch):
+    """They stand in the record: an edit of a renderer leaves every run what it was."""
+    code, read = record.code_identity(), Path.read_bytes
+
+    def edited(path):
+        return read(path) + (b"# edited" if path.suffix == ".py" and ROOT in path.parents else b"")
+
+    monkeypatch.setattr(Path, "read_bytes", edited)
+    record.code_identity.cache_clear()
+    try:
+        assert record.code_identity()["digest"] != code["digest"]
+        assert id_of("gazelle", "gazeworld", *OPTIONS) == plain
+    finally:
+        record.code_identity.cache_clear()
+
+
+def test_the_text_of_a_file_of_one_s_own_is(tmp_path):
+    """It has no version that could be raised; where the file lies decides nothing."""
+    ids, text = {}, (ROOT / "methods" / "center.py").read_text()
+    for folder, more in (("one", ""), ("other", ""), ("one", "\nFURTHER = 1\n")):
+        path = tmp_path / folder / "mine.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text + more)
+        for name in [name for name in sys.modules if name.startswith("gazebench_plugin_mine")]:
+            del sys.modules[name]  # as in another process
+        ids[folder, more] = id_of(str(path))
+    first, moved, changed = ids.values()
+    assert first == moved != changed
+
+
+def test_a_configuration_file_gives_the_id_again(plain, tmp_path):
+    config = small_config("gazelle", "gazeworld", *OPTIONS)
+    (tmp_path / "config.yaml").write_text(config.yaml())
+    again = resolve([f"--config={tmp_path / 'config.yaml'}"])
+    assert prepare(again, Places(tmp_path, tmp_path)).id == plain
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_committed_records_stay_readable(name):
+    """Through the reader of the product, and every one of them is on its board."""
+    from gazebench.engine.registry import load_dataset
+
+    found = record.read_files(ROOT / "leaderboards", name)
+    assert found.keys() == {path.stem for path in (ROOT / "leaderboards" / name).rglob("*.json")}
+    pages = texts(ROOT / "leaderboards", name, load_dataset(name))
+    (table,) = (text for path, text in pages.items() if path.suffix == ".csv")
+    assert all(one["run"] in table for one in found.values())
+    assert json.loads(json.dumps(found)) == found
