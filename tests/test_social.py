@@ -10,8 +10,8 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, f1_score
 
+from gazebench.core.files import cached
 from gazebench.core.types import SOCIAL, Prediction, Records, pairs_of
-from gazebench.data.annotations import cached
 from gazebench.data.datamodule import GazeDataModule, ImageSamples, collate
 from gazebench.data.transforms import Preprocess
 from gazebench.datasets.gazeworld import GazeWorld
@@ -237,7 +237,7 @@ def test_pairs_survive_the_cache_and_count_in_the_fingerprint_where_a_score_need
     monkeypatch.setenv("GAZEBENCH_CACHE", str(tmp_path))
     records = some_records([2, 3])
     for _ in range(2):
-        kept = cached(["x"], [], lambda: records)
+        kept = cached(["x"], lambda: records)
         assert kept.pairs["lah"].tolist() == records.pairs["lah"].tolist()
         assert kept.pairs["lah"].dtype == np.int8
     other = replace(records, pairs={"lah": -records.pairs["lah"]})
