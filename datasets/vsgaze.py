@@ -16,7 +16,7 @@ import pandas as pd
 
 from gazebench.core.boxes import FloatArray, IntArray
 from gazebench.core.errors import DataError
-from gazebench.core.types import IN_FRAME, SOCIAL, UNKNOWN, Annotations, Issue, pairs_of
+from gazebench.core.types import IN_FRAME, SOCIAL, UNKNOWN, Annotations, Issue
 from gazebench.data.annotations import BOX, PARTS_OF_SPLIT, POINT, ReleasedDataset, Rows, people_of, without_area
 from gazebench.data.dataset import Card
 from gazebench.metrics.protocol import SOCIAL_GAZE, Protocol, ProtocolMetric
@@ -179,7 +179,7 @@ def _fake_row(part: str, split: str, path: str, image: FakeImage) -> dict[str, A
         # Elsewhere nobody said who looks out of the frame, and of the first person's head only the box is known.
         hidden = part not in INOUT_KNOWN and (not person.inout or (not place and len(image.people) > 1))
         inout.append(UNKNOWN if hidden else person.inout)
-        gaze.append(tuple(person.gaze) if inout[-1] == IN_FRAME else (-1.0, -1.0))
+        gaze.append(person.gaze if inout[-1] == IN_FRAME else (-1.0, -1.0))
     pairs = [*permutations(people, 2)]
     row: dict[str, Any] = {
         "path": path,
@@ -203,7 +203,7 @@ def _fake_row(part: str, split: str, path: str, image: FakeImage) -> dict[str, A
     if part == "gazefollow" and split == "test":
         row["inout"] = np.array([IN_FRAME])
         row["gaze_points"] = np.zeros((0, 2))
-        row[ANNOTATORS] = np.array([*image.people[-1].annotators.tolist(), (-1.0, -1.0)])
+        row[ANNOTATORS] = np.array([*image.annotations(image.people[-1]).tolist(), (-1.0, -1.0)])
     return row
 
 
@@ -352,23 +352,19 @@ def _targets(cells: Mapping[str, Any], ids: IntArray, real: IntArray) -> tuple[I
 
 def _labels(part: str, cells: Mapping[str, Any], people: Sequence[int]) -> tuple[dict[str, npt.NDArray[np.int8]], int]:
     """Labels of all ordered pairs of people, -1 where the row tells none; how many labels are the placeholder's."""
-    pairs = _integers("pairs", _numbers(cells, "pairs", (2,)))
-    strangers = sorted({*pairs.ravel().tolist()} - {*people, NOBODY})
+    pairs = [(i, j) for i, j in _integers("pairs", _numbers(cells, "pairs", (2,))).tolist()]
+    strangers = sorted({person for pair in pairs for person in pair} - {*people, NOBODY})
     if strangers:
         raise ValueError(f"pairs speak of person {strangers[0]}, who is not among person_ids")
-    place = {person: index for index, person in enumerate(people)}
-    scored = (pairs != NOBODY).all(axis=1)
-    at = np.array([[place[person] for person in pair] for pair in pairs[scored].tolist()], dtype=np.int64)
-    first, second = pairs_of(np.zeros(len(people), dtype=np.int64)).T
     labels, unscored = {}, 0
     for name in SOCIAL:
-        table = np.full((len(people), len(people)), -1, dtype=np.int8)
+        known: dict[tuple[int, ...], int] = {}
         if name in LABELS[part]:
-            given = _integers(PAIRS[name], _numbers(cells, PAIRS[name], (), len(pairs)), labels=True)
-            unscored += int((given[~scored] != -1).sum())
-            # Backwards: of a pair that is there twice the first label counts, as in MTGS's code.
-            table[tuple(at.reshape(-1, 2)[::-1].T)] = given[scored][::-1]
-        labels[name] = table[first, second]
+            given = _integers(PAIRS[name], _numbers(cells, PAIRS[name], (), len(pairs)), labels=True).tolist()
+            # Of a pair that is there twice the first label counts, as in MTGS's code.
+            known = dict(reversed([*zip(pairs, given, strict=True)]))
+            unscored += sum(NOBODY in pair and label != UNKNOWN for pair, label in zip(pairs, given, strict=True))
+        labels[name] = np.array([known.get(pair, UNKNOWN) for pair in permutations(people, 2)], dtype=np.int8)
     return labels, unscored
 
 

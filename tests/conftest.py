@@ -82,7 +82,8 @@ def chat_server() -> Iterator[Callable[..., tuple[str, list[str]]]]:
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                asked.append(body["messages"][-1]["content"][-1]["text"])
+                content = body["messages"][-1]["content"]
+                asked.append(content if isinstance(content, str) else content[-1]["text"])
                 said = say(asked[-1])
                 if isinstance(said, tuple):
                     self.reply(said[0], {"error": {"message": said[1]}})

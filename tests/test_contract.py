@@ -2,8 +2,9 @@
 
 import pytest
 
-from gazebench.engine.contract import check
-from gazebench.engine.registry import KINDS, entries
+from gazebench.engine.contract import check, small_config
+from gazebench.engine.registry import KINDS, entries, load_dataset
+from gazebench.engine.run import Places, bench
 
 GOOD = '''
 import torch
@@ -86,6 +87,19 @@ OURS = [name for kind in KINDS for name, entry in entries(kind).items() if entry
 @pytest.mark.parametrize("name", OURS)
 def test_everything_of_ours_keeps_the_contract(name):
     assert check(name) == []
+
+
+@pytest.mark.parametrize("name", [name for name, entry in entries("datasets").items() if entry.ours])
+def test_a_method_learns_and_is_scored_on_every_data_set(name, tmp_path):
+    options = []
+    if name != "gazeworld":
+        load_dataset(name).fake(tmp_path / "data", people=16)
+        options = [f"--dataset.root={tmp_path / 'data'}"]
+    places = Places(tmp_path / "runs", tmp_path / "boards")
+    record = bench(small_config("gazelle", name, *options), places).record
+    headline = record["metrics"][load_dataset(name).protocol.headline]["all"]
+    assert headline["count"] == record["data"]["found"]["in_frame"] > 0
+    assert record["status"]["class"] == "smoke"
 
 
 def test_a_plugin_file_keeps_it(tmp_path):

@@ -10,8 +10,8 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, f1_score
 
+from gazebench.core.files import cached
 from gazebench.core.types import SOCIAL, Prediction, Records, pairs_of
-from gazebench.data.annotations import cached
 from gazebench.data.datamodule import ImageSamples, collate
 from gazebench.data.transforms import Preprocess
 from gazebench.datasets.gazeworld import GazeWorld

@@ -283,7 +283,6 @@ class ReleasedDataset(GazeDataset):
         return np.array([name in listed(folder) for folder, _, name in files], dtype=bool)
 
     def path(self, records: Records, image: int) -> Path:
-        """The file of an image."""
         return self.existing_root() / self.image_file(str(records.images[image]))
 
     def image_file(self, image: str) -> str:

@@ -166,23 +166,17 @@ def attach(records: Records, split: Split) -> tuple[Records, Coverage]:
             f"{split.path}: none of its {len(split.rows):,} people is in {records.dataset}/{records.split} "
             f"(the file says e.g. {next(iter(split.rows), '')!r}, the data {next(iter(people), '')!r})"
         )
-    counts = np.diff(records.point_start)
-    nobody = ("", -1, -1, "")
-    column = np.full(len(people), "", dtype="U12")
-    unnamed, undecided = [], 0
-    for index, person in enumerate(people):
-        subset, _, points, _ = split.rows.get(person, nobody)
-        if points not in (-1, counts[index]):
+    rows = [split.rows.get(person, ("", -1, -1, "")) for person in people]
+    for person, (_, _, points, _), count in zip(people, rows, np.diff(records.point_start).tolist(), strict=True):
+        if points not in (-1, count):
             raise DataError(
-                f"{split.path}: {person} has {points} annotated points there and {counts[index]} in the data: the "
+                f"{split.path}: {person} has {points} annotated points there and {count} in the data: the "
                 "split was made for other annotations; make it anew with `gazebench probe`"
             )
-        column[index] = subset
-        if records.inout[index] == IN_FRAME and not subset:
-            undecided += person in split.rows
-            if person not in split.rows:
-                unnamed.append(person)
-    coverage = Coverage(tuple(unnamed), unknown, undecided)
+    column = np.array([subset for subset, *_ in rows], dtype="U12")
+    without = [people[index] for index in np.flatnonzero((records.inout == IN_FRAME) & (column == ""))]
+    unnamed = tuple(person for person in without if person not in split.rows)
+    coverage = Coverage(unnamed, unknown, len(without) - len(unnamed))
     return replace(records, columns={**records.columns, "subset": column}), coverage
 
 

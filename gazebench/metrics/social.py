@@ -78,12 +78,9 @@ def looking_at_heads(score: Tensor, label: Tensor, pairs: Tensor, inout: Tensor)
     """
     looker = pairs[:, 1]
     highest, kept = _best(score, looker, len(inout))
-    positive = _first(label == 1, looker, len(inout))
-    there, right = positive < len(pairs), positive == kept
-    known = (inout == IN_FRAME) & (_first(label != UNKNOWN, looker, len(inout)) < len(pairs))
-    kept_score = torch.where(there & ~right, 0.0, highest)
+    positive, there, lookers = _lookers(label, looker, inout)
+    kept_score = torch.where(there & (positive != kept), 0.0, highest)
     kept_score[looker[score.isnan()]] = torch.nan
-    lookers = torch.nonzero(known)[:, 0]
     return torch.stack([there.double(), kept_score], dim=1)[lookers], lookers
 
 
@@ -108,14 +105,11 @@ def looking_at_heads_by_point(point: Tensor, head: Tensor, label: Tensor, pairs:
         inout: (P,) 1 where the looker's target is in frame: only then there is a value.
     """
     looker, inside = pairs[:, 1], _point_in_head(point, head, pairs)
-    positive = _first(label == 1, looker, len(inout))
-    there = positive < len(pairs)
-    known = (inout == IN_FRAME) & (_first(label != UNKNOWN, looker, len(inout)) < len(pairs))
+    positive, there, lookers = _lookers(label, looker, inout)
     anywhere = _first(inside, looker, len(inout)) < len(pairs)
     right = torch.cat([inside, inside.new_zeros(1)])[positive]
     claimed = torch.where(there, right, anywhere).double()
     claimed[point.isnan().any(1)] = torch.nan
-    lookers = torch.nonzero(known)[:, 0]
     return torch.stack([there.double(), claimed], dim=1)[lookers], lookers
 
 
@@ -179,6 +173,13 @@ class SharedAttention(AveragePrecision):
 
     fields = ("sa_score", "sa")
     unit = "pair"
+
+
+def _lookers(label: Tensor, looker: Tensor, inout: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(P,) the first pair in which each person looks at a head, (P,) whether there is one, and who is counted."""
+    positive = _first(label == 1, looker, len(inout))
+    known = (inout == IN_FRAME) & (_first(label != UNKNOWN, looker, len(inout)) < len(label))
+    return positive, positive < len(label), torch.nonzero(known)[:, 0]
 
 
 def _point_in_head(point: Tensor, head: Tensor, pairs: Tensor) -> Tensor:

@@ -167,19 +167,18 @@ def l2_to_mean(point: Tensor, points: Tensor, owner: Tensor) -> Values:
         points: (G, 2) normalised annotations.
         owner: (G,) int64 ascending, the person of each.
     """
-    people, group = torch.unique(owner, return_inverse=True)
-    mean = _sums(points.double(), group, len(people)) / _sums(torch.ones(len(owner), 1), group, len(people))
-    return torch.linalg.vector_norm(point.double()[people] - mean, dim=1), people
+    mean, people = _means(points, owner)
+    return _distances(point, mean, people), people
 
 
 def mean_l2(point: Tensor, points: Tensor, owner: Tensor) -> Values:
     """Mean of the distances to a person's annotations: the *Dist* of the 2015 paper; arguments of ``l2_to_mean``."""
-    return _per_person(torch.linalg.vector_norm(point.double()[owner] - points.double(), dim=1), owner, "mean")
+    return _per_person(_distances(point, points, owner), owner, "mean")
 
 
 def min_l2(point: Tensor, points: Tensor, owner: Tensor) -> Values:
     """Distance to a person's nearest annotation: Min L2; arguments of ``l2_to_mean``."""
-    return _per_person(torch.linalg.vector_norm(point.double()[owner] - points.double(), dim=1), owner, "amin")
+    return _per_person(_distances(point, points, owner), owner, "amin")
 
 
 class L2ToMean(GazeMetric):
@@ -240,11 +239,7 @@ def angle_to_mean(
         sizes: (P, 2) width, height of each person's picture in pixels.
         plane: where the angle is measured; the paper does not say, so both have their names.
     """
-    people, group = torch.unique(owner, return_inverse=True)
-    mean = _sums(points.double(), group, len(people)) / _sums(torch.ones(len(owner), 1), group, len(people))
-    scale = _scale(sizes, plane)[people]
-    degrees = angle(point.double()[people] * scale, mean * scale, head_center(head)[people] * scale)
-    return _defined(degrees, people, point)
+    return _angles(point, *_means(points, owner), head, sizes, plane)
 
 
 def mean_angle(
@@ -292,26 +287,24 @@ class MinAngle(AngleToMean):
 def _angles(
     point: Tensor, points: Tensor, owner: Tensor, head: Tensor, sizes: Tensor, plane: Plane
 ) -> tuple[Tensor, Tensor]:
-    scale = _scale(sizes, plane)[owner]
-    degrees = angle(point.double()[owner] * scale, points.double() * scale, head_center(head)[owner] * scale)
-    return _defined(degrees, owner, point)
-
-
-def _scale(sizes: Tensor, plane: Plane) -> Tensor:
     if plane not in ("normalised", "pixel"):
         raise ValueError(f"plane is {plane!r}; it must be 'normalised' or 'pixel'")
-    return sizes.double() if plane == "pixel" else torch.ones_like(sizes, dtype=torch.float64)
-
-
-def _defined(values: Tensor, people: Tensor, point: Tensor) -> Values:
+    scale = (sizes.double() if plane == "pixel" else torch.ones_like(sizes, dtype=torch.float64))[owner]
+    degrees = angle(point.double()[owner] * scale, points.double() * scale, head_center(head)[owner] * scale)
     # A prediction that is not a number stays in and spoils the mean: left out, a diverged model would score better.
-    known = ~values.isnan() | point[people].isnan().any(1)
-    return values[known], people[known]
+    known = ~degrees.isnan() | point[owner].isnan().any(1)
+    return degrees[known], owner[known]
 
 
-def _sums(values: Tensor, group: Tensor, groups: int) -> Tensor:
-    total = torch.zeros(groups, values.shape[1], dtype=torch.float64, device=group.device)
-    return total.index_add_(0, group, values.to(total))
+def _distances(point: Tensor, points: Tensor, owner: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(point.double()[owner] - points.double(), dim=1)
+
+
+def _means(points: Tensor, owner: Tensor) -> tuple[Tensor, Tensor]:
+    """(K, 2) float64 the mean annotation of each person who has one, and who they are (K,)."""
+    people, group, count = torch.unique(owner, return_inverse=True, return_counts=True)
+    total = torch.zeros(len(people), 2, dtype=torch.float64, device=points.device)
+    return total.index_add_(0, group, points.double()) / count[:, None], people
 
 
 def _per_person(values: Tensor, owner: Tensor, reduce: Literal["mean", "amin"]) -> Values:
