@@ -1,4 +1,4 @@
-"""Every command answers ``--help`` and does nothing else; options in both forms; who mistypes is told what is near."""
+"""Every command answers ``--help`` and does nothing else; options in both forms; typing errors get the nearest name."""
 
 import shlex
 import subprocess
@@ -22,7 +22,7 @@ COMMANDS = dict(walk(typer.main.get_command(app)))
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_help_tells_all_and_does_nothing(words, asked, capsys, monkeypatch, tmp_path):
+def test_help_explains_every_option_and_does_nothing(words, asked, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     texts = set()
     for option in ("--help", "-h"):
@@ -79,7 +79,7 @@ def test_options_take_their_values_in_both_forms(asked, arguments, name, value):
         ("settings hclor", "hclora"), ("score a.csv gazefolow", "gazefollow"),
     ],
 )  # fmt: skip
-def test_who_mistypes_is_told_what_is_near(arguments, near, capsys):
+def test_a_typing_error_gets_the_nearest_name(arguments, near, capsys):
     assert main(arguments.split()) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
