@@ -299,7 +299,7 @@ DATASET_BREAKAGES = {
         "import numpy as np": "from unittest.mock import ANY\n\nimport numpy as np",
     },
     "writes nobody into train": {
-        "    table = rows.table\n": "    rows.keep(np.full(len(rows.table), split != 'train'))\n    table = rows.table\n"
+        "    table = rows.table\n": "    rows.keep(rows.table['line'] * (split != 'train'))\n    table = rows.table\n"
     },
     "fake() returns NoneType": {"        return cls(root)\n": ""},
     "headline 'label' has a value for nobody": {
