@@ -31,7 +31,7 @@ WORKERS ?= 2
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -13
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -12
 
 $(STAMP): pyproject.toml setup.py constraints.txt
 	@echo "making the environment $(VENV) (once; torch is a large download) ..."

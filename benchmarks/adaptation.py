@@ -1,4 +1,4 @@
-"""What one more person costs a head-conditioned backbone: ``python benchmarks/adaptation.py``.
+"""Cost of one more person in a head-conditioned backbone: ``python benchmarks/adaptation.py``.
 
 Random weights of the official size at 448 x 448, one image. Every row is a process of its own, so that its peak memory
 is its own too. *naive* runs the whole backbone once a person, as the equations read; *ours* shares the blocks before

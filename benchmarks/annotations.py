@@ -1,4 +1,4 @@
-"""How long the full VideoAttentionTarget label set takes to load, the first time and from the cache.
+"""Time to load the full VideoAttentionTarget label set, the first time and from the cache.
 
 A synthetic set of the official size (1,331 track files, 164,541 rows, 71,634 frames as empty files) is written to a
 temporary folder first. Run: python benchmarks/annotations.py

@@ -1,4 +1,4 @@
-"""Time and error of ways from a JPEG file to a 448 x 448 uint8 picture, on one core, against the official order.
+"""Time and error of ways from a JPEG file to a 448 x 448 uint8 image, on one core, against the official order.
 
 Official order: PIL, ToTensor, Normalize, Resize (float, bilinear, antialias). The error is the largest difference to it
 in levels of 255, before the division by the standard deviation. ``draft`` is Pillow's reduced JPEG decoding.
@@ -75,11 +75,11 @@ def textured(width: int, height: int) -> Image.Image:
     """A photograph's frequencies: smooth areas, hard edges, some noise."""
     rng = np.random.default_rng(0)
     coarse = Image.fromarray(rng.integers(0, 256, (18, 32, 3), dtype=np.uint8))
-    picture = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC)).astype(int)
+    image = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC)).astype(int)
     for _ in range(60):
         x, y = int(rng.integers(width)), int(rng.integers(height))
-        picture[y : y + height // 9, x : x + width // 14] = rng.integers(0, 256, 3)
-    return Image.fromarray(np.clip(picture + rng.normal(0, 6, picture.shape), 0, 255).astype(np.uint8))
+        image[y : y + height // 9, x : x + width // 14] = rng.integers(0, 256, 3)
+    return Image.fromarray(np.clip(image + rng.normal(0, 6, image.shape), 0, 255).astype(np.uint8))
 
 
 def milliseconds(ways: dict[str, Callable[[], object]], rounds: int = 4, repeats: int = 12) -> dict[str, float]:
@@ -103,7 +103,7 @@ def main() -> None:
     torch.set_num_threads(1)
     size = (448, 448)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "picture.jpg"
+        path = Path(folder) / "image.jpg"
         print("| size | way | ms | of bare decode | of official | largest error /255 |")
         print("| --- | --- | --- | --- | --- | --- |")
         for width, height in ((640, 480), (1280, 720), (1920, 1080)):

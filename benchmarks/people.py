@@ -1,4 +1,4 @@
-"""What more people in an image cost, method by method: ``python benchmarks/people.py``.
+"""Cost of more people in an image, method by method: ``python benchmarks/people.py``.
 
 One image with 1, 5 and 15 people through each method at evaluation, and a training step, with random weights of the
 embedded backbones, all taking turns in one process. OmniGF writes every person's answer, or (``anchors``) none.
@@ -47,7 +47,7 @@ def noise(people: int) -> Batch:
 
 
 def seconds(method: Method, some: Batch, train: bool) -> float:
-    """Of one pass, or one step's forward and backward."""
+    """Seconds of one pass, or of one step's forward and backward."""
     method.train(train)
     begun = time.perf_counter()
     if train:

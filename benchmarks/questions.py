@@ -1,4 +1,4 @@
-"""What it costs to make questions at the scale of VL4Gaze: time, and memory beside the annotations.
+"""Time and memory of making questions at the scale of VL4Gaze.
 
 python benchmarks/questions.py [PEOPLE]
 """

@@ -1,4 +1,4 @@
-"""What OmniGF needs on a real Qwen3-VL, by arithmetic: ``python benchmarks/qwen_cost.py``.
+"""Memory and operations of OmniGF on a real Qwen3-VL, computed: ``python benchmarks/qwen_cost.py``.
 
 Builds the model without memory (torch's meta device) from the published sizes of Qwen3-VL, counts its parameters and
 derives memory and floating point operations. Nothing here is measured; where a GPU is at hand, measure. Answers and
@@ -26,7 +26,7 @@ GIB, TERA = 2**30, 1e12
 
 @dataclass(frozen=True)
 class Size:
-    """Of a published model: language width, layers, heads of 128, key-value heads, feed-forward; deepstack levels."""
+    """A published model: language width, layers, heads of 128, key-value heads, feed-forward; deepstack levels."""
 
     width: int
     layers: int

@@ -1,4 +1,4 @@
-"""What asking costs the client: people per second against a server in another process that answers at once.
+"""Cost of requests on the client: people per second against a server in another process that answers at once.
 
 1280 x 720 frames, encoded once each, several people a frame. Beside our client the official one as it is usually
 called, with typed messages. Run: python benchmarks/vlm_client.py [--people 2000] [--per-frame 3] [--in-flight 64]
@@ -25,19 +25,11 @@ from gazebench.vlm.messages import EncodedImage, Message, Reply, Request
 from gazebench.vlm.openai_server import OpenAIServer
 
 TEXT = "Which regions of this image would attract the attention of the person in the box [412, 180, 466, 251]? " * 8
+REPLY = {"role": "assistant", "content": '[{"bbox_2d": [1, 2, 3, 4], "label": "a ball"}]' * 4}
 ANSWER = json.dumps(
     {
         "object": "chat.completion",
-        "choices": [
-            {
-                "index": 0,
-                "finish_reason": "stop",
-                "message": {
-                    "role": "assistant",
-                    "content": '[{"bbox_2d": [1, 2, 3, 4], "label": "a ball"}]' * 4,
-                },
-            }
-        ],
+        "choices": [{"index": 0, "finish_reason": "stop", "message": REPLY}],
         "usage": {"prompt_tokens": 1400, "completion_tokens": 90, "total_tokens": 1490},
     }
 ).encode()
@@ -118,22 +110,13 @@ def usual(url: str, in_flight: int, requests: Iterator[Request]) -> int:
         count = 0
         for request in requests:
             system, user = request.messages
+            shown = {"type": "image_url", "image_url": {"url": user.parts[0].url}}
+            messages = [
+                {"role": "system", "content": str(system.parts[0])},
+                {"role": "user", "content": [shown, {"type": "text", "text": user.parts[1]}]},
+            ]
             answer = await client.chat.completions.create(
-                model="instant",
-                max_tokens=512,
-                temperature=0,
-                top_p=1,
-                seed=0,
-                messages=[
-                    {"role": "system", "content": str(system.parts[0])},
-                    {
-                        "role": "user",
-                        "content": [
-                            {"type": "image_url", "image_url": {"url": user.parts[0].url}},
-                            {"type": "text", "text": user.parts[1]},
-                        ],
-                    },
-                ],
+                model="instant", max_tokens=512, temperature=0, top_p=1, seed=0, messages=messages
             )
             count += bool(answer.choices[0].message.content)
         return count

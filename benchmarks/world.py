@@ -1,4 +1,4 @@
-"""How fast GazeWorld makes a scene, and what its scenes are like: ``python benchmarks/world.py [scenes] [sheet.png]``.
+"""Time to make a scene of GazeWorld, and statistics of its scenes: ``python benchmarks/world.py [scenes] [sheet.png]``.
 
 The sheet shows up to 24 scenes with their truth: heads, gazes and annotations (green: consistent, red: inconsistent,
 blue: outside) and the salient box (yellow).
@@ -35,7 +35,7 @@ def milliseconds(call: Callable[[Any], Any], items: Sequence[Any]) -> float:
 
 
 def statistics(scenes: Sequence[Scene]) -> dict[str, Any]:
-    """What scenes are like, and how far an observer gets who never looks at eyes; lengths and errors are normalised."""
+    """Statistics of scenes, and errors of predictions that ignore the eyes; lengths and errors are normalised."""
     people = [(scene, person) for scene in scenes for person in scene.people]
     seen = [(scene, person) for scene, person in people if person.inout]
     gaze, eye = (np.array([getattr(person, name) for _, person in seen]) for name in ("gaze", "eye"))
@@ -91,7 +91,7 @@ def main(count: int = 200, sheet: Path | None = None) -> None:
     for name, value in rows.items():
         print(f"{name:28} {value:8.2f} {value / rows['compose']:10.2f}")
     print("scene 0:", hashlib.sha256(scenes[0].to_json().encode()).hexdigest()[:16])
-    print("picture 0:", hashlib.sha256(draw(scenes[0], 300, 224).tobytes()).hexdigest()[:16])
+    print("image 0:", hashlib.sha256(draw(scenes[0], 300, 224).tobytes()).hexdigest()[:16])
     print(json.dumps(statistics(scenes), indent=1))
     if sheet:
         contact_sheet(scenes[:24]).save(sheet)

@@ -92,7 +92,7 @@ class GazeFollow(ReleasedDataset):
                 image.save(root / name)
                 for person in image.people:
                     x, y, right, bottom = person.body
-                    for gaze in person.annotators if test else [person.gaze if person.inout else (-1, -1)]:
+                    for gaze in image.annotations(person) if test else [person.gaze if person.inout else (-1, -1)]:
                         numbers = [x, y, right - x, bottom - y, *person.eye, *gaze, *image.pixels(person.head)]
                         cells = [name, person.id, *(f"{number:.6g}" for number in numbers)]
                         cells += ["drawn", "original"] if test else [person.inout, "drawn", "original"]

@@ -165,8 +165,8 @@ class GazeFollowSemantic(GazeFollow, CategoryDataset):
                 seen = [person for person in image.people if person.inout]
                 # On test the first person in frame has a label, with a second one beside it.
                 for person in seen[:1] if split == "test" else seen:
-                    label = person.category
-                    other = next((thing for thing in image.things if thing != label), "")
+                    label = person.target_category
+                    other = next((thing.category for thing in image.scene.things if thing.category != label), "")
                     middle = [label, f"{label}-{other}" if label else ""] if split == "test" else [person.id, label]
                     rows.append([name, *middle, classes.get(label, UNLABELLED)])
             write_rows(root / file, rows)

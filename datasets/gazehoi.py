@@ -85,12 +85,12 @@ class GazeHOI(CategoryDataset):
             rows: list[list[object]] = []
             for index, image in enumerate(fake_images(seed, split)):
                 name = f"{split}_{index:06d}.jpg"
-                looking = [(person, person.target_box) for person in image.people if person.target_box is not None]
+                looking = [person for person in image.people if person.target_kind == "thing"]
                 if looking:
                     image.save(root / "images" / name)
-                for person, target_box in looking:
-                    box, head = image.pixels(target_box), image.pixels(person.head)
-                    words = [person.category, str([person.category, "thing"])]
+                for person in looking:
+                    box, head = image.pixels(image.scene.find(person.target_id).box), image.pixels(person.head)
+                    words = [person.target_category, str([person.target_category, "thing"])]
                     numbers = np.round([*box, *(box[:2] + box[2:]) / 2, *head], 3)
                     rows.append([name, person.id, *numbers[:6], *words, *numbers[6:]])
                 if len(rows) >= people:

@@ -179,7 +179,7 @@ def _fake_row(part: str, split: str, path: str, image: FakeImage) -> dict[str, A
         # Elsewhere nobody said who looks out of the frame, and of the first person's head only the box is known.
         hidden = part not in INOUT_KNOWN and (not person.inout or (not place and len(image.people) > 1))
         inout.append(UNKNOWN if hidden else person.inout)
-        gaze.append(tuple(person.gaze) if inout[-1] == IN_FRAME else (-1.0, -1.0))
+        gaze.append(person.gaze if inout[-1] == IN_FRAME else (-1.0, -1.0))
     pairs = [*permutations(people, 2)]
     row: dict[str, Any] = {
         "path": path,
@@ -203,7 +203,7 @@ def _fake_row(part: str, split: str, path: str, image: FakeImage) -> dict[str, A
     if part == "gazefollow" and split == "test":
         row["inout"] = np.array([IN_FRAME])
         row["gaze_points"] = np.zeros((0, 2))
-        row[ANNOTATORS] = np.array([*image.people[-1].annotators.tolist(), (-1.0, -1.0)])
+        row[ANNOTATORS] = np.array([*image.annotations(image.people[-1]).tolist(), (-1.0, -1.0)])
     return row
 
 

@@ -23,7 +23,7 @@ from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, Batch, Prediction
 from gazebench.core.weights import load_strictly, read_weights
 from gazebench.data.transforms import Preprocess, gaussian_heatmap
 from gazebench.engine.method import Method, MethodCard, Published, Recipe, from_code, our_choice
-from gazebench.nn.backbones import ComputeDtype, build_backbone
+from gazebench.nn.backbones import ComputeDtype, build_backbone, weights_grade
 from gazebench.nn.feature_cache import CachedEncoder
 from gazebench.nn.losses import batch_mean
 from gazebench.nn.optimizers import adam_cosine, adam_one_cycle
@@ -192,7 +192,7 @@ class GazeLLE(Method):
         backbone: ``dinov2_vits14``, ``dinov2_vitb14``, ``dinov2_vitl14`` or ``tiny``.
         backbone_weights: ``pretrained``, ``random`` or a file.
         backbone_source: ``hub``, ``timm`` or a clone of DINOv2's repository; default: whichever has the weights.
-        compute_dtype: of the frozen encoder.
+        compute_dtype: precision of the frozen encoder.
         image_size: side of the square input in pixels; 0 is the backbone's own (448 for DINOv2).
         dim: width of the decoder.
         layers: transformer blocks of the decoder.
@@ -274,9 +274,8 @@ class GazeLLE(Method):
     ) -> None:
         super().__init__()
         self.backbone = build_backbone(backbone, backbone_weights, backbone_source, compute_dtype)
-        side = image_size or self.backbone.input_size
-        self.size = (side, side)
-        grid = self.backbone.grid(self.size)
+        self.side = image_size or self.backbone.input_size
+        grid = self.backbone.grid(self.side)
         self.decoder = GazeDecoder(self.backbone.embed_dim, grid, dim, layers, heads, inout, drop_path=drop_path)
         for module in self.modules():
             if hasattr(module, "fused_attn"):  # timm's switch; DINOv2's own code has none
@@ -292,9 +291,7 @@ class GazeLLE(Method):
         return {**recipe, **TINY} if backbone_of(recipe, model) == "tiny" else recipe
 
     def preprocess(self) -> Preprocess:
-        if not self.augment:
-            return Preprocess(size=self.size, crop=0.0, flip=0.0, box_jitter=0.0)
-        return Preprocess(size=self.size)
+        return Preprocess.square(self.side, self.augment)
 
     def encode(self, batch: Batch) -> Encoded:
         """The frozen features, one row an image; at evaluation they come from the cache."""
@@ -327,7 +324,7 @@ class GazeLLE(Method):
         return losses
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """What learns, in groups of one learning rate (default ``lr``)."""
+        """The trained parameters, in groups of one learning rate (default ``lr``)."""
         inout = {name: parameter for name, parameter in self.decoder.named_parameters() if name.startswith("inout")}
         others = [parameter for name, parameter in self.decoder.named_parameters() if name not in inout]
         return [{"params": others}, {"params": list(inout.values()), "lr": self.lr_inout}]
@@ -362,8 +359,7 @@ class GazeLLE(Method):
 
     def weights_identity(self) -> dict[str, Any]:
         identity = self.backbone.identity()
-        grade = {"pretrained": "published", "embedded": "embedded", "random": "random"}.get(identity["weights"], "file")
-        return {"grade": grade, "name": identity["name"], "backbone": identity}
+        return {"grade": weights_grade(identity["weights"]), "name": identity["name"], "backbone": identity}
 
 
 def backbone_of(recipe: Recipe, model: Mapping[str, Any]) -> str:

@@ -27,13 +27,13 @@ SIZE, PATCH, SIDE = 224, 14, 64
 
 @dataclass
 class Heads:
-    """P heads in B pictures.
+    """P heads in B images.
 
     Attributes:
         images: (B, 3, S, S) uint8.
-        owner: (P,) the index of the picture of each.
+        owner: (P,) the index of each head's image.
         box: (P, 4) normalised xyxy.
-        gaze: (P, 3) unit vectors: to the right, down, into the picture.
+        gaze: (P, 3) unit vectors: to the right, down, into the image.
     """
 
     images: Tensor
@@ -46,13 +46,13 @@ class Heads:
         box, gaze = self.box[chosen], self.gaze[chosen]
         sides = (box[:, 2:] - box[:, :2]).repeat(1, 2)
         box = box + jitter * sides * (2 * torch.rand(box.shape, generator=generator) - 1)
-        pictures, index = self.owner[chosen].unique(return_inverse=True)
-        crops = head_crops(self.images[pictures], box, index, SIDE)
+        images, index = self.owner[chosen].unique(return_inverse=True)
+        crops = head_crops(self.images[images], box, index, SIDE)
         return (crops.flip(3), gaze * gaze.new_tensor([-1, 1, 1])) if mirrored else (crops, gaze)
 
 
 def drawn(count: int, seed: int, split: str, workers: int) -> Heads:
-    """The heads in pictures of a split, whose people have swapped poses."""
+    """The heads in images of a split, whose people have swapped poses."""
     patches, scenes = gather(count, seed, split, SIZE, PATCH, workers)
     people = [(index, person) for index, scene in enumerate(scenes) for person in scene.people]
     yaw, pitch = np.radians([(person.gaze_yaw, person.gaze_pitch) for _, person in people]).T
@@ -67,7 +67,7 @@ def drawn(count: int, seed: int, split: str, workers: int) -> Heads:
 
 @torch.no_grad()
 def score(net: nn.Module, heads: Heads) -> dict[str, float]:
-    """Median angles between predicted and true directions in degrees: in space, and in the picture."""
+    """Median angles between predicted and true directions in degrees: in space, and in the image."""
     generator = torch.Generator()
     parts = torch.arange(len(heads.box)).split(256)
     predicted = torch.cat([net(heads.crops(part, 0.0, False, generator)[0]) for part in parts])

@@ -2,10 +2,10 @@
 
 It stands in for a foundation model: it learns to recognise things, people and places, and nothing about gaze. From
 every patch it predicts what can be seen in it, the box, depth and colour of the instance it shows, whether that is
-salient, and the pixels; from the class token, which categories the picture holds. The patches of a head also predict,
+salient, and the pixels; from the class token, which categories the image holds. The patches of a head also predict,
 after ``FACE_DEPTH`` blocks, where the parts of the face are: foundation models represent keypoints and parts best in
 their middle layers. No label depends on where eyes point, and before a scene is drawn its people swap poses (head,
-eyes, lean) with those of other scenes, so that no gaze in the pictures has anything to do with what is around it.
+eyes, lean) with those of other scenes, so that no gaze in the images has anything to do with what is around it.
 
 Writes the weights (float16, names as in timm) and, beside them, a card that tells how they were made.
 """
@@ -55,11 +55,11 @@ class Model(nn.Module):
             block.attn.fused_attn = False  # type: ignore[union-attr]
 
     def forward(self, images: Tensor, keep: Tensor) -> dict[str, Tensor]:
-        """Predictions of the patches' labels (B, n, ...) and pixels (B, n, 588), and of each image's classes (B, K).
+        """Predictions of patches: their labels (B, n, ...) and pixels (B, n, 588), and ``whole`` (B, K), the classes.
 
         Args:
             images: (B, 3, 224, 224) uint8.
-            keep: (B, n) indices of the patches to encode.
+            keep: (B, n), the indices of the patches to encode.
         """
         tokens = self.backbone.embed(images)
         chosen = torch.cat([torch.zeros_like(keep[:, :1]), keep + 1], 1)
@@ -87,7 +87,7 @@ def losses(model: Model, batch: Mapping[str, Tensor], keep: Tensor) -> dict[str,
     rows = torch.arange(len(keep))[:, None]
     truth = {name: batch[name][rows, keep] for name in ("seen", "place", "colour", "salient", "face")}
     pixels = true_pixels(model.backbone, batch["images"])[rows, keep]
-    # Backgrounds are most of the picture and easy to predict; the detail is in what stands before them.
+    # Backgrounds are most of the image and easy to predict; the detail is in what stands before them.
     weight = 0.25 + (~truth["place"][..., 0].isnan()).float()
     return {
         **patch_losses(made, truth, face_weight=4),
@@ -96,17 +96,17 @@ def losses(model: Model, batch: Mapping[str, Tensor], keep: Tensor) -> dict[str,
     }
 
 
-def batches(pictures: Patches, size: int, generator: torch.Generator) -> Iterator[dict[str, Tensor]]:
+def batches(patches: Patches, size: int, generator: torch.Generator) -> Iterator[dict[str, Tensor]]:
     """Endless shuffled batches, half of them mirrored."""
     while True:
-        order = torch.randperm(len(pictures.images), generator=generator)
+        order = torch.randperm(len(patches.images), generator=generator)
         for index in order[: len(order) // size * size].split(size):
-            yield tensors(pictures.pick(index.numpy(), bool(torch.rand(1, generator=generator) < 0.5)))
+            yield tensors(patches.pick(index.numpy(), bool(torch.rand(1, generator=generator) < 0.5)))
 
 
 @torch.no_grad()
 def score(model: Model, held_out: Patches) -> dict[str, float]:
-    """Accuracy on held-out pictures: mean AP of the classes per patch and per picture, errors of boxes, and so on."""
+    """Accuracy on held-out images: mean AP of the classes per patch and per image, errors of boxes, and so on."""
     model.eval()
     truth = tensors(held_out)
     parts: list[dict[str, Tensor]] = []

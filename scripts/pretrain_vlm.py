@@ -1,12 +1,12 @@
 """Pre-trains the tiny Qwen3-VL on GazeWorld: ``python scripts/pretrain_vlm.py --minutes 30``.
 
-It stands in for a foundation model: it learns to ground words in pictures, and nothing about gaze. It answers the
-questions of ``gazebench.datasets.gazeworld.pretraining.grounding``, several about each picture, which is encoded once
+It stands in for a foundation model: it learns to ground words in images, and nothing about gaze. It answers the
+questions of ``gazebench.datasets.gazeworld.pretraining.grounding``, several about each image, which is encoded once
 for all of them. By the text alone words would not be grounded within minutes, so layers that are thrown away predict
 more: from the states of image tokens, what can be seen in them and where the parts of a face are; from the state that
 begins an answer, which image token the answer is about and the category and colour of the thing there; from the state
 that ends a question, the place whose coordinates it contains. No answer depends on where eyes point, and before a scene
-is drawn its people swap poses with those of other scenes, so that no gaze in the pictures has anything to do with what
+is drawn its people swap poses with those of other scenes, so that no gaze in the images has anything to do with what
 is around it.
 
 Writes the weights (float16, names as in transformers) and, beside them, a card that tells how they were made.
@@ -53,11 +53,11 @@ SYSTEM_PROMPT = "You are a helpful assistant."
 
 @dataclass
 class Batch:
-    """Pictures, what is true of their image tokens, and conversations about them.
+    """Images, what is true of their image tokens, and conversations about them.
 
     Attributes:
         patches: the labels of ``Patches`` as tensors; a patch is an image token.
-        rows: the conversations, one row per picture.
+        rows: the conversations, one row per image.
         row, column: (M,) the states that must point at something: those at the ends of questions, ``given`` in number,
             then those at the beginnings of answers.
         spot: (M, 2) where that is, normalised.
@@ -92,11 +92,10 @@ class Batches:
 
     def batch(self, index: np.ndarray, questions: int, mirrored: bool) -> Batch:
         """The scenes of some indices, with a number of questions about each."""
-        talks = [ask(self.scenes[i], self.rng, questions, mirrored) for i in index]
-        rows = self.dialogue.packed([[(each.question, each.answer) for each in talk] for talk in talks])
+        drawn = [ask(self.scenes[i], self.rng, questions, mirrored) for i in index]
+        rows = self.dialogue.packed([[(each.question, each.answer) for each in some] for some in drawn])
         given, answered, things = [], [], []
-        asked = [(image, each) for image, talk in enumerate(talks) for each in talk]
-        for number, (image, each) in enumerate(asked):
+        for number, (image, each) in enumerate((image, each) for image, some in enumerate(drawn) for each in some):
             begin = int((rows.learnt[image] == number).nonzero()[0]) - 1  # the state that predicts the first token
             if each.given is not None:
                 given.append((image, begin - len(self.dialogue.before_answer), each.given))
@@ -159,7 +158,7 @@ def shares(spot: Tensor, tokens: int) -> Tensor:
 
 @torch.no_grad()
 def score(model: Model, data: Batches) -> dict[str, float]:
-    """Accuracy on held-out pictures: mean AP of the classes per image token, answers token by token, and points."""
+    """Accuracy on held-out images: mean AP of the classes per image token, answers token by token, and points."""
     model.eval()
     hits: dict[str, list[Tensor]] = {"tokens_right": [], "pointed_right": [], "named_right": []}
     seen, truth = [], []
@@ -188,14 +187,14 @@ def score(model: Model, data: Batches) -> dict[str, float]:
 def point_error(vlm: Qwen3VL, data: Batches) -> float:
     """The mean normalised distance from the middle of a thing to the point that the model writes when asked for it.
 
-    Answers that are no point count as the middle of the picture.
+    Answers that are no point count as the middle of the image.
     """
     dialogue = data.dialogue
     distances = []
     for index in np.arange(min(128, len(data.scenes))).reshape(-1, 32):
         scenes = [data.scenes[i] for i in index]
         things = [scene.things[data.rng.integers(len(scene.things))] for scene in scenes]
-        rows = dialogue.asked([POINT.format(name=name_of(thing)) for thing in things])
+        rows = dialogue.prompts([POINT.format(name=name_of(thing)) for thing in things])
         images = vlm.encode(torch.from_numpy(data.patches.images[index]))
         answers, _ = decode(vlm, rows, images, [free_text(dialogue, 24) for _ in things], dialogue.padding)
         for thing, text in zip(things, dialogue.text([answer.ids for answer in answers]), strict=True):
@@ -205,7 +204,7 @@ def point_error(vlm: Qwen3VL, data: Batches) -> float:
 
 def parsed() -> argparse.Namespace:
     options = parser(__doc__, minutes=30, scenes=9600, batch=24, out=TINY_VLM_WEIGHTS)
-    options.add_argument("--questions", type=int, default=8, help="about each picture")
+    options.add_argument("--questions", type=int, default=8, help="about each image")
     options.add_argument("--muon", type=float, default=0.02, help="peak rate of matrices")
     options.add_argument("--adamw", type=float, default=2e-3, help="peak rate of everything else")
     options.add_argument("--start", default="random", help="a file of weights to start from")

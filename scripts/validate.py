@@ -12,6 +12,7 @@ import time
 
 from lightning import Trainer, seed_everything
 
+from gazebench.engine.callbacks import Validation
 from gazebench.engine.config import resolve
 from gazebench.engine.run import data_module
 from gazebench.engine.train import quiet
@@ -21,24 +22,22 @@ def main(arguments: list[str]) -> None:
     config = resolve(["--loader.selection=val", *arguments])
     quiet()
     seed_everything(config.values["seed"], verbose=False)
-    method = config.method(**config.values["model"])
-    module = data_module(config, config.dataset(**config.values["dataset"]), method)
-    method.score_by(module.dataset.protocol)
-    settings = {**config.values["trainer"], "enable_progress_bar": sys.stderr.isatty()}
-    trainer = Trainer(
-        logger=False, enable_checkpointing=False, enable_model_summary=False, limit_val_batches=0,
-        use_distributed_sampler=False, **settings,
-    )  # fmt: skip
+    method = config.new_method()
+    module = data_module(config, config.new_dataset(), method)
+    method.observe(module.annotations())
+    settings = {
+        "logger": False, "enable_checkpointing": False, "enable_model_summary": False, "use_distributed_sampler": False,
+        **config.values["trainer"], "enable_progress_bar": sys.stderr.isatty(),
+    }  # fmt: skip
     began = time.monotonic()
-    trainer.fit(method, module)
+    if any(parameter.requires_grad for parameter in method.parameters()):
+        Trainer(limit_val_batches=0, **settings).fit(method, module)
     duration = time.monotonic() - began
-    assert method.evaluator is not None
-    method.eval()
-    for batch in module.val_dataloader():
-        method.evaluator.update(method.predict_batch(batch), batch)
+    validation = Validation(module)
+    Trainer(callbacks=[validation], **settings).validate(method, module, verbose=False)
     scores = {
         name: {subset: round(score.value, 4) for subset, score in subsets.items()}
-        for name, subsets in method.evaluator.compute().items()
+        for name, subsets in validation.scorer.compute().items()
     }
     print(json.dumps({"arguments": arguments, "seconds": round(duration), "scores": scores}))
 

@@ -82,7 +82,8 @@ def chat_server() -> Iterator[Callable[..., tuple[str, list[str]]]]:
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                asked.append(body["messages"][-1]["content"][-1]["text"])
+                content = body["messages"][-1]["content"]
+                asked.append(content if isinstance(content, str) else content[-1]["text"])
                 said = say(asked[-1])
                 if isinstance(said, tuple):
                     self.reply(said[0], {"error": {"message": said[1]}})
@@ -111,6 +112,14 @@ def chat_server() -> Iterator[Callable[..., tuple[str, list[str]]]]:
 
 
 @pytest.fixture
+def places(tmp_path) -> Any:
+    """Folders of runs and of boards."""
+    from gazebench.engine.run import Places
+
+    return Places(tmp_path / "runs", tmp_path / "boards")
+
+
+@pytest.fixture
 def asked(monkeypatch) -> list[Any]:
     """The contexts of commands that would have run after their command line was read; none does."""
     seen: list[Any] = []
@@ -118,28 +127,36 @@ def asked(monkeypatch) -> list[Any]:
     return seen
 
 
+@pytest.fixture(scope="session")
+def forked() -> Callable[[str], BaseProcess]:
+    """Runs code in a process, forked from one that has imported everything: that takes longest."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["gazebench.engine.run", "gazebench.methods.gazelle", "timm"])
+
+    def start(code: str) -> BaseProcess:
+        process = context.Process(target=exec, args=(f"import torch\ntorch.set_num_threads(1)\n{code}", {}))
+        process.start()
+        return process
+
+    return start
+
+
 STARTED = """
-import os, sys, torch
+import os, sys
 os.environ.update({environment!r})
 log = os.open({log!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 os.dup2(log, 1), os.dup2(log, 2)
-torch.set_num_threads(1)
 from gazebench.cli.main import main
 sys.exit(main({arguments!r}))
 """
 
 
 @pytest.fixture(scope="session")
-def started() -> Callable[..., BaseProcess]:
-    """Starts ``gazebench ARGUMENTS`` as a process, forked from one that has imported everything: that takes longest."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["gazebench.engine.run", "gazebench.methods.gazelle", "timm"])
+def started(forked) -> Callable[..., BaseProcess]:
+    """Starts ``gazebench ARGUMENTS`` as a process of its own."""
 
     def start(log: Path, *arguments: str, **environment: str) -> BaseProcess:
-        code = STARTED.format(environment=environment, log=str(log), arguments=list(arguments))
-        process = context.Process(target=exec, args=(code, {}))
-        process.start()
-        return process
+        return forked(STARTED.format(environment=environment, log=str(log), arguments=list(arguments)))
 
     return start
 

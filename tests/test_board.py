@@ -17,12 +17,11 @@ from gazebench.metrics.intervals import interval
 from gazebench.metrics.protocol import SUBSETS
 from gazebench.report import board, published, run_page, site
 from gazebench.report.board_rows import COSTS, group_runs, make_board, published_rows
-from gazebench.report.page import ASSETS
+from gazebench.report.page import ASSETS, stale
 from gazebench.report.run import show
 from gazebench.report.run_data import people
 
 WORLD = load_dataset("gazeworld")
-KNOWN = {"gazeworld": WORLD}
 BASE = json.loads(next((BOARDS / "gazeworld").glob("hclora-1ec*.json")).read_text(encoding="utf-8"))
 
 
@@ -154,12 +153,12 @@ def test_columns_are_those_somebody_has():
 
 def test_pages_follow_the_records(tmp_path):
     folder = built(tmp_path, made("a1", 0.2), made("b2", 0.3, title="Other")) / "gazeworld"
-    assert board.stale(tmp_path, KNOWN) == []
+    assert stale(board.texts(tmp_path, "gazeworld", WORLD)) == []
     (folder / "mine.html").write_text("<p>not ours</p>")
     (folder / "hclora-b2.json").unlink()
-    assert {path.name for path in board.stale(tmp_path, KNOWN)} == {"README.md", "leaderboard.csv"}
+    assert {path.name for path in stale(board.texts(tmp_path, "gazeworld", WORLD))} == {"README.md", "leaderboard.csv"}
     built(tmp_path)
-    assert board.stale(tmp_path, KNOWN) == []
+    assert stale(board.texts(tmp_path, "gazeworld", WORLD)) == []
     assert {path.name for path in folder.glob("*.html")} == {"hclora-a1.html", "mine.html"}
 
 

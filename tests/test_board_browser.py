@@ -1,4 +1,4 @@
-"""What only a browser can show: the pages in headless Chromium, by clicks and keys, from files, without a network."""
+"""What only a browser can show: pages in headless Chromium, by real clicks and keys, from files, without a network."""
 
 import json
 import re

@@ -12,7 +12,7 @@ from gazebench.data.datamodule import EpochSampler, GazeDataModule, ImageSamples
 from gazebench.data.transforms import Preprocess
 from gazebench.engine.config import resolve
 from gazebench.engine.registry import load_dataset, load_method
-from gazebench.engine.run import Places, bench
+from gazebench.engine.run import bench
 from gazebench.engine.score import score
 
 WORLD, GAZEFOLLOW = load_dataset("gazeworld"), load_dataset("gazefollow")
@@ -89,14 +89,17 @@ def test_processes_share_the_batches_of_one(length, world, images):
 
 def test_who_is_trained_on():
     dataset = WORLD(train=30, val=10, test=3)
+    dataset.records("trainval").inout[::9] = -1
     found = {
         (people, selection): GazeDataModule(dataset, SMALL, people=people, selection=selection).train_records()
-        for people in ("in_frame", "labelled")
+        for people in ("in_frame", "labelled", "all")
         for selection in ("last", "val")
     }
     assert (found["in_frame", "last"].inout == 1).all()
+    assert (found["labelled", "last"].inout != -1).all()
+    assert found["all", "last"].people == dataset.records("trainval").people > found["labelled", "last"].people
     assert found["labelled", "last"].people > found["in_frame", "last"].people > found["in_frame", "val"].people
-    assert (len(found["labelled", "last"]), len(found["labelled", "val"])) == (40, 30)
+    assert (len(found["all", "last"]), len(found["all", "val"])) == (40, 30)
 
 
 def test_stride_counts_frames_of_a_clip(tmp_path):
@@ -124,22 +127,10 @@ def test_boxes_are_cleaned():
     assert np.isnan(boxes[2]).all()
 
 
-def test_split_file(tmp_path):
-    ids = WORLD(train=2, val=2, test=4).records("test").person_id.tolist()
-    path = tmp_path / "split.tsv"
-    path.write_text("person_id\tsubset\n" + "".join(f"{person}\tinconsistent\n" for person in ids[:3]))
-    records = WORLD(train=2, val=2, test=4, subsets=path).records("test")
-    assert records.columns["subset"].tolist() == ["inconsistent"] * 3 + [""] * (len(ids) - 3)
-    for rows, named in (("id,subset", ":1"), ("person_id\tsubset\na\tmaybe", ":2"), ("person_id\tsubset\na\t", "'a'")):
-        path.write_text(f"{rows}\n")
-        with pytest.raises(DataError, match=rf"split\.tsv.*{named}"):
-            WORLD(train=2, val=2, test=4, subsets=path).records("test")
-
-
 def test_only_the_standard_world_is_complete():
     """The counts of the card are those of seed 0; another world of the same size must not pass for it."""
-    assert all(WORLD().completeness(split).complete for split in ("val", "test"))
-    assert not any(other.completeness("test").complete for other in (WORLD(world_seed=1), WORLD(test=499)))
+    assert WORLD().completeness("val").complete
+    assert not any(other.completeness("val").complete for other in (WORLD(world_seed=1), WORLD(val=20)))
 
 
 # Images that cannot be read ------------------------------------------------------------------------------------------
@@ -174,9 +165,8 @@ def test_an_unreadable_image_stops_or_is_left_out_by_name(damaged):
     assert sum(len(batch.image_ids) for batch in batches) == len(dataset.records("test")) - 1
 
 
-def test_a_run_with_unreadable_images_is_recorded_as_such(damaged, tmp_path):
+def test_a_run_with_unreadable_images_is_recorded_as_such(damaged, tmp_path, places):
     dataset, name = damaged
-    places = Places(tmp_path / "runs", tmp_path / "boards")
     options = [
         "--trainer.enable_progress_bar=false", "--loader.workers=0", "--model.backbone=tiny",
         "--model.backbone_weights=random", "--trainer.max_epochs=1", f"--dataset.root={tmp_path / 'data'}",

@@ -120,89 +120,72 @@ def test_answers_are_true(scenes, mirrored):
         turned = (1 - sides[2], sides[1], 1 - sides[0], sides[3]) if mirrored else sides
         return [round(999 * side) for side in turned]
 
+    def inside(point, thing):
+        left, top, right, bottom = box(thing.box)
+        return left - 1 <= point[0] <= right + 1 and top - 1 <= point[1] <= bottom + 1
+
+    def person_with(head):
+        return next(person for person in scene.people if box(person.head) == json.loads(head)["bbox_2d"])
+
+    def seen_from(person, thing, direction):
+        """Distance, and degrees from the middle of a direction; a sector is 22.5 wide on both sides."""
+        x, y = (thing.centre[axis] - person.eye[axis] for axis in range(2))
+        x *= scene.aspect * (-1 if mirrored else 1)
+        off = math.degrees(math.atan2(-y, x)) - 45 * DIRECTIONS.index(direction)
+        return math.hypot(x, y), abs((off + 180) % 360 - 180)
+
     kinds = set()
     for number, scene in enumerate(scenes):
         things = {thing.category: thing for thing in scene.things}
+        names = {f"{thing.colour} {thing.category}": thing for thing in scene.things}
         for question, answer, given, place, shown in ask(scene, np.random.default_rng(number), 60, mirrored):
-            told = [int(digits) for digits in re.findall(r"(?<!_)\d+", question)]
-            assert (given is None) == (not told)
-            if told:
-                assert given == pytest.approx(middle_of(told), abs=2e-3)
-            if answer[0] == "{":
-                (coordinates,) = json.loads(answer).values()
+            numbers = [int(digits) for digits in re.findall(r"(?<!_)\d+", question)]
+            assert (given is None) == (not numbers)
+            if numbers:
+                assert given == pytest.approx(middle_of(numbers), abs=2e-3)
+            coordinates = next(iter(json.loads(answer).values())) if answer[0] == "{" else None
+            if coordinates:
                 assert place == pytest.approx(middle_of(coordinates), abs=2e-3)
-            elif answer.split(" ", 1)[-1] in things:
-                left, top, right, bottom = box(things[answer.split(" ", 1)[1]].box)
-                assert left - 1 <= 999 * place[0] <= right + 1
-                assert top - 1 <= 999 * place[1] <= bottom + 1
-            told_by_sight = ("What is", "Point at what", "What stands", "Locate what")
-            assert (shown is not None) == question.startswith(told_by_sight)
+            elif answer in names:
+                assert inside([999 * side for side in place], names[answer])
+            by_sight = ("What is", "Point at what", "What stands", "Locate what")
+            assert (shown is not None) == question.startswith(by_sight)
             if shown is not None:
                 assert things[shown.category] == shown
                 assert f" {shown.category}" not in question
                 assert place == ((1 - shown.centre[0] if mirrored else shown.centre[0]), shown.centre[1])
-                assert answer[0] == "{" or answer == f"{shown.colour} {shown.category}"
-            kinds.add(question.split()[0] + question.split()[1])
-            if found := re.fullmatch(r"Point at the (\w+) (.+)\.", question):
-                thing = things[found[2]]
-                left, top, right, bottom = box(thing.box)
-                x, y = json.loads(answer)["point_2d"]
-                assert thing.colour == found[1]
-                assert left <= x <= right
-                assert top <= y <= bottom
+                assert coordinates or names[answer] == shown
+            kinds.add(" ".join(question.split()[:2]))
+            if found := re.fullmatch(r"Point at the (.+)\.", question):
+                assert inside(coordinates, names[found[1]])
             elif question == "Locate all heads.":
                 heads = [each["bbox_2d"] for each in json.loads(answer)]
-                assert heads == sorted(heads) == sorted(box(person.head) for person in scene.people)
+                assert heads == sorted(box(person.head) for person in scene.people)
             elif found := re.fullmatch(r"Locate the head of the person in (\w+)\.", question):
-                person = next(person for person in scene.people if person.clothes == found[1])
-                assert json.loads(answer)["bbox_2d"] == box(person.head)
+                assert person_with(answer).clothes == found[1]
             elif question == "Locate what stands out.":
-                assert json.loads(answer)["bbox_2d"] == box(scene.salient_box)
+                assert coordinates == box(scene.salient_box)
             elif found := re.fullmatch(r"Locate the (.+)\.", question):
-                assert json.loads(answer)["bbox_2d"] == box(things[found[1]].box)
+                assert coordinates == box(things[found[1]].box)
             elif found := re.fullmatch(r"Is there a (.+)\?", question):
                 assert answer == ("yes" if found[1] in things else "no")
-            elif found := re.fullmatch(r"What is at \[(\d+), (\d+)\]\?", question):
-                colour, category = answer.split(" ", 1)
-                left, top, right, bottom = box(things[category].box)
-                assert things[category].colour == colour
-                assert left <= int(found[1]) <= right
-                assert top <= int(found[2]) <= bottom
+            elif question.startswith("What is at ["):
+                assert inside(numbers, names[answer])
             elif found := re.fullmatch(r"What does the person with the head (.+) wear\?", question):
-                heads = {person.clothes: box(person.head) for person in scene.people}
-                assert heads[answer] == json.loads(found[1])["bbox_2d"]
-            elif found := re.fullmatch(r"Where is the \w+ (.+) as seen from the head (.+)\?", question):
-                person = next(p for p in scene.people if box(p.head) == json.loads(found[2])["bbox_2d"])
-                x, y = (things[found[1]].centre[axis] - person.eye[axis] for axis in range(2))
-                angle = math.degrees(math.atan2(-y, (-1 if mirrored else 1) * x * scene.aspect)) % 360
-                middle = 45 * DIRECTIONS.index(answer)
-                assert abs((angle - middle + 180) % 360 - 180) <= 22.5 + 0.05
-            elif found := re.fullmatch(
-                r"(What|Point at what) is nearest to the head (.+) in the direction ([a-z-]+)[?.]", question
-            ):
-                person = next(p for p in scene.people if box(p.head) == json.loads(found[2])["bbox_2d"])
-                off, gaps = {}, []
-                for thing in scene.things:
-                    x, y = (thing.centre[axis] - person.eye[axis] for axis in range(2))
-                    angle = math.degrees(math.atan2(-y, (-1 if mirrored else 1) * x * scene.aspect)) % 360
-                    middle = 45 * DIRECTIONS.index(found[3])
-                    gaps.append(abs((angle - middle + 180) % 360 - 180))
-                    if gaps[-1] <= 22.5:
-                        off[thing.category] = math.hypot(x * scene.aspect, y)
-                if any(abs(gap - 22.5) < 0.1 for gap in gaps):
+                assert person_with(found[1]).clothes == answer
+            elif found := re.fullmatch(r"Where is the (.+) as seen from the head (.+)\?", question):
+                assert seen_from(person_with(found[2]), names[found[1]], answer)[1] <= 22.5 + 0.05
+            elif found := NEAREST.fullmatch(question):
+                views = {name: seen_from(person_with(found[2]), thing, found[3]) for name, thing in names.items()}
+                if any(abs(off - 22.5) < 0.1 for _, off in views.values()):
                     continue  # on the border, where rounding decides
-                nearest = things[min(off, key=off.get)]
-                if found[1] == "What":
-                    assert answer == f"{nearest.colour} {nearest.category}"
-                else:
-                    left, top, right, bottom = box(nearest.box)
-                    x, y = json.loads(answer)["point_2d"]
-                    assert left <= x <= right
-                    assert top <= y <= bottom
+                _, nearest = min((distance, name) for name, (distance, off) in views.items() if off <= 22.5)
+                assert inside(coordinates, names[nearest]) if coordinates else answer == nearest
             else:
+                salient = scene.find(scene.salient)
                 assert (question, answer) in {
                     ("What place is it?", scene.backdrop.kind),
-                    ("What stands out?", f"{scene.find(scene.salient).colour} {scene.find(scene.salient).category}"),
+                    ("What stands out?", f"{salient.colour} {salient.category}"),
                 }
     assert len(kinds) >= 8
 

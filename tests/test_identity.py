@@ -1,6 +1,5 @@
 """What names a run: everything that decides its numbers and nothing else; committed records stay readable."""
 
-import json
 import shutil
 import sys
 from dataclasses import replace
@@ -12,8 +11,8 @@ import torch
 from gazebench.datasets.gazefollow import GazeFollow
 from gazebench.datasets.gazeworld import GazeWorld, models
 from gazebench.engine import record
-from gazebench.engine.config import resolve
 from gazebench.engine.contract import small_config
+from gazebench.engine.registry import load_dataset
 from gazebench.engine.run import Places, prepare
 from gazebench.methods.gazelle import GazeLLE
 from gazebench.methods.vl4gaze import VL4Gaze
@@ -138,21 +137,11 @@ def test_the_text_of_a_file_of_one_s_own_is(tmp_path):
     assert first == moved != changed
 
 
-def test_a_configuration_file_gives_the_id_again(plain, tmp_path):
-    config = small_config("gazelle", "gazeworld", *OPTIONS)
-    (tmp_path / "config.yaml").write_text(config.yaml())
-    again = resolve([f"--config={tmp_path / 'config.yaml'}"])
-    assert prepare(again, Places(tmp_path, tmp_path)).id == plain
-
-
 @pytest.mark.parametrize("name", BOARDS)
 def test_committed_records_stay_readable(name):
     """Through the reader of the product, and every one of them is on its board."""
-    from gazebench.engine.registry import load_dataset
-
     found = record.read_files(ROOT / "leaderboards", name)
     assert found.keys() == {path.stem for path in (ROOT / "leaderboards" / name).rglob("*.json")}
     pages = texts(ROOT / "leaderboards", name, load_dataset(name))
     (table,) = (text for path, text in pages.items() if path.suffix == ".csv")
     assert all(one["run"] in table for one in found.values())
-    assert json.loads(json.dumps(found)) == found

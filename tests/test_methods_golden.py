@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from gazebench.core.types import SOCIAL
+from gazebench.core.types import SOCIAL, Prediction
 from gazebench.data.datamodule import ImageSamples, collate
 from gazebench.engine.contract import small_config
 from gazebench.engine.registry import entries, load_method
 from gazebench.engine.run import data_module
+from gazebench.methods.center import Center
 
 FILE = Path(__file__).parent / "data" / "methods.json"
 GOLDEN = json.loads(FILE.read_text(encoding="utf-8"))
@@ -69,7 +70,7 @@ def computed(name, options, *, filled):
     losses = {}
     if method.trains and any(parameter.requires_grad for parameter in method.parameters()):
         torch.manual_seed(0)
-        losses = {key: float(value) for key, value in method.train().loss(batch).items()}
+        losses = {key: value.item() for key, value in method.train().loss(batch).items()}
     return {
         "version": method.version,
         "outputs": {key: summary(value) for key, value in answers.items() if value is not None},
@@ -91,6 +92,11 @@ def close(value):
 
 @pytest.mark.parametrize("case", GOLDEN)
 def test_outputs_are_the_golden_ones(case):
+    compare(case)
+
+
+def compare(case):
+    """Says what to do where a method computes something else."""
     golden = GOLDEN[case]
     found = computed(golden["method"], golden["options"], filled=golden["filled"])
     remedy = (
@@ -104,6 +110,16 @@ def test_outputs_are_the_golden_ones(case):
         assert found[part].keys() == golden[part].keys(), f"{part}: {remedy}"
         for key, value in golden[part].items():
             assert found[part][key] == close(value), f"{key}: {remedy}"
+
+
+def test_a_method_cannot_change_under_its_version(monkeypatch):
+    whole = Center.forward
+    monkeypatch.setattr(Center, "forward", lambda self, batch: Prediction(point=whole(self, batch).point + 1e-3))
+    with pytest.raises(AssertionError, match="raise `version`"):
+        compare("center")
+    monkeypatch.setattr(Center, "version", Center.version + 1)
+    with pytest.raises(AssertionError, match="make it anew"):
+        compare("center")
 
 
 def test_every_method_of_ours_has_a_golden_output_of_its_version():

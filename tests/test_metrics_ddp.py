@@ -1,9 +1,6 @@
 """The same number whatever the number of processes, with an odd count and people that two of them saw."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,21 +10,16 @@ import torch.distributed as dist
 
 from gazebench.core.distributed import union
 from gazebench.core.types import SOCIAL, pairs_of
+from gazebench.metrics import social
 from gazebench.metrics.semantic import LabelAccuracy, MultiClassAccuracy
-from gazebench.metrics.social import (
-    LookingAtEachOther,
-    LookingAtEachOtherByPoint,
-    LookingAtHeads,
-    LookingAtHeadsByPoint,
-    SharedAttention,
-)
 from gazebench.metrics.spatial import AUCRectangle, GazeAccuracy, HeadPrecision, InOutAP, L2ToMean
 from gazebench.nn.losses import batch_mean, idle
 
 PEOPLE = 33
 METRICS = (
-    L2ToMean, AUCRectangle, InOutAP, HeadPrecision, GazeAccuracy, LabelAccuracy, MultiClassAccuracy, LookingAtHeads,
-    LookingAtHeadsByPoint, LookingAtEachOther, LookingAtEachOtherByPoint, SharedAttention,
+    L2ToMean, AUCRectangle, InOutAP, HeadPrecision, GazeAccuracy, LabelAccuracy, MultiClassAccuracy,
+    social.LookingAtHeads, social.LookingAtHeadsByPoint, social.LookingAtEachOther, social.LookingAtEachOtherByPoint,
+    social.SharedAttention,
 )  # fmt: skip
 IMAGES = np.arange(PEOPLE).reshape(-1, 3)
 """Three people each; a process sees whole images."""
@@ -94,7 +86,7 @@ def gradient(people: list[int], keeps_step: bool = False) -> float:
 
 
 def run(rank: int, folder: str) -> None:
-    """One process of two; started by the test as a script."""
+    """One process of two."""
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     everything = {}
     for name, shares in SHARES.items():
@@ -107,13 +99,14 @@ def run(rank: int, folder: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory) -> list[dict]:
+def ranks(tmp_path_factory, forked) -> list[dict]:
     """What each of two processes computed."""
     folder = tmp_path_factory.mktemp("ranks")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"}
-    command = [sys.executable, __file__]
-    processes = [subprocess.Popen([*command, str(rank), str(folder)], env=environment) for rank in range(2)]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    code = f"import runpy\nrunpy.run_path({__file__!r})['run']({{rank}}, {str(folder)!r})"
+    processes = [forked(code.format(rank=rank)) for rank in range(2)]
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0, 0]
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 
@@ -129,7 +122,3 @@ def test_two_processes_give_what_one_gives(ranks, name):
         assert together["gradient"] == pytest.approx(gradient(everybody), rel=1e-6), "not the mean of two means"
         assert together["idle"] == pytest.approx(gradient(shares[0]), rel=1e-6)
         assert together["union"] == sorted(set(map(str, everybody)))
-
-
-if __name__ == "__main__":
-    run(int(sys.argv[1]), sys.argv[2])

@@ -62,21 +62,62 @@ def test_pytest_does_not_put_the_root_on_the_path():
     assert "" not in sys.path
 
 
+IN_ONE_GO = """
+import sys
+import pytest
+from gazebench.cli.main import main
+
+for command in (["list"], ["bench", "first_light", "gazeworld", *sys.argv[1:]], ["leaderboard", "--check"]):
+    assert main(command) == 0, command
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "gazebench-first-light", "gazebench-first-people"]))
+"""
+FEW = ["--loader.workers=0", "--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu"]
+FEW += ["--dataset.train=6", "--dataset.val=3", "--dataset.test=4"]
+
+
 @pytest.mark.slow
-def test_wheel(tmp_path, bare, wheel):
-    """The wheel, unpacked into an environment that borrows this one's packages, serves everything from inside it."""
-    python, packages = bare(tmp_path / "env")
+def test_the_wheel_and_plugins_in_a_fresh_environment(tmp_path, bare, wheel):
+    """Built, installed and used with nothing but what a user has, outside the checkout, offline; so are packages that
+    ``gazebench new`` writes.
+    """
     with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(packages)
         names = set(archive.namelist())
-    found = probe(python, tmp_path)
-    assert str(packages) in found["where"]
-    check(found)
     assert {top for name in names if not (top := name.split("/")[0]).endswith(".dist-info")} == {"gazebench"}
     source = wheel.parent / "source"  # what the wheel was built from: all files that git knows
-    wanted = {path for path in (source / "gazebench").rglob("*") if path.is_file()}
-    for folder in ("methods", "datasets", "splits", "leaderboards/published"):
-        wanted |= {path for path in (source / folder).rglob("*") if path.is_file()}
+    folders = ("gazebench", "methods", "datasets", "splits", "leaderboards/published")
+    wanted = {path for folder in folders for path in (source / folder).rglob("*") if path.is_file()}
     inside = {str(path.relative_to(source)).removeprefix("gazebench/") for path in wanted}
     assert {"datasets/gazeworld/weights/tiny.pt", "methods/omnigf/weights/small_head.pt", "py.typed"} <= inside
     assert not {name for name in inside if f"gazebench/{name}" not in names}, "files that the wheel lacks"
+
+    python, packages = bare(tmp_path / "env")
+    work = tmp_path / "work"
+    work.mkdir()
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"PYTHONSAFEPATH": "1"}
+
+    def run(*command) -> str:
+        command = [str(part) for part in command]
+        done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "no page" not in done.stderr, "its assets are missing"
+        return done.stdout
+
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--no-index", "--no-deps"]
+    run(*pip, "--ignore-installed", wheel)  # the borrowed packages hold another gazebench's metadata
+    found = probe(python, work)
+    assert str(packages) in found["where"]
+    check(found)
+    run(python.with_name("gazebench"), "new", "method", "first_light")
+    run(python.with_name("gazebench"), "new", "dataset", "first_people")
+    run(*pip, "--no-build-isolation", "./gazebench-first-light", "./gazebench-first-people")
+    printed = run(python, "-c", IN_ONE_GO, *FEW)  # for importing everything takes longest
+    assert "[from gazebench-first-light]" in printed
+    assert "[from gazebench-first-people]" in printed
+    assert "BROKEN" not in printed
+    assert "2 passed" in printed, "each package's own test, which is its contract"
+    (stored,) = work.glob("leaderboards/gazeworld/first_light-*.json")
+    record = json.loads(stored.read_text())
+    assert record["method"]["origin"] == "gazebench-first-light 0.1.0"
+    assert record["config"]["loader"]["people"] == "in_frame", "the recipe's value"
+    assert record["code"]["commit"] is None, "installed, not the checkout"
+    assert len(list(work.glob("runs/gazeworld/first_light/*/report.html"))) == 1

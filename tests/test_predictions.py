@@ -16,7 +16,7 @@ from gazebench.datasets.gazeworld import GazeWorld
 from gazebench.engine import predictions
 from gazebench.engine.contract import small_config
 from gazebench.engine.predictions import PartWriter, PredictionFile, chunks, merge_parts
-from gazebench.engine.run import Places, bench
+from gazebench.engine.run import bench
 from gazebench.engine.score import score
 
 
@@ -162,8 +162,8 @@ def test_people_who_are_left_out(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["gazelle", "one_annotator", "center"])
-def test_scoring_the_file_of_a_run_gives_exactly_its_record(tmp_path, name):
-    outcome = bench(small_config(name), Places(tmp_path / "runs", tmp_path / "boards"))
+def test_scoring_the_file_of_a_run_gives_exactly_its_record(tmp_path, places, name):
+    outcome = bench(small_config(name), places)
     file = outcome.folder / "predictions.parquet"
     again = score(file, GazeWorld(train=6, val=3, test=4), title="again")
     assert again["metrics"] == outcome.record["metrics"]

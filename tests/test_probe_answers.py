@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gazebench.probe.answers import MOST_REGIONS, read_answer
+from gazebench.probe.parsing import MOST_REGIONS, parse_answer
 
 SIZE = (1280, 720)
 ONE = [[100 / 999, 200 / 999, 300 / 999, 400 / 999]]
@@ -37,25 +37,23 @@ ONE = [[100 / 999, 200 / 999, 300 / 999, 400 / 999]]
     ],
 )
 def test_forgiven(text):
-    answer = read_answer(text, "stop", SIZE)
+    answer = parse_answer(text, "stop", SIZE)
     assert answer.usable, answer.problem
     assert np.allclose(answer.regions, ONE)
 
 
-def test_pixels_shares_and_the_edge():
-    pixels = read_answer('{"regions": [{"bbox_2d": [640, 360, 1280, 720]}]}', "stop", SIZE)
-    assert np.allclose(pixels.regions, [[0.5, 0.5, 1, 1]])
-    shares = read_answer('{"regions": [{"bbox_2d": [0.25, 0.5, 1.0, 1]}]}', "stop", SIZE)
-    assert np.allclose(shares.regions, [[0.25, 0.5, 1, 1]])
-    edge = read_answer("[0, 0, 1000, 999]", "stop", SIZE)
-    assert edge.regions.tolist() == [[0, 0, 1, 1]]
-    over = read_answer("[-10, 0, 500, 999]", "stop", SIZE)
-    assert np.allclose(over.regions, [[0, 0, 500 / 999, 1]])
-
-
-def test_the_scale_is_one_for_the_whole_answer():
-    answer = read_answer('[{"bbox_2d": [0, 0, 640, 360]}, {"bbox_2d": [640, 360, 1280, 720]}]', "stop", SIZE)
-    assert np.allclose(answer.regions, [[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]])
+@pytest.mark.parametrize(
+    ("text", "regions"),
+    [
+        ('{"regions": [{"bbox_2d": [640, 360, 1280, 720]}]}', [[0.5, 0.5, 1, 1]]),  # pixels
+        ('[{"bbox_2d": [0, 0, 640, 360]}, {"bbox_2d": [640, 360, 1280, 720]}]', [[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]]),
+        ('{"regions": [{"bbox_2d": [0.25, 0.5, 1.0, 1]}]}', [[0.25, 0.5, 1, 1]]),  # shares
+        ("[0, 0, 1000, 999]", [[0, 0, 1, 1]]),
+        ("[-10, 0, 500, 999]", [[0, 0, 500 / 999, 1]]),
+    ],
+)
+def test_the_scale_is_one_for_the_whole_answer(text, regions):
+    assert np.allclose(parse_answer(text, "stop", SIZE).regions, regions)
 
 
 @pytest.mark.parametrize(
@@ -80,15 +78,15 @@ def test_the_scale_is_one_for_the_whole_answer():
     ],
 )
 def test_not_forgiven(text, reason, problem):
-    answer = read_answer(text, reason, SIZE)
+    answer = parse_answer(text, reason, SIZE)
     assert not answer.usable
     assert problem in answer.problem
     assert answer.regions.shape == (0, 4)
 
 
 def test_nothing_is_an_answer_of_whoever_computes():
-    assert read_answer('{"regions": []}', "stop", (1, 1), "unit", may_be_none=True).usable
-    assert not read_answer("nothing", "stop", (1, 1), "unit", may_be_none=True).usable
+    assert parse_answer('{"regions": []}', "stop", (1, 1), "unit", may_be_none=True).usable
+    assert not parse_answer("nothing", "stop", (1, 1), "unit", may_be_none=True).usable
 
 
 numbers = st.one_of(st.integers(-5000, 5000), st.floats(allow_nan=True, allow_infinity=True), st.integers())
@@ -115,8 +113,8 @@ pieces = st.lists(
 
 @settings(max_examples=300, deadline=None)
 @given(text=pieces, reason=st.sampled_from(["stop", "length", ""]), convention=st.sampled_from(["0-999", "unit"]))
-def test_no_rubbish_crashes_it_and_no_box_leaves_the_picture(text, reason, convention):
-    answer = read_answer(text, reason, SIZE, convention)
+def test_no_rubbish_crashes_it_and_no_box_leaves_the_image(text, reason, convention):
+    answer = parse_answer(text, reason, SIZE, convention)
     assert answer.usable == bool(len(answer.regions))
     assert np.isfinite(answer.regions).all()
     assert ((answer.regions >= 0) & (answer.regions <= 1)).all()
@@ -137,4 +135,4 @@ def test_what_is_written_is_what_is_read(boxes):
     text = "Well: " + json.dumps({"regions": [{"bbox_2d": box, "label": "x"} for box in boxes]})
     if max(max(box) for box in boxes) <= 1:
         return  # could be shares
-    assert np.allclose(read_answer(text, "stop", SIZE).regions, np.unique(np.array(boxes) / 999, axis=0))
+    assert np.allclose(parse_answer(text, "stop", SIZE).regions, np.unique(np.array(boxes) / 999, axis=0))

@@ -51,7 +51,7 @@ def test_links_lead_somewhere_and_make_has_its_targets(page):
 def examples(page):
     """The calls of ``gazebench`` in a page's code blocks, as words; make's targets as what they run."""
     for line in "\n".join(blocks(page, "bash")).replace("\\\n", " ").splitlines():
-        line = re.sub(r"(--[a-z.-]+ )\.\.\.", r"\1VALUE", line.partition(" > ")[0])
+        line = re.sub(r"(--[a-z.-]+ )\.\.\.|\$\(\(.*?\)\)", r"\1VALUE", line.partition(" > ")[0])
         words = [word for word in shlex.split(line, comments=True) if word != "..."]
         if words[:2] == ["make", "bench"]:
             command = ["make", "-n", *words[1:]]

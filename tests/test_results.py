@@ -9,45 +9,27 @@ import pytest
 
 from gazebench.engine.record import RecordError, code_identity, read_files, read_records, validate, write_record
 from gazebench.engine.registry import load_dataset
-from gazebench.metrics.protocol import Protocol
+from gazebench.engine.run import BOARDS
+from gazebench.report.board import refresh
 
-ROOT = Path(__file__).resolve().parent.parent
 WORLD = load_dataset("gazeworld")
-COMMITTED = sorted(path.name for path in (ROOT / "leaderboards").glob("*/") if any(path.glob("*.json")))
+COMMITTED = sorted(path.name for path in BOARDS.glob("*/") if any(path.glob("*.json")))
 
 
-def record(run="a1", method="gazelle", value=0.1, status="synthetic", protocol: Protocol = WORLD.protocol):
-    return {
-        "schema": 1,
-        "run": run,
-        "kind": "bench",
-        "method": {"name": method, "title": method.title(), "family": "test"},
-        "dataset": "gazeworld",
-        "status": {"class": status, "reasons": ["because"] if status == "smoke" else []},
-        "metrics": {
-            protocol.headline: {"all": {"value": value, "count": 5}, "consistent": {"value": value, "count": 3}}
-        },
-        "samples": {"people": 5, "images": 3, "skipped_images": [], "predictions_sha256": None},
-        "protocol": protocol.describe(),
-        "data": {"name": "gazeworld", "split": "test", "fingerprint": "f", "complete": True, "label_version": "1",
-                 "head_boxes": "exact"},
-        "weights": {"grade": "embedded", "name": "tiny"},
-        "config": {},
-        "seed": 0,
-        "selection": "last",
-        "code": {"version": "0", "commit": None, "dirty": None, "digest": "d"},
-        "parameters": {"total": 10, "trained": 5},
-        "wall_seconds": {"fit": 1.0},
-        "peak_memory_bytes": {"process": 1},
-        "hardware": {},
-        "finished": "2026-01-01T00:00:00+00:00",
+def record(run="a1", value=0.1, status="synthetic"):
+    """A committed record with another id, one metric, and another status."""
+    found = json.loads(min((BOARDS / "gazeworld").glob("gazelle-*.json")).read_text(encoding="utf-8"))
+    scores = {"all": {"value": value, "count": 5}, "consistent": {"value": value, "count": 3}}
+    reasons = ["because"] if status == "smoke" else []
+    return found | {
+        "run": run, "metrics": {WORLD.protocol.headline: scores}, "status": {"class": status, "reasons": reasons}
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("dataset", COMMITTED)
 def test_committed_records_stay_readable(dataset):
-    found = read_files(ROOT / "leaderboards", dataset)
-    assert len(found) == len(list((ROOT / "leaderboards" / dataset).glob("*.json")))
+    found = read_files(BOARDS, dataset)
+    assert len(found) == len(list((BOARDS / dataset).glob("*.json")))
 
 
 @pytest.mark.parametrize(
@@ -93,8 +75,6 @@ def test_records_are_immutable(tmp_path):
 
 
 def _finish(folder: Path, index: int) -> None:
-    from gazebench.report.board import refresh
-
     write_record(record(run=f"r{index}", value=0.1 + index / 100), folder)
     refresh(folder, "gazeworld", WORLD)
 
@@ -114,8 +94,6 @@ def test_runs_finishing_at_once_lose_nothing(tmp_path):
 
 
 def test_the_board_is_sorted_and_keeps_smoke_runs_and_other_protocols_apart(tmp_path):
-    from gazebench.report.board import refresh
-
     other = record("o", value=0.001)
     other["protocol"]["id"] = "gazeworld-v999"
     smoke = record("s", value=0.01, status="smoke")

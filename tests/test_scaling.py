@@ -16,7 +16,6 @@ from gazebench.cli.main import main
 from gazebench.engine.contract import small_config
 from gazebench.engine.run import Places, bench
 
-ROOT = Path(__file__).resolve().parent.parent
 GAZEBENCH = [sys.executable, "-m", "gazebench.cli.main"]
 ENVIRONMENT = {**os.environ, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
 
@@ -29,7 +28,9 @@ def alone(tmp_path_factory):
     evenly either. People out of frame have no heatmap to learn: what a process's mean is over differs.
     """
     folder = tmp_path_factory.mktemp("alone")
-    config = small_config("gazelle", "gazeworld", "--dataset.test=7", "--model.drop_path=0", "--model.inout=false")
+    little = ["--model.image_size=112", "--model.dim=32", "--model.layers=1", "--model.heads=2"]
+    options = ["--dataset.test=7", "--model.drop_path=0", "--model.inout=false", *little]
+    config = small_config("gazelle", "gazeworld", *options)
     return bench(config, Places(folder / "runs", folder / "boards"))
 
 
@@ -83,20 +84,9 @@ def test_too_many_processes_are_told_what_they_could_share(capsys, tmp_path):
     world = ["--dataset.train=6", "--dataset.val=3", "--dataset.test=4", "--model.backbone_weights=random"]
     places = [f"--runs={tmp_path / 'runs'}", f"--boards={tmp_path / 'boards'}"]
     three = ["--trainer.accelerator=cpu", "--trainer.devices=3", "--loader.batch_size=6", "--loader.workers=0"]
-    assert main(["bench", "gazelle", "gazeworld", *world, *three, *places]) == 2
-    error = capsys.readouterr().err
-    assert "6 people is 2 image(s) of GazeWorld" in error
-    assert "at most 2, or --loader.batch_size=8, which is another recipe" in error
-    assert main(["bench", "gazelle", "gazeworld", *world, *three, "--trainer.accumulate_grad_batches=2", *places]) == 2
-    error = capsys.readouterr().err
-    assert "--loader.batch_size=12 --trainer.accumulate_grad_batches=1, which is the same step" in error
-
-
-def test_make_takes_devices_and_nodes():
-    done = subprocess.run(
-        ["make", "-n", "bench", "METHOD=hclora", "DATASET=vat", "DEVICES=8", "NODES=2"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    (line,) = (line for line in done.stdout.replace("\\\n", " ").splitlines() if "gazebench bench" in line)
-    assert "bench hclora vat" in line
-    assert line.split()[-2:] == ["--trainer.devices=8", "--trainer.num_nodes=2"]
+    for more, remedy in (
+        ([], "--loader.batch_size=8"),
+        (["--trainer.accumulate_grad_batches=2"], "--loader.batch_size=12 --trainer.accumulate_grad_batches=1"),
+    ):
+        assert main(["bench", "gazelle", "gazeworld", *world, *three, *more, *places]) == 2
+        assert remedy in capsys.readouterr().err

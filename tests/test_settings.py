@@ -6,15 +6,16 @@ import pytest
 
 from gazebench.engine.method import Method, MethodCard, Setting
 from gazebench.engine.registry import entries, load_method
-from gazebench.report.settings import constructor_defaults, findings, recipes, sheet
+from gazebench.report.settings import constructor_defaults, recipes, sheet, sources
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.mark.parametrize("name", [name for name, entry in entries("methods").items() if entry.ours])
 def test_every_setting_has_an_origin(name):
-    assert findings(name) == []
-    for recipe in recipes(load_method(name)).values():
+    method = load_method(name)
+    assert sources(method).keys() == constructor_defaults(method).keys()
+    for recipe in recipes(method).values():
         for key, setting in recipe.items():
             assert isinstance(setting, Setting)
             assert setting.origin in ("paper", "official code", "ours")

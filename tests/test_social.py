@@ -12,19 +12,12 @@ from sklearn.metrics import average_precision_score, f1_score
 
 from gazebench.core.files import cached
 from gazebench.core.types import SOCIAL, Prediction, Records, pairs_of
-from gazebench.data.datamodule import GazeDataModule, ImageSamples, collate
+from gazebench.data.datamodule import ImageSamples, collate
 from gazebench.data.transforms import Preprocess
 from gazebench.datasets.gazeworld import GazeWorld
+from gazebench.metrics import social
 from gazebench.metrics.protocol import Protocol, ProtocolMetric
 from gazebench.metrics.scoring import Scorer
-from gazebench.metrics.social import (
-    LookingAtEachOther,
-    LookingAtEachOtherByPoint,
-    LookingAtHeads,
-    LookingAtHeadsByPoint,
-    SharedAttention,
-    looking_at_heads,
-)
 from gazebench.metrics.spatial import InOutAP
 
 BOARD = Path(__file__).resolve().parent.parent / "leaderboards" / "gazeworld"
@@ -127,10 +120,10 @@ def reference_laeo_pp(fields):
 
 
 REFERENCES = {
-    LookingAtHeads: reference_lah,
-    LookingAtHeadsByPoint: reference_lah_pp,
-    LookingAtEachOther: reference_laeo,
-    LookingAtEachOtherByPoint: reference_laeo_pp,
+    social.LookingAtHeads: reference_lah,
+    social.LookingAtHeadsByPoint: reference_lah_pp,
+    social.LookingAtEachOther: reference_laeo,
+    social.LookingAtEachOtherByPoint: reference_laeo_pp,
 }
 
 
@@ -151,36 +144,7 @@ def test_f1_against_plain_loops(kind, seed):
     assert metric.count == len(truth)
 
 
-@pytest.mark.parametrize(
-    ("label", "score", "inout", "expected"),
-    [
-        ((1, 0), (0.9, 0.2), 1, [[1, 0.9]]),
-        ((1, 0), (0.8, 0.9), 1, [[1, 0.0]]),  # the best is elsewhere
-        ((1, 1), (0.3, 0.9), 1, [[1, 0.0]]),  # of several it is the first that counts
-        ((0, 0), (0.3, 0.9), 1, [[0, 0.9]]),
-        ((-1, 0), (0.9, 0.3), 1, [[0, 0.9]]),  # a candidate without a label competes
-        ((1, 0), (0.7, 0.7), 1, [[1, 0.7]]),  # the first of equal ones is kept
-        ((0, 1), (0.7, 0.7), 1, [[1, 0.0]]),
-        ((-1, -1), (0.9, 0.9), 1, []),  # nothing is known of the looker
-        ((1, 0), (0.9, 0.2), 0, []),  # the target is not in frame
-    ],
-)
-def test_a_looker_keeps_one_candidate(label, score, inout, expected):
-    """Three people; what the last one's scores say of the heads of the first two, and what is known of it."""
-    pairs = torch.from_numpy(pairs_of(np.zeros(3, dtype=np.int64)))
-    mine = {(0, 2): 0, (1, 2): 1}
-    rows = [mine.get(tuple(pair)) for pair in pairs.tolist()]
-    values, people = looking_at_heads(
-        torch.tensor([0.0 if row is None else score[row] for row in rows]),
-        torch.tensor([-1 if row is None else label[row] for row in rows]),
-        pairs,
-        torch.tensor([1, 1, inout]),
-    )
-    assert people.tolist() == [2] * len(expected)
-    assert values.tolist() == [pytest.approx(value) for value in expected]
-
-
-@pytest.mark.parametrize("kind", [*REFERENCES, SharedAttention])
+@pytest.mark.parametrize("kind", [*REFERENCES, social.SharedAttention])
 def test_answers_that_are_not_numbers_and_people_alone(kind):
     """A score of NaN is not left out (a diverged model would score better); without pairs there is no value."""
     fields, metric = situation(3), kind()
@@ -267,17 +231,6 @@ def test_a_batch_carries_the_labels_of_its_pairs():
         assert batch.targets.pairs[name].tolist() == taken.pairs[name].tolist()
 
 
-def test_everybody_can_be_trained_on():
-    data = GazeWorld(train=4, val=2, test=2)
-    records = data.records("trainval")
-    records.inout[::2] = -1
-    counts = [
-        GazeDataModule(data, Preprocess(), people=people).train_records().people
-        for people in ("in_frame", "labelled", "all")
-    ]
-    assert counts[0] <= counts[1] == (records.inout != -1).sum() < counts[2] == records.people
-
-
 def scores_of(data, **answer):
     records = data.records("test")
     scorer = Scorer(data.protocol, records)
@@ -330,7 +283,7 @@ def test_a_metric_can_be_over_some_people_only():
 @pytest.mark.parametrize("settings", [{}, {"subsets": False, "where": ("target_kind", frozenset({"void"}))}])
 def test_pairs_are_in_no_subset(settings):
     with pytest.raises(ValueError, match="pair"):
-        ProtocolMetric("sa", SharedAttention, **settings)
+        ProtocolMetric("sa", social.SharedAttention, **settings)
 
 
 def test_the_worlds_fingerprint_is_what_records_on_the_board_carry():
@@ -338,4 +291,5 @@ def test_the_worlds_fingerprint_is_what_records_on_the_board_carry():
     data = GazeWorld()
     board = json.loads(next(iter(BOARD.glob("center-*.json"))).read_text(encoding="utf-8"))
     assert data.records("test").fingerprint() == board["data"]["fingerprint"]
+    assert data.completeness("test").complete
     assert data.protocol.id == board["protocol"]["id"]

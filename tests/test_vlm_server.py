@@ -179,12 +179,15 @@ def collected(answers: Iterator[Reply | Failure]) -> tuple[list[Reply | Failure]
 
 
 def test_every_request_is_answered_once(serve):
-    server = serve(lambda key, nth: Act(completion(f"answer to {key}"), delay=int(key[1:]) % 7 * 0.003))
-    answers = ask(server, 60, in_flight=16)
+    server = serve(lambda key, nth: Act(completion(f"answer to {key}"), delay=0.01 + int(key[1:]) % 7 * 0.003))
+    answers = ask(server, 60, in_flight=5)
     assert {key: answer.text for key, answer in answers.items()} == {f"k{n}": f"answer to k{n}" for n in range(60)}
     assert sorted(server.asked) == sorted(answers)
+    assert server.most == 5, "in flight"
     first = answers["k0"]
     assert (first.finish_reason, first.tokens, first.seconds > 0) == ("stop", (7, 3), True)
+    assert list(client(server).ask([])) == []
+    assert len(server.asked) == 60
 
 
 def test_what_is_sent(serve):
@@ -194,29 +197,18 @@ def test_what_is_sent(serve):
     [answer] = client(server).ask([Request("a", messages, Decoding(17, 0.5, 0.9, 3))])
     assert answer.text == 'answer to k"0'
     [body] = server.bodies
+    texts = [{"type": "text", "text": text} for text in ("left\n", 'k"0')]
     url = {"url": f"data:image/jpeg;base64,{shown.url.partition(',')[2]}"}
     assert body == {
-        "model": "tiny",
-        "max_tokens": 17,
-        "temperature": 0.5,
-        "top_p": 0.9,
-        "seed": 3,
+        **{"model": "tiny", "max_tokens": 17, "temperature": 0.5, "top_p": 0.9, "seed": 3},
         "messages": [
             {"role": "system", "content": "Be “brief”."},
-            {
-                "role": "user",
-                "content": [
-                    {"type": "text", "text": "left\n"},
-                    {"type": "image_url", "image_url": url},
-                    {"type": "text", "text": 'k"0'},
-                ],
-            },
+            {"role": "user", "content": [texts[0], {"type": "image_url", "image_url": url}, texts[1]]},
         ],
     }
     assert b64decode(url["url"].partition(",")[2]) == shown.data
-    assert "post /v1/chat/completions" in server.heads[0]
-    assert "content-type: application/json" in server.heads[0]
-    assert "authorization: bearer the-secret" in server.heads[0]
+    for line in ("post /v1/chat/completions", "content-type: application/json", "authorization: bearer the-secret"):
+        assert line in server.heads[0]
 
 
 def test_the_key_comes_from_the_environment(serve, monkeypatch):
@@ -228,19 +220,7 @@ def test_the_key_comes_from_the_environment(serve, monkeypatch):
     assert ["from-outside" in head for head in server.heads] == [True, False]
 
 
-def test_nothing_is_asked_of_nobody(serve):
-    server = serve()
-    assert list(client(server).ask([])) == []
-    assert not server.asked
-
-
-def test_no_more_in_flight_than_allowed(serve):
-    server = serve(lambda key, nth: Act(completion(key), delay=0.02))
-    ask(server, 40, in_flight=5)
-    assert server.most == 5
-
-
-def test_identity_has_no_place(serve):
+def test_identity_has_no_place():
     server = OpenAIServer("http://10.0.0.7:8000/v1", "Qwen/Qwen3-VL-32B-Instruct", revision="abc")
     assert server.identity() == {"backend": "openai", "model": "Qwen/Qwen3-VL-32B-Instruct", "revision": "abc"}
     assert OpenAIServer("http://x/v1", "/data/me/tiny").identity()["model"] == "tiny"
@@ -248,12 +228,9 @@ def test_identity_has_no_place(serve):
 
 @pytest.mark.parametrize("options", [{"in_flight": 0}, {"max_retries": 0}, {"give_up_after": 0}, {"timeout": 0.0}])
 def test_impossible_settings(options):
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match=next(iter(options))):
         OpenAIServer("http://x/v1", "tiny", **options)
-
-
-def test_an_address_is_needed():
-    with pytest.raises(VLMError, match="localhost:8000: not the address of a server; give it as http://"):
+    with pytest.raises(VLMError, match="localhost:8000"):
         OpenAIServer("localhost:8000", "tiny")
 
 
@@ -278,23 +255,17 @@ def test_requests_are_drawn_a_bounded_number_ahead(serve, delay):
     assert len(drawn) <= 31 + 2 * 3
 
 
-def test_closing_early_drops_what_is_in_flight(serve):
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_ending_early_drops_what_is_in_flight(serve, interrupted):
     server = serve(lambda key, nth: Act(completion(key), delay=0 if key == "k0" else 600))
     answers = client(server).ask(questions(50))
     assert next(answers).key == "k0"
-    answers.close()
+    if interrupted:
+        with pytest.raises(KeyboardInterrupt):
+            answers.throw(KeyboardInterrupt)
+    else:
+        answers.close()
     assert len(server.asked) <= 5
-
-
-def test_an_exception_of_the_consumer_ends_the_asking(serve):
-    server = serve(lambda key, nth: Act(completion(key), delay=0 if key == "k0" else 600))
-
-    def consume():
-        for _ in client(server).ask(questions(50)):
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        consume()
 
 
 def test_an_exception_of_the_requests_comes_after_the_answers(serve):
@@ -303,7 +274,7 @@ def test_an_exception_of_the_requests_comes_after_the_answers(serve):
     def broken():
         yield from questions(10)
         time.sleep(0.3)  # long enough for all to be answered
-        raise DataError("frame 10 is no picture")
+        raise DataError("frame 10 is no image")
 
     seen, error = collected(client(server, in_flight=20).ask(broken()))
     assert isinstance(error, DataError)
@@ -314,30 +285,22 @@ def test_an_exception_of_the_requests_comes_after_the_answers(serve):
 # Faults that pass
 
 
-def test_errors_that_pass_are_asked_again(serve):
-    def script(key, nth):
-        if nth < 3:
-            return Act(refusal("overloaded"), 500 if key == "k0" else 503, headers=SOON)
-        return Act(completion(key))
-
-    server = serve(script)
-    assert all(isinstance(answer, Reply) for answer in ask(server, 5).values())
-    assert set(Counter(server.asked).values()) == {3}
+LIMITED = Act(refusal("slow down"), 429, headers={"retry-after": "1"})
 
 
-def test_a_rate_limit_is_waited_for(serve):
-    limited = Act(refusal("slow down"), 429, headers={"retry-after": "1"})
-    server = serve(lambda key, nth: limited if nth == 1 else Act(completion(key)))
-    assert all(isinstance(answer, Reply) for answer in ask(server, 3).values())
-    assert set(Counter(server.asked).values()) == {2}
-
-
-def test_lost_connections_are_tried_again(serve):
-    """Closed without a word, in the head, and in the middle of the body."""
-    cuts = {"k0": 0, "k1": 10, "k2": 150}
-    server = serve(lambda key, nth: Act(completion(key), sent=cuts.get(key) if nth == 1 else None))
-    assert {answer.text for answer in ask(server, 4).values()} == {"k0", "k1", "k2", "k3"}
-    assert Counter(server.asked) == {"k0": 2, "k1": 2, "k2": 2, "k3": 1}
+@pytest.mark.parametrize(
+    ("act", "failures"),
+    [
+        (Act(refusal("overloaded"), 500, headers=SOON), 2),
+        (Act(refusal("overloaded"), 503, headers=SOON), 2),
+        (LIMITED, 1),
+        *((Act(completion("cut"), sent=sent), 1) for sent in (0, 10, 150)),  # the connection is lost
+    ],
+)
+def test_faults_that_pass_are_asked_again(serve, act, failures):
+    server = serve(lambda key, nth: act if nth <= failures else Act(completion(key)))
+    assert {answer.text for answer in ask(server, 3).values()} == {"k0", "k1", "k2"}
+    assert set(Counter(server.asked).values()) == {failures + 1}
 
 
 def test_slow_answers_are_waited_for_and_too_slow_ones_given_up(serve):
@@ -345,7 +308,7 @@ def test_slow_answers_are_waited_for_and_too_slow_ones_given_up(serve):
     answers = ask(server, 3, timeout=1.0, max_retries=1)
     assert {answers["k0"].text, answers["k2"].text} == {"k0", "k2"}
     assert isinstance(answers["k1"], Failure)
-    assert answers["k1"].reason.startswith("no answer within 1 s, asked 2 times (a longer timeout")
+    assert "1 s, asked 2 times" in answers["k1"].reason
 
 
 # Answers that are none, and odd ones
@@ -367,7 +330,6 @@ def test_rubbish_is_no_answer(serve):
     assert isinstance(answers.pop("k8"), Reply)
     for answer in answers.values():
         assert isinstance(answer, Failure)
-        assert "no chat completion" in answer.reason
     assert "the proxy is tired" in answers["k0"].reason
     assert "no capacity" in answers["k5"].reason
 
@@ -392,12 +354,12 @@ def test_empty_and_cut_answers_are_answers(serve):
 @pytest.mark.parametrize(
     ("status", "body", "said"),
     [
-        (401, refusal("Incorrect API key"), "status 401: Incorrect API key; give a valid key.*OPENAI_API_KEY"),
-        (403, b"forbidden", "status 403: forbidden; give a valid key"),
-        (404, refusal("The model `tiny` does not exist."), "does not exist.*is 'tiny' what the server calls its model"),
-        (404, b'{"detail": "Not Found"}', "status 404: Not Found; is the address right.*ends in /v1"),
-        (400, b"{\"detail\": \"Server is pinned to 'x'; requested 'tiny'.\"}", "pinned to 'x'.*is 'tiny' what"),
-        (400, refusal("no such model", code="model_not_found"), "no such model.*is 'tiny' what the server calls"),
+        (401, refusal("Incorrect API key"), "401.*OPENAI_API_KEY"),
+        (403, b"forbidden", "403: forbidden.*OPENAI_API_KEY"),
+        (404, refusal("The model `tiny` does not exist."), "does not exist.*'tiny'"),
+        (404, b'{"detail": "Not Found"}', "404: Not Found.*/v1"),
+        (400, b"{\"detail\": \"Server is pinned to 'x'; requested 'tiny'.\"}", "pinned to 'x'.*'tiny'"),
+        (400, refusal("no such model", code="model_not_found"), "no such model.*'tiny'"),
     ],
 )
 def test_refusals_of_everything(serve, status, body, said):
@@ -412,14 +374,14 @@ def test_refusals_of_one_request(serve):
     acts = {
         "k1": Act(refusal("This model's maximum context length is 4096 tokens, not tiny-ish."), 400),
         "k3": Act(b"too large", 413),
-        "k4": Act(b'{"detail": [{"msg": "bad picture"}]}', 422),
+        "k4": Act(b'{"detail": [{"msg": "bad image"}]}', 422),
     }
     server = serve(lambda key, nth: acts.get(key, Act(completion(key))))
     answers = ask(server, 30, give_up_after=1)
     failed = {key: answer.reason for key, answer in answers.items() if isinstance(answer, Failure)}
     assert set(failed) == set(acts)
     assert failed["k1"].startswith("status 400: This model's maximum context length")
-    assert "bad picture" in failed["k4"]
+    assert "bad image" in failed["k4"]
     assert set(Counter(server.asked).values()) == {1}
 
 
@@ -434,8 +396,8 @@ def test_a_server_that_dies(serve):
 
     seen, error = collected(client(server, max_retries=1, give_up_after=3).ask(dying()))
     assert isinstance(error, VLMError)
-    for said in (server.url, "3 requests in a row failed", "connection lost", "repeat the same command"):
-        assert said in str(error)
+    assert server.url in str(error)
+    assert "3 requests in a row" in str(error)
     replies = [answer.key for answer in seen if isinstance(answer, Reply)]
     assert 30 <= len(replies) <= 40
     assert len(seen) - len(replies) < 3 + 4
@@ -445,7 +407,7 @@ def test_failures_between_answers_do_not_end_it(serve):
     server = serve(lambda key, nth: Act(b"", 500, headers=SOON) if int(key[1:]) % 3 else Act(completion(key)))
     answers = ask(server, 24, in_flight=1, max_retries=1, give_up_after=3)
     assert sum(isinstance(answer, Reply) for answer in answers.values()) == 8
-    with pytest.raises(VLMError, match="2 requests in a row failed; the last: status 500"):
+    with pytest.raises(VLMError, match="2 requests in a row"):
         list(client(server, in_flight=1, max_retries=1, give_up_after=2).ask(questions(24)))
 
 
@@ -459,10 +421,10 @@ def test_check(serve):
         server.models = odd
         assert client(server).check() == ()
     server.models = Act(refusal("who are you?"), 401)
-    with pytest.raises(VLMError, match=r"status 401: who are you\?; give a valid key"):
+    with pytest.raises(VLMError, match=r"who are you\?"):
         client(server).check()
     server.stop()
-    with pytest.raises(VLMError, match=r"no server answers .*; start one there, such as `vllm serve tiny`"):
+    with pytest.raises(VLMError, match=server.url):
         client(server).check()
 
 
@@ -470,19 +432,19 @@ def test_check(serve):
 
 DRIVER = """
 import sys
-from gazebench.vlm.messages import Message, Reply, Request
+from gazebench.vlm.ask import ask
+from gazebench.vlm.messages import Message, Request
 from gazebench.vlm.openai_server import OpenAIServer
 from gazebench.vlm.store import AnswerStore
 
 url, root, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
-store = AnswerStore(root, "tiny", {"model": "tiny"})
-done = store.answers("test")
-keys = [f"k{number}" for number in range(count) if f"k{number}" not in done]
-requests = (Request(key, (Message("user", (key,)),)) for key in keys)
-with store.writer("test") as writer:
-    for answer in OpenAIServer(url, "tiny", api_key="x", in_flight=16).ask(requests):
-        assert isinstance(answer, Reply), answer
-        writer.append(answer)
+keys = [f"k{number}" for number in range(count)]
+server = OpenAIServer(url, "tiny", api_key="x", in_flight=16)
+
+def send(attempt, waiting):
+    return server.ask(Request(key, (Message("user", (key,)),)) for key in keys if waiting(key))
+
+assert not ask(AnswerStore(root, "tiny", {"model": "tiny"}), "test", keys, send).open
 """
 
 
@@ -520,7 +482,7 @@ def test_killed_and_resumed(serve, tmp_path):
         assert answer.reply.text == f"answer to {key}"
 
 
-# Pictures
+# Images
 
 
 def textured(width: int, height: int) -> np.ndarray:
@@ -528,10 +490,10 @@ def textured(width: int, height: int) -> np.ndarray:
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
 
 
-def decoded(picture: EncodedImage) -> Image.Image:
-    image = Image.open(BytesIO(picture.data))
+def decoded(shown: EncodedImage) -> Image.Image:
+    image = Image.open(BytesIO(shown.data))
     image.load()
-    assert (image.format, image.mode, image.size) == (picture.mime.partition("/")[2].upper(), "RGB", picture.size)
+    assert (image.format, image.mode, image.size) == (shown.mime.partition("/")[2].upper(), "RGB", shown.size)
     assert image.getexif().get(0x0112) is None
     return image
 
@@ -540,8 +502,8 @@ def decoded(picture: EncodedImage) -> Image.Image:
 @pytest.mark.parametrize("fmt", ["jpeg", "png"])
 def test_encoding_an_array(size, fmt):
     array = textured(*size)
-    picture = Encoding(300, fmt).encode(array)
-    image = decoded(picture)
+    shown = Encoding(300, fmt).encode(array)
+    image = decoded(shown)
     assert max(image.size) == min(300, max(size))
     assert abs(image.width / image.height - size[0] / size[1]) <= size[0] / size[1] / min(image.size)
     small = Image.fromarray(array).resize(image.size, Image.Resampling.LANCZOS)
@@ -551,19 +513,10 @@ def test_encoding_an_array(size, fmt):
         assert np.abs(np.asarray(image.convert("L")).astype(int) - np.asarray(small.convert("L"))).mean() < 4
 
 
-def test_what_is_no_picture():
+def test_what_is_no_image():
     for array in (np.zeros((3, 4), np.uint8), np.zeros((3, 4, 4), np.uint8), np.zeros((3, 4, 3))):
         with pytest.raises(ValueError, match=r"\(H, W, 3\) uint8"):
             Encoding().encode(array)
-
-
-@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
-def test_files_that_fit_are_sent_as_they_are(tmp_path, name):
-    Image.fromarray(textured(64, 48)).save(tmp_path / name)
-    picture = Encoding(64).encode(tmp_path / name)
-    assert picture.data == (tmp_path / name).read_bytes()
-    assert decoded(picture).size == (64, 48)
-    assert decoded(Encoding(63).encode(tmp_path / name)).size == (63, 47)
 
 
 @pytest.mark.parametrize(
@@ -576,38 +529,40 @@ def test_files_that_fit_are_sent_as_they_are(tmp_path, name):
 def test_other_files_become_rgb(tmp_path, name, mode):
     original = Image.fromarray(textured(64, 48)).convert(mode)
     original.save(tmp_path / name)
-    picture = Encoding(64, "png").encode(tmp_path / name)
-    assert picture.data != (tmp_path / name).read_bytes()
+    shown = Encoding(64, "png").encode(tmp_path / name)
+    assert shown.data != (tmp_path / name).read_bytes()
     with Image.open(tmp_path / name) as stored:
-        assert np.array_equal(np.asarray(decoded(picture)), np.asarray(stored.convert("RGB")))
+        assert np.array_equal(np.asarray(decoded(shown)), np.asarray(stored.convert("RGB")))
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png"])
-@pytest.mark.parametrize("orientation", [1, 6])
-def test_the_orientation_tag_is_not_passed_on(tmp_path, name, orientation):
+@pytest.mark.parametrize("orientation", [None, 1, 6])
+def test_files_that_fit_are_sent_as_they_are_but_for_an_orientation(tmp_path, name, orientation):
     exif = Image.Exif()
-    exif[0x0112] = orientation
+    if orientation:
+        exif[0x0112] = orientation
     Image.fromarray(textured(64, 48)).save(tmp_path / name, exif=exif)
-    picture = Encoding(64, "png").encode(tmp_path / name)
-    assert picture.size == (64, 48)
-    if orientation == 1:
-        assert picture.data == (tmp_path / name).read_bytes()
-    else:
+    shown = Encoding(64, "png").encode(tmp_path / name)
+    assert shown.size == (64, 48)
+    if orientation == 6:
         with Image.open(tmp_path / name) as stored:
-            assert np.array_equal(np.asarray(decoded(picture)), np.asarray(stored))
+            assert np.array_equal(np.asarray(decoded(shown)), np.asarray(stored))
+    else:
+        assert shown.data == (tmp_path / name).read_bytes()
+    assert decoded(Encoding(63).encode(tmp_path / name)).size == (63, 47)
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png"])
 @pytest.mark.parametrize("max_side", [64, 500])
 def test_broken_files(tmp_path, name, max_side):
     path = tmp_path / name
-    with pytest.raises(DataError, match=rf"{name}: no such file; restore"):
+    with pytest.raises(DataError, match=f"{name}: no such file"):
         Encoding(max_side).encode(path)
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)).save(path)
     whole = path.read_bytes()
     for data in (whole[:-2000], whole[:40], b"", b"rubbish"):
         path.write_bytes(data)
-        with pytest.raises(DataError, match=rf"{name}: not a readable picture .*restore it"):
+        with pytest.raises(DataError, match=f"{name}: not a readable"):
             Encoding(max_side).encode(path)
 
 

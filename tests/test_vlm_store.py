@@ -29,7 +29,8 @@ def write(store, *keys, split="test", shard=None, attempt=0, text="answer to {}"
             writer.append(Reply(key, text.format(key), "stop", random.random(), (9, 3)), attempt)
 
 
-def test_answers_come_back_word_for_word(store):
+def test_answers_come_back_word_for_word(store, tmp_path):
+    assert (store.answers("test"), store.other_identities(), list(tmp_path.iterdir())) == ({}, [], [])
     texts = ["", "[[1, 2]]\n```", "“ä” \u2028 \x00 😀", "\ud83d lone", "x" * 100_000]
     with store.writer("test") as writer:
         for number, text in enumerate(texts):
@@ -43,12 +44,6 @@ def test_answers_come_back_word_for_word(store):
     assert len(writer.path.read_bytes().splitlines()) == len(texts)
 
 
-def test_nothing_stored_yet(store, tmp_path):
-    assert store.answers("test") == {}
-    assert store.other_identities() == []
-    assert list(tmp_path.iterdir()) == [], "looking leaves no folder behind"
-
-
 def test_shards_splits_and_attempts_merge(store):
     write(store, "b", "a", shard=(3, 16))
     write(store, "c", shard=(10, 16))
@@ -60,15 +55,10 @@ def test_shards_splits_and_attempts_merge(store):
     assert list(answers) == ["a", "b", "c", "d"]
     assert [answer.attempt for answer in answers["a"]] == [0, 1]
     assert set(store.answers("test_small")) == {"z"}
+    write(store, "a", text="another", shard=(1, 2))
+    assert answers == store.answers("test"), "of two answers to one attempt the first counts"
     names = {path.name for path in store.folder.glob("*.jsonl")}
     assert {"test.jsonl", "test.shard-3-of-16.jsonl", "test.shard-10-of-16.jsonl"} < names
-
-
-def test_of_two_answers_to_the_same_the_first_counts(store):
-    write(store, "a", text="first")
-    write(store, "a", text="second")
-    write(store, "a", text="third", shard=(1, 2))
-    assert [answer.reply.text for answer in store.answers("test")["a"]] == ["first"]
 
 
 @settings(max_examples=40, deadline=None)
@@ -106,7 +96,7 @@ def test_rubbish_within_is_named(store, line):
     path = store.folder / "test.jsonl"
     first, second = path.read_bytes().splitlines()
     path.write_bytes(b"\n".join([first, line.encode(errors="surrogateescape"), second, b""]))
-    with pytest.raises(DataError, match=r"test\.jsonl:2: not an answer; delete this line"):
+    with pytest.raises(DataError, match=r"test\.jsonl:2"):
         store.answers("test")
 
 
@@ -136,19 +126,16 @@ def test_two_processes_never_write_one_file(store, tmp_path):
     process = context.Process(target=_hold, args=(tmp_path, ready, end))
     process.start()
     ready.wait()
-    with pytest.raises(DataError, match=r"shard-1-of-2\.jsonl: another process is writing this file; wait"):
+    with pytest.raises(DataError, match=r"shard-1-of-2\.jsonl"):
         write(store, "a", shard=(1, 2))
     write(store, "b", shard=(2, 2))
     end.set()
     process.join()
     write(store, "a", shard=(1, 2))
     assert set(store.answers("test")) == {"a", "b"}
-
-
-def test_the_file_is_free_after_an_error(store):
     with pytest.raises(KeyError), store.writer("test"):
         raise KeyError
-    write(store, "a")
+    write(store, "c")
 
 
 def test_another_identity_is_another_folder(store, tmp_path):
@@ -163,23 +150,17 @@ def test_another_identity_is_another_folder(store, tmp_path):
     assert other.differs.endswith("prompt.version 3 (here 4)")
     assert len(other.differs) < 200
     assert AnswerStore(tmp_path, "tin", IDENTITY).other_identities() == []
-
-
-def test_long_texts_that_differ_late_are_told_apart(tmp_path):
-    one, two = (AnswerStore(tmp_path, "tiny", {"prompt": "a" * 500 + end}) for end in "xy")
+    one, two = (AnswerStore(tmp_path, "late", {"prompt": "a" * 500 + end}) for end in "xy")
     write(one, "a")
     theirs, mine = two.other_identities()[0].differs.split(" (here ")
-    assert theirs.removeprefix("prompt ") != mine.removesuffix(")")
+    assert theirs.removeprefix("prompt ") != mine.removesuffix(")"), "long texts that differ late"
 
 
-def test_the_order_of_fields_is_no_difference(store, tmp_path):
-    assert AnswerStore(tmp_path, "tiny", dict(reversed(IDENTITY.items()))).folder == store.folder
-
-
-def test_the_identity_is_stored(store):
+def test_the_identity_is_stored_whatever_the_order_of_its_fields(store, tmp_path):
     write(store, "a")
     assert json.loads((store.folder / "identity.json").read_text()) == IDENTITY
     assert store.folder.name == f"tiny-{store.digest_of_identity[:12]}"
+    assert AnswerStore(tmp_path, "tiny", dict(reversed(IDENTITY.items()))).folder == store.folder
 
 
 @pytest.mark.parametrize("text", ["{}", "rubbish", "[1]"])
@@ -187,10 +168,9 @@ def test_a_folder_of_another_identity_is_refused(store, tmp_path, text):
     write(store, "a")
     (store.folder / "identity.json").write_text(text)
     for use in (lambda: AnswerStore(tmp_path, "tiny", IDENTITY), lambda: store.answers("test"), lambda: write(store)):
-        with pytest.raises(DataError, match=r"identity\.json: does not describe the answers of this folder.*restore"):
+        with pytest.raises(DataError, match=r"identity\.json"):
             use()
-    elsewhere = AnswerStore(tmp_path, "tiny", {"other": 1})
-    assert len(elsewhere.other_identities()) == 1
+    assert len(AnswerStore(tmp_path, "tiny", {"other": 1}).other_identities()) == 1
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../x", ".hidden", "a b"])
@@ -216,13 +196,9 @@ def test_shards_part_the_people(groups, count):
     assert sorted(np.concatenate(shards).tolist()) == list(range(len(groups)))
     images = [{groups[position] for position in shard} for shard in shards]
     assert sum(map(len, images)) == len(set(groups)), "nobody's image is in two shards"
+    assert shard_of([f"image {number // 3}" for number in range(100)], 2, 16).tolist() == [6, 7, 8, 9, 10, 11]
     largest = max(map(groups.count, set(groups)), default=0)
     assert all(abs(len(shard) - len(groups) / count) <= largest for shard in shards)
-
-
-def test_shards_do_not_depend_on_the_process():
-    groups = [f"image {number // 3}" for number in range(100)]
-    assert shard_of(groups, 2, 16).tolist() == [6, 7, 8, 9, 10, 11]
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is full")  # noqa: PTH110

@@ -23,8 +23,8 @@ ANSWER = 'P0: {"status": "inside", "point_2d": [12, 345]}'
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return saved(tmp_path_factory.mktemp("models") / "tiny")
+def folder(tmp_path_factory, save_vlm):
+    return save_vlm(tmp_path_factory.mktemp("models") / "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +37,7 @@ def model(folder):
     return AutoModelForImageTextToText.from_pretrained(folder)
 
 
-def saved(folder, **settings):
-    for part in random_vlm(**settings):
-        part.save_pretrained(folder)
-    return folder
-
-
-def picture(seed=0, size=(64, 96)):
+def noise(seed=0, size=(64, 96)):
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8))
 
 
@@ -65,31 +59,32 @@ def digests(folder):
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()}
 
 
-def test_loads_as_the_real_classes(folder, processor, model):
-    assert type(model) is Qwen3VLForConditionalGeneration
-    assert type(processor) is Qwen3VLProcessor
+def test_loads_as_the_real_classes(processor, model):
+    assert (type(model), type(processor)) == (Qwen3VLForConditionalGeneration, Qwen3VLProcessor)
     end, padding, image = processor.tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>", "<|image_pad|>"])
-    assert model.generation_config.eos_token_id == [end, padding]
+    assert (processor.tokenizer.eos_token_id, model.generation_config.eos_token_id) == (end, [end, padding])
     assert model.generation_config.pad_token_id == processor.tokenizer.pad_token_id == padding
-    assert processor.tokenizer.eos_token_id == end
     assert model.config.image_token_id == processor.image_token_id == image
 
 
 def test_the_embedded_weights_fit_model_and_tokenizer():
     model, processor, file = tiny_vlm()
     own, stored = model.state_dict(), torch.load(file, weights_only=True)
-    assert stored.keys() == own.keys() - {"lm_head.weight"}  # tied
-    assert all(stored[name].shape == own[name].shape for name in stored)
+    assert {name: tensor.shape for name, tensor in stored.items()} == {
+        name: tensor.shape
+        for name, tensor in own.items()
+        if name != "lm_head.weight"  # tied
+    }
     numbers = processor.tokenizer.get_vocab()
     assert hashlib.sha256("\n".join(sorted(numbers, key=numbers.get)).encode()).hexdigest()[:16] == "b87c78519a785f44"
 
 
-def test_same_seed_same_bytes(folder, tmp_path):
+def test_same_seed_same_bytes(folder, tmp_path, save_vlm):
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    assert digests(saved(tmp_path / "again")) == digests(folder)
+    assert digests(save_vlm(tmp_path / "again")) == digests(folder)
     assert torch.equal(torch.get_rng_state(), before)
-    other = digests(saved(tmp_path / "other", seed=1))
+    other = digests(save_vlm(tmp_path / "other", seed=1))
     assert {name for name, digest in other.items() if digest != digests(folder)[name]} == {"model.safetensors"}
 
 
@@ -107,44 +102,37 @@ def test_text_survives_the_tokenizer(processor, text):
     assert tokenizer.decode(tokenizer(text)["input_ids"], clean_up_tokenization_spaces=False) == expected
 
 
-def test_tokens_are_cut_as_qwen_does(processor):
-    tokenizer = processor.tokenizer
+def test_tokens_are_cut_as_qwen_does(folder, model):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
     assert tokenizer.tokenize("[12, 345]") == ["[", "1", "2", ",", "Ġ", "3", "4", "5", "]"]
     assert tokenizer.tokenize(ANSWER)[0] == "P"
     assert tokenizer.tokenize("of P0")[-2:] == ["ĠP", "0"]  # another token than at the start of an answer
     for token in ("<|im_end|>", "<|image_pad|>", "<|box_start|>"):
         assert tokenizer.tokenize(token) == [token]
         assert tokenizer.decode(tokenizer(token)["input_ids"], skip_special_tokens=True) == ""
-
-
-def test_a_special_token_fits_in_without_resizing(folder, model):
-    tokenizer = AutoTokenizer.from_pretrained(folder)
     assert len(tokenizer.tokenize("<|gaze_pad|>")) > 1
     assert tokenizer.add_tokens(["<|gaze_pad|>"], special_tokens=True) == 1
-    assert len(tokenizer) <= model.get_input_embeddings().num_embeddings
+    assert len(tokenizer) <= model.get_input_embeddings().num_embeddings, "it fits in without resizing"
     assert tokenizer.tokenize("<|gaze_pad|>") == ["<|gaze_pad|>"]
 
 
-def test_template(processor):
+def test_template_and_the_mask_of_the_answer_with_its_end(processor):
     start = "<|im_start|>system\nBe terse.<|im_end|>\n<|im_start|>user\n"
     start += "<|vision_start|><|image_pad|><|vision_end|>And P0?"
     asked = f"{start}<|im_end|>\n<|im_start|>assistant\n"
-    assert processor.apply_chat_template(chat(picture()), add_generation_prompt=True) == asked
-    assert processor.apply_chat_template(chat(picture(), ANSWER)) == f"{asked}{ANSWER}<|im_end|>\n"
+    assert processor.apply_chat_template(chat(noise()), add_generation_prompt=True) == asked
+    assert processor.apply_chat_template(chat(noise(), ANSWER)) == f"{asked}{ANSWER}<|im_end|>\n"
     plain = processor.apply_chat_template([{"role": "user", "content": "Hello"}])
     assert plain == "<|im_start|>user\nHello<|im_end|>\n"
-
-
-def test_the_mask_is_the_answer_and_its_end(processor):
     answers = (ANSWER, ANSWER * 3)
-    chats = chat(picture(), answers[0]), chat(picture(size=(64, 160)), answers[1])
+    chats = chat(noise(), answers[0]), chat(noise(size=(64, 160)), answers[1])
     batch = encoded(processor, *chats, return_assistant_tokens_mask=True)
     for ids, mask, answer in zip(batch["input_ids"], batch["assistant_masks"], answers, strict=True):
         assert processor.tokenizer.decode(ids[torch.as_tensor(mask).bool()]) == f"{answer}<|im_end|>"
 
 
 def test_the_image_counts(processor, model):
-    batch = encoded(processor, chat(picture(0)), chat(picture(1)))
+    batch = encoded(processor, chat(noise(0)), chat(noise(1)))
     assert (batch["input_ids"] == model.config.image_token_id).sum(1).tolist() == [24, 24]  # of 16 x 16 pixels each
     with torch.no_grad():
         one, other = model(**batch).logits[:, -1]
@@ -156,7 +144,7 @@ def test_every_part_of_another_size_learns():
     text = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
     vision = {"hidden_size": 32, "depth": 2, "num_heads": 2, "deepstack_visual_indexes": [1], "patch_size": 16}
     small, processor = random_vlm(text=text, vision=vision, tie_word_embeddings=False)
-    batch = encoded(processor, chat(picture(), ANSWER))
+    batch = encoded(processor, chat(noise(), ANSWER))
     assert (batch["input_ids"] == small.config.image_token_id).sum() == 6
     small.train()(**batch, labels=batch["input_ids"]).loss.backward()
     assert [name for name, tensor in small.named_parameters() if tensor.grad is None or not tensor.grad.any()] == []

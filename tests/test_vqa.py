@@ -2,10 +2,8 @@
 
 import json
 import shutil
-import threading
 import tracemalloc
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +19,9 @@ from gazebench.engine.record import validate
 from gazebench.engine.registry import load_dataset
 from gazebench.metrics.base import GazeMetric
 from gazebench.report import question_table
-from gazebench.vlm import tiny
 from gazebench.vlm.encoding import Encoding
 from gazebench.vlm.local import LocalModel
-from gazebench.vlm.messages import Backend, Decoding, EncodedImage, Failure, Reply, VLMError
+from gazebench.vlm.messages import Backend, Decoding, EncodedImage, Failure, Reply
 from gazebench.vlm.store import AnswerStore
 from gazebench.vqa import asking, files, judge, metrics, scoring, task
 from gazebench.vqa.answerers import Examples, Majority, ModelAnswerer, Oracle, Random, Shuffled
@@ -69,18 +66,16 @@ def questions(path):
 
 
 class Scripted(Backend):
-    """Answers by a function of the key; dies after so many requests."""
+    """Answers by a function of the key."""
 
-    def __init__(self, answer=lambda key: "left", die_after=None):
-        self.answer, self.die_after, self.requests = answer, die_after, []
+    def __init__(self, answer=lambda key: "left"):
+        self.answer, self.requests = answer, []
 
     def identity(self):
         return {"backend": "scripted", "model": "org/Scripted 1.0"}
 
     def ask(self, requests):
         for request in requests:
-            if self.die_after is not None and len(self.requests) >= self.die_after:
-                raise VLMError("the server is gone")
             self.requests.append(request)
             answer = self.answer(request.key)
             yield answer if isinstance(answer, Reply | Failure) else Reply(request.key, answer, "stop")
@@ -97,17 +92,17 @@ def ask(path, card, tmp_path):
     def run(answerer, **options):
         store = asking.store_of(tmp_path, answerer, card)
         outcome = asking.ask(path, card, answerer, store, **options)
-        return outcome, asking.collect(path, card, answerer, store), store
+        return outcome, asking.collect(path, card, answerer, store, partial=True), store
 
     return run
 
 
 @pytest.fixture
-def measured(world):
+def measured(world, card):
     """The scores of questions with answers."""
 
     def run(answered, **options):
-        found = scoring.measure(answered, world, "test", **options)
+        found = scoring.measure(answered, card, world, **options)
         assert all(set(subsets) == {"all"} for subsets in found.values())
         return {name: subsets["all"] for name, subsets in found.items()}
 
@@ -160,31 +155,26 @@ def test_a_changed_file_or_a_broken_line_is_an_error(path, tmp_path):
         list(files.read(copy))
 
 
-def test_a_file_that_fails_half_way_leaves_nothing(tmp_path, questions):
-    def some():
-        yield questions[0]
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        files.write(tmp_path / "x.jsonl", some(), {})
-    assert not list(tmp_path.iterdir())
-
-
-def test_files_stream_in_constant_memory(tmp_path, questions):
-    def many(count):
+def test_files_stream_in_constant_memory_and_come_whole_or_not_at_all(tmp_path, questions):
+    def many(count, error=None):
         for index in range(count):
             question = replace(questions[0].question, id=str(index))
             yield replace(questions[0], image=f"{index // 4}", question=question)
+        if error:
+            raise error
 
     place = tmp_path / "x.jsonl"
+    with pytest.raises(OSError, match="disk full"):
+        files.write(place, many(1, OSError("disk full")), {})
+    assert not list(tmp_path.iterdir())
     tracemalloc.start()
     try:
-        card = files.write(place, many(8000), {})
+        counts = files.write(place, many(8000), {})["counts"]
         assert sum(1 for _ in files.read(place)) == 8000
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert (card["counts"]["questions"], card["counts"]["images"]) == (8000, 2000)
+    assert (counts["questions"], counts["images"]) == (8000, 2000)
     assert peak < 1e6 < 2e6 < place.stat().st_size
 
 
@@ -194,7 +184,7 @@ def test_files_stream_in_constant_memory(tmp_path, questions):
 def test_the_truth_scores_everything_and_others_answers_do_not(path, ask, measured):
     perfect = measured(ask(Oracle())[1])
     best = {use.name: 1.0 if use.metric().higher_is_better else 0.0 for use in QUESTION_METRICS}
-    assert set(perfect) == set(best) - {"vqa_object_clip"}
+    assert set(perfect) == set(best) - {"vqa_object_clip", "vqa_object_judge"}
     for name, score in perfect.items():
         tolerance = {"vqa_point_l2": 1e-3, "vqa_point_angle": 0.5}.get(name, 0)
         assert score.value == pytest.approx(best[name], abs=tolerance), name
@@ -212,7 +202,7 @@ def test_baselines_answer_in_the_form_asked_for(folder, questions, ask):
         assert outcome.answered == outcome.asked == len(found.records)
         assert all(answer.valid for answer in found.parsed)
     train, majority = list(files.read(folder / "train.jsonl")), Majority(folder / "train.jsonl")
-    first = {record.question.task: record for record in reversed(questions)}
+    first = {record.question.task: record for record in questions}
     directions = [record.truth.answer for record in train if record.question.task == "direction"]
     assert directions.count(majority.answer(first["direction"])) == max(map(directions.count, directions))
     points = [r.truth.points[0] for r in train if r.question.task == "point" and r.truth.points]
@@ -223,20 +213,7 @@ def test_baselines_answer_in_the_form_asked_for(folder, questions, ask):
 # Asking ---------------------------------------------------------------------------------------------------------------
 
 
-def test_a_killed_evaluation_goes_on_without_asking_again(card, ask, model):
-    dying, again, idle = Scripted(die_after=25), Scripted(), Scripted()
-    with pytest.raises(VLMError, match="gone"):
-        ask(model(dying))
-    outcome = ask(model(again))[0]
-    total = card["counts"]["questions"]
-    assert (outcome.asked, outcome.answered, dict(outcome.open)) == (total, total - 25, {})
-    assert not set(dying.keys) & set(again.keys)
-    assert len(dying.keys) + len(again.keys) == total
-    assert not ask(model(idle))[0].answered
-    assert not idle.requests
-
-
-def test_failures_stay_open_and_whatever_else_comes_is_an_answer(questions, ask, measured, model):
+def test_failures_stay_open_and_whatever_else_comes_is_an_answer_once_and_for_all(questions, ask, measured, model):
     ids = [r.question.id for r in questions if r.question.task == "point" and not r.truth.refusal][:4]
     bad = {ids[0]: Failure(ids[0], "too large"), ids[1]: "", ids[2]: "[1, 2] " * 100_000,
            ids[3]: Reply(ids[3], "", "content_filter")}  # fmt: skip
@@ -297,8 +274,8 @@ def test_questions_about_unreadable_images_stay_open(world, questions, ask, mode
     assert (again.answered, dict(again.open)) == (len(outcome.open), {})
 
 
-def test_a_model_in_this_process_sees_examples_and_question(world, folder, ask, model, tmp_path):
-    backend = LocalModel(tiny.build(tmp_path / "tiny"), device="cpu", batch_size=2)
+def test_a_model_in_this_process_sees_examples_and_question(world, folder, ask, model, save_vlm, tmp_path):
+    backend = LocalModel(save_vlm(tmp_path / "tiny"), device="cpu", batch_size=2)
     examples = Examples(folder / "train.jsonl", world, 1)
     answerer = model(backend, examples=examples, encoding=Encoding(64), decoding=Decoding(max_tokens=4))
     outcome = ask(answerer, limit=3)[0]
@@ -335,20 +312,17 @@ def test_examples_are_the_same_everywhere_and_never_of_test(world, folder, path,
 # Metrics against other code -------------------------------------------------------------------------------------------
 
 
-def point_of(x, y, points=((0.5, 0.5),), head=(0.1, 0.1, 0.2, 0.2)):
-    return Truth("", points=points, head=head), ParsedAnswer(point=None if x is None else (x, y))
-
-
 def values_of(metric, kind, pairs, **fields):
     questions = [Question(str(index), kind, "point", "box", "") for index in range(len(pairs))]
     truths, parsed = zip(*pairs, strict=True)
     return metric.values(questions=questions, truths=list(truths), parsed=list(parsed), **fields)
 
 
-def test_points_against_numpy():
+def test_points_against_numpy_and_no_point_as_the_worst():
     rng = np.random.default_rng(0)
-    points, given = rng.random((40, 3, 2)), rng.random((40, 2))
-    pairs = [point_of(*given[i], points=tuple(map(tuple, points[i]))) for i in range(40)]
+    points, given, head = rng.random((40, 3, 2)), rng.random((40, 2)), (0.1, 0.1, 0.2, 0.2)
+    truths = [Truth("", points=tuple(map(tuple, some)), head=head) for some in points]
+    pairs = [(truth, ParsedAnswer(point=tuple(point))) for truth, point in zip(truths, given, strict=True)]
     distance = np.linalg.norm(given - points.mean(1), axis=1)
     assert torch.allclose(values_of(metrics.PointDistance(), "point", pairs)[0][:, 0], torch.from_numpy(distance))
     assert values_of(metrics.PointWithin(), "point", pairs)[0].mean() == (distance <= 0.1).mean()
@@ -356,14 +330,11 @@ def test_points_against_numpy():
     cosine = (one * other).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
     angle = values_of(metrics.PointAngle(), "point", pairs)[0][:, 0].numpy()
     assert np.allclose(angle, np.degrees(np.arccos(cosine)), atol=1e-4)
-
-
-def test_no_point_costs_as_much_as_the_worst():
-    pairs = [point_of(None, None, points=((0.2, 0.9),))]
+    silent = [(Truth("", points=((0.2, 0.9),), head=head), ParsedAnswer())]
     worst = {metrics.PointDistance: np.hypot(0.8, 0.9), metrics.PointAngle: 180, metrics.PointWithin: 0}
     for kind, value in worst.items():
-        assert float(values_of(kind(), "point", pairs)[0]) == pytest.approx(value)
-    assert not len(values_of(metrics.PointAngle(), "point", [point_of(0.3, 0.3, head=(np.nan,) * 4)])[0])
+        assert float(values_of(kind(), "point", silent)[0]) == pytest.approx(value)
+    assert not len(values_of(metrics.PointAngle(), "point", [(Truth("", points=((0.2, 0.9),)), pairs[0][1])])[0])
 
 
 def test_refusals_against_scikit_learn():
@@ -505,93 +476,56 @@ def test_a_judge_is_asked_once_about_what_was_answered(ask, measured, model, tmp
 # The commands ---------------------------------------------------------------------------------------------------------
 
 
-class Talker(BaseHTTPRequestHandler):
-    """Says "right" to everything, but nothing to the first question; counts."""
-
-    asked: list[str] = []
-    broken = True
-
-    def log_message(self, *arguments):
-        pass
-
-    def do_GET(self):
-        self._send(200, {"data": [{"id": "tiny"}]})
-
-    def do_POST(self):
-        request = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        self.asked.append(request["messages"][-1]["content"][-1]["text"])
-        if self.broken and len(self.asked) == 1:
-            self._send(413, {"error": {"message": "too large"}})
-        else:
-            self._send(200, {"choices": [{"message": {"content": "right"}, "finish_reason": "stop"}]})
-
-    def _send(self, status, body):
-        data = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-
-def test_the_commands_from_questions_to_the_table(tmp_path, capsys):
-    runs, boards = tmp_path / "runs", tmp_path / "boards"
+def test_the_commands_from_questions_to_the_table(tmp_path, capsys, chat_server):
+    runs, boards = f"--runs={tmp_path / 'runs'}", f"--boards={tmp_path / 'boards'}"
+    path, board = tmp_path / "runs/vqa/gazeworld/test.jsonl", tmp_path / "boards/vqa/gazeworld"
 
     def run(step, *arguments):
-        code = main(["vqa", step, *map(str, arguments), f"--boards={boards}", *([f"--runs={runs}"][step == "table" :])])
+        code = main(["vqa", step, *map(str, arguments)])
         return code, "".join(capsys.readouterr())
 
-    splits = ["--split", "train", "--split", "test"]
-    assert main(["vqa", "build", "gazeworld", *SIZES, *splits, f"--runs={runs}"]) == 0
-    path = runs / "vqa/gazeworld/test.jsonl"
+    assert run("build", "gazeworld", *SIZES, "--split", "train", "--split", "test", runs)[0] == 0
     assert path.with_suffix(".png").stat().st_size > 10_000
     assert "recognition: answer" in path.with_suffix(".md").read_text()
-    assert run("ask", path, *SIZES, "--backend", "majority", "--board")[0] == 0
-    (row,) = (boards / "gazeworld").glob("*.json")
+    assert run("ask", path, *SIZES, "--backend", "majority", "--board", runs, boards)[0] == 0
+    (row,) = (tmp_path / "boards/gazeworld").glob("*.json")
     record = json.loads(row.read_text())
     assert {"avg_l2", "avg_angle", "ap"} <= set(record["metrics"])
     assert record["samples"]["people"] == WORLD(train=16, val=2, test=14).records("test").people
-    with ThreadingHTTPServer(("127.0.0.1", 0), Talker) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        given = [path, *SIZES, "--model", "tiny", "--in-flight", 1, "--title", "Two words",
-                 "--url", f"http://127.0.0.1:{server.server_port}/v1"]  # fmt: skip
-        assert run("ask", *given)[0] == 1, "one question is open"
-        before = len(Talker.asked)
-        code, told = run("score", *given)
-        assert code == 2
-        assert "--partial" in told
-        Talker.broken = False
-        code, told = run("ask", *given)
-        assert code == 0
-        assert "Two words (zero-shot) on gazeworld/test" in told
-        assert len(Talker.asked) == before + 1, "only what was open is asked again"
-        code, told = run("ask", *given, "--model", "other")
-        assert code == 2
-        assert "tiny" in told
-        server.shutdown()
-    for record in (boards / "vqa/gazeworld").glob("*.json"):
-        validate(json.loads(record.read_text()))
-    assert run("table", "gazeworld")[0] == 0
-    page = (boards / "vqa/gazeworld/README.md").read_text()
+    answers = iter([(413, "too large")])
+    url, asked = chat_server(lambda text: next(answers, "right"))
+    given = [path, *SIZES, "--model", "tiny", "--in-flight", 1, "--title", "Two words", "--url", url, runs, boards]
+    assert run("ask", *given)[0] == 1, "one question is open"
+    before = len(asked)
+    code, told = run("score", *given)
+    assert (code, "--partial" in told) == (2, True)
+    code, told = run("ask", *given)
+    assert (code, "Two words (zero-shot) on gazeworld/test" in told) == (0, True)
+    assert len(asked) == before + 1, "only what was open is asked again"
+    code, told = run("score", *given, "--judge", "openai")
+    assert (code, "vqa_object_judge" in told) == (0, True)
+    code, told = run("ask", *given, "--model", "other")
+    assert (code, "tiny" in told) == (2, True)
+    assert run("table", "gazeworld", boards)[0] == 0
+    page = (board / "README.md").read_text()
     assert all(text in page for text in ("Majority", "Two words", "which is ours", "test: incomplete data"))
-    assert set(pd.read_csv(boards / "vqa/gazeworld/table.csv")["model"]) == {"Majority", "Two words"}
-    assert len(list((boards / "vqa/gazeworld").glob("*.json"))) == 2
-    code, told = run("ask", path, "--dataset.test=13", "--backend", "oracle")
-    assert code == 2
-    assert "test.jsonl" in told
+    assert set(pd.read_csv(board / "table.csv")["model"]) == {"Majority", "Two words"}
+    records = [json.loads(record.read_text()) for record in board.glob("*.json")]
+    assert len(records) == 2
+    for record in records:
+        validate(record)
+    code, told = run("ask", path, "--dataset.test=13", "--backend", "oracle", runs, boards)
+    assert (code, "test.jsonl" in told) == (2, True)
     assert run("ask", path, *SIZES, "--nonsense=1")[0] == 2
 
 
-def test_records_of_answers_before_the_schema_of_runs_are_read(tmp_path):
-    committed = ROOT / "leaderboards" / "vqa" / "gazeworld"
-    shutil.copytree(committed, tmp_path / "gazeworld")
-    rows = list(question_table._results(tmp_path / "gazeworld"))
-    found = {(row.mode, row.model, row.questions) for row in rows if row.split == "test"}
-    assert ("ceiling", "Truth", 4541) in found
-    assert ("floor", "Majority", 4541) in found
-    assert all(0 <= row.metrics["vqa_overall"]["low"] <= row.metrics["vqa_overall"]["value"] for row in rows)
-
-
-def test_runs_are_trained_or_zero_shot_by_what_they_learnt(tmp_path):
+def test_the_table_reads_records_of_all_schemas(tmp_path):
+    rows = list(question_table._results(ROOT / "leaderboards" / "vqa" / "gazeworld"))
+    found = {(row.mode, row.model): row for row in rows if row.split == "test"}
+    for kind in (("ceiling", "Truth"), ("floor", "Majority")):
+        score = found[kind].metrics["vqa_overall"]
+        assert (found[kind].questions, score["low"] <= score["value"] <= score["high"]) == (4541, True)
+    # Runs of methods are trained or zero-shot by what they learnt.
     record = json.loads(next((ROOT / "leaderboards" / "gazeworld").glob("vl4gaze-*.json")).read_text())
     kinds = {"zero-shot": (0, None), "trained": (9, None), "given": (0, {"file": "weights.pt"})}
     (tmp_path / "gazeworld").mkdir()
@@ -623,17 +557,13 @@ def test_answers_in_a_predictions_file_are_scored_and_bad_ones_explained(world, 
     assert truth["metrics"]["vqa_parsed"]["all"]["count"] == len(questions)
     assert "avg_l2" not in truth["metrics"]
     assert truth["protocol"]["tasks"]["questions"]["id"] == "gazebench-vqa-v1"
-    mute = scored("mute", {person: dict.fromkeys(own, "") for person, own in answers.items()})
-    assert mute["metrics"]["vqa_overall"]["all"]["value"] == 0
     person, own = next((person, own) for person, own in answers.items() if own)
     gone = next(iter(own))
     told = scored("lacking", {**answers, person: {name: text for name, text in own.items() if name != gone}})
     assert all(name in told for name in ("lacking.jsonl", person, gone))
     told = scored("numbers", {**answers, person: {**own, gone: 5}})
     assert f"numbers.jsonl:{1 + list(answers).index(person)}" in told
-    assert gone in told
     few = dict(list(answers.items())[1:])  # who is left out changes what is asked of the others
-    assert "few.jsonl" in scored("few", few)
     part = scored("part", few, "--partial", x=0.5, y=0.5)
     assert "avg_l2" in part["metrics"]
     assert not any(name.startswith("vqa") for name in part["metrics"])

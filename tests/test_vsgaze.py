@@ -122,7 +122,7 @@ def test_parts_follow_each_other_and_splits_are_files(tmp_path):
 
 @pytest.mark.parametrize("parts", [(), ("vat", "vat"), ("vat", "vsgaze")])
 def test_parts_there_are_not_are_refused(tmp_path, parts):
-    with pytest.raises(DataError, match="parts .* vat, childplay, videocoatt"):
+    with pytest.raises(DataError, match=r"parts .* vat, childplay, videocoatt"):
         VSGaze(tmp_path, parts=parts).records("test")
 
 

@@ -342,7 +342,7 @@ def test_every_category_is_drawn_and_unlike_all_others():
     for name, category in CATEGORIES.items():
         canvas = Canvas(64, 64, 1.0, 2, True)
         category.draw(Brush(canvas, 0.5, 0.85, 0.6, owner=1), COLOURS["blue"])
-        pixels = np.array(canvas.picture, dtype=int)
+        pixels = np.array(canvas.image, dtype=int)
         assert 0.02 < (np.array(canvas.map) > 0).mean() < 0.7, name
         assert set() < set(category.tints) <= set(COLOURS)
         for other, known in seen.items():

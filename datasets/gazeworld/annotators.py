@@ -1,4 +1,4 @@
-"""What follows from a scene: the points that noisy annotators mark, and who looks at whom."""
+"""Annotations of a scene: the points that noisy annotators mark, and who looks at whom."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def annotate(scene: Scene, person: Person, count: int = 10) -> npt.NDArray[np.fl
         return np.zeros((0, 2))
     rng = Rng("annotators", scene.version, scene.seed, scene.split, scene.index, scene.frame, person.id)
     others = _plausible(scene, person)
-    # An empty spot is taken to be so large.
+    # An empty spot has no box: it counts as 0.12 of the image's width and height.
     left, top, right, bottom = scene.boxes().get(person.target_id, (0.0, 0.0, 0.12, 0.12))
     doubtful = rng.chance(DOUBTFUL)
     sigma = [SPREAD[doubtful] + 0.1 * side for side in (right - left, bottom - top)]
@@ -74,7 +74,7 @@ def social(scene: Scene) -> dict[str, npt.NDArray[np.int8]]:
 
     Returns:
         ``lah``: j looks at the head of i. ``laeo``: they look at each other. ``sa``: both look at the same thing, or at
-        the head of the same third person; empty spots and what is outside the picture are never shared.
+        the head of the same third person; empty spots and what is outside the image are never shared.
     """
     pairs = list(permutations(scene.people, 2))
     labels = {

@@ -1,4 +1,4 @@
-"""Flat shapes in local units: drawn onto a picture and its map of ids, or only measured."""
+"""Flat shapes in local units: drawn onto an image and its map of ids, or only measured."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ def arc(start: float, stop: float, steps: int) -> tuple[Point, ...]:
 
 
 class Canvas:
-    """A supersampled picture and, with ``mask``, the map of the id that was drawn last at each of its pixels.
+    """A supersampled image and, with ``mask``, the map of the id that was drawn last at each of its pixels.
 
-    Scene units are picture heights: x in [0, aspect], y in [0, 1].
+    Scene units are image heights: x in [0, aspect], y in [0, 1].
     """
 
     def __init__(self, width: int, height: int, aspect: float, supersample: int, mask: bool) -> None:
         self.size = (width * supersample, height * supersample)
         self.supersample = supersample
         self.scale = (self.size[0] / aspect, float(self.size[1]))
-        self.picture = Image.new("RGB", self.size)
-        self.opaque = ImageDraw.Draw(self.picture)
-        self.translucent = ImageDraw.Draw(self.picture, "RGBA")
+        self.image = Image.new("RGB", self.size)
+        self.opaque = ImageDraw.Draw(self.image)
+        self.translucent = ImageDraw.Draw(self.image, "RGBA")
         self.map = Image.new("L", self.size) if mask else None
         self.ids = ImageDraw.Draw(self.map) if self.map else None
 

@@ -1,4 +1,4 @@
-"""The things of the world: what they are called, where they may be, how large they are and how they are drawn.
+"""The things of the world: names, mounts, sizes, colours and drawings.
 
 A thing is drawn in local units: the origin is the middle of its foot, up is negative, and it is about one unit high.
 """

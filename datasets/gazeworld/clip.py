@@ -17,9 +17,10 @@ FRAMES_PER_GAZE = (6, 16)
 
 @dataclass
 class _Motion:
-    """How one person moves: ``sway`` swings sideways and up with a ``period`` in frames, ``turn`` is that of ``aimed``.
+    """The motion of one person.
 
-    ``hold`` counts the frames that the gaze stays on its target, at ``offset`` from the middle of the target's box.
+    ``sway`` swings sideways and up with a ``period`` in frames, ``turn`` is that of ``aimed``. ``hold``
+    counts the frames that the gaze stays on its target, at ``offset`` from the middle of the target's box.
     """
 
     sway: Point

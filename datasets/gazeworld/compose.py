@@ -1,7 +1,8 @@
-"""Composing scenes: who and what is where, and who looks at what.
+"""Composing scenes: places of people and things, and the target of every gaze.
 
 The order is always the same: the place, people, the one salient thing, the other things, the gazes. A gaze goes to the
-salient thing with probability ``CONSISTENT``, so betting on it often wins; otherwise only the eyes tell.
+salient thing with probability ``CONSISTENT``: a model that always predicts that thing is often right, and must read the
+eyes to be right about the others.
 """
 
 from __future__ import annotations
@@ -24,18 +25,18 @@ PEOPLE = {1: 0.22, 2: 0.34, 3: 0.26, 4: 0.18}
 CROWD = 0.05
 """The share of scenes with five or six people."""
 CONSISTENT = 0.68
-"""The share of the people who look into the picture that look at the salient thing."""
+"""The share of the people who look into the image that look at the salient thing."""
 OUTSIDE = 0.2
-"""The share of people who look out of the picture."""
+"""The share of people who look out of the image."""
 DEPTH = 0.9
-"""From the front of the scene to its far end, in picture heights."""
+"""From the front of the scene to its far end, in image heights."""
 APART = 0.06
 """The least distance of an inconsistent target from the salient box, normalised."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a gaze goes to; the fields are those of ``Person`` that begin with ``target_``, and the gaze point."""
+    """The target of a gaze; the fields are those of ``Person`` that begin with ``target_``, and the gaze point."""
 
     kind: TargetKind
     id: int
@@ -48,8 +49,8 @@ def compose(seed: int, index: int, split: str) -> Scene:
     """The scene of a key: the same on every machine and in every process.
 
     Args:
-        seed: of the world.
-        index: the number of the scene in its split.
+        seed: seed of the world.
+        index: number of the scene in its split.
         split: any name; each has random numbers of its own.
     """
     return _Composer(seed, index, split).scene()
@@ -66,7 +67,7 @@ def inside(point: Point, box: Box, margin: float = 0.0) -> bool:
 
 
 def _clipped(box: Box, aspect: float) -> Box:
-    """A box in scene units, normalised and cut at the edges of the picture."""
+    """A box in scene units, normalised and cut at the edges of the image."""
     left, top, right, bottom = box
     return grid(max(0.0, left / aspect)), max(0.0, top), grid(min(1.0, right / aspect)), min(1.0, bottom)
 
@@ -101,10 +102,10 @@ def aimed(
     """The person looking at a target.
 
     Args:
-        person: who looks.
-        target: what they look at.
+        person: the person who looks.
+        target: the target of the gaze.
         salient: box of the salient thing, which decides the subset.
-        aspect: of the picture.
+        aspect: width / height of the image.
         turn: share of the way from the viewer to the target that the head turns; the eyes turn all the way. Beyond 60
             degrees the head turns as far as the eyes do.
         head: yaw and pitch of the head, if they do not follow from ``turn`` (while it is still turning).
@@ -427,7 +428,7 @@ def _void(rng: Rng, person: Person, people: Sequence[Person], things: Sequence[T
 
 
 def _outside(rng: Rng, person: Person, aspect: float) -> Target:
-    """A point outside the picture, preferably beyond a near edge: few people look out across the whole picture."""
+    """A point outside the image, preferably beyond a near edge: few people look out across the whole image."""
     best, least = (-0.2, 0.5), math.inf
     for _ in range(3):
         side, along, away = rng.integer(0, 3), rng.uniform(-0.2, 1.2), rng.uniform(0.08, 0.5)
@@ -440,7 +441,7 @@ def _outside(rng: Rng, person: Person, aspect: float) -> Target:
 
 
 def _far_enough(person: Person, point: Point, aspect: float) -> bool:
-    """Whether a target is so far from a head that the direction of the gaze means something."""
+    """Whether a target is far enough from a head for the gaze to have a visible direction."""
     return math.hypot((point[0] - person.x) * aspect, point[1] - person.y) >= max(0.14, 1.05 * person.size)
 
 

@@ -25,16 +25,16 @@ from gazebench.metrics.semantic import LabelAccuracy
 from gazebench.metrics.spatial import InOutAP
 
 PARSER = 2
-"""To be raised whenever ``parse`` makes something else of the same scenes."""
+"""Raise it whenever ``parse`` returns other annotations of the same scenes."""
 ANNOTATORS = 10
 HEIGHT = 224
-"""Of a picture in pixels; the width follows from the aspect of the scene."""
+"""Height of an image in pixels; the width follows from the aspect of the scene."""
 COUNTS = {"train": 3000, "val": 300, "test": 500}
 """The scenes of the standard sets; results on other numbers are marked as such."""
 LARGEST_YAW = 70.0
-"""How far a head may be turned, in degrees, for its glasses and beard to be visible."""
+"""Largest turn of a head, in degrees, at which its glasses and beard are visible."""
 
-# A scene whose picture is asked for is soon asked for its descriptions.
+# The image and the descriptions of a scene are usually read one after the other.
 _compose = lru_cache(maxsize=64)(compose)
 
 
@@ -124,7 +124,7 @@ class GazeWorld(GazeDataset):
         return np.array([self.scene(str(records.images[image])).salient_box], dtype=np.float64)
 
     def descriptions(self, records: Records, image: int) -> list[Description]:
-        """What everybody looks like, and the colour and category of what they look at."""
+        """The appearance of all people, and the colour and category of their targets."""
         scene = self.scene(str(records.images[image]))
         return [_description(scene, person) for person in scene.people]
 

@@ -64,7 +64,7 @@ def draw(scene: Scene, width: int, height: int, mask: bool = False) -> Pixels | 
             if layer.id in held:
                 _thing(canvas, scene, held[layer.id])
                 _hands(canvas, scene, layer, held[layer.id])
-    pixels = np.array(ImageChops.multiply(canvas.picture.reduce(canvas.supersample), _grain(scene, width, height)))
+    pixels = np.array(ImageChops.multiply(canvas.image.reduce(canvas.supersample), _grain(scene, width, height)))
     if canvas.map is None:
         return pixels
     # The middle sample of each pixel, because ids cannot be averaged.

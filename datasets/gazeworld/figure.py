@@ -1,9 +1,9 @@
 """People: a flat body under a head that is a ball with a face on it.
 
 Every feature of a face is a patch of the ball's surface. The ball is turned and its depth dropped, which gives frontal,
-three-quarter, profile and averted heads; so what a picture shows of a gaze is what the geometry says of it.
+three-quarter, profile and averted heads; so the drawn direction of a gaze is exactly that of the scene.
 
-Angles are in degrees. Yaw 0 faces the viewer, 90 the right edge of the picture, 180 into the picture; pitch is positive
+Angles are in degrees. Yaw 0 faces the viewer, 90 the right edge of the image, 180 into the image; pitch is positive
 downwards. Heads are drawn about the middle of the skull, one unit from crown to chin.
 """
 
@@ -42,14 +42,14 @@ HAIRLINES: dict[str, tuple[tuple[float, float], ...]] = {
 HALF_WIDTH, HALF_HEIGHT = 0.40, 0.5
 EYE_LATITUDE = 2.0
 LARGEST_EYE_TURN = 38.0
-"""How far eyes turn in the head, in degrees."""
+"""Largest turn of the eyes in the head, in degrees."""
 FEET = {"standing": 3.95, "sitting": 2.62, "bust": 3.4}
-"""How far below the middle of the head a figure ends, in head heights."""
+"""Distance from the middle of the head to the lower end of the figure, in head heights."""
 
 
 @lru_cache(maxsize=4096)
 def direction(longitude: float, latitude: float) -> Vector:
-    """The unit vector of a place on the unturned ball: longitude 0 is the nose, 90 the ear on the right of the picture.
+    """The unit vector of a place on the unturned ball: longitude 0 is the nose, 90 the ear on the right of the image.
 
     Latitude is positive downwards.
     """
@@ -58,7 +58,7 @@ def direction(longitude: float, latitude: float) -> Vector:
 
 
 class Skull:
-    """The turned ball: maps its surface to the plane of the picture."""
+    """The turned ball: maps its surface to the plane of the image."""
 
     def __init__(self, yaw: float, pitch: float) -> None:
         self.cos_yaw, self.sin_yaw = math.cos(math.radians(yaw)), math.sin(math.radians(yaw))

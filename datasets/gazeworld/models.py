@@ -62,10 +62,10 @@ def random_vlm(
     tokens, as in the real models: a special token of a method fits in without resizing.
 
     Args:
-        seed: of the weights.
-        text: fields of the language model's configuration other than those of the embedded model.
-        vision: the same of the image encoder's.
-        config: the same of the whole configuration.
+        seed: seed of the weights.
+        text: fields of the language model's configuration that differ from the embedded model's.
+        vision: fields of the image encoder's configuration that differ.
+        config: other fields of the configuration that differ.
     """
     import torch
     from torch import nn

@@ -1,6 +1,6 @@
 """The description of a scene: all of its truth, and all that drawing it needs, as plain numbers and words.
 
-Points and boxes are normalised (x / width, y / height; (0, 0) top left), sizes are in picture heights, angles in
+Points and boxes are normalised (x / width, y / height; (0, 0) top left), sizes are in image heights, angles in
 degrees. Every number but the aspect is a multiple of 1/4096, so a description is the same text on every machine.
 """
 
@@ -13,7 +13,7 @@ from typing import Literal
 from gazebench.datasets.gazeworld.canvas import Box, Point
 
 WORLD_VERSION = 1
-"""To be raised whenever the same key gives another description."""
+"""Raise it whenever the same key gives another description."""
 
 TargetKind = Literal["thing", "person", "void", "outside"]
 EMPTY: Box = (0.0, 0.0, 0.0, 0.0)
@@ -21,7 +21,7 @@ EMPTY: Box = (0.0, 0.0, 0.0, 0.0)
 
 @dataclass(frozen=True)
 class Look:
-    """What a person looks like; ``skin`` and ``trousers`` are indices of ``figure.SKINS`` and ``figure.TROUSERS``."""
+    """The appearance of a person; ``skin`` and ``trousers`` are indices of ``figure.SKINS`` and ``figure.TROUSERS``."""
 
     skin: int
     hair: str
@@ -45,9 +45,9 @@ class Thing:
         category: a key of ``catalogue.CATEGORIES``, unique in the scene.
         x, y: the middle of its foot.
         depth: 0 at the viewer to 1 at the far end of the scene.
-        support: what it rests on: "" (ground, table or air), "wall", "shelf", "post" or "hands".
+        support: "" (ground, table or air), "wall", "shelf", "post" or "hands".
         holder: the id of the person who holds it, or 0.
-        box: xmin, ymin, xmax, ymax, tight around what is drawn, within the picture.
+        box: xmin, ymin, xmax, ymax, tight around what is drawn, within the image.
     """
 
     id: int
@@ -73,18 +73,18 @@ class Person:
     """A person and what they look at; ``compose`` fills in the fields that have defaults.
 
     Attributes:
-        id: as of a thing.
+        id: unique among the things and people of a scene.
         x, y: the middle of the skull.
         size: from crown to chin.
-        head, body: tight boxes around the head with its hair and around the whole person, within the picture.
+        head, body: tight boxes around the head with its hair and around the whole person, within the image.
         eye: the point between the eyes, where the gaze starts.
         head_yaw, head_pitch: where the head points; gaze_yaw, gaze_pitch: where the eyes point. Yaw 0 is towards
-            the viewer, 90 towards the right edge, 180 into the picture; pitch is positive downwards.
-        gaze: the target point, beyond [0, 1] when it is outside the picture.
-        target_kind: a thing, a person (their head), an empty spot ("void"), or something outside the picture.
+            the viewer, 90 towards the right edge, 180 into the image; pitch is positive downwards.
+        gaze: the target point, beyond [0, 1] when it is outside the image.
+        target_kind: a thing, a person (their head), an empty spot ("void"), or something outside the image.
         target_id, target_category: 0 and "" for an empty spot and for what is outside.
-        target_depth: as the depth of things; beyond [0, 1] for some targets outside.
-        subset: "consistent" when the gaze is in the salient box, "inconsistent" elsewhere in the picture, else "".
+        target_depth: depth of the target, as of a thing; beyond [0, 1] for some targets outside.
+        subset: "consistent" when the gaze is in the salient box, "inconsistent" elsewhere in the image, else "".
     """
 
     id: int
@@ -110,7 +110,7 @@ class Person:
 
     @property
     def inout(self) -> int:
-        """1 when the target is in the picture, 0 when it is outside."""
+        """1 when the target is in the image, 0 when it is outside."""
         return int(self.target_kind != "outside")
 
     @property
@@ -135,13 +135,13 @@ class Backdrop:
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture.
+    """The content of one image.
 
     Attributes:
         seed, split, index: the key it was composed from.
         frame: its number in a clip, else 0.
         aspect: width / height.
-        salient: the id of the thing that an observer who does not look at eyes would bet on.
+        salient: the id of the thing that stands out.
     """
 
     seed: int
@@ -164,7 +164,7 @@ class Scene:
         return {t.id: t for t in self.things}[thing]
 
     def boxes(self) -> dict[int, Box]:
-        """What can be looked at: the boxes of things and of people's heads, by id."""
+        """The boxes of all possible targets, things and people's heads, by id."""
         return {thing.id: thing.box for thing in self.things} | {person.id: person.head for person in self.people}
 
     def to_json(self) -> str:

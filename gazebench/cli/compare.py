@@ -26,7 +26,7 @@ def add_to(app: typer.Typer) -> None:
 
         where = places(runs, None)
         sides = read_side(a, where), read_side(b, where)
-        said = run(*sides, out, metric=metric, seed=seed)
+        findings = run(*sides, out, metric=metric, seed=seed)
         for name, side in zip("AB", sides, strict=True):
             print(f"{name}: {side.title} ({side.folder.name})")
-        print("\n".join(["", *said, "", f"page {out / 'README.md'}"]))
+        print("\n".join(["", *findings, "", f"page {out / 'README.md'}"]))

@@ -24,7 +24,8 @@ def add_to(app: typer.Typer) -> None:
         """
         from gazebench.core.plugins import PluginError
         from gazebench.engine.registry import load_dataset
-        from gazebench.report.board import refresh, stale
+        from gazebench.report.board import refresh, texts
+        from gazebench.report.page import stale
         from gazebench.report.site import build
 
         where = places(runs, boards)
@@ -37,7 +38,7 @@ def add_to(app: typer.Typer) -> None:
                 unknown += 1
                 print(f"{where.boards / name} is left as it is: {error}", file=sys.stderr)
         if check:
-            old = stale(where.boards, known)
+            old = [path for name, dataset in known.items() for path in stale(texts(where.boards, name, dataset))]
             if old:
                 print(f"out of date: {', '.join(map(str, old))}; run `gazebench leaderboard`", file=sys.stderr)
             return 1 if old or unknown else 0

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -22,11 +21,7 @@ UNREADABLE = 20
 """Unreadable images that are named one by one."""
 
 
-class ProberName(StrEnum):
-    openai = "openai"
-    transformers = "transformers"
-    oracle = "oracle"
-    saliency = "saliency"
+ProberName = Literal["openai", "transformers", "oracle", "saliency"]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -44,7 +39,7 @@ def add_to(app: typer.Typer) -> None:
         split: Annotated[str, typer.Option(help="Split of the data set.")] = "test",
         prober: Annotated[
             ProberName, typer.Option(help="A model behind a server or in this process, or one without a model.")
-        ] = ProberName.openai,
+        ] = "openai",
         name: Annotated[str, typer.Option(help="Of the split that is made; the model's by default.")] = "",
         out: Annotated[Path | None, typer.Option(help="Folder of splits; `splits` of the checkout by default.")] = None,
         runs: RunsOption = None,
@@ -122,9 +117,9 @@ def add_to(app: typer.Typer) -> None:
 def _prober(kind: ProberName, options: ModelOptions, prompt: str, attempts: int, name: str) -> Prober:
     from gazebench.probe import probers
 
-    if kind is ProberName.oracle:
+    if kind == "oracle":
         return probers.Oracle()
-    if kind is ProberName.saliency:
+    if kind == "saliency":
         return probers.SpectralResidual()
     asked = probers.prompt(prompt)
     return probers.ModelProber(

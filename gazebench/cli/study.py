@@ -34,16 +34,17 @@ def add_to(app: typer.Typer) -> None:
         A killed study continues when the command is repeated. Settings such as --trainer.max_epochs 3 go to every run.
         The exit code is 1 when a run failed or, with --check, when the page is out of date.
         """
+        from gazebench.report.page import stale
         from gazebench.study import page
         from gazebench.study.run import Study
 
         found = Study.open(plan, places(runs, boards), quick=quick, extra=given_settings(ctx), out=out)
         if check:
-            stale = page.stale(found.plan, found.store)
-            if stale:
+            old = stale(page.texts(found.plan, found.store))
+            if old:
                 hint = f"gazebench study {plan}{' --quick' if quick else ''} --render-only"
-                print(f"out of date: {', '.join(map(str, stale))}; run `{hint}`", file=sys.stderr)
-            return 1 if stale else 0
+                print(f"out of date: {', '.join(map(str, old))}; run `{hint}`", file=sys.stderr)
+            return 1 if old else 0
         if render_only:
             found.render()
             return 0

@@ -52,6 +52,7 @@ def add_to(app: typer.Typer) -> None:
         With --run, settings of every run may follow: --dataset.root DIR, --trainer.max_epochs 3.
         """
         from gazebench.report import paper_tables, published
+        from gazebench.report.page import stale, write
         from gazebench.study import papers
 
         where = places(runs, boards)
@@ -87,18 +88,19 @@ def add_to(app: typer.Typer) -> None:
                 ]
             sections += paper_tables.question_sections(where.boards)
         page = folder / "README.md"
+        whole = {} if ids else {page: paper_tables.page(filled, sections)}
         if check:
-            fresh = page.is_file() and page.read_text(encoding="utf-8") == paper_tables.page(filled, sections)
-            if not fresh:
+            if ids:
+                raise DataError("gazebench tables --check: it is about the whole page; give no table")
+            if stale(whole):
                 print(f"out of date: {page}; run `gazebench tables`", file=sys.stderr)
-            return 0 if fresh else 1
-        written = paper_tables.write(filled, folder, [kind.value for kind in formats or ()])
+            return 1 if stale(whole) else 0
         if ids:
             print("\n".join([*map(paper_tables.markdown, filled), *sections]))
-        else:
-            written.append(paper_tables.write_page(page, filled, sections))
-        if written:
-            print(f"{len(written)} file{'s' if len(written) > 1 else ''} in {folder}")
+        texts = paper_tables.files(filled, folder, [kind.value for kind in formats or ()]) | whole
+        write(texts)
+        if texts:
+            print(f"{len(texts)} file{'s' if len(texts) > 1 else ''} in {folder}")
         return 0
 
 

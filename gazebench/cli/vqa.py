@@ -12,20 +12,17 @@ import typer
 
 from gazebench.cli.model_options import model_options
 from gazebench.cli.options import BoardsOption, RunsOption, command, given_settings, places
-from gazebench.vlm.options import BackendName, ModelOptions, check_server, shard
+from gazebench.vlm.options import BackendName, ModelOptions, check_server
+from gazebench.vlm.options import shard as parse_shard
 
 FOLDER = "vqa"
-with_model = model_options("Qwen/Qwen3-VL-4B-Instruct", max_tokens=128)
 Dataset = Annotated[str, typer.Argument(help="A name of `gazebench list`, or a Python file.")]
-
-
 Who = Literal["openai", "transformers", "oracle", "shuffled", "random", "majority"]
+with_model = model_options("Qwen/Qwen3-VL-4B-Instruct", max_tokens=128)
 
 
 def add_to(app: typer.Typer) -> None:
-    group = typer.Typer(
-        help="Build questions about gaze, have them answered, score the answers (docs/vqa.md).", no_args_is_help=True
-    )
+    group = typer.Typer(help="Questions about gaze: build, ask, score (docs/vqa.md).", no_args_is_help=True)
     app.add_typer(group, name="vqa", epilog="Example: gazebench vqa build gazeworld")
 
     @command(group, "build", "gazebench vqa build gazefollow --dataset.root DIR --describe openai", settings=True)
@@ -33,17 +30,11 @@ def add_to(app: typer.Typer) -> None:
     def build(
         ctx: typer.Context,
         dataset: Dataset,
-        *,
         options: ModelOptions,
-        split: Annotated[
-            list[str] | None, typer.Option(help="A split; repeat for more. By default train, val and test.")
-        ] = None,
+        split: Annotated[list[str] | None, typer.Option(help="Repeat for more; train, val, test by default.")] = None,
         out: Annotated[Path | None, typer.Option(help="Folder of the questions; RUNS/vqa/DATASET by default.")] = None,
         seed: Annotated[int, typer.Option(help="Another seed than the protocol's makes other questions.")] = 0,
-        describe: Annotated[
-            BackendName | None,
-            typer.Option(help="A model describes what people look at, where the data set has no names for it."),
-        ] = None,
+        describe: Annotated[BackendName | None, typer.Option(help="A model describes targets without a name.")] = None,
         runs: RunsOption = None,
     ) -> int:
         """Build the questions about the splits of a data set.
@@ -67,10 +58,10 @@ def add_to(app: typer.Typer) -> None:
             descriptions, identity = None, None
             if describe:
                 backend = options.backend(describe)
+                check_server(backend)
                 describer = Describer(backend, options.encoding(), options.decoding())
                 identity = describer.identity()
                 store = AnswerStore(folder / "descriptions", "describer", identity)
-                check_server(backend)
                 outcome = describer.ask(data, records, store, "descriptions")
                 if outcome.open:
                     return _unanswered(outcome.open, "descriptions")
@@ -87,28 +78,17 @@ def add_to(app: typer.Typer) -> None:
     def answers(
         ctx: typer.Context,
         questions: Annotated[Path, typer.Argument(help="A file of questions that `gazebench vqa build` made.")],
-        *,
         options: ModelOptions,
         backend: Annotated[Who, typer.Option(help="A model, or a baseline without one.")] = "openai",
         title: Annotated[str, typer.Option(help="Name in tables; the model's by default.")] = "",
         shots: Annotated[int, typer.Option(min=0, help="Examples shown before each question.")] = 0,
         seed: Annotated[int, typer.Option(help="Seed of the examples.")] = 0,
-        examples: Annotated[
-            Path | None, typer.Option(help="Training questions; train.jsonl beside the others by default.")
-        ] = None,
-        part: Annotated[
-            str, typer.Option("--shard", metavar="I/N", help="Ask only this part, into a file of its own.")
-        ] = "",
+        examples: Annotated[Path | None, typer.Option(help="Training questions; train.jsonl by default.")] = None,
+        shard: Annotated[str, typer.Option(metavar="I/N", help="Ask only this part, into a file of its own.")] = "",
         limit: Annotated[int, typer.Option(min=0, help="Ask only so many questions, to try it out.")] = 0,
-        partial: Annotated[
-            bool, typer.Option("--partial", help="Score although questions are open; those are wrong.")
-        ] = False,
-        points: Annotated[
-            Path | None, typer.Option(help="File for the points as predictions for `gazebench score`.")
-        ] = None,
-        board: Annotated[
-            bool, typer.Option("--board", help="Also score the points: a row of the data set's leaderboard.")
-        ] = False,
+        partial: Annotated[bool, typer.Option("--partial", help="Score open questions as wrong.")] = False,
+        points: Annotated[Path | None, typer.Option(help="Write points as predictions for `gazebench score`.")] = None,
+        board: Annotated[bool, typer.Option("--board", help="Score the points: a row of the leaderboard.")] = False,
         clip_weights: Annotated[Path | None, typer.Option(help="Weights of a CLIP that compares descriptions.")] = None,
         clip_model: Annotated[str, typer.Option(help="Its name in open_clip.")] = "ViT-B-32-quickgelu",
         judge: Annotated[BackendName | None, typer.Option(help="A model judges descriptions.")] = None,
@@ -122,21 +102,20 @@ def add_to(app: typer.Typer) -> None:
         from gazebench.vqa import scoring
         from gazebench.vqa.answerers import BASELINES, Answerer, Examples, ModelAnswerer
         from gazebench.vqa.asking import ask, collect, store_of
-        from gazebench.vqa.files import read_card
+        from gazebench.vqa.files import check_annotations, read_card
         from gazebench.vqa.judge import judge as ask_judge
         from gazebench.vqa.task import protocol_of
 
         where, card, asks = places(runs, boards), read_card(questions), ctx.info_name == "ask"
         protocol, folder, split = protocol_of(card), where.runs / FOLDER, str(card["split"])
         data = dataset_with(str(card["dataset"]), given_settings(ctx))
-        scoring.check_annotations(questions, card, data)
+        check_annotations(questions, card, data)
         train = examples or questions.with_name("train.jsonl")
         answerer: Answerer
         if backend in BASELINES:
             answerer = BASELINES[backend](questions, train)
         else:
-            model = options.backend(backend)
-            shown = Examples(train, data, shots, seed) if shots else None
+            model, shown = options.backend(backend), Examples(train, data, shots, seed) if shots else None
             answerer = ModelAnswerer(
                 model, data, data.records(split), shown, options.encoding(), options.decoding(), title,
                 protocol.instructions,
@@ -145,30 +124,26 @@ def add_to(app: typer.Typer) -> None:
                 check_server(model)
         store, code = store_of(folder, answerer, card), 0
         if asks:
-            outcome = ask(questions, card, answerer, store, shard(part), limit, "questions")
+            outcome = ask(questions, card, answerer, store, parse_shard(shard), limit, "questions")
             print(f"{outcome.answered:,} answers came, kept in {store.folder}")
             code = _unanswered(outcome.open, "questions") if outcome.open else 0
-            if part:
+            if shard:
                 print("this was one shard; when all are answered: the same command with score instead of ask")
-                return code
-            if limit and not partial:
+            elif limit and not partial:
                 print("this was a trial; without --limit the others are asked, and the answers are scored")
+            if shard or (not partial and (limit or code)):
                 return code
-            if code and not partial:
-                return code
-        answered = collect(questions, card, answerer, store)
-        if not partial:
-            scoring.check_complete(answered, store)
+        answered = collect(questions, card, answerer, store, partial=partial)
         further: dict[str, Any] = {}
-        clip = Vocabulary(None, clip_model, clip_weights) if clip_weights else None
-        if clip:
+        clip, verdicts = None, None
+        if clip_weights:
+            clip = Vocabulary(None, clip_model, clip_weights)
             further["similarity"] = clip.describe()
-        verdicts = None
         if judge:
             options = replace(options, model=judge_model or options.model, url=judge_url or options.url)
             check_server(by := options.backend(judge))
             verdicts, further["judge"] = ask_judge(by, answered, folder / data.card.name / "verdicts", store, split)
-        scores = scoring.measure(answered, data, split, clip, verdicts)
+        scores = scoring.measure(answered, card, data, clip, verdicts)
         record = scoring.make(data, card, answerer, store, answered, scores, further)
         _print_scores(record, answerer.mode, card["protocol"])
         print(f"\nresult    {scoring.write(where.boards / FOLDER, record)}")
@@ -185,17 +160,13 @@ def add_to(app: typer.Typer) -> None:
                 refresh(where.boards, row["dataset"], type(data))
         return code
 
-    questions = "runs/vqa/gazeworld/test.jsonl"
-    command(
-        group, "ask", f'gazebench vqa ask {questions} --model Qwen/Qwen3-VL-8B-Instruct --shots 3 --title "Qwen3 8B"',
-        settings=True,
-        help="Have a file of questions answered, and score the answers.\n\nAnswers are kept as they arrive: repeating "
-        "a command that was stopped asks the open questions only. The exit code is 1 while questions are open.",
-    )(answers)  # fmt: skip
-    command(
-        group, "score", f"gazebench vqa score {questions} --backend majority --partial", settings=True,
-        help="Score the answers that are stored; the options are those of `ask`.",
-    )(answers)  # fmt: skip
+    example = 'gazebench vqa {} runs/vqa/gazeworld/test.jsonl --model Qwen/Qwen3-VL-8B-Instruct --title "Qwen3 8B"'
+    for step, text in {
+        "ask": "Have questions answered, and score the answers.\n\nAnswers are kept as they arrive: repeating a "
+        "command that was stopped asks the open questions only. The exit code is 1 while questions are open.",
+        "score": "Score the answers that are stored; the options are those of `ask`.",
+    }.items():
+        command(group, step, example.format(step), settings=True, help=text)(answers)
 
     @command(group, "table", "gazebench vqa table gazeworld")
     def table(dataset: Dataset, boards: BoardsOption = None) -> None:

@@ -88,14 +88,25 @@ def _ours(kind: str) -> Iterator[tuple[str, str]]:
                 yield file.parent.name, f"gazebench.{file.parent.name}.task"
 
 
+@dataclass(frozen=True)
+class _Builder:
+    """The builder of a plug-in's model."""
+
+    entry: Entry
+
+    def __call__(self) -> Any:
+        return self.entry.load()()
+
+
 def embedded(kind: str) -> dict[str, Callable[..., Any]]:
     """Builders of embedded models by name: the dictionaries ``BACKBONES`` or ``VLMS`` of ``datasets/*/models.py``.
 
-    Plug-ins add theirs as entry points ``gazebench.backbones`` and ``gazebench.vlms``.
+    Plug-ins add theirs as entry points ``gazebench.backbones`` and ``gazebench.vlms``; they are imported when they are
+    called, so that a broken one stops nobody else.
     """
     found: dict[str, Callable[..., Any]] = {}
-    for claimed in claims(kind.lower()).values():
-        found[claimed[0].name] = claimed[0].load()
+    for name, claimed in claims(kind.lower()).items():
+        found[name] = _Builder(claimed[0])
     package = importlib.import_module("gazebench.datasets")
     for folder in map(Path, package.__path__):
         for file in sorted(folder.glob("*/models.py")):

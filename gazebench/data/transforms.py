@@ -38,6 +38,11 @@ class Preprocess:
     box_jitter: float = 0.5
     jitter: float = 0.2
 
+    @classmethod
+    def square(cls, side: int, augment: bool) -> Preprocess:
+        """A square input of ``side`` pixels; without ``augment``, training sees images and boxes as they are."""
+        return cls((side, side)) if augment else cls((side, side), crop=0.0, flip=0.0, box_jitter=0.0)
+
 
 @dataclass(frozen=True, eq=False)
 class View:

@@ -162,6 +162,14 @@ class _Rows:
         return self.batch.slice(row - self.first, 1)
 
 
+def _number(value: Any) -> float:
+    """Exactly the float of a text (pandas' reader may round the last digit); NaN where it is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
+
+
 class PredictionFile:
     """A predictions file that was read and makes sense; heatmaps of a Parquet file stay on disk until asked for.
 
@@ -203,8 +211,8 @@ class PredictionFile:
             return pd.DataFrame(rows, dtype=object)
         if path.suffix == ".csv":
             # A category or a person may be called "None" or "NA": only an empty cell is a missing one.
-            texts = {"person_id": str, "label": str}
-            return pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""], float_precision="round_trip")
+            texts = dict.fromkeys(("person_id", "label", *_NUMBERS), str)
+            return pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""])
         raise DataError(f"{path}: unknown ending {path.suffix!r}. Predictions are\n{FORMAT}")
 
     def _checked(self, frame: pd.DataFrame) -> pd.DataFrame:
@@ -216,7 +224,7 @@ class PredictionFile:
         self._refuse(frame, "person_id", frame["person_id"].duplicated(), "who is predicted twice; keep one row")
         for name in _NUMBERS:
             if name in frame:
-                numbers = pd.to_numeric(frame[name], errors="coerce")
+                numbers = frame[name].map(_number)
                 wrong = numbers.isna() & frame[name].notna() | numbers.isin([math.inf, -math.inf])
                 self._refuse(frame, name, wrong, "not a finite number")
                 frame[name] = numbers.astype(float)

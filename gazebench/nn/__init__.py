@@ -1,1 +1,1 @@
-"""Networks shared by methods: frozen backbones, the Gaze-LLE decoder, a cache of features."""
+"""Shared by several methods: backbones and a cache of their features, Qwen3-VL and decoding, losses, optimizers."""

@@ -143,7 +143,7 @@ class ViTBackbone(nn.Module):
         return digest.hexdigest()[:16]
 
     def identity(self) -> dict[str, str]:
-        """What the record of a run says of its backbone; ``sha256`` is ``digest()``."""
+        """The backbone's entry in the record of a run; ``sha256`` is ``digest()``."""
         return {
             "name": self.name,
             "source": self.source,
@@ -151,6 +151,11 @@ class ViTBackbone(nn.Module):
             "sha256": self.digest(),
             "compute_dtype": self.compute_dtype,
         }
+
+
+def weights_grade(weights: str) -> str:
+    """The ``grade`` of a result's weights, from what the identity of its backbone calls them."""
+    return {"pretrained": "published", "embedded": "embedded", "random": "random"}.get(weights, "file")
 
 
 def position_embedding(table: Tensor, rows: int, columns: int) -> Tensor:

@@ -41,7 +41,7 @@ class Choice:
 
 
 Grammar = Generator[ForcedTokens | Choice, int, None]
-"""What one row's answer may be; it is sent the chosen token after every ``Choice``."""
+"""Yields the steps of one row's answer; it is sent the chosen token after every ``Choice``."""
 
 
 @dataclass
@@ -49,7 +49,7 @@ class DecodedRow:
     """The answer of one row, in the making or finished.
 
     Attributes:
-        grammar: what it may be.
+        grammar: the grammar of the answer.
         ids: its tokens.
         states: the kept states (C,).
         probabilities: the kept probabilities.
@@ -97,7 +97,7 @@ def decode(
         vlm: the model.
         prompts: R rows, padded on the left.
         images: (1 + D, R, N, C), each row's encoded image.
-        grammars: of each row.
+        grammars: the grammar of each row.
         padding: the token to pad with.
 
     Returns:

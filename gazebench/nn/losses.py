@@ -23,7 +23,7 @@ def batch_mean(losses: Tensor) -> Tensor:
     the average of the gradients is then the gradient of the one mean. All processes have to call it equally often.
 
     Args:
-        losses: of the people (places, tokens, pairs) of this process, in any shape.
+        losses: one value for each person (place, token, pair) of this process, in any shape.
     """
     world = world_size()
     if world == 1:

@@ -82,7 +82,7 @@ def adamw_or_muon(
         groups: each with ``params`` and ``lr``; empty ones are left out.
         model: the model whose linear layers' weights are taken out of the groups for Muon.
         lr_muon: learning rate of the matrices.
-        weight_decay: of all, decoupled.
+        weight_decay: decoupled weight decay of all parameters.
     """
     matrices = linear_weights(model) if name == "muon" else []
     chosen = {id(matrix) for matrix in matrices}
@@ -104,6 +104,7 @@ def linear_weights(model: nn.Module) -> list[Tensor]:
 
 def warm_cosine(optimizer: torch.optim.Optimizer, steps: int, warm: float = 0.03) -> dict[str, Any]:
     """Lightning's schedule, step by step: a linear warm-up over a share of the steps, then a cosine down to 0."""
+    # transformers' get_cosine_schedule_with_warmup would waste the first step, whose rate is 0 there.
     rising = max(1, round(warm * steps))
     warm_up = LinearLR(optimizer, 1 / rising, total_iters=rising - 1)
     cosine = CosineAnnealingLR(optimizer, max(1, steps - rising))

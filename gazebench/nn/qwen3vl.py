@@ -18,13 +18,13 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDe
 from gazebench.core.files import file_digest
 from gazebench.core.plugins import embedded
 from gazebench.core.weights import WeightsError, load_strictly, local_file, read_weights
-from gazebench.nn.backbones import ComputeDtype
+from gazebench.nn.backbones import ComputeDtype, weights_grade
 from gazebench.vlm.local import validate
 
 Tuning = Literal["lora", "language", "full", "none"]
 LORA_TARGETS: Final = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
 IGNORED: Final = -100
-"""In ``TokenRows.learnt``: a token whose prediction is not learnt."""
+"""Marks in ``TokenRows.learnt`` a token whose prediction is not learnt."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,9 +82,9 @@ class Qwen3VL(nn.Module):
         Args:
             tuning: ``lora``, low-rank updates of the language model; ``language``, all of it; ``full``, the image
                 encoder too; ``none``.
-            rank: of the updates.
+            rank: rank of the updates.
             alpha: the updates are scaled by alpha / rank.
-            dropout: of the input of the updates.
+            dropout: dropout of the updates' input.
             checkpointing: recompute layers in the backward pass.
         """
         self.requires_grad_(tuning == "full")
@@ -102,9 +102,8 @@ class Qwen3VL(nn.Module):
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
 
     def weights_identity(self, tuning: Tuning) -> dict[str, Any]:
-        """What a method's ``weights_identity`` says of this model."""
-        grades = {"pretrained": "published", "embedded": "embedded", "random": "random"}
-        grade = grades.get(self.identity["weights"], "file")
+        """This model's part of a method's ``weights_identity``."""
+        grade = weights_grade(self.identity["weights"])
         if tuning == "full" and grade == "random":  # nothing was there before the run, and nothing stays as it was
             grade = "none"
         return {"grade": grade, "name": self.identity["name"], "backbone": self.identity}
@@ -123,7 +122,7 @@ class Qwen3VL(nn.Module):
         return side // self.cell, side // self.cell
 
     def encode(self, images: Tensor) -> Tensor:
-        """Images behind the image encoder: what the language model takes in, once however many rows are about an image.
+        """Encodes images into inputs of the language model, once for all rows about an image.
 
         Args:
             images: (B, 3, S, S) uint8.
@@ -182,7 +181,7 @@ def load(name: str, weights: str | Path = "pretrained", dtype: ComputeDtype = "f
             such as ``tiny``.
         weights: ``pretrained`` (those of the folder, the hub or the package), ``random``, or a file with a state dict:
             the model's own, or of a fully tuned ``Qwen3VL`` exported by a method.
-        dtype: of the frozen weights.
+        dtype: dtype of the frozen weights.
 
     Raises:
         WeightsError: no such model, no Qwen3-VL, or weights that do not fit; the message names the remedy.

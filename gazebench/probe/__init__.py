@@ -1,1 +1,1 @@
-"""The prober: which regions of a picture are likely to attract somebody, by scene context alone; splits made of it."""
+"""The prober: which regions of an image are likely to attract somebody, by scene context alone; splits made of it."""

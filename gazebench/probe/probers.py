@@ -6,7 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from typing import Any, ClassVar
 
@@ -22,6 +22,7 @@ from gazebench.data.dataset import GazeDataset
 from gazebench.data.images import resized
 from gazebench.probe.parsing import Convention, ParsedAnswer, parse_answer
 from gazebench.vlm.encoding import Encoding
+from gazebench.vlm.images import ask_about_images
 from gazebench.vlm.messages import Backend, Decoding, EncodedImage, Failure, Message, Reply, Request, Unreadable
 
 
@@ -133,7 +134,6 @@ class ModelProber(Prober):
         self.name = name or "".join(sign if sign.isalnum() or sign in "._-" else "-" for sign in model.lower())
 
     def identity(self) -> dict[str, Any]:
-        """Model, prompt, encoding of the images, decoding."""
         return {
             "kind": "vision-language model",
             **self.backend.identity(),
@@ -143,34 +143,19 @@ class ModelProber(Prober):
         }
 
     def shown_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """After reduction to ``max_side``."""
-        scale = min(1.0, self.encoding.max_side / max(size))
-        return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+        return self.encoding.shown_size(size)
 
     def ask(self, dataset: GazeDataset, records: Records, jobs: Iterable[Job]) -> Iterator[Reply | Failure]:
         """Asks the backend; an image is encoded once for all its people."""
-        left_out: list[Unreadable] = []
 
-        def requests() -> Iterator[Request]:
-            shown, image, reason = -1, None, ""
-            for job in jobs:
-                if job.image != shown:
-                    shown = job.image
-                    try:  # drawn images have no file
-                        source = dataset.image(records, shown) if dataset.root is None else dataset.path(records, shown)
-                        image = self.encoding.encode(source)
-                    except ImageError as error:
-                        image, reason = None, str(error)
-                if image is None:
-                    left_out.append(Unreadable(job.key, reason))
-                    continue
-                decoding = self.decoding
-                if job.attempt:
-                    decoding = replace(decoding, temperature=self.AGAIN, seed=decoding.seed + job.attempt)
-                yield Request(job.key, self.prompt.messages(job.head, image), decoding)
+        def request(job: Job, image: EncodedImage) -> Request:
+            decoding = self.decoding
+            if job.attempt:
+                decoding = replace(decoding, temperature=self.AGAIN, seed=decoding.seed + job.attempt)
+            return Request(job.key, self.prompt.messages(job.head, image), decoding)
 
-        yield from self.backend.ask(requests())
-        yield from left_out
+        about = ((job.image, job.key, partial(request, job)) for job in jobs)
+        return ask_about_images(self.backend, about, dataset, records, self.encoding)
 
 
 class LocalProber(Prober):
@@ -180,7 +165,6 @@ class LocalProber(Prober):
     may_name_none = True
 
     def ask(self, dataset: GazeDataset, records: Records, jobs: Iterable[Job]) -> Iterator[Reply | Failure]:
-        """One after another."""
         for job in jobs:
             try:
                 boxes = self.regions(dataset, records, job)
@@ -201,7 +185,6 @@ class Oracle(LocalProber):
     name = "oracle"
 
     def identity(self) -> dict[str, Any]:
-        """The truth has no settings."""
         return {"kind": "the dataset's own truth", "model": "oracle", "version": 1}
 
     def regions(self, dataset: GazeDataset, records: Records, job: Job) -> FloatArray:
@@ -233,7 +216,6 @@ class SpectralResidual(LocalProber):
         self._last: tuple[str, FloatArray] = "", np.zeros((0, 4))
 
     def identity(self) -> dict[str, Any]:
-        """Its constants."""
         return {
             "kind": "saliency map without a model",
             "model": self.name,

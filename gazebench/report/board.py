@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from filelock import FileLock
 
-from gazebench.core.files import write_atomically
 from gazebench.data.dataset import GazeDataset
 from gazebench.engine.record import read_files
 from gazebench.metrics.intervals import Interval
@@ -23,6 +22,7 @@ from gazebench.report.board_rows import (
     score_of,
     subsets_by,
 )
+from gazebench.report.page import write
 from gazebench.report.run_data import metric_uses
 from gazebench.report.table import Cell, Column, Table, csv
 
@@ -33,18 +33,12 @@ def refresh(boards: Path, name: str, dataset: type[GazeDataset]) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
         pages = texts(boards, name, dataset)
-        for path, text in pages.items():
-            write_atomically(path, text)
+        write(pages)
     return pages[folder / "README.md"]
 
 
-def stale(boards: Path, datasets: Mapping[str, type[GazeDataset]]) -> list[Path]:
-    """The pages of these data sets that are not what the records say."""
-    wanted = {path: text for name, dataset in datasets.items() for path, text in texts(boards, name, dataset).items()}
-    return [path for path, text in wanted.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
-
-
 def texts(boards: Path, name: str, dataset: type[GazeDataset]) -> dict[Path, str]:
+    """What the two files say, by their paths."""
     board = make_board(name, dataset, read_files(boards, name))
     return {boards / name / "README.md": markdown(board), boards / name / "leaderboard.csv": runs_csv(board)}
 

@@ -55,14 +55,12 @@ def _milliseconds(record: Record) -> float | None:
 
 
 def _minutes(record: Record) -> float | None:
-    seconds = record["wall_seconds"].get("fit")
-    return seconds / 60 if seconds else None
+    return record["wall_seconds"].get("fit", 0) / 60 or None
 
 
 def _memory(record: Record) -> float | None:
     peak = record["peak_memory_bytes"]
-    found = peak.get("cuda") or peak.get("process")
-    return found / 2**30 if found else None
+    return (peak.get("cuda") or peak.get("process") or 0) / 2**30 or None
 
 
 COSTS = (
@@ -146,6 +144,10 @@ class PublishedResult:
     cells: dict[tuple[str, str], published.PublishedCell] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.title, self.backbone, self.source, self.tag
+
 
 @dataclass(frozen=True, eq=False)
 class Board:
@@ -164,23 +166,17 @@ class Board:
     @cached_property
     def columns(self) -> dict[tuple[str, str], Column]:
         """By metric and subset, those that somebody has a value of: ours first, then what only others print."""
-        there = {key for row in self.published for key in row.cells}
-        there |= {
-            (metric, subset)
-            for group in self.groups
-            for record in group.records.values()
-            for metric, subsets in record["metrics"].items()
-            for subset in subsets
-        }
-        facts = {
-            name: (use.higher_is_better, use.digits, "") for name, use in metric_uses(self.protocol).items()
-        }  # fmt: skip
-        for cell in (cell for row in self.published for cell in row.cells.values()):
-            facts.setdefault(cell.convention.metric, (cell.convention.better == "higher", 4, "only published"))
+        cells = [cell for row in self.published for cell in row.cells.values()]
+        there = {(cell.convention.metric, cell.column.subset) for cell in cells}
+        for record in (record for group in self.groups for record in group.records.values()):
+            there |= {(metric, subset) for metric, subsets in record["metrics"].items() for subset in subsets}
+        facts = {name: (use.higher_is_better, use.digits, "") for name, use in metric_uses(self.protocol).items()}
+        for cell in cells:
+            facts.setdefault(cell.convention.metric, (cell.convention.better == "higher", 4, ", only published"))
         return {
             (metric, subset): Column(
                 metric, "" if subset == ALL else subset, digits, higher, f"{metric}/{subset}",
-                ", ".join(filter(None, [f"{'higher' if higher else 'lower'} is better", about])),
+                f"{'higher' if higher else 'lower'} is better{about}",
             )
             for metric, (higher, digits, about) in facts.items()
             for subset in SUBSETS
@@ -280,19 +276,17 @@ def published_rows() -> dict[str, list[PublishedResult]]:
     found: dict[str, list[PublishedResult]] = {}
     for cell in (cell for table in published.load() for cell in table.cells()):
         key = (cell.convention.metric, cell.column.subset)
+        made = words.runs.get(cell.row.method)
+        card = method_card(made.method) if made else None
+        new = PublishedResult(
+            words.methods.get(cell.row.method, cell.row.title), cell.row.backbone,
+            card.family if card else UNKNOWN_FAMILY, cell.table.source.title, cell.row.tag,
+        )  # fmt: skip
         rows = found.setdefault(cell.column.dataset, [])
-        named = words.methods.get(cell.row.method, cell.row.title), cell.row.backbone, cell.table.source.title
-        fits = (
-            row
-            for row in rows
-            if (row.title, row.backbone, row.source, row.tag) == (*named, cell.row.tag)
-            and (key not in row.cells or _same(row.cells[key], cell))
-        )
+        fits = (row for row in rows if row.names == new.names and (key not in row.cells or _same(row.cells[key], cell)))
         row = next(fits, None)
         if row is None:
-            title, backbone, source = named
-            row = PublishedResult(title, backbone, _family(words, cell.row.method), source, cell.row.tag)
-            rows.append(row)
+            rows.append(row := new)
         row.cells.setdefault(key, cell)
         if cell.table.place not in row.places:
             row.places.append(cell.table.place)
@@ -303,10 +297,3 @@ def published_rows() -> dict[str, list[PublishedResult]]:
 
 def _same(one: published.PublishedCell, other: published.PublishedCell) -> bool:
     return one.value == other.value and one.convention == other.convention
-
-
-def _family(words: published.Vocabulary, method: str) -> str:
-    """Ours, where the method is one of ours."""
-    made = words.runs.get(method)
-    card = method_card(made.method) if made else None
-    return card.family if card else UNKNOWN_FAMILY

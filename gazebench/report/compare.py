@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -197,9 +197,6 @@ def by_group(pair: Pair, records: Records, seed: int = 0) -> list[Difference]:
     return found
 
 
-# In or out of the frame ----------------------------------------------------------------------------------------
-
-
 def in_or_out(a: Side, b: Side, protocol: Protocol, records: Records) -> Pair | None:
     """The two runs' in/out scores of the people whose label the protocol counts, with that label in ``inout``.
 
@@ -261,24 +258,21 @@ def precision_difference(
     return Difference(what, len(a), sources, first, second, low, high, p)
 
 
-# Writing -------------------------------------------------------------------------------------------------------
-
-
 def words(pair: Pair, found: Sequence[Difference]) -> list[str]:
     """What the numbers say, a sentence a group."""
     digits, lines = pair.digits, []
     for one in found:
-        better = (one.mean > 0) == pair.higher
+        better = "better" if (one.mean > 0) == pair.higher else "worse"
         share = f" ({100 * abs(one.mean) / abs(one.a):.0f}%)" if one.a else ""
         span = f"95% interval {one.low:+.{digits}f} to {one.high:+.{digits}f}, p = {one.p:.4f}"
-        who = f"{one.what}: {one.people:,} people of {one.sources:,} sources"
         change = f"{pair.name} {one.a:.{digits}f} → {one.b:.{digits}f}"
         if math.isnan(one.low):
-            lines.append(f"{who}: {change}; one source says nothing about chance.")
+            finding = f"{change}; one source says nothing about chance"
         elif one.clear:
-            lines.append(f"{who}: {pair.b.title} is {'better' if better else 'worse'}, {change}{share}; {span}.")
+            finding = f"{pair.b.title} is {better}, {change}{share}; {span}"
         else:
-            lines.append(f"{who}: no clear difference, {change}; {span}.")
+            finding = f"no clear difference, {change}; {span}"
+        lines.append(f"{one.what}: {one.people:,} people of {one.sources:,} sources: {finding}.")
     return lines
 
 
@@ -355,21 +349,16 @@ def compare(a: Side, b: Side, out: Path, *, metric: str = "", seed: int = 0) -> 
     inout = in_or_out(a, b, protocol, records)
     found_inout = [] if inout is None else by_inout(inout, seed)
     out.mkdir(parents=True, exist_ok=True)
-    drawings: dict[str, tuple[str, Callable[[], Figure | None]]] = {
-        "difference.png": ("Where B is better", lambda: plot(pair, found)),
-        "inout.png": (
-            "Where B tells better who looks out of the frame", lambda: plot(inout, found_inout) if inout else None
+    drawings = [
+        ("difference.png", "Where B is better", plot(pair, found)),
+        ("inout.png", "Where B tells better who looks out of the frame", plot(inout, found_inout) if inout else None),
+        *(
+            (f"{name}.png", f"Where B {does} most (A above, B below)", samples(pair, dataset, records, best=best))
+            for name, does, best in (("best", "gains", True), ("worst", "loses", False))
         ),
-        "best.png": (
-            "Where B gains most (A above, B below)", lambda: samples(pair, dataset, records, best=True)
-        ),
-        "worst.png": (
-            "Where B loses most (A above, B below)", lambda: samples(pair, dataset, records, best=False)
-        ),
-    }  # fmt: skip
+    ]
     drawn = []
-    for name, (heading, make) in drawings.items():
-        figure = make()
+    for name, heading, figure in drawings:
         (out / name).unlink(missing_ok=True)
         if figure is not None:
             figure.savefig(out / name, dpi=90)

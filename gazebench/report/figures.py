@@ -71,36 +71,29 @@ def curves(log: Path, headline: str) -> list[dict[str, Any]]:
     score, found = f"val/{headline}", []
     with style(page=True):
         if losses:
+            figure, axis = _lines(logged, losses, "step", "loss")
+            if (logged[losses].min(numeric_only=True) > 0).all():
+                axis.set_yscale("log")
+            axis.legend(fontsize=9)
             caption = "Training: the loss every ten steps, and its parts as means over epochs."
-            found.append({"svg": svg(_losses(logged, losses), "loss by training step"), "caption": caption})
+            found.append({"svg": svg(figure, "loss by training step"), "caption": caption})
         if score in names:
-            caption = f"Validation: {headline} by epoch."
-            found.append({"svg": svg(_validation(logged, score), f"{headline} by epoch"), "caption": caption})
+            figure, _ = _lines(logged, [score], "epoch", headline)
+            found.append({"svg": svg(figure, f"{headline} by epoch"), "caption": f"Validation: {headline} by epoch."})
     return found
 
 
-def _losses(logged: pd.DataFrame, names: list[str]) -> Figure:
+def _lines(logged: pd.DataFrame, names: list[str], x: str, y: str) -> tuple[Figure, Axes]:
+    """Columns of a log against its steps or epochs, counted from 1."""
     figure, axis = _canvas()
     for colour, name in zip(_LINES * len(names), names, strict=False):
         rows = logged[logged[name].notna()]
         title = "loss" if name == "loss_step" else name.removeprefix("loss/")
         marker = "" if name == "loss_step" and len(rows) > 20 else "o"
-        axis.plot(rows["step"] + 1, rows[name], color=colour, linewidth=1.3, marker=marker, markersize=3, label=title)
-    axis.set(xlabel="step", ylabel="loss")
-    if (logged[names].min(numeric_only=True) > 0).all():
-        axis.set_yscale("log")
+        axis.plot(rows[x] + 1, rows[name], color=colour, linewidth=1.3, marker=marker, markersize=3, label=title)
+    axis.set(xlabel=x, ylabel=y)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.legend(fontsize=9)
-    return figure
-
-
-def _validation(logged: pd.DataFrame, name: str) -> Figure:
-    figure, axis = _canvas()
-    rows = logged[logged[name].notna()]
-    axis.plot(rows["epoch"] + 1, rows[name], color=_LINES[0], marker="o", markersize=4)
-    axis.set(xlabel="epoch", ylabel=name.removeprefix("val/"))
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return figure
+    return figure, axis
 
 
 def distribution(people: pd.DataFrame, metric: str) -> dict[str, Any] | None:

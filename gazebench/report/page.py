@@ -5,11 +5,14 @@ from __future__ import annotations
 import filecmp
 import os
 import shutil
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from gazebench.core.files import write_atomically
 
 HERE = Path(__file__).resolve().parent
 ASSETS = HERE / "assets"
@@ -28,6 +31,17 @@ def environment() -> Environment:
 
 def render(template: str, **values: Any) -> str:
     return environment().get_template(template).render(**values)
+
+
+def stale(texts: Mapping[Path, str]) -> list[Path]:
+    """The files that are missing, or that say something else."""
+    return [path for path, text in texts.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
+
+
+def write(texts: Mapping[Path, str]) -> None:
+    for path, text in texts.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, text)
 
 
 def link(target: Path, folder: Path) -> str:

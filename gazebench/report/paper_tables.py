@@ -12,9 +12,6 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from gazebench.core.files import write_atomically
-from gazebench.core.plugins import PluginError
-from gazebench.data.dataset import GazeDataset
 from gazebench.engine import record as results
 from gazebench.engine.registry import load_dataset, load_method
 from gazebench.metrics.intervals import Interval, interval
@@ -22,7 +19,7 @@ from gazebench.metrics.protocol import ALL
 from gazebench.report.board_rows import score_of
 from gazebench.report.page import render
 from gazebench.report.published import MethodOptions, PublishedRow, PublishedTable, Vocabulary
-from gazebench.report.run_data import Record
+from gazebench.report.run_data import Record, known_dataset
 from gazebench.report.settings import constructor_defaults
 from gazebench.report.table import Cell, Column, Table
 from gazebench.report.table import csv as frame_csv
@@ -68,11 +65,6 @@ class FilledRow:
     ours: tuple[OurCell, ...] | None
     seeds: int
 
-    @property
-    def commands(self) -> tuple[str, ...]:
-        """What makes the runs it lacks."""
-        return tuple(dict.fromkeys(cell.command for cell in self.ours or () if cell.command))
-
 
 @dataclass(frozen=True, eq=False)
 class FilledTable:
@@ -91,7 +83,7 @@ class FilledTable:
         """The titles of the rows that each command makes, by command."""
         wanted: dict[str, list[str]] = {}
         for filled in self.rows:
-            for command in filled.commands:
+            for command in dict.fromkeys(cell.command for cell in filled.ours or () if cell.command):
                 wanted.setdefault(command, []).append(filled.row.title)
         return {command: ", ".join(titles) for command, titles in wanted.items()}
 
@@ -133,23 +125,15 @@ def fill(table: PublishedTable, words: Vocabulary, boards: Path, dataset: str = 
     return FilledTable(table, tuple(rows), dataset)
 
 
-@cache  # a page asks for the same few thousands of times
-def _dataset(name: str) -> type[GazeDataset] | None:
-    try:
-        return load_dataset(name)
-    except PluginError:
-        return None
-
-
 def _measures(name: str, metric: str) -> bool:
     """Whether the suite has the data set, and its protocol the metric."""
-    dataset = _dataset(name)
+    dataset = known_dataset(name)
     return dataset is not None and metric in [use.name for use in dataset.protocol.metrics]
 
 
 def command(how: MethodOptions, dataset: str, backbone: str = "", by_subset: bool = False) -> str:
     """What makes the run of a row."""
-    found = _dataset(dataset)
+    found = known_dataset(dataset)
     drawn = found is not None and found.card.synthetic
     parts = ["make bench", f"METHOD={how.method}", f"DATASET={dataset}"]
     parts += [] if drawn else ["DATA_ROOT=..."]
@@ -169,7 +153,7 @@ def _has_backbone(name: str) -> bool:
 
 def _records(boards: Path, dataset: str) -> list[dict[str, Any]]:
     """The comparable records of a data set, oldest first; none where the suite has no such data set."""
-    found = _dataset(dataset)
+    found = known_dataset(dataset)
     if found is None:
         return []
     wanted = "synthetic" if found.card.synthetic else "official"
@@ -185,23 +169,17 @@ def _by_seed(records: Iterable[Record], how: MethodOptions, backbone: str) -> di
     found: dict[int | None, Record] = {}
     for record in records:
         settings = record["config"]
-        same = record["method"]["name"] == how.method and all(
-            _setting(settings, name) == yaml.safe_load(value) for name, value in how.options.items()
-        )
-        other = any(_setting(settings, name) == yaml.safe_load(value) for name, value in how.unlike.items())
+
+        def has(name: str, value: str, settings: Any = settings) -> bool:
+            for part in name.split("."):
+                settings = settings.get(part) if isinstance(settings, Mapping) else None
+            return bool(settings == yaml.safe_load(value))
+
+        same = record["method"]["name"] == how.method and all(has(*option) for option in how.options.items())
+        other = any(has(*option) for option in how.unlike.items())
         if same and not other and backbone in ("", settings["model"].get("backbone", backbone)):
             found[record["seed"]] = record
     return found
-
-
-def _setting(settings: Mapping[str, Any], name: str) -> Any:
-    value: Any = settings
-    for part in name.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
-
-
-# Writing -------------------------------------------------------------------------------------------------------
 
 
 def layout(filled: FilledTable) -> Table:
@@ -269,45 +247,33 @@ def html(filled: FilledTable) -> str:
 
 def csv(filled: FilledTable) -> str:
     """One line a cell, in full precision."""
-    rows = []
+    names = ["table", "row", "method", "dataset", "metric", "subset", "convention", "published", "ours", "half_width",
+             "seeds", "difference", "tolerance", "reproduced", "command"]  # fmt: skip
+    rows: list[list[Any]] = []
     for one in filled.rows:
         cells: Iterable[OurCell | None] = one.ours or [None] * len(filled.table.columns)
         for column, printed, cell in zip(filled.table.columns, one.row.values, cells, strict=True):
             convention = one.row.convention(column)
-            rows.append(
-                {
-                    "table": filled.table.id,
-                    "row": one.row.title,
-                    "method": one.row.method,
-                    "dataset": filled.dataset or column.dataset,
-                    "metric": convention.metric,
-                    "subset": column.subset,
-                    "convention": convention.key,
-                    "published": None if filled.dataset else printed,
-                    "ours": None if cell is None or not cell.value.count else cell.value.mean,
-                    "half_width": None if cell is None else cell.value.half,
-                    "seeds": 0 if cell is None else cell.value.count,
-                    "difference": None if cell is None else cell.difference,
-                    "tolerance": convention.tolerance,
-                    "reproduced": None if cell is None else cell.reproduced,
-                    "command": None if cell is None else cell.command or None,
-                }
-            )
-    return frame_csv(pd.DataFrame(rows))
+            row = [filled.table.id, one.row.title, one.row.method, filled.dataset or column.dataset, convention.metric,
+                   column.subset, convention.key, None if filled.dataset else printed]  # fmt: skip
+            if cell is None:
+                rows.append([*row, None, None, 0, None, convention.tolerance, None, None])
+            else:
+                ours = [cell.value.mean if cell.value.count else None, cell.value.half, cell.value.count]
+                rows.append([*row, *ours, cell.difference, convention.tolerance, cell.reproduced, cell.command or None])
+    return frame_csv(pd.DataFrame(rows, columns=names))
 
 
 WRITERS = {"md": markdown, "tex": latex, "html": html, "csv": csv}
 
 
-def write(filled: Sequence[FilledTable], folder: Path, formats: Iterable[str]) -> list[Path]:
-    """A file a table and format."""
-    paths = []
-    for one in filled:
-        name = one.table.id + (f"-{one.dataset}" if one.dataset else "")
-        for kind in formats:
-            paths.append(folder / f"{name}.{kind}")
-            write_atomically(paths[-1], WRITERS[kind](one).rstrip("\n") + "\n")
-    return paths
+def files(filled: Iterable[FilledTable], folder: Path, formats: Iterable[str]) -> dict[Path, str]:
+    """A file a table and format: what it says, by its path."""
+    return {
+        folder / f"{one.table.id}{one.dataset and f'-{one.dataset}'}.{kind}": WRITERS[kind](one).rstrip("\n") + "\n"
+        for one in filled
+        for kind in formats
+    }
 
 
 def page(filled: Sequence[FilledTable], sections: Sequence[str] = ()) -> str:
@@ -322,11 +288,6 @@ def page(filled: Sequence[FilledTable], sections: Sequence[str] = ()) -> str:
         "",
     ]
     return "\n".join([*lines, *(markdown(one) for one in filled), *sections]).rstrip("\n") + "\n"
-
-
-def write_page(path: Path, filled: Sequence[FilledTable], sections: Sequence[str] = ()) -> Path:
-    write_atomically(path, page(filled, sections))
-    return path
 
 
 def question_sections(boards: Path) -> list[str]:
@@ -346,8 +307,9 @@ def plan(filled: FilledTable, words: Vocabulary, dataset: str, seeds: Sequence[i
     The columns are the table's whose metrics the data set's protocol has.
     """
     metrics = {use.name for use in load_dataset(dataset).protocol.metrics}
+    columns = {column.convention.metric: column.header for column in filled.table.columns}
     rows: dict[str, dict[str, Any]] = {}
-    labels = {}
+    labels: dict[str, list[str]] = {}
     for row in (one.row for one in filled.rows if one.ours is not None):
         how = words.runs[row.method]
         key = row.method + (f"-{row.backbone.lower()}" if row.backbone else "")
@@ -355,22 +317,19 @@ def plan(filled: FilledTable, words: Vocabulary, dataset: str, seeds: Sequence[i
         options = [f"--{name}={value}" for name, value in how.options.items()]
         if row.backbone and not filled.dataset:
             options.append(f"--model.backbone={words.backbones[row.backbone]}")
-        if key not in rows:
-            rows[key] = {"title": row.title, "method": how.method, "options": options}
-            labels[key] = [label or "" for label in row.labels]
-    columns = {column.convention.metric: column.header for column in filled.table.columns}
-    table = {
-        "title": filled.table.place,
-        "labels": list(filled.table.labels),
-        "rows": labels,
-        "columns": {name: header for name, header in columns.items() if name in metrics},
-        "subsets": list(dict.fromkeys(column.subset for column in filled.table.columns)),
-    }
+        rows.setdefault(key, {"title": row.title, "method": how.method, "options": options})
+        labels.setdefault(key, [label or "" for label in row.labels])
     return {
         "title": f"{filled.table.source.title}, {filled.table.place}",
         "text": filled.table.title,
         "dataset": dataset,
         "seeds": list(seeds),
         "rows": rows,
-        "tables": [table],
-    }
+        "tables": [{
+            "title": filled.table.place,
+            "labels": list(filled.table.labels),
+            "rows": labels,
+            "columns": {name: header for name, header in columns.items() if name in metrics},
+            "subsets": list(dict.fromkeys(column.subset for column in filled.table.columns)),
+        }],
+    }  # fmt: skip

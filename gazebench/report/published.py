@@ -16,7 +16,6 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BeforeValidator, Field, StringConstraints, ValidationInfo, model_validator
 
 from gazebench.core.errors import DataError
-from gazebench.metrics.protocol import ALL
 from gazebench.report.yaml_models import Model, Text, known, read
 
 CONVENTIONS = "conventions.yaml"
@@ -34,9 +33,6 @@ Subset = Literal["all", "consistent", "inconsistent"]
 Tag = Literal["paper", "author-reported", "official code", "re-run"]
 """How close to its origin a row was read: printed in this paper; reported by a method's authors, quoted from another
 source; seen in official code; somebody else's re-run, quoted from another source."""
-
-
-# What conventions.yaml defines -----------------------------------------------------------------------------------
 
 
 class Convention(Model):
@@ -122,30 +118,19 @@ class Vocabulary(Model):
         return self
 
 
-# What the other files hold ---------------------------------------------------------------------------------------
-
-
 def _named(kind: str) -> BeforeValidator:
-    """The value is a name that conventions.yaml defines."""
+    """The value is a name that conventions.yaml defines; a convention takes the place of its name."""
 
-    def check(name: Any, info: ValidationInfo) -> str:
-        return known(kind, str(name), getattr(_words(info), f"{kind}s"))
+    def check(name: Any, info: ValidationInfo) -> Any:
+        assert isinstance(info.context, Vocabulary)
+        among = getattr(info.context, f"{kind}s")
+        return among[known(kind, str(name), among)] if kind == "convention" else known(kind, str(name), among)
 
     return BeforeValidator(check)
 
 
-def _convention(name: Any, info: ValidationInfo) -> Convention:
-    conventions = _words(info).conventions
-    return conventions[known("convention", str(name), conventions)]
-
-
-def _words(info: ValidationInfo) -> Vocabulary:
-    assert isinstance(info.context, Vocabulary)
-    return info.context
-
-
 Dataset = Annotated[str, _named("dataset")]
-Named = Annotated[Convention, BeforeValidator(_convention)]
+NamedConvention = Annotated[Convention, _named("convention")]
 
 
 class Source(Model):
@@ -172,7 +157,7 @@ class PublishedColumn(Model):
     group: str = ""
     dataset: Dataset
     subset: Subset
-    convention: Named
+    convention: NamedConvention
     decimals: int
 
     @property
@@ -203,14 +188,13 @@ class PublishedRow(Model):
     note: str = ""
     decimals: int | None = None
     underlined: frozenset[int] = frozenset()
-    conventions: dict[str, Named] = {}
+    conventions: dict[str, NamedConvention] = {}
 
     @property
     def title(self) -> str:
         return " ".join(label or "-" for label in self.labels)
 
     def convention(self, column: PublishedColumn) -> Convention:
-        """What the row's value in a column means."""
         return self.conventions.get(column.convention.key, column.convention)
 
 
@@ -254,29 +238,22 @@ class PublishedTable(PublishedFigure):
         _once("row", [f"{row.title} {row.cite} {row.backbone}".strip() for row in self.rows], "cite")
         for row in self.rows:
             for what, found, wanted in (
-                ("labels", row.labels, self.labels), ("values", row.values, self.columns)
+                ("labels", len(row.labels), len(self.labels)), ("values", len(row.values), len(self.columns))
             ):  # fmt: skip
-                if len(found) != len(wanted):
-                    raise ValueError(
-                        f"row {row.title!r}: {len(found)} {what} for {len(wanted)}; null stands for a missing one"
-                    )
+                if found != wanted:
+                    raise ValueError(f"row {row.title!r}: {found} {what} for {wanted}; null stands for a missing one")
             for column, printed in zip(self.columns, row.values, strict=True):
                 if printed is not None:
                     _check(f"row {row.title!r}: column {column.title!r}", column, printed, row.decimals)
             for position in row.underlined:
                 if position not in range(1, len(row.values) + 1) or row.values[position - 1] is None:
                     raise ValueError(f"row {row.title!r}: underlined: there is no value {position}, counted from 1")
-            self._check_conventions(row)
+            theirs = {column.convention.key: column.convention for column in self.columns}
+            for key, mine in row.conventions.items():
+                where = f"row {row.title!r}: conventions"
+                if not mine.compares(theirs[known(f"{where}: column with", key, theirs)]):
+                    raise ValueError(f"{where}: {mine.key} has another unit or direction than {key}")
         return self
-
-    def _check_conventions(self, row: PublishedRow) -> None:
-        theirs = {column.convention.key: column.convention for column in self.columns}
-        for key, mine in row.conventions.items():
-            if not mine.compares(theirs[known(f"row {row.title!r}: conventions: column with", key, theirs)]):
-                raise ValueError(
-                    f"row {row.title!r}: conventions: {mine.key} has another unit or direction than {key}; "
-                    "give the row a table of its own"
-                )
 
     def cells(self) -> Iterator[PublishedCell]:
         """All printed values, row by row; missing ones are passed over."""
@@ -284,6 +261,9 @@ class PublishedTable(PublishedFigure):
             for position, (column, printed) in enumerate(zip(self.columns, row.values, strict=True), 1):
                 if printed is not None:
                     yield PublishedCell(self, row, column, printed, row.convention(column), position in row.underlined)
+
+
+F = TypeVar("F", bound=PublishedFigure)
 
 
 class _SourceFile(Model):
@@ -324,9 +304,8 @@ class PublishedCell:
 
 
 def _once(what: str, names: Sequence[str], apart: str) -> None:
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"{what} {name!r} is there twice; delete one, or tell them apart by `{apart}`")
+    for name in (name for name in names if names.count(name) > 1):
+        raise ValueError(f"{what} {name!r} is there twice; delete one, or tell them apart by `{apart}`")
 
 
 def _check(where: str, column: PublishedColumn, printed: str, decimals: int | None) -> None:
@@ -341,9 +320,6 @@ def _check(where: str, column: PublishedColumn, printed: str, decimals: int | No
     unit = column.convention.unit
     if Decimal(printed) > UNITS[unit]:
         raise ValueError(f"{where}: {printed} is more than {unit} can be ({UNITS[unit]}); compare it with the source")
-
-
-# Reading and looking up ------------------------------------------------------------------------------------------
 
 
 def vocabulary(folder: Traversable | None = None) -> Vocabulary:
@@ -365,9 +341,6 @@ def figures(folder: Traversable | None = None) -> list[PublishedFigure]:
     return _unique([figure for file in _files(folder) for figure in file.figures])
 
 
-F = TypeVar("F", bound=PublishedFigure)
-
-
 def _files(folder: Traversable | None) -> list[_SourceFile]:
     folder = folder or _shipped()
     words = vocabulary(folder)
@@ -378,9 +351,8 @@ def _files(folder: Traversable | None) -> list[_SourceFile]:
 
 def _unique(entries: list[F]) -> list[F]:
     ids = [entry.id for entry in entries]
-    for entry in entries:
-        if ids.count(entry.id) > 1:
-            raise DataError(f"{entry.source.key}: the id {entry.id!r} is there twice; give one another id")
+    for entry in (entry for entry in entries if ids.count(entry.id) > 1):
+        raise DataError(f"{entry.source.key}: the id {entry.id!r} is there twice; give one another id")
     return entries
 
 
@@ -392,31 +364,6 @@ def _shipped() -> Traversable:
         raise DataError(
             "leaderboards/published is not part of this installation; install gazebench again, or give its folder"
         ) from error
-
-
-def find(
-    tables: Iterable[PublishedTable],
-    *,
-    dataset: str | None = None,
-    metric: str | None = None,
-    subset: str | None = ALL,
-    method: str | None = None,
-    backbone: str | None = None,
-    source: str | None = None,
-    tag: str | None = None,
-) -> list[PublishedCell]:
-    """The values that match, of everybody unless a subset is named; None matches everything.
-
-    The same number may be there several times, for papers quote each other.
-    """
-    wanted = (dataset, metric, subset, method, backbone, source, tag)
-    found = []
-    for cell in (cell for table in tables for cell in table.cells()):
-        has = (cell.column.dataset, cell.convention.metric, cell.column.subset, cell.row.method, cell.row.backbone,
-               cell.table.source.key, cell.row.tag)  # fmt: skip
-        if all(one in (None, other) for one, other in zip(wanted, has, strict=True)):
-            found.append(cell)
-    return found
 
 
 def table_of(tables: Iterable[PublishedTable], name: str, others: Iterable[str] = ()) -> PublishedTable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,16 +40,17 @@ def record_page(
         siblings: the other seeds of the same configuration, by address.
         more: what only the run's folder has: ``figures``, ``tables``, ``gallery``, ``left_out``.
     """
-    sheet, counts = record["config"].get("provenance", {}), dict[str, int]()
-    for setting in sheet.values():
-        counts[setting["origin"]] = counts.get(setting["origin"], 0) + 1
+    values = dict(record["config"])
+    sheet = values.pop("provenance", {})
+    counts = Counter(setting["origin"] for setting in sheet.values())
     return render(
         "run.html.j2", record=record, title=title, index=index, assets=assets, badges=BADGES,
         scores=scores_table(record, protocol).html(counts=True), settings=settings_table(sheet).html("plain wide"),
-        has_settings=bool(sheet), others=other_settings(record),
+        has_settings=bool(sheet), others=other_settings(values, sheet),
         origins=sorted(counts.items(), key=lambda one: (*ORIGINS, one[0]).index(one[0])),
         costs=[(cost.title, text(cost.of(record), cost.digits)) for cost in COSTS], facts=facts(record),
-        terms=origins(record, look_up=True), siblings=siblings or {}, config=_config(record), repeat=repeat(record),
+        terms=origins(record, look_up=True), siblings=siblings or {}, repeat=repeat(record),
+        config=yaml.safe_dump(values, sort_keys=False),
         more=more,
     )  # fmt: skip
 
@@ -67,31 +69,25 @@ def scores_table(record: Record, protocol: Protocol | None) -> Table:
 
 def settings_table(sheet: Record) -> Table:
     """The recipe's settings with their values and where they come from."""
-    columns = [Column(name) for name in ("setting", "value", "origin", "place or reason")]
-    rows: list[list[Cell]] = []
-    for name, setting in sheet.items():
-        value, origin = repr(setting["value"]), setting["origin"]
-        css = origin.replace(" ", "-")
-        rows.append([
-            _html("<code>{}</code>", name), _html("<code>{}</code>", value),
-            _html('<span class="origin {}">{}</span>', css, origin), setting["why"],
-        ])  # fmt: skip
-    return Table(columns, rows)
+
+    def html(pattern: str, *values: str) -> HtmlCell:
+        return HtmlCell(Markup(pattern).format(*values), values[-1])
+
+    rows: list[list[Cell]] = [
+        [html("<code>{}</code>", name), html("<code>{}</code>", repr(setting["value"])),
+         html('<span class="origin {}">{}</span>', setting["origin"].replace(" ", "-"), setting["origin"]),
+         setting["why"]]
+        for name, setting in sheet.items()
+    ]  # fmt: skip
+    return Table([Column(name) for name in ("setting", "value", "origin", "place or reason")], rows)
 
 
-def other_settings(record: Record) -> list[tuple[str, str]]:
+def other_settings(values: Record, named: Record) -> list[tuple[str, str]]:
     """All settings the recipe leaves at their defaults: dotted name, value."""
-    found = []
-    for name, value in record["config"].items():
-        if name != "provenance":
-            parts = {f"{name}.{key}": one for key, one in value.items()} if isinstance(value, dict) else {name: value}
-            found += [(key, repr(one)) for key, one in parts.items()]
-    return [(name, value) for name, value in found if name not in record["config"].get("provenance", {})]
-
-
-def _config(record: Record) -> str:
-    values = {name: value for name, value in record["config"].items() if name != "provenance"}
-    return str(yaml.safe_dump(values, sort_keys=False))
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= {f"{name}.{key}": one for key, one in value.items()} if isinstance(value, dict) else {name: value}
+    return [(name, repr(value)) for name, value in found.items() if name not in named]
 
 
 def repeat(record: Record) -> str:
@@ -171,7 +167,3 @@ def _machine(hardware: Record) -> str:
         f"Python {hardware['python']}" if "python" in hardware else "",
     ]
     return ", ".join(filter(None, parts))
-
-
-def _html(pattern: str, *values: str) -> HtmlCell:
-    return HtmlCell(Markup(pattern).format(*values), values[-1])

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from gazebench.core.errors import DataError
+from gazebench.core.plugins import PluginError
 from gazebench.data.dataset import GazeDataset
 from gazebench.engine.config import read_config
 from gazebench.engine.registry import load_dataset, tasks
@@ -79,6 +80,15 @@ def dataset_of(folder: Path, root: str | None = None) -> GazeDataset:
     config = read_config(path) if path.is_file() else {"data": read_record(folder)["dataset"]}
     settings = config.get("dataset", {}) | ({"root": root} if root else {})
     return load_dataset(config["data"])(**settings)
+
+
+@cache  # pages ask for the same few thousands of times
+def known_dataset(name: str) -> type[GazeDataset] | None:
+    """None where the suite has no such data set."""
+    try:
+        return load_dataset(name)
+    except PluginError:
+        return None
 
 
 @cache

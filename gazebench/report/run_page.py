@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -74,17 +75,16 @@ def write(folder: Path, places: Places, root: str | None = None) -> Path:
                 more["tables"].append(by_group(scored, dataset.records("test"), uses[0], angles))
             if angles:
                 more["tables"].append(large_angles(scored, angles))
-            with part("pictures"):
+            with part("images"):
                 more["gallery"] = _gallery(folder, scored, dataset, uses[0], angles)
                 more["chosen"] = (
                     f"Up to {EACH} images of every subset in the largest tenth of errors ({uses[0].name}), in the "
                     "smallest, and in between, always the same ones."
                 )
     index = f"{link(of_runs(places) / 'index.html', folder)}#{record['dataset']}"
-    write_atomically(
-        folder / "report.html", record_page(record, protocol, dataset.card.title, index=index, more=more)
-    )  # fmt: skip
-    return folder / "report.html"
+    page = folder / "report.html"
+    write_atomically(page, record_page(record, protocol, dataset.card.title, index=index, more=more))
+    return page
 
 
 def _means(protocol: Protocol, scored: pd.DataFrame) -> list[ProtocolMetric]:
@@ -128,17 +128,18 @@ def by_group(
 def large_angles(scored: pd.DataFrame, angles: Sequence[ProtocolMetric]) -> dict[str, Any]:
     """How many people's angle is larger than each threshold, by metric and subset."""
     rows: list[list[Cell]] = []
-    for use in angles:
-        for subset in SUBSETS:
-            chosen = scored if subset == "all" else scored[scored["subset"] == subset]
-            degrees = chosen[f"metric_{use.name}"].dropna()
-            if len(degrees):
-                counts = [f"{(degrees > limit).sum():,} ({_share(degrees, limit)})" for limit in ANGLES]
-                name = f"{use.name}, {'everybody' if subset == 'all' else subset}"
-                rows.append([name, len(degrees), *counts])
+    for use, subset in product(angles, SUBSETS):
+        chosen = scored if subset == "all" else scored[scored["subset"] == subset]
+        degrees = chosen[f"metric_{use.name}"].dropna()
+        if len(degrees):
+            counts = [f"{(degrees > limit).sum():,} ({_share(degrees, limit)})" for limit in ANGLES]
+            rows.append([f"{use.name}, {'everybody' if subset == 'all' else subset}", len(degrees), *counts])
     columns = [Column("angle"), Column("n", digits=0), *(Column(f"> {limit}°", digits=1) for limit in ANGLES)]
-    hint = "People beyond each angle, and their share."
-    return {"title": "Large angles", "table": Table(columns, rows), "hint": hint}
+    return {
+        "title": "Large angles",
+        "table": Table(columns, rows),
+        "hint": "People beyond each angle, and their share.",
+    }
 
 
 def _share(degrees: pd.Series[float], limit: float) -> str:

@@ -8,7 +8,6 @@ from typing import Any
 
 from docstring_parser import parse
 
-from gazebench.core.plugins import PluginError
 from gazebench.engine.method import Method, Origin, Recipe
 from gazebench.engine.registry import entries, load_method
 from gazebench.report.table import Cell, Column, Table
@@ -87,16 +86,3 @@ def _section(name: str, method: type[Method]) -> Iterator[str]:
             rows = [[f"`{key}`", f"`{s.value!r}`", s.origin, s.why] for key, s in recipe.items()]
             columns = [Column(title) for title in ("setting", "value", "origin", "place or reason")]
             yield Table(columns, rows).markdown()
-
-
-def findings(name: str) -> list[str]:
-    """Settings of a method without an origin, and origins of settings it does not have."""
-    try:
-        method = load_method(name)
-    except PluginError as error:
-        return [str(error)]
-    defaults, origin = constructor_defaults(method), sources(method)
-    return [
-        *(f"{name}: no origin of the default of {key}" for key in defaults if key not in origin),
-        *(f"{name}: an origin of {key}, which is no setting" for key in origin if key not in defaults),
-    ]

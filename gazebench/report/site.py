@@ -6,7 +6,6 @@ The pages work from a file and offline. Nothing of them is committed.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,7 @@ from filelock import FileLock
 from markupsafe import Markup
 
 from gazebench.core.errors import DataError
-from gazebench.core.files import write_atomically
 from gazebench.core.plugins import PluginError
-from gazebench.data.dataset import GazeDataset
 from gazebench.engine.record import read_files
 from gazebench.engine.registry import load_dataset
 from gazebench.engine.run import Places
@@ -34,8 +31,9 @@ from gazebench.report.board_rows import (
     published_rows,
     subsets_by,
 )
-from gazebench.report.page import MARK, copy_assets, link, render
+from gazebench.report.page import MARK, copy_assets, link, render, write
 from gazebench.report.record_page import record_page
+from gazebench.report.run_data import known_dataset
 from gazebench.report.table import Cell, Column, HtmlCell, Table, number
 
 SECTIONS = {
@@ -85,9 +83,7 @@ def build(out: Path, boards: Path, runs: Path | None = None) -> Path:
         for path in out.glob("*/*.html"):
             if path not in pages and MARK in path.read_text(encoding="utf-8"):
                 path.unlink()
-        for path, text in pages.items():
-            path.parent.mkdir(exist_ok=True)
-            write_atomically(path, text)
+        write(pages)
     return out / "index.html"
 
 
@@ -103,19 +99,10 @@ def read_boards(folder: Path) -> tuple[list[Board], dict[str, str]]:
     titles = published.vocabulary().datasets
     for name, rows in published_rows().items():
         if name not in names:
-            dataset = _dataset(name)
+            dataset = known_dataset(name)
             title = titles.get(name, name)
             shown.append(make_board(name, dataset, {}) if dataset else Board(name, title, None, [], rows))
     return shown, left_out
-
-
-@cache
-def _dataset(name: str) -> type[GazeDataset] | None:
-    """None where it is none of the suite's."""
-    try:
-        return load_dataset(name)
-    except PluginError:
-        return None
 
 
 def index(boards: Sequence[Board], left_out: Mapping[str, str], addresses: Mapping[str, Address]) -> str:
@@ -199,22 +186,18 @@ def _about_published(row: PublishedResult) -> list[tuple[str, str]]:
 def plotted(board: Board, address: Address) -> dict[str, Any]:
     """What the plot needs, by row in the table's order: values with their intervals, and costs."""
     rows: list[dict[str, Any]] = []
+    metrics: dict[str, dict[str, Any]] = {}
     for position, group in enumerate(board.groups):
         values: dict[str, dict[str, list[float | None]]] = {}
-        for metric, subset in board.columns:
+        for (metric, subset), column in board.columns.items():
             value = group.value(metric, subset)
             if value is not None:
                 values.setdefault(metric, {})[subset] = [number(value), value.low, value.high]
-        stem = next(iter(group.records))
+                metrics[metric] = {"higher": column.higher, "digits": column.digits}
         rows.append({
             "row": position, "title": group.title, "backbone": group.backbone, "family": group.family,
-            "kind": BADGES[group.result_class], "href": address(stem, group.runs[0]), "values": values,
-            "costs": {cost.key: group.cost(cost) for cost in COSTS},
+            "kind": BADGES[group.result_class], "href": address(next(iter(group.records)), group.runs[0]),
+            "values": values, "costs": {cost.key: group.cost(cost) for cost in COSTS},
         })  # fmt: skip
-    ours = {metric for row in rows for metric in row["values"]}
-    metrics = {
-        metric: {"higher": column.higher, "digits": column.digits}
-        for (metric, _), column in board.columns.items()
-        if metric in ours
-    }
+    metrics = {metric: metrics[metric] for metric, _ in board.columns if metric in metrics}
     return {"rows": rows, "metrics": metrics, "headline": board.headline, "everybody": ALL}

@@ -1,4 +1,4 @@
-"""YAML files with a schema: what is wrong is said with the file, the place in it and the remedy."""
+"""YAML files with a schema; errors name the file, the place in it and the remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figures of a study: bars by subset or beyond thresholds, a scatter of two metrics, images of people."""
+"""The figures of a study: bars by subset or beyond thresholds, a scatter of two metrics, images of single people."""
 
 from __future__ import annotations
 
@@ -79,16 +79,13 @@ def available(summary: Summary, figure: PlannedFigure) -> bool:
 
 def _known_rows(summary: Summary, figure: PlannedFigure) -> list[str]:
     """The rows of a chart that have results for it."""
-    if isinstance(figure, ThresholdFigure):
-        return [row for row in figure.rows if summary.values(row, figure.metric, figure.subset, 0.0)]
-    if isinstance(figure, ScatterFigure):
-        both = figure.metrics
-        return [row for row in figure.rows if all(summary.values(row, metric, figure.subset) for metric in both)]
-    subsets = figure.subsets if isinstance(figure, SubsetFigure) else ()
-    return [row for row in figure.rows if any(summary.values(row, figure.metric, subset) for subset in subsets)]
+    over = 0.0 if isinstance(figure, ThresholdFigure) else None
+    subsets = figure.subsets if isinstance(figure, SubsetFigure) else (figure.subset,)
 
+    def known(row: str, metric: str) -> bool:
+        return any(summary.values(row, metric, subset, over) for subset in subsets)
 
-# Charts --------------------------------------------------------------------------------------------------------
+    return [row for row in figure.rows if all(known(row, metric) for metric in figure.metrics)]
 
 
 def _chart(figure: PlannedFigure, width: float, height: float = 3.8) -> tuple[Canvas, Axes]:
@@ -106,17 +103,14 @@ def by_subset(summary: Summary, figure: SubsetFigure) -> Canvas:
     """A bar a row and subset; bars of one row share its colour, lighter for the first subset."""
     rows = _known_rows(summary, figure)
     canvas, axis = _chart(figure, max(5.0, 1.5 + 1.0 * len(rows)))
-    width = 0.8 / len(figure.subsets)
     strengths = np.linspace(0.45, 1.0, len(figure.subsets))
     for place, (subset, strength) in enumerate(zip(figure.subsets, strengths, strict=True)):
         heights = [summary.interval(row, figure.metric, subset) for row in rows]
         shades = [_lighter(colour(summary, row), strength) for row in rows]
-        x = np.arange(len(rows)) + (place - (len(figure.subsets) - 1) / 2) * width
-        _bars(axis, x, heights, width, shades, min(summary.plan.metrics[figure.metric].digits, 3))
+        digits = min(summary.plan.metrics[figure.metric].digits, 3)
+        _bars(axis, heights, place, len(figure.subsets), 0.8, shades, digits)
     axis.set_xticks(range(len(rows)), [summary.plan.rows[row].title.replace(" + ", "\n+ ") for row in rows])
-    axis.tick_params(axis="x", length=0)
     axis.set_ylabel(_with_arrow(summary, figure.metric, figure.label))
-    axis.margins(y=0.12)
     patches = [
         Patch(color=_lighter("#555555", strength), label=name)
         for name, strength in zip(figure.subsets, strengths, strict=True)
@@ -129,40 +123,43 @@ def exceeding(summary: Summary, figure: ThresholdFigure) -> Canvas:
     """How many people's value is larger than each threshold, a bar a row."""
     rows = _known_rows(summary, figure)
     canvas, axis = _chart(figure, max(5.5, 1.0 + 1.5 * len(figure.thresholds)))
-    width = 0.84 / len(rows)
     for place, row in enumerate(rows):
         heights = [summary.interval(row, figure.metric, figure.subset, over) for over in figure.thresholds]
-        x = np.arange(len(heights)) + (place - (len(rows) - 1) / 2) * width
         shades = [to_rgb(colour(summary, row))] * len(heights)
-        _bars(axis, x, heights, width, shades, 0, summary.plan.rows[row].title)
+        _bars(axis, heights, place, len(rows), 0.84, shades, 0, summary.plan.rows[row].title)
     axis.set_xticks(range(len(figure.thresholds)), [f"> {over:g}{figure.unit}" for over in figure.thresholds])
-    axis.tick_params(axis="x", length=0)
     axis.set_xlabel(figure.name)
     axis.set_ylabel(f"people{'' if figure.subset == ALL else f', {figure.subset}'}")
-    axis.margins(y=0.12)
     axis.legend()
     return canvas
 
 
 def _bars(
     axis: Axes,
-    x: npt.NDArray[np.floating],
     heights: Sequence[Interval],
-    width: float,
+    place: int,
+    places: int,
+    room: float,
     shades: Sequence[tuple[float, float, float]],
     digits: int,
     label: str | None = None,
 ) -> None:
-    """Bars with their values written on top; an error bar only where there is an interval."""
-    for place, value, shade in zip(x, heights, shades, strict=True):
+    """The ``place``-th bar of each of the groups at 0, 1, ..., whose ``places`` bars take up ``room`` together.
+
+    Values are written on top; there is an error bar only where there is an interval.
+    """
+    width = room / places
+    for group, (value, shade) in enumerate(zip(heights, shades, strict=True)):
         if value.count:
             # One by one: a bar without an interval must not get an error bar of length 0.
             bar = axis.bar(
-                [float(place)], [value.mean], width * 0.94, yerr=value.half, color=shade, label=label,
-                error_kw={"ecolor": "#222222", "elinewidth": 1.1},
+                [group + (place - (places - 1) / 2) * width], [value.mean], width * 0.94, yerr=value.half, color=shade,
+                label=label, error_kw={"ecolor": "#222222", "elinewidth": 1.1},
             )  # fmt: skip
             axis.bar_label(bar, [f"{value.mean:.{digits}f}"], padding=2, fontsize=7.5, color="#333333")
             label = None
+    axis.tick_params(axis="x", length=0)
+    axis.margins(y=0.12)
 
 
 def scatter(summary: Summary, figure: ScatterFigure) -> Canvas:
@@ -183,9 +180,6 @@ def scatter(summary: Summary, figure: ScatterFigure) -> Canvas:
 def _lighter(name: str, strength: float) -> tuple[float, float, float]:
     red, green, blue = (1 - strength * (1 - part) for part in to_rgb(name))
     return red, green, blue
-
-
-# Images of people ----------------------------------------------------------------------------------------------
 
 
 def drawn_people(summary: Summary, figure: OverlayFigure) -> list[tuple[str, int, str, str]]:

@@ -32,14 +32,9 @@ class Drawing:
     figure: PlannedFigure
 
     @property
-    def rows(self) -> tuple[str, ...]:
-        """The rows it shows."""
-        return self.figure.rows
-
-    @property
-    def missing(self) -> list[str]:
-        """The runs it still lacks."""
-        return [str(run) for run in self.summary.missing if run.row in self.rows]
+    def missing(self) -> int:
+        """How many runs it still lacks."""
+        return sum(run.row in self.figure.rows for run in self.summary.missing)
 
 
 def drawings(studies: Path, known: Sequence[PublishedFigure]) -> list[Drawing]:
@@ -64,7 +59,7 @@ def drawings(studies: Path, known: Sequence[PublishedFigure]) -> list[Drawing]:
 
 
 def draw(figure: PublishedFigure, drawn: Sequence[Drawing], places: Places) -> list[str]:
-    """Draws a figure anew from what its studies have stored; returns a line about each picture that was not drawn."""
+    """Draws a figure anew from what its studies have stored; returns a line about each image that was not drawn."""
     problems = []
     for summary in dict.fromkeys(one.summary for one in drawn if figure.id in one.figure.paper):
         gather_heatmaps(summary, places)
@@ -73,32 +68,24 @@ def draw(figure: PublishedFigure, drawn: Sequence[Drawing], places: Places) -> l
 
 
 def section(figure: PublishedFigure, drawn: Sequence[Drawing], folder: Path) -> str:
-    """The pictures of a figure as Markdown for a page in ``folder``, and what is missing."""
+    """The images of a figure as Markdown for a page in ``folder``, and what is missing."""
     mine = [one for one in drawn if figure.id in one.figure.paper]
     where = " and ".join(dict.fromkeys(load_dataset(one.summary.plan.dataset).card.title for one in mine))
-    lines = [
-        f"## {figure.source.title}, {figure.place}" + (f" on {where}" if where else ""),
-        "",
-        figure.title + ".",
-        "",
-    ]
+    title = f"## {figure.source.title}, {figure.place}" + (f" on {where}" if where else "")
+    lines = [title, "", f"{figure.title}.", ""]
     for one in mine:
-        plan, picture = one.summary.plan, one.summary.store.folder / one.figure.file
-        command = f"gazebench study {plan.shown}"
+        plan, image = one.summary.plan, one.summary.store.folder / one.figure.file
         if available(one.summary, one.figure):
-            link = Path(os.path.relpath(picture, folder)).as_posix()
+            link = Path(os.path.relpath(image, folder)).as_posix()
             lines += [f"![{one.figure.title}]({link})", ""]
             lines += [f"*{one.figure.title}.* {caption(one.summary, one.figure)}", ""]
         else:
             lines += [f"*{one.figure.title}*: not drawn for want of results.", ""]
         if one.missing:
-            runs = sum(run.row in one.rows for run in plan.runs)
-            lines += [f"{runs - len(one.missing)} of {runs} runs are in; `{command}` makes the others.", ""]
-    if not mine:
-        lines += ["No study draws it.", ""]
-    else:
-        lines += [f"On the paper's own data: `gazebench tables {figure.id} --run --dataset={figure.dataset} "
-                  "--dataset.root=... --dataset.subsets=...`.", ""]  # fmt: skip
+            runs = sum(run.row in one.figure.rows for run in plan.runs)
+            lines += [f"{runs - one.missing} of {runs} runs are in; `{plan.command}` makes the others.", ""]
+    own = f"gazebench tables {figure.id} --run --dataset={figure.dataset} --dataset.root=... --dataset.subsets=..."
+    lines += [f"On the paper's own data: `{own}`." if mine else "No study draws it.", ""]
     return "\n".join(lines)
 
 
@@ -112,7 +99,7 @@ def plan_of(figure: PublishedFigure, drawn: Sequence[Drawing], dataset: str, see
     if not mine:
         raise DataError(f"{figure.id}: no study draws it; give a figure of a plan the key `paper: [{figure.id}]`")
     given = yaml.safe_load(mine[0].summary.plan.file.read_text(encoding="utf-8"))
-    rows = dict.fromkeys(row for one in mine for row in one.rows)
+    rows = dict.fromkeys(row for one in mine for row in one.figure.rows)
     figures = [entry for entry in given["figures"] if figure.id in entry.get("paper", ())]
     return {
         "title": f"{figure.source.title}, {figure.place}",

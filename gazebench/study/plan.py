@@ -104,7 +104,6 @@ class _Figure(Model):
 
     @property
     def name(self) -> str:
-        """What the metric is called."""
         return self.label or self.metric
 
     @property
@@ -309,17 +308,15 @@ class Plan(PlanFile):
 
     @property
     def command(self) -> str:
-        """What carries it out."""
         return f"gazebench study {self.shown}{' --quick' if self.is_quick else ''}"
 
     @cached_property
     def protocol(self) -> Protocol:
-        """How the data set is scored."""
         return load_dataset(self.dataset).protocol
 
     @cached_property
     def metrics(self) -> dict[str, ProtocolMetric]:
-        """The metrics that results may have by name: the protocol's, and those of tasks."""
+        """Those of the protocol, and of tasks."""
         return metric_uses(self.protocol)
 
     @cached_property

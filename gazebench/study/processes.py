@@ -20,7 +20,7 @@ import torch
 GRACE_SECONDS = 15.0
 """What an interrupted run has to end by itself; it loses no more than its current epoch either way."""
 
-say = partial(print, flush=True)
+announce = partial(print, flush=True)
 """Hours may pass between two lines, so none waits in a buffer."""
 
 
@@ -61,7 +61,7 @@ def devices() -> list[str]:
 
 
 def command(task: Task) -> list[str]:
-    """The process of a run; tests put another one here."""
+    """The process of a run; tests replace it."""
     return [sys.executable, "-m", "gazebench.cli.main", *task.arguments]
 
 
@@ -87,7 +87,7 @@ def execute(tasks: Sequence[Task], *, jobs: int, finished: Callable[[Task, float
                     used = [child.device for child in active]
                     device = min(gpus, key=used.count) if len(gpus) > 1 and queue[0].pinned else ""
                     active.append(_start(queue.popleft(), environment, device))
-                    say(f"  {active[-1].task.name} runs ({active[-1].task.log})")
+                    announce(f"  {active[-1].task.name} runs ({active[-1].task.log})")
                 time.sleep(0.05)
                 for child in [child for child in active if child.process.poll() is not None]:
                     active.remove(child)
@@ -97,11 +97,11 @@ def execute(tasks: Sequence[Task], *, jobs: int, finished: Callable[[Task, float
                     where = f"[{done}/{len(tasks)}] {task.name}"
                     if code or not task.result.is_file():
                         failed.append(task)
-                        say(f"{where} FAILED with exit code {code}:\n{tail(task.log)}")
+                        announce(f"{where} FAILED with exit code {code}:\n{tail(task.log)}")
                     else:
-                        say(f"{where} done, {finished(task, time.monotonic() - child.begun)}")
+                        announce(f"{where} done, {finished(task, time.monotonic() - child.begun)}")
         except BaseException:
-            say("stopping ...")
+            announce("stopping ...")
             _stop(active)
             raise
     return failed
@@ -116,10 +116,8 @@ def tail(log: Path, lines: int = 12) -> str:
 
 def shared_environment(jobs: int) -> dict[str, str]:
     """The processor's cores shared out evenly; a number that the caller has set stays."""
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on Linux
-        cores = os.cpu_count() or 1
+    # Where there are no affinities (not on Linux), all cores are counted.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     shared = {"OMP_NUM_THREADS": str(max(1, cores // jobs)), "OMP_WAIT_POLICY": "passive"}
     return shared | os.environ | {"PYTHONSAFEPATH": "1"}
 

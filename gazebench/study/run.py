@@ -13,6 +13,7 @@ from gazebench.core.errors import DataError, UserError
 from gazebench.engine.config import Config, settings_digest
 from gazebench.engine.record import RecordError, hardware_identity, read_records
 from gazebench.engine.run import BOARDS, Places, prepare, run_id
+from gazebench.report.page import write
 from gazebench.study import page
 from gazebench.study.figures import draw_figures, gather_heatmaps
 from gazebench.study.plan import Plan, PlannedRun, read_plan
@@ -146,7 +147,7 @@ class Study:
         summary = Summary(self.plan, self.store)
         gather_heatmaps(summary, self.places)
         problems = draw_figures(summary)
-        page.write(self.plan, self.store)
+        write(page.texts(self.plan, self.store))
         for problem in problems:
             print(f"  {problem}", file=sys.stderr)
         for verdict in map(summary.verdict, self.plan.claims):
@@ -183,13 +184,10 @@ class Study:
         return found
 
     def _task(self, state: RunState) -> Task:
-        flags = ["--again"] if state.again else []
+        where = [f"--runs={self.places.runs}", f"--boards={self.places.boards}"]
         return Task(
             name=str(state.run),
-            arguments=(
-                "bench", *self._arguments(state.run), f"--runs={self.places.runs}",
-                f"--boards={self.places.boards}", *flags,
-            ),
+            arguments=("bench", *self._arguments(state.run), *where, *(["--again"] if state.again else [])),
             log=self.places.runs / "study-logs" / self.store.folder.name / f"{state.run.row}-{state.run.seed}.log",
             result=self.places.runs / state.folder / "record.json",
             pinned=str(state.config.values["trainer"]["devices"]) in ("auto", "1"),
@@ -204,7 +202,7 @@ class Study:
         record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
         seconds = max(seconds, sum(record["wall_seconds"].values()))  # those before an interruption included
         self._add(state, record, seconds)
-        page.write(self.plan, self.store)
+        write(page.texts(self.plan, self.store))
         headline = self.plan.protocol.metric(self.plan.protocol.headline)
         scores = record["metrics"].get(headline.name, {})
         values = [f"{subset} {score['value']:.{headline.digits}f}" for subset, score in scores.items()]
@@ -250,7 +248,7 @@ class Study:
             print(f"time still needed: {time}, {jobs} at a time")
 
     def _remaining_seconds(self, states: Sequence[RunState], jobs: int) -> float | None:
-        """How long the runs that are to do will take, by the recorded ones or by runs like them on the board."""
+        """How long the runs to do will take, judged by the recorded ones, or by such runs on this machine's board."""
         spent: dict[Any, list[float]] = {}
         for (row, _), entry in self.store.results().items():
             spent.setdefault(row, []).append(entry["seconds"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -26,7 +25,7 @@ class Verdict:
         before: of ``against``, over the seeds that both sides have.
         after: of ``row``.
         gain: by which share of ``before`` the row is better, seed by seed; negative when it is worse.
-        holds: whether the mean gain reaches what was asked for; None when nothing can be said.
+        holds: whether the mean gain reaches what was asked for; None without results.
         clear: the whole interval lies on the side of the verdict; None without an interval.
     """
 
@@ -183,11 +182,3 @@ def _gain(before: float, after: float, higher_is_better: bool) -> float:
     if not before:
         return math.nan
     return (after - before if higher_is_better else before - after) / before
-
-
-def seconds_by_row(entries: Mapping[tuple[str, int], Mapping[str, Any]]) -> dict[str, float]:
-    """What a run of each row took on average."""
-    spent: dict[str, list[float]] = {}
-    for (row, _), entry in entries.items():
-        spent.setdefault(row, []).append(entry["seconds"])
-    return {row: sum(values) / len(values) for row, values in spent.items()}

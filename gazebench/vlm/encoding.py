@@ -45,6 +45,11 @@ class Encoding:
         identity: dict[str, Any] = {"max_side": self.max_side, "format": self.format}
         return identity | ({"quality": self.quality} if self.format == "jpeg" else {})
 
+    def shown_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(width, height) in pixels that an image of some (width, height) is shown at."""
+        scale = min(1.0, self.max_side / max(size))
+        return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
     def encode(self, source: Path | str | npt.NDArray[np.uint8]) -> EncodedImage:
         """An image file, or an (H, W, 3) uint8 RGB array, as the model is shown it.
 

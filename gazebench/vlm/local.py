@@ -10,7 +10,7 @@ from functools import cached_property
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 from huggingface_hub import HfApi, try_to_load_from_cache
@@ -26,13 +26,11 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from gazebench.vlm.messages import Backend, Decoding, EncodedImage, Failure, Message, Reply, Request, VLMError
-
-Dtype = Literal["auto", "bfloat16", "float16", "float32"]
+from gazebench.vlm.messages import Backend, Decoding, Dtype, EncodedImage, Failure, Message, Reply, Request, VLMError
 
 # What a folder's answers depend on beside the weights: configuration, processor, tokenizer and chat template.
 SETTINGS: Final = ("*.json", "*.jinja", "*.txt")
-# Tokens that stand for pictures. Weak models do write them; they are no text, and break a later pass over the answer.
+# Tokens that stand for images. Weak models do write them; they are no text, and break a later pass over the answer.
 PLACEHOLDERS: Final = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
 HUB_TIMEOUT: Final = 10.0
 
@@ -44,7 +42,7 @@ class _Loaded(NamedTuple):
 
 
 class LocalModel(Backend):
-    """One of transformers' models that take pictures and text; Qwen3-VL is what it is made for.
+    """One of transformers' models that take images and text; Qwen3-VL is what it is made for.
 
     The configuration is read at once, the weights when the first request is asked. ``batch_size`` requests are taken
     at a time, and those of one decoding are generated together. Only what a request's decoding says is applied, not
@@ -60,11 +58,11 @@ class LocalModel(Backend):
         dtype: of the weights; ``auto`` is bfloat16 on CUDA and float32 elsewhere.
         device: such as ``cuda:1``; ``auto`` takes CUDA where there is one.
         batch_size: requests at once.
-        min_pixels: that pictures are enlarged to; by default what the model's processor says.
-        max_pixels: that pictures are reduced to, likewise.
+        min_pixels: that images are enlarged to; by default what the model's processor says.
+        max_pixels: that images are reduced to, likewise.
 
     Raises:
-        VLMError: no such model, or one that takes no pictures.
+        VLMError: no such model, or one that takes no images.
     """
 
     def __init__(
@@ -101,7 +99,7 @@ class LocalModel(Backend):
             self._source["revision"] = self._commit
         kind = self._config.model_type
         if type(self._config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
-            raise VLMError(f"{self.name} is a {kind} model and takes no pictures: choose one that does, a Qwen3-VL say")
+            raise VLMError(f"{self.name} is a {kind} model and takes no images: choose one that does, a Qwen3-VL say")
         if self._limits and not kind.startswith("qwen"):
             raise VLMError(f"{self.name} is a {kind} model: min_pixels and max_pixels are for Qwen's, leave them out")
         if kind in ("qwen3_vl", "qwen3_vl_moe"):
@@ -126,20 +124,20 @@ class LocalModel(Backend):
     def ask(self, requests: Iterable[Request]) -> Iterator[Reply | Failure]:
         """See ``Backend.ask``.
 
-        ``seconds`` of a reply are those of its batch. Requests with pictures that cannot be decoded, or that the
+        ``seconds`` of a reply are those of its batch. Requests with images that cannot be decoded, or that the
         processor refuses, come back as failures.
         """
         waiting = iter(requests)
         shown: dict[EncodedImage, Image.Image] = {}
         while batch := list(islice(waiting, self.batch_size)):
-            # The people of one picture mostly come in a row, which may reach over the end of a batch.
+            # The people of one image mostly come in a row, which may reach over the end of a batch.
             before, shown = shown, {}
             alike: dict[Decoding, list[Request]] = {}
             for request in batch:
                 try:
-                    for picture in _pictures(request):
-                        if picture not in shown:
-                            shown[picture] = before.get(picture) or _decoded(picture)
+                    for image in _images(request):
+                        if image not in shown:
+                            shown[image] = before.get(image) or _decoded(image)
                 except ValueError as error:
                     yield Failure(request.key, str(error))
                 else:
@@ -348,17 +346,17 @@ def _digest(folder: Path, *patterns: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def _pictures(request: Request) -> list[EncodedImage]:
+def _images(request: Request) -> list[EncodedImage]:
     return [part for message in request.messages for part in message.parts if isinstance(part, EncodedImage)]
 
 
-def _decoded(picture: EncodedImage) -> Image.Image:
+def _decoded(encoded: EncodedImage) -> Image.Image:
     try:
-        with Image.open(BytesIO(picture.data)) as image:
+        with Image.open(BytesIO(encoded.data)) as image:
             # Upright, as servers show it.
             return ImageOps.exif_transpose(image).convert("RGB")
     except Exception as error:  # Pillow's plugins raise almost anything on rubbish
-        raise ValueError(f"a picture cannot be decoded ({type(error).__name__}: {error})") from error
+        raise ValueError(f"an image cannot be decoded ({type(error).__name__}: {error})") from error
 
 
 def _turn(message: Message, shown: Mapping[EncodedImage, Image.Image]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from gazebench.core.errors import UserError
 
 Role = Literal["system", "user", "assistant"]
+Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 
 
 class VLMError(UserError):

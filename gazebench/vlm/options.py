@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from gazebench.core.errors import DataError
-from gazebench.vlm.messages import Backend, Decoding
+from gazebench.vlm.messages import Backend, Decoding, Dtype
 
 if TYPE_CHECKING:
     from gazebench.vlm.encoding import Encoding
 
 
-class BackendName(StrEnum):
-    """Where a model runs: behind a server, or in this process."""
-
-    openai = "openai"
-    transformers = "transformers"
-
-
-class Dtype(StrEnum):
-    """Type of the weights; ``auto`` is bfloat16 on CUDA and float32 elsewhere."""
-
-    auto = "auto"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-    float32 = "float32"
+BackendName = Literal["openai", "transformers"]
+"""Where a model runs: behind a server, or in this process."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +32,12 @@ class ModelOptions:
     in_flight: Annotated[int, "openai: requests that wait for an answer at a time."] = 64
     timeout: Annotated[float, "openai: seconds a request may take."] = 120.0
     device: Annotated[str, "transformers: e.g. cuda:1; `auto` takes CUDA where there is one."] = "auto"
-    dtype: Annotated[Dtype, "transformers: type of the weights."] = Dtype.auto
+    dtype: Annotated[Dtype, "transformers: type of the weights."] = "auto"
     batch_size: Annotated[int, "transformers: requests at a time."] = 8
 
     def backend(self, name: str) -> Backend:
         """The model behind the backend ``name``, one of ``BackendName``."""
-        if name == BackendName.openai:
+        if name == "openai":
             from gazebench.vlm.openai_server import OpenAIServer
 
             return OpenAIServer(
@@ -61,7 +48,7 @@ class ModelOptions:
         return LocalModel(
             self.model,
             revision=self.revision,
-            dtype=self.dtype.value,
+            dtype=self.dtype,
             device=self.device,
             batch_size=self.batch_size,
         )

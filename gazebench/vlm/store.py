@@ -10,9 +10,10 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,11 @@ from filelock import FileLock, Timeout
 
 from gazebench.core.boxes import IntArray
 from gazebench.core.errors import DataError
+from gazebench.core.files import write_atomically
 from gazebench.vlm.messages import Reply
+
+Shard = tuple[int, int]
+"""Part 1 to n, and n."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SPLIT = re.compile(r"[A-Za-z0-9_-]+")
@@ -30,7 +35,7 @@ _FILE = re.compile(r"(?P<split>[A-Za-z0-9_-]+)(?:\.shard-(?P<index>\d+)-of-(?P<c
 
 @dataclass(frozen=True)
 class StoredAnswer:
-    """A stored answer: which attempt at its item it is, from 0, and what was written."""
+    """Which attempt at its item an answer is, from 0, and what was written."""
 
     attempt: int
     reply: Reply
@@ -68,16 +73,16 @@ class AnswerStore:
         self._check()
 
     @contextmanager
-    def writer(self, split: str, shard: tuple[int, int] | None = None) -> Iterator[AnswerWriter]:
-        """Opens a split, or shard ``(index, count)`` of it with index from 1 to count, for more answers.
-
-        A line that was cut by the end of an earlier process is repaired first.
+    def writer(self, split: str, shard: Shard | None = None) -> Iterator[AnswerWriter]:
+        """Opens a split, or a shard of it, for more answers; a line that was cut is repaired first.
 
         Raises:
             DataError: another process writes this very file.
         """
         path = self.folder / _file_name(split, shard)
-        self._describe()
+        self._check()
+        if not (identity := self.folder / "identity.json").is_file():
+            write_atomically(identity, json.dumps(self.identity, indent=1, sort_keys=True) + "\n")
         lock = FileLock(path.with_name(f".{path.name}.lock"))
         try:
             lock.acquire(timeout=0)
@@ -88,7 +93,7 @@ class AnswerStore:
         try:
             _repair(path)
             with path.open("ab", buffering=0) as file:
-                yield AnswerWriter(path, file.write)
+                yield AnswerWriter(path, file)
         finally:
             lock.release()
 
@@ -115,15 +120,14 @@ class AnswerStore:
         digest = hashlib.sha256()
         for key, answers in self.answers(split).items():
             for answer in answers:
-                digest.update(_canonical([key, answer.attempt, answer.reply.text, answer.reply.finish_reason]).encode())
-                digest.update(b"\n")
+                line = _canonical([key, answer.attempt, answer.reply.text, answer.reply.finish_reason])
+                digest.update(f"{line}\n".encode())
         return digest.hexdigest()
 
     def other_identities(self) -> list[Sibling]:
         """What lies beside this store under the same name."""
         pattern = re.compile(re.escape(self.name) + "-[0-9a-f]{12}")
-        folder = self.folder.parent
-        found = sorted(folder.iterdir()) if folder.is_dir() else []
+        found = sorted(self.folder.parent.glob(f"{self.name}-*"))
         others = [path for path in found if pattern.fullmatch(path.name) and path != self.folder and path.is_dir()]
         return [Sibling(path, _lines(path), self._difference(path)) for path in others]
 
@@ -140,15 +144,6 @@ class AnswerStore:
                 f"{path}: does not describe the answers of this folder, whose name is made of another identity;"
                 " restore the file, or move the folder away to ask anew"
             )
-
-    def _describe(self) -> None:
-        self._check()
-        path = self.folder / "identity.json"
-        if not path.is_file():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.{os.getpid()}")
-            temporary.write_text(json.dumps(self.identity, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-            temporary.replace(path)
 
     def _files(self, split: str) -> list[Path]:
         _file_name(split, None)  # refuses what is no name
@@ -169,12 +164,12 @@ class AnswerStore:
         return ", ".join(f"{name} {_short(theirs.get(name))} (here {_short(mine.get(name))})" for name in names)
 
 
+@dataclass(frozen=True)
 class AnswerWriter:
     """One open file of answers; ``AnswerStore.writer`` makes it."""
 
-    def __init__(self, path: Path, write: Callable[[bytes], int | None]) -> None:
-        self.path = path
-        self._write = write
+    path: Path
+    file: FileIO
 
     def append(self, reply: Reply, attempt: int = 0) -> None:
         """Stores an answer; it is kept from then on, even if the process is killed.
@@ -182,17 +177,10 @@ class AnswerWriter:
         Raises:
             OSError: the disk is full.
         """
-        record = {
-            "key": reply.key,
-            "attempt": attempt,
-            "text": reply.text,
-            "finish_reason": reply.finish_reason,
-            "seconds": round(reply.seconds, 3),
-            "tokens": reply.tokens,
-        }
-        line = json.dumps(record).encode() + b"\n"
+        fields = {**vars(reply), "seconds": round(reply.seconds, 3)}
+        line = json.dumps({"key": fields.pop("key"), "attempt": attempt, **fields}).encode() + b"\n"
         # Unbuffered and in one piece: it is with the operating system, or cut at the file's end and then repaired.
-        if self._write(line) != len(line):
+        if self.file.write(line) != len(line):
             raise OSError(f"{self.path}: an answer could not be written as a whole; is the disk full?")
 
 
@@ -205,8 +193,7 @@ def shard_of(groups: Sequence[str], index: int, count: int) -> IntArray:
     Raises:
         ValueError: no such shard.
     """
-    if not 1 <= index <= count:
-        raise ValueError(f"shard {index}/{count}: the first number runs from 1 to the second")
+    _check_shard(index, count)
     if not len(groups):
         return np.zeros(0, np.int64)
     _, first, group, sizes = np.unique(
@@ -219,35 +206,35 @@ def shard_of(groups: Sequence[str], index: int, count: int) -> IntArray:
     return np.flatnonzero(shard[group] == index - 1).astype(np.int64)
 
 
+def _check_shard(index: int, count: int) -> None:
+    if not 1 <= index <= count:
+        raise ValueError(f"shard {index}/{count}: the first number runs from 1 to the second")
+
+
 def _canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def _file_name(split: str, shard: tuple[int, int] | None) -> str:
+def _file_name(split: str, shard: Shard | None) -> str:
     if not _SPLIT.fullmatch(split):
         raise ValueError(f"{split!r}: the name of a split is made of letters, digits, '_' and '-'")
     if shard is None:
         return f"{split}.jsonl"
-    index, count = shard
-    if not 1 <= index <= count:
-        raise ValueError(f"shard {index}/{count}: the first number runs from 1 to the second")
-    return f"{split}.shard-{index}-of-{count}.jsonl"
+    _check_shard(*shard)
+    return f"{split}.shard-{shard[0]}-of-{shard[1]}.jsonl"
 
 
 def _repair(path: Path) -> None:
     """Ends the last line, or cuts it off if it is not whole."""
-    if not path.is_file():
-        return
-    data = path.read_bytes()
-    if not data or data.endswith(b"\n"):
-        return
-    start = data.rfind(b"\n") + 1
-    with path.open("r+b") as file:
-        if _parsed(data[start:]) is None:
-            file.truncate(start)
-        else:
-            file.seek(0, os.SEEK_END)
-            file.write(b"\n")
+    data = path.read_bytes() if path.is_file() else b""
+    if data and not data.endswith(b"\n"):
+        start = data.rfind(b"\n") + 1
+        with path.open("r+b") as file:
+            if _parsed(data[start:]) is None:
+                file.truncate(start)
+            else:
+                file.seek(0, os.SEEK_END)
+                file.write(b"\n")
 
 
 def _read(path: Path) -> Iterator[tuple[int, Reply]]:
@@ -281,18 +268,16 @@ def _lines(folder: Path) -> int:
 
 def _flat(value: Any, prefix: str = "") -> dict[str, str]:
     """Leaves of nested objects by their dotted name, as JSON."""
-    if isinstance(value, dict):
-        flat: dict[str, str] = {}
-        for name, part in value.items():
-            flat |= _flat(part, f"{prefix}.{name}" if prefix else name)
-        return flat
-    return {prefix: _canonical(value)}
+    if not isinstance(value, dict):
+        return {prefix: _canonical(value)}
+    flat: dict[str, str] = {}
+    for name, part in value.items():
+        flat |= _flat(part, f"{prefix}.{name}" if prefix else name)
+    return flat
 
 
 def _short(value: str | None) -> str:
-    if value is None:
-        return "absent"
-    if len(value) <= 60:
-        return value
+    if value is None or len(value) <= 60:
+        return value or "absent"
     # Long texts often differ late: the digest shows that they do.
     return f"{value[:40]}... (sha256 {hashlib.sha256(value.encode()).hexdigest()[:8]})"

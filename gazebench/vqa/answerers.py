@@ -15,10 +15,9 @@ from gazebench.core.types import Records, stable_key
 from gazebench.data.dataset import GazeDataset
 from gazebench.vlm.coordinates import LARGEST, whole
 from gazebench.vlm.encoding import Encoding
-from gazebench.vlm.images import Job, ask_about_images
+from gazebench.vlm.images import Job, ask_about_images, encoded
 from gazebench.vlm.messages import Backend, Decoding, EncodedImage, Failure, Message, Reply, Request
-from gazebench.vqa.describe import encoded
-from gazebench.vqa.files import QuestionRecord, read, read_card
+from gazebench.vqa.files import QuestionRecord, check_annotations, read, read_card
 from gazebench.vqa.question_builder import FORMS
 from gazebench.vqa.questions.geometry import DIRECTIONS
 from gazebench.vqa.questions.templates import templates
@@ -98,10 +97,7 @@ class ModelAnswerer(Answerer):
         }
 
     def size(self, record: QuestionRecord) -> tuple[int, int]:
-        """After reduction to ``max_side``."""
-        width, height = record.truth.size
-        scale = min(1.0, self.encoding.max_side / max(width, height))
-        return max(1, round(width * scale)), max(1, round(height * scale))
+        return self.encoding.shown_size(record.truth.size)
 
     def ask(self, records: Iterable[QuestionRecord]) -> Iterator[Reply | Failure]:
         """Asks the backend; an image that cannot be read leaves its questions open."""
@@ -117,7 +113,7 @@ class ModelAnswerer(Answerer):
         jobs: Iterator[Job] = (
             (self._image(record), record.question.id, partial(request, record)) for record in records
         )  # fmt: skip
-        return ask_about_images(self.backend, jobs, partial(encoded, self.dataset, self.records, self.encoding))
+        return ask_about_images(self.backend, jobs, self.dataset, self.records, self.encoding)
 
     def _image(self, record: QuestionRecord) -> int:
         try:
@@ -147,8 +143,7 @@ class Examples:
         self.card, self.dataset, self.shots, self.seed = read_card(path), dataset, shots, seed
         if self.card["split"] == "test":
             raise DataError(f"{path}: examples of the test split would give its answers away; take those of train")
-        if dataset.records(str(self.card["split"])).fingerprint() != self.card["fingerprint"]:
-            raise DataError(f"{path}: built from other annotations than these; give the same --dataset options")
+        check_annotations(path, self.card, dataset)
         pools: dict[tuple[Form, bool], list[tuple[int, QuestionRecord]]] = {}
         for record in read(path):
             pool = pools.setdefault((record.question.form, bool(record.truth.refusal)), [])

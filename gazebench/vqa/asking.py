@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gazebench.core.errors import DataError
 from gazebench.vlm import ask as loop
 from gazebench.vlm.messages import Reply
 from gazebench.vlm.store import AnswerStore, shard_of
@@ -82,8 +83,14 @@ def ask(
     )  # fmt: skip
 
 
-def collect(path: Path, card: Mapping[str, Any], answerer: Answerer, store: AnswerStore) -> Answered:
-    """Joins questions and stored answers."""
+def collect(
+    path: Path, card: Mapping[str, Any], answerer: Answerer, store: AnswerStore, *, partial: bool = False
+) -> Answered:
+    """Joins questions and stored answers.
+
+    Raises:
+        DataError: some have no answer, unless ``partial``.
+    """
     stored, protocol = store.answers(str(card["split"])), protocol_of(card)
     found = Answered()
     for record in read(path):
@@ -94,5 +101,10 @@ def collect(path: Path, card: Mapping[str, Any], answerer: Answerer, store: Answ
         found.texts.append(reply.text)
         found.parsed.append(
             protocol.parse(record.question.form, reply.text, reply.finish_reason, answerer.size(record))
+        )
+    if found.open and not partial:
+        raise DataError(
+            f"{found.open:,} of {len(found.records):,} questions have no answer in {store.folder}; ask for them "
+            "(the same command with ask), or add --partial, which counts them as wrong"
         )
     return found

@@ -33,16 +33,6 @@ def prompts() -> dict[str, dict[str, str]]:
     return found
 
 
-def encoded(dataset: GazeDataset, records: Records, encoding: Encoding, image: int) -> EncodedImage:
-    """An image as models are shown it.
-
-    Raises:
-        ImageError: it cannot be read.
-    """
-    drawn = dataset.root is None
-    return encoding.encode(dataset.image(records, image) if drawn else dataset.path(records, image))
-
-
 class Describer:
     """Asks a model what is at the annotated points.
 
@@ -79,7 +69,7 @@ class Describer:
         def send(_: int, waiting: Callable[[str], bool]) -> Iterator[Reply | Failure]:
             image = records.person_image
             jobs = ((int(image[people[key]]), key, partial(request, key)) for key in people if waiting(key))
-            return ask_about_images(self.backend, jobs, partial(encoded, dataset, records, self.encoding))
+            return ask_about_images(self.backend, jobs, dataset, records, self.encoding)
 
         return ask(store, records.split, people, send, progress=progress)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from gazebench.core.errors import DataError
 from gazebench.core.files import file_digest, write_atomically
+from gazebench.data.dataset import GazeDataset
 from gazebench.vqa.types import Question, Truth
 
 CARD = ".json"
@@ -68,51 +69,40 @@ class QuestionRecord:
         return cls(read["image"], read["person"], read["group"], question, truth)
 
 
-class _Counts:
-    """Numbers of questions, images and people, and of questions by kind, of records that come image by image."""
-
-    def __init__(self) -> None:
-        self.total: Counter[str] = Counter(questions=0, images=0, people=0)
-        self.kinds: Counter[tuple[str, str]] = Counter()
-        self.last = "", ""
-
-    def add(self, record: QuestionRecord) -> None:
-        question, truth = record.question, record.truth
-        # Images and people come one after another, so only the last one need be remembered.
-        self.total.update(
-            questions=1, images=int(record.image != self.last[0]), people=int(record.person != self.last[1])
-        )
-        self.last = record.image, record.person
-        kinds: dict[str, str] = {"task": question.task, "form": question.form, "observer": question.observer}
-        kinds[f"{question.task}: answer"] = truth.refusal or "given"
-        if truth.direction >= 0 and question.task == "direction":
-            kinds["direction"] = truth.answer
-        if truth.labels and question.task == "object":
-            kinds["label"] = truth.labels[0]
-        self.kinds.update(kinds.items())
-
-    def to_json(self) -> dict[str, Any]:
-        kinds: dict[str, dict[str, int]] = {}
-        for (kind, value), count in sorted(self.kinds.items()):
-            kinds.setdefault(kind, {})[value] = count
-        return {**self.total, **kinds}
+def _kinds(record: QuestionRecord) -> dict[str, str]:
+    """What a card counts a question by."""
+    question, truth = record.question, record.truth
+    kinds: dict[str, str] = {"task": question.task, "form": question.form, "observer": question.observer}
+    kinds[f"{question.task}: answer"] = truth.refusal or "given"
+    if truth.direction >= 0 and question.task == "direction":
+        kinds["direction"] = truth.answer
+    if truth.labels and question.task == "object":
+        kinds["label"] = truth.labels[0]
+    return kinds
 
 
 def write(path: Path, records: Iterable[QuestionRecord], card: Mapping[str, Any]) -> dict[str, Any]:
     """Writes ``path`` (JSON lines) and its card, whole or not at all; returns the card with counts and checksum."""
-    digest, counts = hashlib.sha256(), _Counts()
+    digest, total, kinds = hashlib.sha256(), Counter(questions=0, images=0, people=0), Counter[tuple[str, str]]()
 
     def lines(temporary: Path) -> None:
+        image = person = ""
         with temporary.open("wb") as file:
             for record in records:
                 line = f"{record.to_json()}\n".encode()
                 file.write(line)
                 digest.update(line)
-                counts.add(record)
+                # Images and people come one after another, so only the last one need be remembered.
+                total.update(questions=1, images=record.image != image, people=record.person != person)
+                image, person = record.image, record.person
+                kinds.update(_kinds(record).items())
         path.with_suffix(CARD).unlink(missing_ok=True)  # better no card for a moment than that of the old questions
 
     write_atomically(path, lines)
-    full = {**card, "counts": counts.to_json(), "sha256": digest.hexdigest()}
+    counts: dict[str, Any] = dict(total)
+    for (kind, value), count in sorted(kinds.items()):
+        counts.setdefault(kind, {})[value] = count
+    full = {**card, "counts": counts, "sha256": digest.hexdigest()}
     write_atomically(path.with_suffix(CARD), json.dumps(full, indent=1, ensure_ascii=False) + "\n")
     return full
 
@@ -154,3 +144,12 @@ def read_card(path: Path) -> dict[str, Any]:
     if file_digest(path) != expected:
         raise DataError(f"{path}: not the file its card describes; build the questions anew, or restore it")
     return card
+
+
+def check_annotations(path: Path, card: Mapping[str, Any], dataset: GazeDataset) -> None:
+    """Raises DataError where the questions of ``path`` were built from other annotations than the data set's."""
+    if dataset.records(str(card["split"])).fingerprint() != card["fingerprint"]:
+        raise DataError(
+            f"{path}: built from other annotations of {card['dataset']}/{card['split']} than these; build the "
+            "questions anew, or give the same --dataset options"
+        )

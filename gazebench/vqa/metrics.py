@@ -110,6 +110,23 @@ class PointWithin(_Accuracy):
     task = "point"
 
 
+def _ratio(hits: FloatArray, over: FloatArray) -> FloatArray:
+    """Their quotient, NaN where the denominator is 0."""
+    return np.where(over > 0, hits / np.where(over > 0, over, 1), math.nan)
+
+
+class _Pooled(QuestionMetric):
+    """Metrics of all questions together; ``drawn`` says how."""
+
+    columns = 2
+    higher_is_better = True
+
+    def reduce(self, values: Tensor) -> Tensor:
+        """From (K, columns) values; empty where it is a share of nothing."""
+        found = self.drawn(values.numpy(), np.ones((1, len(values)))) if len(values) else [math.nan]
+        return values.new_tensor(found[0]) if np.isfinite(found[0]) else values.new_zeros(0)
+
+
 # Points ----------------------------------------------------------------------------------------------------------
 
 
@@ -204,38 +221,30 @@ def _words(text: str) -> str:
     return rest if first in ("a", "an", "the") and rest else text.lower()
 
 
-class ObjectBLEU(QuestionMetric):
-    """BLEU-4 of the corpus with add-one smoothing of the higher orders, by torchmetrics, articles left out."""
+class ObjectBLEU(_Pooled):
+    """BLEU-4 of the corpus with add-one smoothing of the higher orders, as torchmetrics, articles left out.
+
+    Torchmetrics returns 0 before it smooths if an order has no match; here only the first order decides that.
+    """
 
     task = "object"
     columns = 2 * N_GRAM + 2
-    higher_is_better = True
 
     def value(self, truth: Truth, answer: ParsedAnswer) -> list[float]:
         """Matches and totals of the orders 1 to 4, length of the answer and of the nearest description."""
-        score = BLEUScore(N_GRAM, smooth=True)
+        score = BLEUScore(N_GRAM)
         score.update([answer.phrase], [[_words(one) for one in truth.references]])
         return [*score.numerator.tolist(), *score.denominator.tolist(), float(score.preds_len), float(score.target_len)]
 
-    def reduce(self, values: Tensor) -> Tensor:
-        return values.new_tensor(self._of(values.sum(0))) if len(values) else values.new_zeros(0)
-
     def drawn(self, values: FloatArray, weights: FloatArray) -> FloatArray:
-        return np.array([self._of(torch.from_numpy(total)) for total in weights @ values])
-
-    @staticmethod
-    def _of(total: Tensor) -> float:
-        """BLEU of the summed columns."""
-        # Torchmetrics returns 0 before it smooths if an order has no match. If all descriptions are short, an order
-        # may have nothing to match; it is smoothed to 1.
-        matches, totals = total[:N_GRAM], total[N_GRAM : 2 * N_GRAM]
-        if not totals[0] or not matches[0]:
-            return 0.0
-        score = BLEUScore(N_GRAM, smooth=True)
-        score.numerator, score.denominator = matches.clamp_min(torch.finfo(matches.dtype).tiny), totals
-        score.preds_len, score.target_len = total[-2], total[-1]
-        score._update_count = 1  # what an update does; compute() warns without it
-        return float(score.compute())
+        matches, totals, lengths = np.split(weights @ values, [N_GRAM, 2 * N_GRAM], axis=1)
+        smooth = np.arange(N_GRAM) > 0
+        found = matches[:, 0] > 0
+        precision = (matches[found] + smooth) / (totals[found] + smooth)
+        brevity = np.minimum(1, np.exp(1 - lengths[found, 1] / lengths[found, 0]))
+        bleu = np.zeros(len(weights))
+        bleu[found] = brevity * np.exp(np.log(precision).mean(axis=1))
+        return bleu
 
 
 class ObjectROUGE(QuestionMetric):
@@ -252,30 +261,13 @@ class ObjectROUGE(QuestionMetric):
         return float(found["rougeL_fmeasure"])
 
 
-# Shares whose denominator depends on the draw ----------------------------------------------------------------------
-
-
-def _ratio(hits: FloatArray, over: FloatArray) -> FloatArray:
-    """Their quotient, NaN where the denominator is 0."""
-    return np.where(over > 0, hits / np.where(over > 0, over, 1), math.nan)
-
-
-class _Share(QuestionMetric):
-    """Metrics whose ``reduce`` is ``drawn`` with every question once."""
-
-    columns = 2
-    higher_is_better = True
-
-    def reduce(self, values: Tensor) -> Tensor:
-        """From (K, 2) values; empty where it is a share of nothing."""
-        found = self.drawn(values.numpy(), np.ones((1, len(values)))) if len(values) else [math.nan]
-        return values.new_tensor(found[0]) if np.isfinite(found[0]) else values.new_zeros(0)
+# Refusals and overall --------------------------------------------------------------------------------------------
 
 
 Flags = npt.NDArray[np.bool_]
 
 
-class _Refusal(_Share):
+class _Refusal(_Pooled):
     """Recognition questions, half of which cannot be answered; whether the reason is right does not count."""
 
     task = "recognition"
@@ -329,7 +321,7 @@ class RefusalF1(_Refusal):
     share = staticmethod(lambda due, done: (2 * (due & done), due.astype(float) + done))
 
 
-class Overall(_Share):
+class Overall(_Pooled):
     """The mean over question types of the share of right answers: category, sector, point within ``NEAR``, refusal."""
 
     def counts(self, question: Question, truth: Truth) -> bool:
@@ -366,6 +358,7 @@ QUESTION_METRICS = (
     ProtocolMetric("vqa_object_clip", ObjectSimilarity, subsets=False),
     ProtocolMetric("vqa_object_bleu", ObjectBLEU, subsets=False),
     ProtocolMetric("vqa_object_rouge", ObjectROUGE, subsets=False),
+    ProtocolMetric("vqa_object_judge", ObjectJudged, subsets=False),
     ProtocolMetric("vqa_direction", DirectionAccuracy, subsets=False),
     ProtocolMetric("vqa_direction_steps", DirectionSteps, subsets=False, digits=2),
     ProtocolMetric("vqa_point", PointWithin, subsets=False),

@@ -2,67 +2,33 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from gazebench.core.errors import DataError
 from gazebench.core.files import write_atomically
 from gazebench.core.types import Item, Prediction
 from gazebench.data.dataset import GazeDataset
 from gazebench.engine import record as results
-from gazebench.metrics.protocol import ProtocolMetric
 from gazebench.metrics.scoring import Score, Scorer
 from gazebench.metrics.vocabulary import Vocabulary
 from gazebench.vlm.store import AnswerStore
 from gazebench.vqa.answerers import Answerer
 from gazebench.vqa.asking import Answered
-from gazebench.vqa.metrics import ObjectJudged
-from gazebench.vqa.questions.parsing import ParsedAnswer
-from gazebench.vqa.task import Questions, protocol_of
+from gazebench.vqa.task import protocol_of
 
 CENTRE = (0.5, 0.5)
-JUDGED = ProtocolMetric("vqa_object_judge", ObjectJudged, subsets=False)
-
-
-class _Answers(Questions):
-    """The questions of a file, whose answers are parsed already."""
-
-    metrics: ClassVar[tuple[ProtocolMetric, ...]] = (*Questions.metrics, JUDGED)
-
-    def __init__(self, parsed: Sequence[ParsedAnswer], further: Mapping[str, Any]) -> None:
-        self.parsed, self.further = parsed, further
-
-    def fields(self, items: Sequence[Item], truths: Sequence[Any], outputs: Sequence[str]) -> dict[str, Any]:
-        return {"questions": [item.input for item in items], "truths": truths, "parsed": self.parsed, **self.further}
-
-
-def check_annotations(path: Path, card: Mapping[str, Any], dataset: GazeDataset) -> None:
-    """Raises DataError where the questions of ``path`` were built from other annotations than the data set's."""
-    if dataset.records(str(card["split"])).fingerprint() != card["fingerprint"]:
-        raise DataError(
-            f"{path}: built from other annotations of {card['dataset']}/{card['split']} than these; build the "
-            "questions anew, or give the same --dataset options"
-        )
-
-
-def check_complete(answered: Answered, store: AnswerStore) -> None:
-    """Raises DataError where questions have no answer."""
-    if answered.open:
-        raise DataError(
-            f"{answered.open:,} of {len(answered.records):,} questions have no answer in {store.folder}; ask for them "
-            "(the same command with ask), or add --partial, which counts them as wrong"
-        )
 
 
 def measure(
     answered: Answered,
+    card: Mapping[str, Any],
     dataset: GazeDataset,
-    split: str,
     vocabulary: Vocabulary | None = None,
     judged: Mapping[str, bool] | None = None,
 ) -> dict[str, dict[str, Score]]:
@@ -70,20 +36,21 @@ def measure(
 
     Args:
         answered: questions and answers.
+        card: of the questions.
         dataset: what they are about.
-        split: its split.
         vocabulary: has the CLIP that ``vqa_object_clip`` needs.
-        judged: by question id, whether a judge model took the description for right; adds ``vqa_object_judge``.
+        judged: by question id, whether a judge model took the description for right: for ``vqa_object_judge``.
     """
-    records = dataset.records(split)
+    records = dataset.records(str(card["split"]))
     place = {str(person): index for index, person in enumerate(records.person_id)}
     further = {"vocabulary": vocabulary, "judged": judged}
-    task = _Answers(answered.parsed, {name: value for name, value in further.items() if value is not None})
-    scorer = Scorer(dataset.protocol, records, [task], alone=True)
+    known = {name: value for name, value in further.items() if value is not None}
+    task = type(protocol_of(card))(answered.parsed, **known)
     items = [Item(record.question.id, place[record.person], record.question) for record in answered.records]
     truths = [record.truth for record in answered.records]
-    outputs = {task.name: answered.texts}
-    scorer.update(np.arange(len(records)), Prediction(outputs=outputs), {task.name: (items, truths)})
+    scorer = Scorer(dataset.protocol, records, [task], alone=True)
+    prediction = Prediction(outputs={task.name: answered.texts})
+    scorer.update(np.arange(len(records)), prediction, {task.name: (items, truths)})
     return scorer.compute(intervals=True)
 
 
@@ -154,8 +121,6 @@ def write_points(path: Path, answered: Answered) -> int:
     if not found:
         raise DataError("no question asks for a point, so there is nothing to put on a leaderboard")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["person_id", "x", "y", "inout"])
-        writer.writerows((person, f"{x:.6f}", f"{y:.6f}", inout) for person, x, y, inout in found)
+    frame = pd.DataFrame(found, columns=["person_id", "x", "y", "inout"])
+    frame.round(6).to_csv(path, index=False)
     return len(found)

@@ -23,6 +23,10 @@ class Questions(Task):
 
     Another protocol, such as VL4Gaze's own once it is released, is a subclass in ``PROTOCOLS``.
 
+    Args:
+        parsed: the answers, where they are parsed already.
+        further: further fields that metrics may read.
+
     Attributes:
         id: name and version of the protocol.
         origin: ``ours``, or ``official``.
@@ -37,6 +41,9 @@ class Questions(Task):
     instructions: ClassVar[str] = templates().instructions
     digest: ClassVar[str] = templates().digest
 
+    def __init__(self, parsed: Sequence[ParsedAnswer] | None = None, **further: Any) -> None:
+        self.parsed, self.further = parsed, further
+
     def parse(
         self, form: Form, text: str, finish_reason: str = "", size: tuple[int, int] | None = None
     ) -> ParsedAnswer:
@@ -49,8 +56,10 @@ class Questions(Task):
     def fields(self, items: Sequence[Item], truths: Sequence[Any], outputs: Sequence[str]) -> dict[str, Any]:
         """``questions``, ``truths`` and ``parsed``, the parsed answers."""
         questions = [item.input for item in items]
-        parsed = [self.parse(question.form, text) for question, text in zip(questions, outputs, strict=True)]
-        return {"questions": questions, "truths": list(truths), "parsed": parsed}
+        parsed = self.parsed
+        if parsed is None:
+            parsed = [self.parse(question.form, text) for question, text in zip(questions, outputs, strict=True)]
+        return {"questions": questions, "truths": truths, "parsed": parsed, **self.further}
 
     def describe(self) -> dict[str, Any]:
         return {"id": self.id, "templates": self.digest}

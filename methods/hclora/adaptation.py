@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +18,8 @@ from torch.utils.checkpoint import checkpoint
 from gazebench.methods.gazelle import Encoded
 from gazebench.nn.backbones import ViTBackbone
 
-Projection = Literal["qkv", "proj", "fc1", "fc2"]
 PROJECTIONS: dict[str, str] = {"qkv": "attn.qkv", "proj": "attn.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
-"""Where a transformer block keeps its projections, in timm and in DINOv2's repository alike."""
-
+"""Modules of a transformer block by the names of their projections, the same in timm and DINOv2's repository."""
 
 BlockOutput = tuple[Tensor, Tensor | None]
 """The tokens after a block, and the low-rank features A(X) of its first projection where it has any."""
@@ -94,7 +92,7 @@ class HeadConditionedLoRA(nn.Module):
         out_features: width of its output.
         rank: r.
         alpha: the update is scaled by alpha / r, as in LoRA.
-        dropout: of the input of A.
+        dropout: dropout of the input of A.
         gate_dim: hidden width of g.
 
     Attributes:

@@ -56,13 +56,13 @@ class HCLoRA(GazeLLE):
     Args:
         adaptation: ``hclora`` (the paper's), or a row it is compared with: ``frozen`` (Gaze-LLE itself), ``full``
             fine-tuning, ``vpt`` (visual prompts), ``lora`` (plain LoRA).
-        supervision: of the low-rank features of ``hclora``: ``ooc`` (the paper's), or a row of its Table 4: ``none``,
-            ``vector``, ``heatmap``, ``cone``.
+        supervision: how the low-rank features of ``hclora`` are supervised: ``ooc`` (the paper's), or a row of its
+            Table 4: ``none``, ``vector``, ``heatmap``, ``cone``.
         adapted_blocks: how many of the last blocks are adapted (0: all), or the list of their indices.
         projections: which of ``qkv``, ``proj``, ``fc1``, ``fc2`` have low-rank updates.
         rank: r of the low-rank updates.
         alpha: the updates are scaled by alpha / r (the paper's alpha is ``cone_sharpness``).
-        dropout: of the updates' input.
+        dropout: dropout of the updates' input.
         head_scale: s of equation 3 as a share of the head box's side.
         prompts: learnt tokens of each block, of ``vpt``.
         supervised_layers: L, how many of the last adapted blocks are supervised.

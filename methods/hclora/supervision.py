@@ -1,4 +1,4 @@
-"""What the low-rank features of adapted blocks are asked in training: gaze evidence inside the cone, and alternatives.
+"""Auxiliary supervision of the low-rank features of adapted blocks: gaze evidence inside the cone, and alternatives.
 
 HCLoRA's paper, section 4.2 and Table 4. The paper leaves the auxiliary heads and the alternatives' losses open; both
 are ours.

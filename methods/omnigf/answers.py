@@ -31,7 +31,7 @@ LINE_TOKENS: Final = 48
 
 @dataclass
 class Transcript:
-    """What was written of P people in R rows.
+    """The generated answers about P people in R rows.
 
     Attributes:
         text: R answers.

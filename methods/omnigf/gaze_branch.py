@@ -15,7 +15,7 @@ class HeatmapDecoder(nn.Module):
     """Person tokens times image tokens -> heatmaps, by transposed convolutions.
 
     Args:
-        dim: of the hidden states.
+        dim: width of the hidden states.
         width: channels after the first, 1 x 1 convolution; every doubling of the map halves them.
         deconvolutions: how many times the map's sides double.
         out_size: height and width of the heatmaps, to which the last map is resized bilinearly.
@@ -63,10 +63,10 @@ class GazeBranch(nn.Module):
     """All heads of the branch.
 
     Args:
-        dim: of the hidden states.
-        width: of the heads.
-        deconvolutions: of the heatmap decoder.
-        out_size: of its heatmaps.
+        dim: width of the hidden states.
+        width: hidden width of the heads.
+        deconvolutions: number of upsampling layers of the heatmap decoder.
+        out_size: height and width of the heatmaps.
         social: whether pairs are judged.
     """
 

@@ -22,7 +22,7 @@ from gazebench.nn.qwen3vl import Qwen3VL
 
 HeadNet = Literal["resnet18", "small"]
 SMALL_WEIGHTS: Final = Path(__file__).parent / "weights" / "small_head.pt"
-"""Of ``small``, made by ``scripts/pretrain_head.py``: directions of drawn eyes, as the paper's are Gaze360's."""
+"""Weights of ``small``, trained by ``scripts/pretrain_head.py`` on drawn eyes as the paper's are on Gaze360."""
 
 
 def head_crops(images: Tensor, head: Tensor, image_index: Tensor, side: int) -> Tensor:
@@ -32,7 +32,7 @@ def head_crops(images: Tensor, head: Tensor, image_index: Tensor, side: int) -> 
         images: (B, 3, H, W) uint8.
         head: (P, 4) normalised xyxy; a row of NaN is a person without a box, whose crop is blank.
         image_index: (P,) int64.
-        side: of the square crops in pixels; a box's aspect is not kept.
+        side: side of the square crops in pixels; a box's aspect is not kept.
 
     Returns:
         (P, 3, side, side) float32 with ImageNet's mean and deviation taken out; 0 where it is blank. A box of less than
@@ -54,13 +54,13 @@ class HeadEncoder(nn.Module):
 
     Args:
         net: ``resnet18``, torchvision's (the paper's), or ``small``, which suits crops of 64 pixels and a CPU.
-        dim: of the embeddings.
+        dim: width of the embeddings.
         scale: their root mean square at first: that of the text embeddings they stand among.
         weights: a file for the network (the projection always starts afresh), "embedded" for those of ``small`` that
             come with the package, or "" for random ones.
 
     Attributes:
-        identity: what a result has to say of the network.
+        identity: network and origin of its weights, for a result's record.
 
     Raises:
         WeightsError: no such file, or it does not fit.

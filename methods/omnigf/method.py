@@ -30,7 +30,7 @@ from gazebench.vlm.coordinates import LARGEST, whole
 
 Branches = Literal["language", "gaze", "both"]
 HEAD_ENCODER_SHARE = 0.1
-"""Of the heads' learning rate, for an encoder that starts from weights and so knows gaze already."""
+"""Share of ``lr_heads`` at which a head encoder that starts from weights learns: it can read gazes already."""
 
 _UNSAID = "the paper does not say; "
 
@@ -107,14 +107,14 @@ class OmniGF(Method):
     Args:
         backbone: ``tiny``, a folder with a Qwen3-VL as ``save_pretrained`` writes it, or a model's id on the hub.
         backbone_weights: ``pretrained``, ``random`` or a file.
-        compute_dtype: of the frozen weights; what learns is float32.
+        compute_dtype: precision of the frozen weights; trained weights are float32.
         branches: ``both`` (the paper's), or a row of its ablation (section 4.5) with one of them.
         head_tokens: whether embeddings of the heads stand in the prompt.
         tuning: ``lora`` of the language model; ``language``, all of it; ``full``, the image encoder too; ``none``,
             which with ``branches`` ``language`` and without head tokens is the zero-shot row.
         rank: r of LoRA.
-        alpha: its updates are scaled by alpha / r.
-        dropout: of what goes into them.
+        alpha: LoRA's updates are scaled by alpha / r.
+        dropout: dropout of the updates' input.
         semantic: whether the language branch also names what is looked at.
         social: whether the gaze branch also judges pairs of people.
         decode: how answers are read at evaluation: ``generate`` writes them and takes the anchors on the way;
@@ -130,16 +130,16 @@ class OmniGF(Method):
             those of ``small``, or "" to start afresh.
         head_size: side of the head crops in pixels.
         decoder_width: channels of the gaze branch's heads.
-        deconvolutions: of the heatmap decoder, each doubling the map.
-        language_weight: of the loss of the language branch.
-        heatmap_weight: of the heatmaps' squared error.
-        inout_weight: of the in/out loss of the gaze branch.
-        social_weight: of the pairs' losses.
+        deconvolutions: upsampling layers of the heatmap decoder, each doubling the map.
+        language_weight: weight of the language branch's loss.
+        heatmap_weight: weight of the heatmaps' squared error.
+        inout_weight: weight of the gaze branch's in/out loss.
+        social_weight: weight of the pairs' losses.
         optimizer: ``adamw``, or ``muon`` for the language model's matrices beside it.
         lr: learning rate of the language model.
-        lr_heads: of the gaze branch and the head encoder; an encoder that starts from weights learns at a tenth of it.
-        lr_muon: of the matrices with ``muon``.
-        weight_decay: of all.
+        lr_heads: learning rate of the gaze branch and the head encoder; a tenth of it for an encoder with weights.
+        lr_muon: learning rate of the matrices with ``muon``.
+        weight_decay: weight decay of all trained weights.
         augment: crop, flip and jitter head boxes in training.
         checkpointing: recompute layers in the backward pass: less memory, more time.
     """
@@ -283,8 +283,7 @@ class OmniGF(Method):
 
     def preprocess(self) -> Preprocess:
         """Images of the size that heads are cut from, aspect not kept."""
-        size = (self.picture_size, self.picture_size)
-        return Preprocess(size=size) if self.augment else Preprocess(size=size, crop=0.0, flip=0.0, box_jitter=0.0)
+        return Preprocess.square(self.picture_size, self.augment)
 
     # Input -------------------------------------------------------------------------------------------------------
 
@@ -371,7 +370,7 @@ class OmniGF(Method):
         return self.branch(image, anchors.float(), rows.person_row, batch.pairs)
 
     def _prediction(self, gaze: GazeOutputs | None, transcript: Transcript | None) -> Prediction:
-        """What both branches say; points and in/out are the language branch's only without a gaze branch."""
+        """The outputs of both branches; points and in/out are the language branch's only without a gaze branch."""
         fields: dict[str, Any] = {}
         if gaze is not None:
             fields |= {"heatmap": stretched(gaze.maps.float()), "inout": gaze.inout.float().sigmoid()}
@@ -439,7 +438,7 @@ class OmniGF(Method):
         self.load_export(read_weights(path), may_lack=pairs)
 
     def weights_identity(self) -> dict[str, Any]:
-        """Which Qwen3-VL, and whose weights it and the head encoder started from."""
+        """Name and initial weights of the Qwen3-VL and of the head encoder."""
         encoder = None if self.head_encoder is None else self.head_encoder.identity
         return {**self.vlm.weights_identity(self.tuning), "head_encoder": encoder}
 

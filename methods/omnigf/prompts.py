@@ -1,4 +1,4 @@
-"""What OmniGF asks about people's gaze and what it answers, as text and as rows of tokens (section 3.2).
+"""OmniGF's prompts and answers, as text and as rows of tokens (section 3.2).
 
 A person is one line of the prompt and one line of the answer, both with the name ``P0``, ``P1`` ... Coordinates are
 whole numbers from 0 to 999, the grounding convention of Qwen3-VL.
@@ -41,7 +41,7 @@ class GazeAnswer:
     """One person's answer.
 
     Attributes:
-        status: of the gaze target; people without annotation are ``unknown``, which is never learnt or generated.
+        status: where the gaze target is; people without annotation are ``unknown``, which is never learnt or generated.
         point: x, y from 0 to 999; only with ``inside``.
         category: what is looked at, "" where that is not known.
     """
@@ -186,8 +186,8 @@ class PeoplePrompts(PromptBuilder):
         """Rows about the people of each image.
 
         Args:
-            boxes: of every row, its people's normalised head boxes, at least one.
-            answers: of every row, its people's answers; their first tokens are the anchors. With None the rows are
+            boxes: for every row its people's normalised head boxes, at least one.
+            answers: for every row its people's answers; their first tokens are the anchors. With None the rows are
                 prompts, and the anchors are the last tokens of the people's lines.
         """
         ids: list[list[int]] = []

@@ -25,8 +25,8 @@ class Dialogue(PromptBuilder):
         """The tokens after the image, up to where the answer begins."""
         return [*self.tokens(text), *self.before_answer]
 
-    def asked(self, questions: Sequence[str]) -> TokenRows:
-        """A row a question, to be answered."""
+    def prompts(self, questions: Sequence[str]) -> TokenRows:
+        """One row for each question, to be answered."""
         return self.padded([self.start + self.question(text) for text in questions])
 
     def packed(self, images: Sequence[Sequence[Pair]], dtype: torch.dtype = torch.float32) -> TokenRows:
@@ -35,8 +35,8 @@ class Dialogue(PromptBuilder):
         ``learnt`` counts the pairs of all images, one after another.
 
         Args:
-            images: of each, its pairs; at least one.
-            dtype: of the mask.
+            images: for each image its pairs, at least one.
+            dtype: dtype of the mask.
         """
         ids: list[list[int]] = []
         owner: list[list[int]] = []
@@ -49,18 +49,18 @@ class Dialogue(PromptBuilder):
             learnt.append([IGNORED] * begin)
             place.append(list(range(begin)))
             for question, answer in pairs:
-                asked, told = self.question(question), [*self.tokens(answer), self.end]
-                ids[-1] += asked + told
-                owner[-1] += [number] * len(asked + told)
-                learnt[-1] += [IGNORED] * len(asked) + [number] * len(told)
-                place[-1] += range(begin, begin + len(asked + told))
+                prompt, target = self.question(question), [*self.tokens(answer), self.end]
+                length = len(prompt) + len(target)
+                ids[-1] += prompt + target
+                owner[-1] += [number] * length
+                learnt[-1] += [IGNORED] * len(prompt) + [number] * len(target)
+                place[-1] += range(begin, begin + length)
                 number += 1
         mine = padded(owner, _PADDING, "right")
         width = mine.shape[1]
         seen = (mine[:, None, :] == _SHARED) | (mine[:, None, :] == mine[:, :, None])  # (R, query, key)
-        seen = seen.tril() | torch.eye(
-            width, dtype=torch.bool
-        )  # padding sees itself, or its softmax would be of nothing
+        # Padding sees itself, or its softmax would be of nothing.
+        seen = seen.tril() | torch.eye(width, dtype=torch.bool)
         mask = torch.zeros(seen.shape, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
         return TokenRows(
             input_ids=padded(ids, self.padding, "right"),

@@ -64,17 +64,17 @@ class VL4Gaze(Method):
     Args:
         backbone: ``tiny``, a folder with a Qwen3-VL as ``save_pretrained`` writes it, or a model's id on the hub.
         backbone_weights: ``pretrained``, ``random`` or a file.
-        compute_dtype: of the frozen weights; what learns is float32.
+        compute_dtype: precision of the frozen weights; trained weights are float32.
         tuning: ``lora`` of the language model; ``language``, all of it; ``full``, the image encoder too; ``none``, the
             zero-shot row.
         rank: r of LoRA.
-        alpha: its updates are scaled by alpha / r.
-        dropout: of what goes into them.
+        alpha: LoRA's updates are scaled by alpha / r.
+        dropout: dropout of the updates' input.
         instructions: whether the system prompt says how to answer; a model that is not tuned needs it.
-        object_weight: share of the questions for objects that are learnt each time they come by, 0 to 1.
-        direction_weight: of those for directions.
-        point_weight: of those for points.
-        recognition_weight: of those of which half cannot be answered, of any kind.
+        object_weight: probability of learning a question for an object when its image comes by, 0 to 1.
+        direction_weight: the same probability for directions.
+        point_weight: the same for points.
+        recognition_weight: the same for questions of any kind of which half cannot be answered.
         questions_limit: most questions about an image that are learnt at once, drawn anew each time.
         answer_limit: most tokens of an answer.
         rows_limit: questions answered at once, alike in length.
@@ -82,8 +82,8 @@ class VL4Gaze(Method):
         augment: crop, flip and jitter head boxes in training; questions and answers follow.
         optimizer: ``adamw``, or ``muon`` for the matrices beside it.
         lr: learning rate.
-        lr_muon: of the matrices with ``muon``.
-        weight_decay: of all.
+        lr_muon: learning rate of the matrices with ``muon``.
+        weight_decay: weight decay of all trained weights.
         checkpointing: recompute layers in the backward pass: less memory, more time.
     """
 
@@ -185,9 +185,7 @@ class VL4Gaze(Method):
         return {**recipe, **TINY} if chosen(recipe, model, "backbone") == "tiny" else recipe
 
     def preprocess(self) -> Preprocess:
-        """Square images, aspect not kept."""
-        size = (self.image_size, self.image_size)
-        return Preprocess(size=size) if self.augment else Preprocess(size=size, crop=0.0, flip=0.0, box_jitter=0.0)
+        return Preprocess.square(self.image_size, self.augment)
 
     # Prediction --------------------------------------------------------------------------------------------------
 
@@ -254,7 +252,7 @@ class VL4Gaze(Method):
             The places of R questions, their answers, and the states (R, C) that the answers begin after.
         """
         for places in buckets([len(self.dialogue.question(text)) for text in questions], self.rows_limit):
-            rows = self.dialogue.asked([questions[place] for place in places]).to(self.vlm.model.device)
+            rows = self.dialogue.prompts([questions[place] for place in places]).to(self.vlm.model.device)
             shown = images[:, [owner[place] for place in places]]
             answers, prompt = decode(self.vlm, rows, shown, [grammar() for _ in places], self.dialogue.padding)
             yield places, self.dialogue.text([answer.ids for answer in answers]), prompt[:, -1]
@@ -307,7 +305,7 @@ class VL4Gaze(Method):
         self.load_export(read_weights(path))
 
     def weights_identity(self) -> dict[str, Any]:
-        """Which Qwen3-VL, and whose weights it started from."""
+        """Name and initial weights of the Qwen3-VL."""
         return self.vlm.weights_identity(self.tuning)
 
 

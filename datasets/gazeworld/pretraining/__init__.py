@@ -1,1 +1,1 @@
-"""What the embedded models are pre-trained on: labels of drawn pictures, none of which depends on a gaze."""
+"""Data and training loop of the embedded models: labels of drawn images, none of which depends on a gaze."""

@@ -1,4 +1,4 @@
-"""Questions about what stands where in a scene, with their answers, to train a vision-language model on.
+"""Questions about the places of things and people in a scene, and answers, to train a vision-language model on.
 
 None is about gaze. Answers are in the grounding format of Qwen3-VL: JSON with whole coordinates from 0 to 999. The
 words are frozen, because the tokenizer of the embedded model is made for them.
@@ -30,7 +30,7 @@ class Grounding(NamedTuple):
         answer: the text.
         given: the normalised point, or the middle of the box, whose coordinates the question contains; else None.
         place: the middle of what one must look at for the answer; None where that is several things or none.
-        thing: that thing, if only the picture tells what it is; None where the question names it.
+        thing: the thing at ``place`` if the question does not name it; else None.
     """
 
     question: str
@@ -41,7 +41,7 @@ class Grounding(NamedTuple):
 
 
 def ask(scene: Scene, rng: np.random.Generator, count: int, mirrored: bool = False) -> list[Grounding]:
-    """Draws ``count`` questions about a scene; ``mirrored`` if its picture is shown mirrored left to right."""
+    """Draws ``count`` questions about a scene; ``mirrored`` if its image is shown mirrored left to right."""
     questions = _Questions(scene, rng, mirrored)
     # How often each is asked: names are learnt slowest.
     shares: dict[Callable[[], Grounding], int] = {questions.place: 1}
@@ -136,7 +136,7 @@ class _Questions:
         return Grounding(question, person.clothes, self.middle(person.head), self.middle(person.body))
 
     def seen_from(self, observer: Person, thing: Thing) -> tuple[str, float]:
-        """The direction from a person's eyes to a thing, and the distance in picture heights."""
+        """The direction from a person's eyes to a thing, and the distance in image heights."""
         start, end, aspect = self.shown(observer.eye), self.shown(thing.centre), self.scene.aspect
         distance = math.hypot((end[0] - start[0]) * aspect, end[1] - start[1])
         across, up = (end[0] - start[0]) * round(1000 * aspect), (start[1] - end[1]) * 1000

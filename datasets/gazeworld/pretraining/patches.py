@@ -1,4 +1,4 @@
-"""What every patch of a drawn picture shows: labels to train an image encoder on, none of which depends on a gaze."""
+"""Labels of the patches of drawn images, to train an image encoder on. None of them depends on a gaze."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MIRRORED: Final = (1, 0, 2, 3, 5, 4)
 MIN_SHARE: Final = 0.06
 """The share of a patch that something must fill to count as visible there."""
 _INSTANCES = 512
-"""Ids in the map of a picture: 0 for the place, up to 255 things and people, and as many heads (id + 256)."""
+"""Ids in the map of an image: 0 for the place, up to 255 things and people, and as many heads (id + 256)."""
 _INSTANCE = np.dtype(
     [("class", int), ("box", float, 4), ("depth", float), ("colour", int), ("salient", int), ("face", float, (6, 3))]
 )
@@ -41,7 +41,7 @@ _CHUNK = 64
 
 @dataclass
 class Patches:
-    """N pictures of S x S pixels, and what is true of their G x G patches, row by row; without the N for one picture.
+    """N images of S x S pixels and the labels of their G x G patches, row by row; without the N for one image.
 
     Things, bodies and heads are instances; a patch shows the instance that fills most of it.
 
@@ -49,7 +49,7 @@ class Patches:
         images: (N, 3, S, S) uint8.
         seen: (N, G * G, K) bool, the ``CLASSES`` in each patch.
         place: (N, G * G, 5) float16: the left, top, right and bottom of the instance's box minus the patch's centre,
-            in picture sizes, and its depth; NaN where no instance is shown.
+            in image sizes, and its depth; NaN where no instance is shown.
         colour: (N, G * G) int8 index into ``COLOUR_WORDS`` of the thing or the clothes, -1 for none.
         salient: (N, G * G) int8, 1 on the salient thing, 0 on other things, -1 elsewhere.
         face: (N, G * G, 6, 3) float16, for each part of ``FACE``: x and y from the patch's centre in patches, and 1 on
@@ -64,7 +64,7 @@ class Patches:
     face: NDArray[np.float16]
 
     def pick(self, index: NDArray[np.int64], mirrored: bool = False) -> Patches:
-        """The pictures of some indices, mirrored left to right if asked for."""
+        """The images of some indices, mirrored left to right if asked for."""
         some = Patches(*(getattr(self, each.name)[index] for each in fields(self)))
         if not mirrored:
             return some
@@ -86,13 +86,13 @@ class Patches:
 
 
 def gather(count: int, seed: int, split: str, size: int, patch: int, workers: int) -> tuple[Patches, list[Scene]]:
-    """Draws at least ``count`` pictures of a split, in whole chunks, whose people have swapped their poses.
+    """Draws at least ``count`` images of a split, in whole chunks, whose people have swapped their poses.
 
     Args:
-        count: of pictures, at least 1.
-        seed: of the world.
-        split: of the world.
-        size: side of the pictures in pixels.
+        count: least number of images, at least 1.
+        seed: seed of the world.
+        split: split of the world.
+        size: side of the images in pixels.
         patch: side of a patch in pixels, a divisor of ``size``.
         workers: processes that draw.
     """
@@ -120,7 +120,7 @@ def _labelled_chunk(start: int, seed: int, split: str, size: int, patch: int) ->
 def swap_poses(scenes: Sequence[Scene], rng: np.random.Generator) -> list[Scene]:
     """Gives every person the pose (head, eyes, lean) of a random person of all scenes.
 
-    The gazes in the pictures then have nothing to do with what is around them.
+    The gazes in the images then have nothing to do with what is around them.
     """
     people = [person for scene in scenes for person in scene.people]
     donors = iter([people[i] for i in rng.permutation(len(people))])
@@ -133,7 +133,7 @@ def swap_poses(scenes: Sequence[Scene], rng: np.random.Generator) -> list[Scene]
 
 
 def label(scene: Scene, size: int, patch: int) -> Patches:
-    """One picture of ``size`` x ``size`` pixels and the labels of its patches of ``patch`` x ``patch`` pixels."""
+    """One image of ``size`` x ``size`` pixels and the labels of its patches of ``patch`` x ``patch`` pixels."""
     image, ids = draw(scene, size, size, mask=True)
     ids = ids.astype(np.int64)
     for person in scene.people:
@@ -170,7 +170,7 @@ def label(scene: Scene, size: int, patch: int) -> Patches:
 
 
 def _instances(scene: Scene) -> NDArray[Any]:
-    """(512,) what is true of each id in the map of a scene."""
+    """(512,) the labels of each id in the map of a scene."""
     known = np.zeros(_INSTANCES, _INSTANCE)
     known[:] = (CLASSES.index(scene.backdrop.kind), np.nan, np.nan, -1, -1, np.nan)
     for thing in scene.things:

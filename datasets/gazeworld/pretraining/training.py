@@ -1,4 +1,4 @@
-"""What the pre-training scripts share: predictions of patch labels, and training for a given time."""
+"""Shared by the pre-training scripts: predictions of patch labels, and training for a given time."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def tensors(patches: Patches) -> dict[str, Tensor]:
 
 
 class PatchHeads(nn.Module):
-    """Predicts the labels of patches from their features, with layers that are thrown away after pre-training."""
+    """Predicts the labels of patches from their features; used in pre-training only."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -92,9 +92,9 @@ class Training:
     """Trains a model for ``options.minutes``; a killed run resumes from ``options.state``.
 
     Args:
-        options: as parsed by ``parser``.
-        model: everything that learns.
-        optimizers: whose rates rise over 50 steps and fall to 2% along a cosine.
+        options: the options that ``parser`` parsed.
+        model: the module to train.
+        optimizers: their learning rates rise over 50 steps and fall to 2% along a cosine.
         clipped: parameters whose gradients are clipped to a norm of 1.
     """
 
@@ -118,7 +118,7 @@ class Training:
             print(f"resumed after {self.step} steps, {self.seconds / 60:.1f} minutes", flush=True)
 
     def steps(self) -> Iterator[float]:
-        """Yields the share of the time that is over, for every step until none is left."""
+        """Yields before every step the share of the training time that is over, until the time is up."""
         saved = self.seconds
         while self.seconds < self.budget:
             began = time.monotonic()
@@ -135,7 +135,7 @@ class Training:
                 write_atomically(self.options.state, partial(torch.save, {**state, "seconds": self.seconds}))
 
     def update(self, losses: Mapping[str, Tensor]) -> None:
-        """One step of the optimizers down the sum of the losses."""
+        """Takes one optimizer step on the sum of the losses."""
         torch.stack(list(losses.values())).sum().backward()
         nn.utils.clip_grad_norm_(self.clipped, 1.0)
         rate = min(1.0, (self.step + 1) / 50) * (0.02 + 0.49 * (1 + math.cos(math.pi * self.seconds / self.budget)))

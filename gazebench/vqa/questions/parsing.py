@@ -9,8 +9,7 @@ from typing import Any, Final
 
 from gazebench.vlm.coordinates import LARGEST
 from gazebench.vlm.parsing import json_values, numbers, without_thoughts
-from gazebench.vqa.questions.geometry import DIRECTIONS
-from gazebench.vqa.questions.templates import Templates, templates
+from gazebench.vqa.questions.templates import templates
 from gazebench.vqa.types import Form
 
 LONGEST: Final = 4000
@@ -161,10 +160,8 @@ _AXES: Final = {
     "up": r"up(wards?)?|upper|top|above|north|higher",
     "down": r"down(wards?)?|lower|bottom|below|beneath|south",
 }
-_NAMES: Final = {
-    (0, 1): "above", (0, -1): "below", (-1, 0): "left", (1, 0): "right", (-1, 1): "top-left", (1, 1): "top-right",
-    (-1, -1): "bottom-left", (1, -1): "bottom-right",
-}  # fmt: skip
+_SECTORS: Final = ((1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1))
+"""Right minus left, up minus down, in the order of ``geometry.DIRECTIONS``."""
 
 
 def _direction(text: str) -> int:
@@ -175,8 +172,8 @@ def _direction(text: str) -> int:
         if (has["left"] and has["right"]) or (has["up"] and has["down"]):
             continue
         axes = has["right"] - has["left"], has["up"] - has["down"]
-        if axes in _NAMES:
-            return DIRECTIONS.index(_NAMES[axes])
+        if axes in _SECTORS:
+            return _SECTORS.index(axes)
     return -1
 
 
@@ -206,13 +203,13 @@ def _phrase(text: str) -> str:
     return _ARTICLE.sub("", low.strip(" \"'*`.!-")).strip(" \"'*`.!-")
 
 
-def names(phrase: str, label: str, vocabulary: Templates | None = None) -> bool:
+def names(phrase: str, label: str) -> bool:
     """Whether a phrase names a category, by its own word or a synonym, as its head noun or as the whole phrase.
 
     Words after a preposition only describe: a "cup on the table" is a cup and no table.
     """
     head = _AFTER.sub("", phrase.lower()).strip() or phrase.lower()
-    for word in (vocabulary or templates()).same(label):
+    for word in templates().same(label):
         if re.search(rf"\b{re.escape(word)}(e?s)?$", head) or phrase.lower() == word:
             return True
     return False
