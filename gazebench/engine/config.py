@@ -145,11 +145,8 @@ def dataset_with(name: str, options: Sequence[str]) -> GazeDataset:
     Raises:
         DataError: an option it does not have.
     """
-    cls = load_dataset(name)
-    parser = ArgumentParser(prog="gazebench", exit_on_error=False)
-    parser.add_class_arguments(cls, "dataset", fail_untyped=False)
-    with clear_errors("gazebench", parser):
-        return cls(**vars(parser.parse_args(list(options)).dataset))
+    dataset: GazeDataset = _with_options(load_dataset(name), "dataset", options, {})
+    return dataset
 
 
 def method_with(name: str, options: Sequence[str], given: Mapping[str, Any]) -> Method:
@@ -158,13 +155,17 @@ def method_with(name: str, options: Sequence[str], given: Mapping[str, Any]) -> 
     Raises:
         DataError: a setting it does not have.
     """
-    cls = find("methods", name).cls
-    parser = ArgumentParser(prog="gazebench", exit_on_error=False)
-    parser.add_class_arguments(cls, "model", fail_untyped=False)
-    with clear_errors("gazebench", parser):
-        parser.set_defaults({f"model.{key}": value for key, value in given.items()})
-        method: Method = cls(**yaml.safe_load(parser.dump(parser.parse_args(list(options)), skip_unset=False))["model"])
+    method: Method = _with_options(find("methods", name).cls, "model", options, given)
     return method
+
+
+def _with_options(cls: type, group: str, options: Sequence[str], given: Mapping[str, Any]) -> Any:
+    parser = ArgumentParser(prog="gazebench", exit_on_error=False)
+    parser.add_class_arguments(cls, group, fail_untyped=False)
+    with clear_errors("gazebench", parser):
+        parser.set_defaults({f"{group}.{key}": value for key, value in given.items()})
+        values = yaml.safe_load(parser.dump(parser.parse_args(list(options)), skip_unset=False))
+        return cls(**values.get(group, {}))
 
 
 @contextmanager
