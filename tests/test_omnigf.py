@@ -300,7 +300,7 @@ def test_any_size_of_image(side):
 def test_losses_are_equation_3():
     model, some = method(semantic=True, social=True, language_weight=0.5, heatmap_weight=7.0, inout_weight=2.0,
                          social_weight=3.0).train(), batch((2, 1, 3))  # fmt: skip
-    gaze, targets = model.teacher_forced(some).gaze, some.targets
+    (_, gaze), targets = model.teacher_forced(some), some.targets
     losses = {name: float(loss.detach()) for name, loss in model.loss(some).items()}
     seen = [0, 1, 3]
     truth = gaussian_heatmap(targets.point[seen], (64, 64))
@@ -366,7 +366,7 @@ def test_hidden_answers_teach_the_gaze_branch_alone():
     total(losses).backward()
     # In training with everything hidden the anchors are those of the quick mode.
     quick = method(decode="anchors").predict_batch(some)
-    assert close(stretched(model.teacher_forced(some).gaze.maps), quick.heatmap, 1e-3)
+    assert close(stretched(model.teacher_forced(some)[1].maps), quick.heatmap, 1e-3)
 
 
 def test_a_batch_nobody_can_learn_from():

@@ -6,7 +6,6 @@ OmniGF: A Dual-Branch Vision-Language Framework for Unified Gaze Following (equa
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -17,29 +16,27 @@ from torch import Tensor
 from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, SOCIAL, Batch, Prediction, Targets
 from gazebench.core.weights import read_weights
 from gazebench.data.transforms import Preprocess, gaussian_heatmap
-from gazebench.engine.method import Method, MethodCard, Recipe, chosen, from_paper, our_choice
+from gazebench.engine.method import MethodCard, Recipe, from_paper, our_choice
+from gazebench.engine.vlm_method import UNSAID, VLMMethod
 from gazebench.methods.omnigf.answers import Transcript, write_answers
 from gazebench.methods.omnigf.gaze_branch import GazeBranch, GazeOutputs, stretched
 from gazebench.methods.omnigf.head_encoder import HeadEncoder, HeadNet, HeadSlots, embedding_scale, head_crops
 from gazebench.methods.omnigf.prompts import GazeAnswer, PeoplePrompts, PeopleRows, as_json
-from gazebench.nn.backbones import ComputeDtype
 from gazebench.nn.losses import batch_mean
-from gazebench.nn.optimizers import adamw_or_muon, trainable, warm_cosine
-from gazebench.nn.qwen3vl import Tuning, load
+from gazebench.nn.optimizers import trainable
+from gazebench.nn.qwen3vl import Tuning
 from gazebench.vlm.coordinates import LARGEST, whole
 
 Branches = Literal["language", "gaze", "both"]
 HEAD_ENCODER_SHARE = 0.1
 """Share of ``lr_heads`` at which a head encoder that starts from weights learns: it can read gazes already."""
 
-_UNSAID = "the paper does not say; "
-
 GAZEFOLLOW: Recipe = {
     **from_paper("section 4.3", loader__batch_size=8, trainer__accumulate_grad_batches=2),
-    **our_choice(_UNSAID + "people out of frame are part of what both branches tell", loader__people="labelled"),
-    **our_choice(_UNSAID + "the last epoch needs no choice", loader__selection="last"),
-    **our_choice(_UNSAID + "within the 2 to 30 hours of section 4.3", trainer__max_epochs=10),
-    **our_choice(_UNSAID + "customary where language models are tuned", trainer__gradient_clip_val=1.0),
+    **our_choice(UNSAID + "people out of frame are part of what both branches tell", loader__people="labelled"),
+    **our_choice(UNSAID + "the last epoch needs no choice", loader__selection="last"),
+    **our_choice(UNSAID + "within the 2 to 30 hours of section 4.3", trainer__max_epochs=10),
+    **our_choice(UNSAID + "customary where language models are tuned", trainer__gradient_clip_val=1.0),
     **our_choice("what fits beside a 4B model with its keys and values", loader__eval_batch_size=32),
 }
 
@@ -48,14 +45,14 @@ VIDEO: Recipe = {
     **from_paper("section 4.3: fine-tuned from the GazeFollow checkpoint", init="from:gazefollow"),
     **our_choice("section 4.3 has reduced rates, whose numbers are lost", model__lr=1e-5, model__lr_heads=5e-5),
     **our_choice("neighbouring frames say the same; as Gaze-LLE's official code does", loader__train_stride=6),
-    **our_choice(_UNSAID + "a fine-tuning", trainer__max_epochs=3),
+    **our_choice(UNSAID + "a fine-tuning", trainer__max_epochs=3),
 }
 
 SEMANTIC: Recipe = {
     **GAZEFOLLOW,
     **from_paper("section 4.3: from the localization-only checkpoint on GazeFollow", init="from:gazefollow"),
     **from_paper("section 4.6", model__semantic=True),
-    **our_choice(_UNSAID + "a fine-tuning", trainer__max_epochs=3),
+    **our_choice(UNSAID + "a fine-tuning", trainer__max_epochs=3),
 }
 
 SOCIAL_GAZE: Recipe = {
@@ -85,36 +82,16 @@ TINY: Recipe = our_choice(
 )
 
 
-@dataclass(frozen=True)
-class TeacherForced:
-    """A training pass over given answers.
-
-    Attributes:
-        token_loss: (T,) cross-entropy of the learnt tokens of the answers; None without a language branch.
-        gaze: the gaze branch's outputs for P people; None without a gaze branch.
-    """
-
-    token_loss: Tensor | None
-    gaze: GazeOutputs | None
-
-
-class OmniGF(Method):
+class OmniGF(VLMMethod):
     """OmniGF on a Qwen3-VL: a language branch and a gaze branch over one pass for all people of an image.
 
     The prediction's ``text`` is P JSON objects, "" where an answer is missing or malformed; it has ``label`` with
     ``semantic``, and ``lah``, ``laeo`` and ``sa`` with ``social``.
 
     Args:
-        backbone: ``tiny``, a folder with a Qwen3-VL as ``save_pretrained`` writes it, or a model's id on the hub.
-        backbone_weights: ``pretrained``, ``random`` or a file.
-        compute_dtype: precision of the frozen weights; trained weights are float32.
-        branches: ``both`` (the paper's), or a row of its ablation (section 4.5) with one of them.
+        branches: ``both`` (the paper's), or a row of its ablation (section 4.5) with one of them; ``language`` with
+            ``tuning`` ``none`` and without head tokens is the zero-shot row.
         head_tokens: whether embeddings of the heads stand in the prompt.
-        tuning: ``lora`` of the language model; ``language``, all of it; ``full``, the image encoder too; ``none``,
-            which with ``branches`` ``language`` and without head tokens is the zero-shot row.
-        rank: r of LoRA.
-        alpha: LoRA's updates are scaled by alpha / r.
-        dropout: dropout of the updates' input.
         semantic: whether the language branch also names what is looked at.
         social: whether the gaze branch also judges pairs of people.
         decode: how answers are read at evaluation: ``generate`` writes them and takes the anchors on the way;
@@ -123,7 +100,6 @@ class OmniGF(Method):
         hidden_share: share of people whose own answer is "unknown" in training, so that ``decode`` ``anchors`` meets
             nothing new; the gaze branch learns from them all the same.
         people_limit: people in one prompt; an image with more people takes several.
-        image_size: side of the square input in pixels.
         picture_size: side of the image that heads are cut from. 0 is ``image_size``.
         head_net: ``resnet18``, or ``small`` for tiny crops.
         head_weights: a file with the head encoder's weights (the paper's are trained on Gaze360), ``embedded`` for
@@ -135,13 +111,7 @@ class OmniGF(Method):
         heatmap_weight: weight of the heatmaps' squared error.
         inout_weight: weight of the gaze branch's in/out loss.
         social_weight: weight of the pairs' losses.
-        optimizer: ``adamw``, or ``muon`` for the language model's matrices beside it.
-        lr: learning rate of the language model.
         lr_heads: learning rate of the gaze branch and the head encoder; a tenth of it for an encoder with weights.
-        lr_muon: learning rate of the matrices with ``muon``.
-        weight_decay: weight decay of all trained weights.
-        augment: crop, flip and jitter head boxes in training.
-        checkpointing: recompute layers in the backward pass: less memory, more time.
     """
 
     version: ClassVar[int] = 1
@@ -157,13 +127,10 @@ class OmniGF(Method):
     sources = {
         "backbone": ("paper", "section 4.3"),
         "backbone_weights": ("paper", "section 4.3"),
-        "compute_dtype": ("ours", _UNSAID + "the precision the weights are published in"),
         "branches": ("paper", "section 3.2"),
         "head_tokens": ("paper", "section 3.2"),
         "tuning": ("paper", "section 4.3"),
         "rank": ("ours", "the number is lost; 16 is customary"),
-        "alpha": ("ours", _UNSAID + "twice the rank is customary"),
-        "dropout": ("ours", _UNSAID + "customary"),
         "semantic": ("paper", "section 4.6, where a dataset has categories"),
         "social": ("paper", "section 4.7, where a dataset has pairs"),
         "decode": ("paper", "section 3.2.2"),
@@ -175,7 +142,7 @@ class OmniGF(Method):
         "head_net": ("paper", "section 3.2"),
         "head_weights": ("ours", "the paper's, trained on Gaze360, are not published; pass a file"),
         "head_size": ("paper", "section 4.3"),
-        "decoder_width": ("ours", _UNSAID + "as wide as Gaze-LLE's decoder"),
+        "decoder_width": ("ours", UNSAID + "as wide as Gaze-LLE's decoder"),
         "deconvolutions": ("ours", '"several"; two make 56 of 14, next to the 64 of the target'),
         "language_weight": ("ours", "the number is lost; the unit of the others"),
         "heatmap_weight": ("ours", "the number is lost; brings the mean squared error of a sparse map up to the rest"),
@@ -184,12 +151,8 @@ class OmniGF(Method):
         "optimizer": ("paper", "section 4.3"),
         "lr": ("ours", "the number is lost; customary for LoRA"),
         "lr_heads": ("ours", "the number is lost; customary for parts that start afresh"),
-        "lr_muon": ("ours", "only for models trained from scratch, on which it was tried"),
-        "weight_decay": ("ours", _UNSAID + "with few weights that learn it matters little"),
-        "augment": ("ours", _UNSAID + "customary in gaze following"),
-        "checkpointing": ("ours", "no effect on results"),
     }
-    offline = ("--model.backbone=tiny", "--model.backbone_weights=random")
+    tiny = TINY
     recipes = {
         "gazefollow": GAZEFOLLOW,
         "vat": VIDEO,
@@ -208,22 +171,14 @@ class OmniGF(Method):
 
     def __init__(
         self,
-        backbone: str = "Qwen/Qwen3-VL-4B-Instruct",
-        backbone_weights: str = "pretrained",
-        compute_dtype: ComputeDtype = "bfloat16",
         branches: Branches = "both",
         head_tokens: bool = True,
-        tuning: Tuning = "lora",
-        rank: int = 16,
-        alpha: int = 32,
-        dropout: float = 0.05,
         semantic: bool = False,
         social: bool = False,
         decode: Literal["generate", "anchors"] = "generate",
         constrained: bool = True,
         hidden_share: float = 0.3,
         people_limit: int = 16,
-        image_size: int = 448,
         picture_size: int = 896,
         head_net: HeadNet = "resnet18",
         head_weights: str = "",
@@ -234,24 +189,17 @@ class OmniGF(Method):
         heatmap_weight: float = 100.0,
         inout_weight: float = 1.0,
         social_weight: float = 1.0,
-        optimizer: Literal["adamw", "muon"] = "adamw",
-        lr: float = 1e-4,
         lr_heads: float = 5e-4,
-        lr_muon: float = 0.02,
-        weight_decay: float = 0.0,
-        augment: bool = True,
-        checkpointing: bool = False,
+        **vlm: Any,
     ) -> None:
-        super().__init__()
-        self.has_language_branch, self.has_gaze_branch = branches != "gaze", branches != "language"
         _check_settings(branches, semantic, social, decode, constrained, people_limit)
-        self.vlm = load(backbone, backbone_weights, compute_dtype)
+        super().__init__(**vlm)
+        self.has_language_branch, self.has_gaze_branch = branches != "gaze", branches != "language"
         self.slots = HeadSlots(self.vlm)
-        self.vlm.tune(tuning, rank, alpha, dropout, checkpointing)
         if not self.has_language_branch:  # the output layer learns nothing; a tied one is the embedding, which learns
             head = self.vlm.model.lm_head.weight
             head.requires_grad_(head.requires_grad and head is self.vlm.model.get_input_embeddings().weight)
-        self.prompts = PeoplePrompts(self.vlm, self.vlm.grid(image_size), slots=head_tokens, semantic=semantic)
+        self.prompts = PeoplePrompts(self.vlm, self.vlm.grid(self.image_size), slots=head_tokens, semantic=semantic)
         self.head_encoder: HeadEncoder | None = None
         if head_tokens:
             self.head_encoder = HeadEncoder(head_net, self.vlm.dim, embedding_scale(self.vlm), head_weights)
@@ -259,11 +207,11 @@ class OmniGF(Method):
         if self.has_gaze_branch:
             size = Preprocess().heatmap_size
             self.branch = GazeBranch(self.vlm.dim, decoder_width, deconvolutions, size, social)
-        self.title = _title(branches, head_tokens, tuning)
-        self.image_size, self.picture_size = image_size, picture_size or image_size
-        self.head_size, self.head_weights = head_size, head_weights
+        self.title = _title(branches, head_tokens, self.tuning)
+        self.picture_size = picture_size or self.image_size
+        self.head_size, self.head_weights, self.lr_heads = head_size, head_weights, lr_heads
         self.generates, self.constrained = self.has_language_branch and decode == "generate", constrained
-        self.semantic, self.augment, self.people_limit, self.tuning = semantic, augment, people_limit, tuning
+        self.semantic, self.people_limit = semantic, people_limit
         self.hidden_share = hidden_share if self.has_gaze_branch else 0.0
         self.loss_weights = {
             "language": language_weight,
@@ -271,15 +219,12 @@ class OmniGF(Method):
             "inout": inout_weight,
             **dict.fromkeys(SOCIAL, social_weight),
         }
-        self.optimizer_name, self.lr, self.lr_heads, self.lr_muon = optimizer, lr, lr_heads, lr_muon
-        self.weight_decay = weight_decay
 
     @classmethod
     def recipe(cls, dataset: str, model: Mapping[str, Any]) -> Recipe:
-        """The recipe of the data set, without what the chosen branches cannot do, or one for the tiny backbone."""
+        """Without what the chosen branches cannot do."""
         cannot = {"language": "model.social", "gaze": "model.semantic"}.get(model.get("branches", ""))
-        recipe = {name: value for name, value in super().recipe(dataset, model).items() if name != cannot}
-        return {**recipe, **TINY} if chosen(recipe, model, "backbone") == "tiny" else recipe
+        return {name: value for name, value in super().recipe(dataset, model).items() if name != cannot}
 
     def preprocess(self) -> Preprocess:
         """Images of the size that heads are cut from, aspect not kept."""
@@ -390,8 +335,12 @@ class OmniGF(Method):
 
     # Training ----------------------------------------------------------------------------------------------------
 
-    def teacher_forced(self, batch: Batch) -> TeacherForced:
-        """A pass over the true answers, of which a random share is hidden as "unknown"."""
+    def teacher_forced(self, batch: Batch) -> tuple[Tensor | None, GazeOutputs | None]:
+        """A pass over the true answers, of which a random share is hidden as "unknown".
+
+        Returns:
+            The cross-entropy (T,) of the learnt tokens, None without a language branch; and the gaze branch's outputs.
+        """
         assert batch.targets is not None, "training needs targets"
         answers = None
         if self.has_language_branch:
@@ -399,16 +348,15 @@ class OmniGF(Method):
         rows, states = self._states(batch, answers)
         gaze = self._gaze_outputs(batch, rows, states, states[rows.person_row, rows.anchor])
         token_loss = self.vlm.token_losses(rows, states) if self.has_language_branch else None
-        return TeacherForced(token_loss, gaze)
+        return token_loss, gaze
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Equation 3: each branch's losses times their weights, over the people who have a target for them."""
-        outputs, targets = self.teacher_forced(batch), batch.targets
+        (token_loss, gaze), targets = self.teacher_forced(batch), batch.targets
         assert targets is not None
         losses: dict[str, Tensor] = {}
-        if outputs.token_loss is not None:
-            losses["language"] = batch_mean(outputs.token_loss)
-        gaze = outputs.gaze
+        if token_loss is not None:
+            losses["language"] = batch_mean(token_loss)
         if gaze is not None:
             seen = (targets.inout == IN_FRAME) & targets.point.isfinite().all(1)
             truth = gaussian_heatmap(targets.point[seen], gaze.maps.shape[-2:])
@@ -421,14 +369,13 @@ class OmniGF(Method):
                 losses[name] = _mean_bce(logits[labels >= 0], labels[labels >= 0])
         return {name: self.loss_weights[name] * loss for name, loss in losses.items()}
 
-    def optimizer(self) -> tuple[torch.optim.Optimizer, Any]:
-        """AdamW, or Muon beside it, under a warm-up and a cosine (section 4.3)."""
-        groups: list[dict[str, Any]] = [{"params": trainable(self.vlm), "lr": self.lr}]
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Those of the Qwen3-VL, and the branch and the head encoder at their own rate."""
+        groups = super().parameter_groups()
         encoder_share = HEAD_ENCODER_SHARE if self.head_weights else 1.0
         for module, share in ((self.branch, 1.0), (self.head_encoder, encoder_share)):
             groups += [{"params": trainable(module), "lr": share * self.lr_heads}] if module is not None else []
-        optimizer = adamw_or_muon(self.optimizer_name, groups, self.vlm, self.lr_muon, self.weight_decay)
-        return optimizer, warm_cosine(optimizer, int(self.trainer.estimated_stepping_batches))
+        return groups
 
     # Weights -----------------------------------------------------------------------------------------------------
 
@@ -438,9 +385,8 @@ class OmniGF(Method):
         self.load_export(read_weights(path), may_lack=pairs)
 
     def weights_identity(self) -> dict[str, Any]:
-        """Name and initial weights of the Qwen3-VL and of the head encoder."""
         encoder = None if self.head_encoder is None else self.head_encoder.identity
-        return {**self.vlm.weights_identity(self.tuning), "head_encoder": encoder}
+        return {**super().weights_identity(), "head_encoder": encoder}
 
 
 def _mean_bce(logits: Tensor, truth: Tensor) -> Tensor:

@@ -7,22 +7,20 @@ tasks is the paper's, everything else is ours (docs/vqa.md).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from gazebench.core.types import Batch, Prediction
-from gazebench.core.weights import read_weights
 from gazebench.data.transforms import Preprocess
-from gazebench.engine.method import Method, MethodCard, Recipe, chosen, our_choice
+from gazebench.engine.method import MethodCard, Recipe, our_choice
+from gazebench.engine.vlm_method import VLMMethod
 from gazebench.methods.vl4gaze.dialogue import Dialogue, Pair, buckets
-from gazebench.nn.backbones import ComputeDtype
 from gazebench.nn.constrained_decoding import ForcedTokens, Grammar, decode, free_text, number
 from gazebench.nn.losses import batch_mean
-from gazebench.nn.optimizers import adamw_or_muon, trainable, warm_cosine
-from gazebench.nn.qwen3vl import Tuning, load
+from gazebench.nn.optimizers import trainable
+from gazebench.nn.qwen3vl import Tuning
 from gazebench.vlm.coordinates import whole
 from gazebench.vqa.questions.parsing import parse
 from gazebench.vqa.questions.templates import ANYONE, templates
@@ -54,7 +52,7 @@ TINY: Recipe = our_choice(
 )
 
 
-class VL4Gaze(Method):
+class VL4Gaze(VLMMethod):
     """A Qwen3-VL that answers questions about where people look.
 
     ``outputs["questions"]`` of its predictions are free answers to the batch's questions. Points and in/out scores are
@@ -62,14 +60,6 @@ class VL4Gaze(Method):
     answer begins with a point and not with a refusal.
 
     Args:
-        backbone: ``tiny``, a folder with a Qwen3-VL as ``save_pretrained`` writes it, or a model's id on the hub.
-        backbone_weights: ``pretrained``, ``random`` or a file.
-        compute_dtype: precision of the frozen weights; trained weights are float32.
-        tuning: ``lora`` of the language model; ``language``, all of it; ``full``, the image encoder too; ``none``, the
-            zero-shot row.
-        rank: r of LoRA.
-        alpha: LoRA's updates are scaled by alpha / r.
-        dropout: dropout of the updates' input.
         instructions: whether the system prompt says how to answer; a model that is not tuned needs it.
         object_weight: probability of learning a question for an object when its image comes by, 0 to 1.
         direction_weight: the same probability for directions.
@@ -78,13 +68,6 @@ class VL4Gaze(Method):
         questions_limit: most questions about an image that are learnt at once, drawn anew each time.
         answer_limit: most tokens of an answer.
         rows_limit: questions answered at once, alike in length.
-        image_size: side of the square input in pixels.
-        augment: crop, flip and jitter head boxes in training; questions and answers follow.
-        optimizer: ``adamw``, or ``muon`` for the matrices beside it.
-        lr: learning rate.
-        lr_muon: learning rate of the matrices with ``muon``.
-        weight_decay: weight decay of all trained weights.
-        checkpointing: recompute layers in the backward pass: less memory, more time.
     """
 
     version: ClassVar[int] = 1
@@ -102,11 +85,7 @@ class VL4Gaze(Method):
     sources = {
         "backbone": ("ours", _UNSAID + "the model OmniGF starts from"),
         "backbone_weights": ("ours", "a pretrained model is what is tuned"),
-        "compute_dtype": ("ours", "the precision the weights are published in"),
         "tuning": ("ours", _UNSAID + "customary at this size"),
-        "rank": ("ours", _UNSAID + "customary"),
-        "alpha": ("ours", _UNSAID + "twice the rank is customary"),
-        "dropout": ("ours", _UNSAID + "customary"),
         "instructions": ("ours", "tuning teaches how to answer"),
         "object_weight": ("paper", "abstract: trained on all tasks; the weight is ours"),
         "direction_weight": ("paper", "abstract: trained on all tasks; the weight is ours"),
@@ -116,14 +95,9 @@ class VL4Gaze(Method):
         "answer_limit": ("ours", "twice the longest answer of the templates"),
         "rows_limit": ("ours", "no effect on results"),
         "image_size": ("ours", _UNSAID + "as the other methods here"),
-        "augment": ("ours", _UNSAID + "customary in gaze following"),
         "optimizer": ("ours", _UNSAID + "customary"),
-        "lr": ("ours", _UNSAID + "customary for LoRA"),
-        "lr_muon": ("ours", "only for models trained from scratch"),
-        "weight_decay": ("ours", _UNSAID + "with few weights that learn it matters little"),
-        "checkpointing": ("ours", "no effect on results"),
     }
-    offline = ("--model.backbone=tiny", "--model.backbone_weights=random")
+    tiny = TINY
     recipes = {
         "*": FULL,
         "vat": VIDEO,
@@ -137,13 +111,6 @@ class VL4Gaze(Method):
 
     def __init__(
         self,
-        backbone: str = "Qwen/Qwen3-VL-4B-Instruct",
-        backbone_weights: str = "pretrained",
-        compute_dtype: ComputeDtype = "bfloat16",
-        tuning: Tuning = "lora",
-        rank: int = 16,
-        alpha: int = 32,
-        dropout: float = 0.05,
         instructions: bool = False,
         object_weight: float = 1.0,
         direction_weight: float = 1.0,
@@ -152,37 +119,21 @@ class VL4Gaze(Method):
         questions_limit: int = 16,
         answer_limit: int = 24,
         rows_limit: int = 64,
-        image_size: int = 448,
-        augment: bool = True,
-        optimizer: Literal["adamw", "muon"] = "adamw",
-        lr: float = 1e-4,
-        lr_muon: float = 0.02,
-        weight_decay: float = 0.0,
-        checkpointing: bool = False,
+        **vlm: Any,
     ) -> None:
-        super().__init__()
-        self.weight = {
+        weight = {
             "object": object_weight,
             "direction": direction_weight,
             "point": point_weight,
             "recognition": recognition_weight,
         }
-        _check(self.weight, questions_limit, answer_limit, rows_limit)
-        self.vlm = load(backbone, backbone_weights, compute_dtype)
-        self.vlm.tune(tuning, rank, alpha, dropout, checkpointing)
-        self.templates = templates()
+        _check(weight, questions_limit, answer_limit, rows_limit)
+        super().__init__(**vlm)
+        self.weight, self.templates = weight, templates()
         system = self.templates.instructions if instructions else ""
-        self.dialogue = Dialogue(self.vlm, system, self.vlm.grid(image_size))
-        self.image_size, self.tuning, self.augment = image_size, tuning, augment
+        self.dialogue = Dialogue(self.vlm, system, self.vlm.grid(self.image_size))
         self.questions_limit, self.answer_limit, self.rows_limit = questions_limit, answer_limit, rows_limit
-        self.optimizer_name, self.lr, self.lr_muon, self.weight_decay = optimizer, lr, lr_muon, weight_decay
-        self.title = _title(self.weight, tuning)
-
-    @classmethod
-    def recipe(cls, dataset: str, model: Mapping[str, Any]) -> Recipe:
-        """The recipe of the data set, or one that fits the tiny backbone."""
-        recipe = super().recipe(dataset, model)
-        return {**recipe, **TINY} if chosen(recipe, model, "backbone") == "tiny" else recipe
+        self.title = _title(weight, self.tuning)
 
     def preprocess(self) -> Preprocess:
         return Preprocess.square(self.image_size, self.augment)
@@ -291,22 +242,6 @@ class VL4Gaze(Method):
             if luck[place] < self.weight[item.input.task] and len(some) < self.questions_limit:
                 some.append((item.input.text, truths[place].answer))
         return pairs
-
-    def optimizer(self) -> tuple[torch.optim.Optimizer, Any]:
-        """AdamW, or Muon beside it, under a warm-up and a cosine."""
-        groups = [{"params": trainable(self.vlm), "lr": self.lr}]
-        optimizer = adamw_or_muon(self.optimizer_name, groups, self.vlm, self.lr_muon, self.weight_decay)
-        return optimizer, warm_cosine(optimizer, int(self.trainer.estimated_stepping_batches))
-
-    # Weights -----------------------------------------------------------------------------------------------------
-
-    def load_initial(self, path: Path) -> None:
-        """Starts from an earlier stage of the same configuration."""
-        self.load_export(read_weights(path))
-
-    def weights_identity(self) -> dict[str, Any]:
-        """Name and initial weights of the Qwen3-VL."""
-        return self.vlm.weights_identity(self.tuning)
 
 
 def _title(weight: Mapping[str, float], tuning: Tuning) -> str:
