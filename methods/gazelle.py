@@ -22,7 +22,7 @@ from gazebench.core.files import cache_folder
 from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, Batch, Prediction
 from gazebench.core.weights import load_strictly, read_weights
 from gazebench.data.transforms import Preprocess, gaussian_heatmap
-from gazebench.engine.method import Method, MethodCard, Published, Recipe, from_code, our_choice
+from gazebench.engine.method import Method, MethodCard, Published, Recipe, chosen, from_code, our_choice
 from gazebench.nn.backbones import ComputeDtype, build_backbone, weights_grade
 from gazebench.nn.feature_cache import CachedEncoder
 from gazebench.nn.losses import batch_mean
@@ -288,7 +288,7 @@ class GazeLLE(Method):
     @classmethod
     def recipe(cls, dataset: str, model: Mapping[str, Any]) -> Recipe:
         recipe = super().recipe(dataset, model)
-        return {**recipe, **TINY} if backbone_of(recipe, model) == "tiny" else recipe
+        return {**recipe, **TINY} if chosen(recipe, model, "backbone") == "tiny" else recipe
 
     def preprocess(self) -> Preprocess:
         return Preprocess.square(self.side, self.augment)
@@ -360,9 +360,3 @@ class GazeLLE(Method):
     def weights_identity(self) -> dict[str, Any]:
         identity = self.backbone.identity()
         return {"grade": weights_grade(identity["weights"]), "name": identity["name"], "backbone": identity}
-
-
-def backbone_of(recipe: Recipe, model: Mapping[str, Any]) -> str:
-    """The backbone a run uses: the user's choice in ``model``, else the recipe's, else the default."""
-    chosen = recipe.get("model.backbone")
-    return model.get("backbone", chosen.value if chosen else "dinov2_vitb14")

@@ -90,7 +90,7 @@ def main() -> None:
     net = SmallNet()
     model = nn.Sequential(net, nn.Linear(net.width, 3))
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=0.05)
-    training = Training(options, model, [optimizer])
+    training = Training(options, [optimizer])
     for _ in training.steps():
         chosen = torch.randint(len(train.box), (options.batch,), generator=generator)
         crops, gaze = train.crops(chosen, 0.1, training.step % 2 == 1, generator)

@@ -160,8 +160,8 @@ def main() -> None:
     rest = [p for p in model.parameters() if not any(p is m for m in matrices)]
     muon = torch.optim.Muon(matrices, lr=options.muon, weight_decay=0.01)
     adamw = torch.optim.AdamW(rest, lr=options.adamw, weight_decay=0.01)
-    training = Training(options, model, [muon, adamw], clipped=rest)
-    generator = torch.Generator().manual_seed(options.seed + 1000 * training.step)
+    training = Training(options, [muon, adamw], clipped=rest)
+    generator = torch.Generator().manual_seed(options.seed)
     stream = batches(train, options.batch, generator)
     for share in training.steps():
         batch = next(stream)

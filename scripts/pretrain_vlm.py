@@ -228,8 +228,8 @@ def main() -> None:
     optimizer = adamw_or_muon("muon", groups, vlm, options.muon, weight_decay=0.01)
     matrices = {id(matrix) for matrix in linear_weights(vlm)}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in matrices]
-    training = Training(options, model, [optimizer], clipped=rest)
-    train.rng = np.random.default_rng([options.seed, training.step])
+    training = Training(options, [optimizer], clipped=rest)
+    train.rng = np.random.default_rng([options.seed, 0])
     stream = train.endless(options.batch, options.questions)
     for _ in training.steps():
         training.update(losses(model, next(stream)))

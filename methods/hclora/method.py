@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from gazebench.core.types import IN_FRAME, Batch
 from gazebench.core.weights import load_strictly
 from gazebench.data.transforms import gaussian_heatmap
-from gazebench.engine.method import MethodCard, Origin, Published, Recipe, Setting, from_paper, our_choice
-from gazebench.methods.gazelle import Encoded, GazeLLE, backbone_of
+from gazebench.engine.method import MethodCard, Origin, Published, Recipe, Setting, chosen, from_paper, our_choice
+from gazebench.methods.gazelle import Encoded, GazeLLE
 from gazebench.methods.hclora.adaptation import (
     Adaptation,
     FullFineTuning,
@@ -111,7 +111,7 @@ class HCLoRA(GazeLLE):
     def recipe(cls, dataset: str, model: Mapping[str, Any]) -> Recipe:
         """Gaze-LLE's recipe, and how much of the backbone is adapted at which rate."""
         recipe: dict[str, Setting] = {**super().recipe(dataset, model)}
-        backbone, kind = backbone_of(recipe, model), model.get("adaptation", "hclora")
+        backbone, kind = chosen(recipe, model, "backbone") or "dinov2_vitb14", model.get("adaptation", "hclora")
         tiny = backbone == "tiny"
         if backbone in LAST_THIRD:
             recipe |= our_choice(WHY_LAST_THIRD, model__adapted_blocks=LAST_THIRD[backbone])
@@ -194,11 +194,11 @@ class HCLoRA(GazeLLE):
         """The mean over layers and over the people in frame with a head box; the others have no direction."""
         assert batch.targets is not None
         head = (batch.head[:, :2] + batch.head[:, 2:]) / 2  # (P, 2) centres
-        chosen = (batch.targets.inout == IN_FRAME) & head.isfinite().all(1)
-        head, target, prior = head[chosen], batch.targets.point[chosen], encoded.prior[chosen]
+        seen = (batch.targets.inout == IN_FRAME) & head.isfinite().all(1)
+        head, target, prior = head[seen], batch.targets.point[seen], encoded.prior[seen]
         layers = zip(self.auxiliary, encoded.low_rank[-len(self.auxiliary) :], strict=True)
         with torch.autocast(head.device.type, enabled=False):
-            outputs = [layer(low[chosen].float(), prior, head, self.decoder.grid) for layer, low in layers]
+            outputs = [layer(low[seen].float(), prior, head, self.decoder.grid) for layer, low in layers]
             return batch_mean(torch.stack([self.layer_loss(output, head, target) for output in outputs]))
 
     def layer_loss(self, output: Tensor, head: Tensor, target: Tensor) -> Tensor:

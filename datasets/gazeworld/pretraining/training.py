@@ -23,9 +23,6 @@ from gazebench.core.files import file_digest, write_atomically
 from gazebench.datasets.gazeworld.pretraining.patches import CLASSES, COLOUR_WORDS, FACE, Patches
 from gazebench.datasets.gazeworld.scene import WORLD_VERSION
 
-SAVE_EVERY = 120.0
-"""Seconds of training between two states that a killed run can resume from."""
-
 
 def tensors(patches: Patches) -> dict[str, Tensor]:
     """The arrays of ``Patches`` by name; ``colour`` as int64."""
@@ -84,16 +81,14 @@ def parser(description: str | None, *, minutes: float, scenes: int, batch: int, 
     made.add_argument("--batch", type=int, default=batch)
     made.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that draw")
     made.add_argument("--out", type=Path, default=out, help="the file of the weights")
-    made.add_argument("--state", type=Path, default=Path(f"runs/{out.stem}.state"), help="to resume from, if it exists")
     return made
 
 
 class Training:
-    """Trains a model for ``options.minutes``; a killed run resumes from ``options.state``.
+    """Trains a model for ``options.minutes``.
 
     Args:
         options: the options that ``parser`` parsed.
-        model: the module to train.
         optimizers: their learning rates rise over 50 steps and fall to 2% along a cosine.
         clipped: parameters whose gradients are clipped to a norm of 1.
     """
@@ -101,25 +96,16 @@ class Training:
     def __init__(
         self,
         options: argparse.Namespace,
-        model: nn.Module,
         optimizers: Sequence[torch.optim.Optimizer],
         clipped: Sequence[nn.Parameter] = (),
     ) -> None:
-        self.options, self.model, self.optimizers, self.clipped = options, model, optimizers, clipped
+        self.options, self.optimizers, self.clipped = options, optimizers, clipped
         self.step, self.seconds, self.budget = 0, 0.0, options.minutes * 60
         self.running: dict[str, float] = {}
         self.peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
-        if options.state.is_file():
-            state = torch.load(options.state, weights_only=True)
-            model.load_state_dict(state["model"])
-            for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
-                optimizer.load_state_dict(saved)
-            self.step, self.seconds = state["step"], state["seconds"]
-            print(f"resumed after {self.step} steps, {self.seconds / 60:.1f} minutes", flush=True)
 
     def steps(self) -> Iterator[float]:
         """Yields before every step the share of the training time that is over, until the time is up."""
-        saved = self.seconds
         while self.seconds < self.budget:
             began = time.monotonic()
             yield self.seconds / self.budget
@@ -128,11 +114,6 @@ class Training:
             if self.step % 50 == 0:
                 losses = "  ".join(f"{name} {value:.3f}" for name, value in self.running.items())
                 print(f"{self.seconds:6.0f} s step {self.step:5}  {losses}", flush=True)
-            if self.seconds - saved > SAVE_EVERY:
-                saved = self.seconds
-                optimizers = [optimizer.state_dict() for optimizer in self.optimizers]
-                state = {"model": self.model.state_dict(), "optimizers": optimizers, "step": self.step}
-                write_atomically(self.options.state, partial(torch.save, {**state, "seconds": self.seconds}))
 
     def update(self, losses: Mapping[str, Tensor]) -> None:
         """Takes one optimizer step on the sum of the losses."""
@@ -162,5 +143,4 @@ class Training:
             "sha256": file_digest(out),
         }
         write_atomically(out.with_suffix(".json"), json.dumps(card, indent=2) + "\n")
-        self.options.state.unlink(missing_ok=True)
         print(json.dumps(card, indent=2))
