@@ -26,8 +26,8 @@ from gazebench.data.annotations import (
     without_area,
 )
 from gazebench.data.dataset import Card
-from gazebench.metrics.protocol import Protocol, ProtocolMetric
-from gazebench.metrics.spatial import AngleToMean, AUCRectangle, HeadPrecision, InOutAP, L2ToMean
+from gazebench.metrics.protocol import ONE_TARGET_IN_VIDEO, Protocol, ProtocolMetric
+from gazebench.metrics.spatial import HeadPrecision
 
 CORNER, SIZE = ["bbox_x", "bbox_y"], ["bbox_width", "bbox_height"]
 COLUMNS = ("clip", "frame", "person_id", *CORNER, *SIZE, "gaze_class", *POINT, "is_child")
@@ -71,13 +71,7 @@ class ChildPlay(ReleasedDataset):
         name="childplay",
         version=1,
         unit="person in a frame",
-        metrics=(
-            ProtocolMetric("auc", AUCRectangle),
-            ProtocolMetric("l2", L2ToMean),
-            ProtocolMetric("angle", AngleToMean, digits=2),
-            ProtocolMetric("ap", InOutAP, subsets=False),
-            ProtocolMetric("p_head", HeadPrecision),
-        ),
+        metrics=(*ONE_TARGET_IN_VIDEO, ProtocolMetric("p_head", HeadPrecision)),
         headline="l2",
         notes="p_head takes the annotated heads of a frame; Sharingan's code takes squared boxes of a head detector.",
     )

@@ -24,8 +24,7 @@ from gazebench.data.annotations import (
     without_area,
 )
 from gazebench.data.dataset import Card
-from gazebench.metrics.protocol import Protocol, ProtocolMetric
-from gazebench.metrics.spatial import AngleToMean, AUCRectangle, InOutAP, L2ToMean
+from gazebench.metrics.protocol import ONE_TARGET_IN_VIDEO, Protocol
 
 COLUMNS = ("frame", *BOX, *POINT)
 """Of the track files, which have no header; boxes and gaze points are in pixels."""
@@ -66,12 +65,7 @@ class VAT(ReleasedDataset):
         name="vat",
         version=1,
         unit="person in a frame",
-        metrics=(
-            ProtocolMetric("auc", AUCRectangle),
-            ProtocolMetric("l2", L2ToMean),
-            ProtocolMetric("angle", AngleToMean, digits=2),
-            ProtocolMetric("ap", InOutAP, subsets=False),
-        ),
+        metrics=ONE_TARGET_IN_VIDEO,
         headline="l2",
     )
 

@@ -207,7 +207,7 @@ def test_without_a_network_the_message_names_the_file_to_fetch(monkeypatch, sour
 
 
 def test_mistakes_are_named():
-    with pytest.raises(DataError, match="'dinov2_vitb14'"):
+    with pytest.raises(DataError, match="dinov2_vitb14, "):
         build_backbone("dinov2_vitb16")
     with pytest.raises(DataError, match="huub"):
         build_backbone("dinov2_vitb14", source="huub")

@@ -124,16 +124,8 @@ def _laptop(brush: Brush, hue: Colour) -> None:
 @thing("plant", size=1.4, tints="orange brown blue pink teal white")
 def _plant(brush: Brush, hue: Colour) -> None:
     for tilt, reach, green in ((-62, 0.36, 0.0), (62, 0.36, 0.15), (-28, 0.42, 0.15), (30, 0.42, 0.0), (0, 0.45, 0.08)):
-        lean = tilt / 71
-        low = abs(tilt) / 62
-        brush.oval(
-            0.24 * lean,
-            -0.42 - 0.3 * reach / 0.4 + 0.12 * low,
-            0.1,
-            reach * 0.78,
-            darker(LEAF, green),
-            tilt=tilt,
-        )
+        x, y = 0.24 * (tilt / 71), -0.42 - 0.3 * reach / 0.4 + 0.12 * (abs(tilt) / 62)
+        brush.oval(x, y, 0.1, reach * 0.78, darker(LEAF, green), tilt=tilt)
     brush.polygon(((-0.25, -0.42), (0.25, -0.42), (0.18, 0), (-0.18, 0)), hue)
     brush.polygon(((0.06, -0.42), (0.25, -0.42), (0.18, 0), (0.05, 0)), darker(hue, 0.14))
     brush.rect(-0.29, -0.46, 0.29, -0.36, lighter(hue, 0.2), radius=0.03)

@@ -19,7 +19,17 @@ from gazebench.metrics.social import (
     LookingAtHeadsByPoint,
     SharedAttention,
 )
-from gazebench.metrics.spatial import AngleToMean, AUCPoints, L2ToMean, MeanAngle, MeanL2, MinAngle, MinL2
+from gazebench.metrics.spatial import (
+    AngleToMean,
+    AUCPoints,
+    AUCRectangle,
+    InOutAP,
+    L2ToMean,
+    MeanAngle,
+    MeanL2,
+    MinAngle,
+    MinL2,
+)
 from gazebench.metrics.vocabulary import Vocabulary
 
 ALL = "all"
@@ -68,6 +78,14 @@ SEVERAL_ANNOTATORS = (
     ProtocolMetric("mean_angle", MeanAngle, digits=2),
 )
 """GazeFollow's columns: for test sets in which a person's target was marked by several people."""
+
+ONE_TARGET_IN_VIDEO = (
+    ProtocolMetric("auc", AUCRectangle),
+    ProtocolMetric("l2", L2ToMean),
+    ProtocolMetric("angle", AngleToMean, digits=2),
+    ProtocolMetric("ap", InOutAP, subsets=False),
+)
+"""VideoAttentionTarget's columns: for one target a person and frame, which may be out of frame."""
 
 SOCIAL_GAZE = (
     ProtocolMetric("f1_lah", LookingAtHeads, subsets=False),

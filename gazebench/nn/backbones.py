@@ -7,7 +7,6 @@ one to the other.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -227,10 +226,7 @@ def _embedded(name: str) -> tuple[nn.Module, Path, int]:
     """A model with random weights, the file of its trained ones, and the side of its input in pixels."""
     builders = embedded("BACKBONES")
     if name not in builders:
-        known = [*DINOV2, *builders]
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise DataError(f"unknown backbone {name!r}: {hint}known are {', '.join(known)}")
+        raise DataError(f"unknown backbone {name!r}: known are {', '.join([*DINOV2, *builders])}")
     return builders[name]()
 
 
