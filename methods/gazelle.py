@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from gazebench.core.files import cache_folder
 from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, Batch, Prediction
-from gazebench.core.weights import load_strictly, read_weights
+from gazebench.core.weights import load_strictly
 from gazebench.data.transforms import Preprocess, gaussian_heatmap
 from gazebench.engine.method import Method, MethodCard, Published, Recipe, chosen, from_code, our_choice
 from gazebench.nn.backbones import ComputeDtype, build_backbone, weights_grade
@@ -347,14 +346,8 @@ class GazeLLE(Method):
         remedy = "--model.backbone, .image_size, .dim, .layers and .inout must be those the weights were trained with"
         load_strictly(self.decoder, given, what="Gaze-LLE's decoder", may_lack=may_lack, remedy=remedy)
 
-    def load_initial(self, path: Path) -> None:
-        """Starts from the weights of an earlier stage; ``optional_parts`` that they lack keep their initial values."""
-        weights = read_weights(path)
-        lacking = [part for part in self.optional_parts() if not part & weights.keys()]
-        self.load_export(weights, may_lack=set().union(*lacking))
-
     def optional_parts(self) -> list[set[str]]:
-        """Groups of names in the export that weights of an earlier stage may lack: GazeFollow trains no in/out head."""
+        """The in/out head, which is not trained on GazeFollow."""
         return [{name for name in self.decoder.state_dict() if name.startswith("inout")}]
 
     def weights_identity(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from gazebench.core.distributed import world_size
 from gazebench.core.errors import DataError
 from gazebench.core.types import Batch, Prediction
-from gazebench.core.weights import load_strictly
+from gazebench.core.weights import load_strictly, read_weights
 from gazebench.data.task import Task
 from gazebench.data.transforms import Preprocess
 from gazebench.nn.losses import idle
@@ -151,8 +151,14 @@ class Method(LightningModule):
         """May go through the training annotations once, before training (e.g. to take their mean); no images."""
 
     def load_initial(self, path: Path) -> None:
-        """Starts from the weights of an earlier stage (``INIT=``)."""
-        raise ValueError(f"{self.card.title} does not start from another model's weights; leave INIT out")
+        """Starts from weights of an earlier stage (``INIT=``); ``optional_parts`` that they lack stay as they are."""
+        weights = read_weights(path)
+        lacking = [part for part in self.optional_parts() if not part & weights.keys()]
+        self.load_export(weights, may_lack=set().union(*lacking))
+
+    def optional_parts(self) -> list[set[str]]:
+        """Groups of names in the export that weights of an earlier stage may lack."""
+        return []
 
     def export(self) -> dict[str, Tensor]:
         """The weights to publish: what was trained, in the method's public form."""

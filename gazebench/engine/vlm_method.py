@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
 
-from gazebench.core.weights import read_weights
 from gazebench.engine.method import Method, Origin, Recipe, chosen
 from gazebench.nn.backbones import ComputeDtype
 from gazebench.nn.optimizers import adamw_or_muon, trainable, warm_cosine
@@ -94,10 +92,6 @@ class VLMMethod(Method):
             self.optimizer_name, self.parameter_groups(), self.vlm, self.lr_muon, self.weight_decay
         )
         return optimizer, warm_cosine(optimizer, int(self.trainer.estimated_stepping_batches))
-
-    def load_initial(self, path: Path) -> None:
-        """Starts from an earlier stage of the same configuration."""
-        self.load_export(read_weights(path))
 
     def weights_identity(self) -> dict[str, Any]:
         """Name and initial weights of the Qwen3-VL."""

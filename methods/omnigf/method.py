@@ -6,7 +6,6 @@ OmniGF: A Dual-Branch Vision-Language Framework for Unified Gaze Following (equa
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -14,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, SOCIAL, Batch, Prediction, Targets
-from gazebench.core.weights import read_weights
 from gazebench.data.transforms import Preprocess, gaussian_heatmap
 from gazebench.engine.method import MethodCard, Recipe, from_paper, our_choice
 from gazebench.engine.vlm_method import UNSAID, VLMMethod
@@ -379,10 +377,9 @@ class OmniGF(VLMMethod):
 
     # Weights -----------------------------------------------------------------------------------------------------
 
-    def load_initial(self, path: Path) -> None:
-        """Starts from an earlier stage of the same configuration, which need not have judged pairs."""
-        pairs = [name for name in self.export() if name.startswith("branch.pairs.")]
-        self.load_export(read_weights(path), may_lack=pairs)
+    def optional_parts(self) -> list[set[str]]:
+        """The judge of pairs: the stage before need not have had one."""
+        return [{name for name in self.export() if name.startswith("branch.pairs.")}]
 
     def weights_identity(self) -> dict[str, Any]:
         encoder = None if self.head_encoder is None else self.head_encoder.identity
