@@ -6,7 +6,7 @@ tasks is the paper's, everything else is ours (docs/vqa.md).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -157,18 +157,15 @@ class VL4Gaze(VLMMethod):
 
     def _points(self, batch: Batch, images: Tensor) -> tuple[Tensor, Tensor]:
         """(P, 2) the point written about every person, and (P,) how probably it is one and no refusal."""
-        questions = [self.point_question(box) for box in batch.head.tolist()]
-        point, inside = batch.head.new_full((batch.people, 2), 0.5), batch.head.new_zeros(batch.people)
         around = self.templates.point.format(x="\n", y="\n").split("\n")  # before, between and after the numbers
+        questions = [self.point_question(box) for box in batch.head.tolist()]
+        texts, states = self._answers(
+            questions, batch.image_index.tolist(), images, lambda: self._point_grammar(*around)
+        )
         first, refusal = (self.dialogue.tokens(text)[0] for text in (around[0], self.templates.refusals["outside"]))
-        owner = batch.image_index.tolist()
-        for people, texts, states in self._answers(questions, owner, images, lambda: self._point_grammar(*around)):
-            inside[people] = self.vlm.logits(states)[:, [first, refusal]].softmax(1)[:, 0].to(inside)
-            for person, text in zip(people, texts, strict=True):
-                found = parse("point", text).point
-                if found is not None:
-                    point[person] = point.new_tensor(found)
-        return point, inside
+        inside = self.vlm.logits(states)[:, [first, refusal]].softmax(1)[:, 0]
+        points = [parse("point", text).point or (0.5, 0.5) for text in texts]
+        return batch.head.new_tensor(points), inside.to(batch.head)
 
     def point_question(self, box: Sequence[float]) -> str:
         """The question for a person's point; without a box (NaN) in words that fit anybody."""
@@ -180,33 +177,31 @@ class VL4Gaze(VLMMethod):
 
     def free_answers(self, questions: Sequence[str], owner: Sequence[int], images: Tensor) -> list[str]:
         """Free answers to some questions, each about one of the encoded images."""
-        answers = [""] * len(questions)
-        for places, texts, _ in self._answers(
-            questions, owner, images, lambda: free_text(self.dialogue, self.answer_limit)
-        ):
-            for place, text in zip(places, texts, strict=True):
-                answers[place] = text
-        return answers
+        return self._answers(questions, owner, images, lambda: free_text(self.dialogue, self.answer_limit))[0]
 
     def _answers(
         self, questions: Sequence[str], owner: Sequence[int], images: Tensor, grammar: Callable[[], Grammar]
-    ) -> Iterator[tuple[list[int], list[str], Tensor]]:
-        """Answers under a grammar, in batches of questions alike in length.
+    ) -> tuple[list[str], Tensor]:
+        """Answers under a grammar, written in batches of questions alike in length.
 
         Args:
-            questions: any number of them.
+            questions: Q of them.
             owner: the image of each.
             images: (1 + D, B, N, C) encoded images.
             grammar: makes the grammar of one answer.
 
-        Yields:
-            The places of R questions, their answers, and the states (R, C) that the answers begin after.
+        Returns:
+            Q answers, and the states (Q, C) that they begin after.
         """
+        texts, states = [""] * len(questions), images.new_empty(len(questions), self.vlm.dim)
         for places in buckets([len(self.dialogue.question(text)) for text in questions], self.rows_limit):
             rows = self.dialogue.prompts([questions[place] for place in places]).to(self.vlm.model.device)
             shown = images[:, [owner[place] for place in places]]
             answers, prompt = decode(self.vlm, rows, shown, [grammar() for _ in places], self.dialogue.padding)
-            yield places, self.dialogue.text([answer.ids for answer in answers]), prompt[:, -1]
+            states[places] = prompt[:, -1].to(states)
+            for place, text in zip(places, self.dialogue.text([answer.ids for answer in answers]), strict=True):
+                texts[place] = text
+        return texts, states
 
     def _point_grammar(self, start: str, between: str, end: str) -> Grammar:
         """Two whole numbers from 0 to 999 with the texts around them."""
