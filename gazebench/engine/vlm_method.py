@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from gazebench.engine.method import Method, Origin, Recipe, chosen
+from gazebench.engine.method import Method, Origin, Recipe, chosen, our_choice
 from gazebench.nn.backbones import ComputeDtype
 from gazebench.nn.optimizers import adamw_or_muon, trainable, warm_cosine
 from gazebench.nn.qwen3vl import Tuning, load
@@ -39,7 +39,17 @@ class VLMMethod(Method):
         tiny: settings that go with the embedded backbone ``tiny``, whatever the data set.
     """
 
-    tiny: ClassVar[Recipe] = {}
+    tiny: ClassVar[Recipe] = our_choice(
+        "fits the embedded backbone and two CPU cores",
+        model__backbone_weights="pretrained",
+        model__compute_dtype="float32",
+        model__image_size=160,
+        model__tuning="language",
+        model__optimizer="muon",
+        model__lr=1.2e-3,
+        model__lr_muon=0.012,
+        loader__batch_size=20,
+    )
     offline = ("--model.backbone=tiny", "--model.backbone_weights=random")
     sources: ClassVar[Mapping[str, tuple[Origin, str]]] = {
         "compute_dtype": ("ours", UNSAID + "the precision the weights are published in"),

@@ -59,25 +59,14 @@ SOCIAL_GAZE: Recipe = {
     **from_paper("section 3.2.2", model__social=True),
 }
 
-TINY: Recipe = our_choice(
-    "fits the embedded backbone and two CPU cores",
-    model__backbone_weights="pretrained",
-    model__compute_dtype="float32",
-    model__image_size=160,
-    model__picture_size=224,
-    model__head_net="small",
-    model__head_weights="embedded",
-    model__head_size=64,
-    model__decoder_width=64,
-    model__tuning="language",
-    model__optimizer="muon",
-    model__lr=1.2e-3,
-    model__lr_heads=2e-3,
-    model__lr_muon=0.012,
-    loader__batch_size=20,
-    trainer__accumulate_grad_batches=1,
-    init=None,
-)
+TINY: Recipe = {
+    **VLMMethod.tiny,
+    **our_choice(
+        "fits the embedded backbone and two CPU cores",
+        model__picture_size=224, model__head_net="small", model__head_weights="embedded", model__head_size=64,
+        model__decoder_width=64, model__lr_heads=2e-3, trainer__accumulate_grad_batches=1, init=None,
+    ),
+}  # fmt: skip
 
 
 class OmniGF(VLMMethod):

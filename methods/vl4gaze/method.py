@@ -38,19 +38,6 @@ FULL: Recipe = {
 
 VIDEO: Recipe = {**FULL, **our_choice("neighbouring frames say the same", loader__train_stride=6)}
 
-TINY: Recipe = our_choice(
-    "fits the embedded backbone and two CPU cores",
-    model__backbone_weights="pretrained",
-    model__compute_dtype="float32",
-    model__image_size=160,
-    model__tuning="language",
-    model__optimizer="muon",
-    model__lr=1.2e-3,
-    model__lr_muon=0.012,
-    model__questions_limit=8,
-    loader__batch_size=20,
-)
-
 
 class VL4Gaze(VLMMethod):
     """A Qwen3-VL that answers questions about where people look.
@@ -97,7 +84,10 @@ class VL4Gaze(VLMMethod):
         "image_size": ("ours", _UNSAID + "as the other methods here"),
         "optimizer": ("ours", _UNSAID + "customary"),
     }
-    tiny = TINY
+    tiny: ClassVar[Recipe] = {
+        **VLMMethod.tiny,
+        **our_choice("fits the embedded backbone and two CPU cores", model__questions_limit=8),
+    }
     recipes = {
         "*": FULL,
         "vat": VIDEO,
