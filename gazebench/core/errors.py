@@ -1,8 +1,14 @@
-"""Errors that a user can mend: the command line prints their message without a traceback."""
+"""Errors that the user can correct; the command line prints their message without a traceback."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+
+
+def some(names: Sequence[str]) -> str:
+    """The first four names, and the number of the others."""
+    return f"{', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}"
 
 
 class UserError(Exception):
@@ -18,6 +24,5 @@ class ImageError(DataError):
 
     @classmethod
     def of(cls, path: Path | str, error: Exception) -> ImageError:
-        """The error for a file whose reading raised ``error``."""
-        reason = "no such file" if isinstance(error, FileNotFoundError) else f"not a readable picture ({error})"
+        reason = "no such file" if isinstance(error, FileNotFoundError) else f"not a readable image ({error})"
         return cls(f"{path}: {reason}; restore it from the release")

@@ -1,4 +1,4 @@
-"""Training: a prepared run in, ``weights.pt`` in its folder out."""
+"""Training: from a prepared run to ``weights.pt`` in its folder."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 
 def train(run: Run) -> None:
-    """Trains a run's method, from its last checkpoint where there is one; time and step size go into ``run``.
+    """Trains a run's method, from its last checkpoint where there is one; sets ``run.training`` and ``wall_seconds``.
 
     Raises:
-        DataError: an epoch is to be selected and nobody is in the validation split.
+        DataError: an epoch is to be selected, but the validation split is empty.
     """
     method, module, dataset, folder = run.method, run.module, run.dataset, run.folder
     method.observe(module.annotations())
@@ -70,10 +70,9 @@ def train(run: Run) -> None:
 
 
 def new_trainer(run: Run, callbacks: list[Any], logger: Any = False) -> Trainer:
-    """Lightning's trainer with the run's settings."""
     settings = dict(run.config.values["trainer"])
     if settings.get("devices") == "auto":
-        settings["devices"] = 1  # a run is one process, on every machine alike, unless more are asked for
+        settings["devices"] = 1  # so that a run does not depend on the machine
     if settings.get("enable_progress_bar") is not False:
         callbacks = [*callbacks, ProgressBar()]
     return Trainer(
@@ -96,7 +95,7 @@ def save_weights(method: Method, folder: Path) -> None:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Lightning answers Ctrl-C by leaving the program; the command line has something to say first."""
+    """Turns the ``SystemExit`` that Lightning raises after Ctrl-C back into a ``KeyboardInterrupt``."""
     try:
         yield
     except SystemExit as left:
@@ -104,7 +103,7 @@ def interruptible() -> Iterator[None]:
 
 
 def quiet() -> None:
-    """Keeps Lightning's advice out of the way; what matters to a user is printed by the command line."""
+    """Silences Lightning's advice."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning\..*")
@@ -112,7 +111,7 @@ def quiet() -> None:
 
 
 def _readable(path: Path) -> Path | None:
-    """The last checkpoint if it can be read; an unreadable one is set aside and training starts again."""
+    """The checkpoint if it can be read; an unreadable one is renamed, and training starts again."""
     if not path.is_file():
         return None
     try:
