@@ -39,7 +39,7 @@ class ProgressBar(TQDMProgressBar):
 
 
 class TimedCheckpoint(ModelCheckpoint):
-    """Writes ``last.ckpt`` after every epoch, and ``best.ckpt`` where an epoch is selected; both hold the time spent."""
+    """Writes ``last.ckpt`` after every epoch, and ``best.ckpt`` where one is selected; both hold the time spent."""
 
     def __init__(self, folder: Path, monitor: str | None, mode: str) -> None:
         super().__init__(

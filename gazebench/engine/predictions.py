@@ -276,7 +276,7 @@ class PredictionFile:
         if not known.any():
             here, there = (str(next(iter(some), "")) for some in (self.frame.index, records.person_id))
             raise DataError(
-                f"{self.path}: nobody of {records.dataset}/{records.split} is in it (ids in the file: e.g. {here!r}, in "
+                f"{self.path}: nobody of {records.dataset}/{records.split} is in it (an id in the file: {here!r}, in "
                 f"the data: {there!r}); `gazebench data ids` lists the ids"
             )
         return known
@@ -333,8 +333,8 @@ class PredictionFile:
         for i, j in pairs.tolist():
             if ids[i] not in cells[j]:
                 raise DataError(
-                    f"{self.path}: {name} of {ids[j]!r} lacks {ids[i]!r}, who is in the same picture; give a probability "
-                    "for everybody else there"
+                    f"{self.path}: {name} of {ids[j]!r} lacks {ids[i]!r}, who is in the same picture; give a "
+                    "probability for everybody else there"
                 )
             scores.append(cells[j][ids[i]])
         return torch.tensor(scores, dtype=torch.float64)
