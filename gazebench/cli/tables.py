@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -17,12 +15,7 @@ if TYPE_CHECKING:
     from gazebench.engine.run import Places
 
 
-class Format(StrEnum):
-    md = "md"
-    tex = "tex"
-    html = "html"
-    csv = "csv"
-
+Format = Literal["md", "tex", "html", "csv"]
 
 app = typer.Typer()
 
@@ -54,6 +47,7 @@ def tables(
     from gazebench.report import paper_tables, published
     from gazebench.report.page import stale, write
     from gazebench.study import papers
+    from gazebench.study.run import Study
 
     where = places(runs, boards)
     folder, options = out or where.boards / "tables", given_settings(ctx)
@@ -68,11 +62,11 @@ def tables(
         if len(ids or ()) != 1:
             raise DataError("gazebench tables --run: give one table or figure")
         target = (chosen or shown)[0]
-        study = partial(_study, where=where, jobs=jobs, dry_run=dry_run, options=options)
-        for one in drawn:  # a study of that data set is used as the plan, and keeps its results
-            if target.id in one.figure.paper and one.summary.plan.dataset == (dataset or target.dataset):
-                return study(one.summary.plan.file)
-        return study(_write_plan(target, dataset, seeds, folder, where, drawn), adopt=True)
+        plans = [one.summary.plan for one in drawn if target.id in one.figure.paper]
+        plan = next((plan.file for plan in plans if plan.dataset == (dataset or target.dataset)), None)
+        adopt = plan is None  # a study of that data set is used as the plan, and keeps its results
+        plan = plan or _write_plan(target, dataset, seeds, folder, where, drawn)
+        return Study.open(plan, where, extra=options).run(jobs=jobs, adopt=adopt, dry_run=dry_run)
     if options:
         raise DataError(f"gazebench tables: {' '.join(options)} is for --run only")
     filled = [paper_tables.fill(table, words, where.boards, dataset) for table in chosen]
@@ -96,7 +90,7 @@ def tables(
         return 1 if stale(whole) else 0
     if ids:
         print("\n".join([*map(paper_tables.markdown, filled), *sections]))
-    texts = paper_tables.files(filled, folder, [kind.value for kind in formats or ()]) | whole
+    texts = paper_tables.files(filled, folder, list(formats or ())) | whole
     write(texts)
     if texts:
         print(f"{len(texts)} file{'s' if len(texts) > 1 else ''} in {folder}")
@@ -126,11 +120,3 @@ def _write_plan(target: Any, dataset: str, seeds: str, folder: Path, where: Plac
     path = folder / "plans" / f"{target.id}-{data}.yaml"
     write_atomically(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110))
     return path
-
-
-def _study(
-    plan: Path, where: Places, *, jobs: int | None, dry_run: bool, options: list[str], adopt: bool = False
-) -> int:
-    from gazebench.study.run import Study
-
-    return Study.open(plan, where, extra=options).run(jobs=jobs, adopt=adopt, dry_run=dry_run)

@@ -11,6 +11,12 @@ def some(names: Sequence[str]) -> str:
     return f"{', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}"
 
 
+def brief(error: Exception) -> str:
+    """The type of an exception and the first line of its message."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
 class UserError(Exception):
     """The message says what is wrong and what to do about it."""
 

@@ -32,11 +32,8 @@ from gazebench.engine.train import quiet
 from gazebench.metrics.scoring import Scorer
 
 SMALL = [
-    "--loader.workers=0",
-    "--trainer.enable_progress_bar=false",
-    "--trainer.accelerator=cpu",
-    "--trainer.devices=1",
-]
+    "--loader.workers=0", "--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", "--trainer.devices=1"
+]  # fmt: skip
 TOLERANCE = 1e-4
 """How much a prediction may depend on the rest of its batch: float32 sums in another order differ by less."""
 
@@ -91,24 +88,18 @@ def _dataset_findings(dataset_class: type[GazeDataset], folder: Path) -> Iterato
         ids = [str(person) for person in records.person_id]
         twice = sorted({person for person in ids if ids.count(person) > 1})
         if twice:
-            yield (
-                f"{split}: person ids repeat ({some(twice)}); results are joined by them, so make them unique, e.g. "
-                "from image and row"
-            )
+            yield f"{split}: person ids repeat ({some(twice)}); make them unique, e.g. from image and row"
         seen[split] = {str(group) for group in records.groups}
         yield from (f"{split}: {finding}" for finding in data_findings(dataset, split, 0))
         if dataset.parse(split).fingerprint() != dataset.parse(split).fingerprint():
-            yield (
-                f"{split}: parse() gives other annotations the second time; sort folders and sets, and draw nothing at "
-                "random"
-            )
+            yield f"{split}: parse() gives other annotations the second time; sort folders and sets, use no randomness"
         yield from _record_findings(dataset, records)
     for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
         shared = sorted(seen[one] & seen[other])
         if shared:
             yield (
-                f"{one} and {other} share the source {shared[0]!r} and {len(shared) - 1} more; `groups` names the clip "
-                "or scene an image comes from, and a source belongs to one split"
+                f"{one} and {other} share the source {shared[0]!r} and {len(shared) - 1} more; the `groups` (clips, "
+                "scenes) of two splits must differ"
             )
     both, train, val = (dataset.records(split).people for split in ("trainval", "train", "val"))
     if both != train + val:
@@ -204,8 +195,7 @@ def check_method(name: str, method_class: type[Method], *options: str) -> Iterat
 
 
 def _method_findings(config: Config) -> Iterator[str]:
-    missing = list(_missing(config.method.cls, "preprocess", "forward"))
-    if missing:
+    if missing := list(_missing(config.method.cls, "preprocess", "forward")):
         yield from missing
         return
     torch.manual_seed(0)
@@ -224,8 +214,7 @@ def _method_findings(config: Config) -> Iterator[str]:
     method.observe(module.annotations())
     method.eval()
     prediction = method.predict_batch(batch)
-    wrong = list(_prediction_findings(method, prediction, batch))
-    if wrong:  # what follows would only repeat it, less clearly
+    if wrong := list(_prediction_findings(method, prediction, batch)):  # the checks below would only repeat these
         yield from wrong
         return
     if method.trains:
@@ -234,7 +223,7 @@ def _method_findings(config: Config) -> Iterator[str]:
         prediction = method.predict_batch(batch)
     again = method.predict_batch(batch).tensors()
     drifting = [name for name, value in prediction.tensors().items() if not torch.equal(value, again[name])]
-    if drifting:  # every comparison below would stumble over it
+    if drifting:  # every comparison below would fail too
         yield (
             f"{some(drifting)} changes from one call to the next in eval mode: switch off what is random there "
             "(dropout), or seed it by batch.person_ids"
@@ -309,8 +298,7 @@ def _training_findings(method: Method, batch: Batch) -> Iterator[str]:
     learning = {name: p for name, p in method.named_parameters() if p.requires_grad}
     if not learning:
         return
-    missing = list(_missing(type(method), "loss", "optimizer"))
-    if missing:
+    if missing := list(_missing(type(method), "loss", "optimizer")):
         yield from (f"{finding} (or set trains = False)" for finding in missing)
         return
     losses = method.loss(batch)
@@ -333,10 +321,7 @@ def _training_findings(method: Method, batch: Batch) -> Iterator[str]:
     total.backward()
     without = [name for name, parameter in learning.items() if parameter.grad is None]
     if without:
-        yield (
-            f"no gradient reaches {some(without)}: use it in forward() and loss(), or freeze it with "
-            "requires_grad_(False)"
-        )
+        yield f"no gradient reaches {some(without)}: use it in loss(), or freeze it with requires_grad_(False)"
     frozen = [n for n, p in method.named_parameters() if not p.requires_grad and p.grad is not None]
     if frozen:
         yield f"frozen parameters get gradients: {some(frozen)}; leave requires_grad alone during loss()"
@@ -384,10 +369,7 @@ def _headless_findings(method: Method, batch: Batch) -> Iterator[str]:
     head[0] = torch.nan
     for name, value in method.predict_batch(replace(batch, head=head)).tensors().items():
         if not torch.isfinite(value).all():
-            yield (
-                f"{name} is not finite for a person without a head box (a row of NaN in batch.head): "
-                "fill it in, e.g. batch.head.nan_to_num(0.5)"
-            )
+            yield f"{name} is not finite for a person without a head box; use e.g. batch.head.nan_to_num(0.5)"
 
 
 def _export_findings(config: Config, method: Method, batch: Batch) -> Iterator[str]:
@@ -400,8 +382,8 @@ def _export_findings(config: Config, method: Method, batch: Batch) -> Iterator[s
     for name, value in method.predict_batch(batch).tensors().items():
         if not torch.equal(value, others[name]):
             yield (
-                f"{name} differs after export() and load_export(): what training changes must be a parameter or a "
-                "persistent buffer, and whatever is random in forward() off in eval mode"
+                f"{name} differs after export() and load_export(): all that training changes must be a parameter or a "
+                "persistent buffer"
             )
     if method.trains and weights:
         broken = dict(weights)

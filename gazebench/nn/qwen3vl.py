@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
-from gazebench.core.errors import some
+from gazebench.core.errors import brief, some
 from gazebench.core.files import file_digest
 from gazebench.core.plugins import embedded
 from gazebench.core.weights import WeightsError, load_strictly, local_file, read_weights
@@ -227,9 +227,8 @@ def _from_pretrained(name: str, random: bool, dtype: ComputeDtype) -> tuple[Any,
         raise
     except (OSError, ValueError) as error:
         raise WeightsError(
-            f"{name} cannot be loaded ({type(error).__name__}: {str(error).strip().splitlines()[0]}): pass a folder as "
-            "save_pretrained writes it, or the id of a model on the hub, which without a network must have been "
-            "downloaded before (hf download)"
+            f"{name} cannot be loaded ({brief(error)}): pass a folder as save_pretrained writes it, or the id of a "
+            "model on the hub, which without a network must have been downloaded before (hf download)"
         ) from error
     model, report = loaded
     if report["missing_keys"]:  # transformers would leave random numbers in their place

@@ -54,16 +54,16 @@ def verdicts(probe: Probe, threshold: float = 0.5) -> list[Verdict]:
     records, stored = probe.records, probe.store.answers(probe.records.split)
     readable = (records.sizes == 0).sum(axis=1)[records.person_image] == 0
     nothing = np.zeros((0, 4))
-    said: dict[int, tuple[str, FloatArray]] = {-1: (NO_BOX, nothing)}
+    results: dict[int, tuple[str, FloatArray]] = {-1: (NO_BOX, nothing)}
     for person in probe.asked.tolist():
-        said[person] = UNANSWERED, nothing
+        results[person] = UNANSWERED, nothing
         answers = stored.get(str(records.person_id[person]))
         if answers and readable[person]:
             answer = probe.final(person, answers)
-            said[person] = (ANSWER if answer.usable else UNPARSED), answer.regions
+            results[person] = (ANSWER if answer.usable else UNPARSED), answer.regions
     found = []
     for person, source in enumerate(probe.source.tolist()):
-        origin, regions = said[source]
+        origin, regions = results[source]
         points, hit, subset = records.points_of(person), 0, ""
         if source >= 0 and not np.isfinite(points).all():  # the release has them in pixels of an unreadable image
             origin, regions = UNANSWERED, nothing

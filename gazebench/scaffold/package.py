@@ -66,7 +66,7 @@ def _check_name(name: str) -> None:
         better = better if better[:1].isalpha() and not keyword.iskeyword(better) else f"my_{better or 'own'}"
         raise DataError(
             f"{name!r} is no valid name: use lower-case letters, digits and single underscores, a letter first, and no "
-            f"keyword of Python; e.g. {better}"
+            f"keyword of Python; {better} would do"
         )
     for kind in KINDS:  # both, since `gazebench check NAME` must know which one is meant
         if name in entries(kind):

@@ -101,7 +101,7 @@ def ask(
                     take(attempt, result)
                 elif result.key not in tried:
                     failed[result.key] = result
-                bar.set_postfix_str(f"{len(tried) - len(done) + len(failed):,} unusable or failed", refresh=False)
+                bar.set_postfix_str(f"{len(tried) - len(done) + len(failed):,} without use", refresh=False)
                 bar.update(len(done) - bar.n)
     return Outcome(
         asked=len(wanted),

@@ -26,7 +26,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from gazebench.core.errors import some
+from gazebench.core.errors import brief, some
 from gazebench.core.files import file_digest
 from gazebench.vlm.messages import Backend, Decoding, Dtype, EncodedImage, Failure, Message, Reply, Request, VLMError
 
@@ -247,13 +247,13 @@ class LocalModel(Backend):
         except Exception as error:  # what a failed load raises differs by library and version
             if self._folder:
                 raise VLMError(
-                    f"{self.name} cannot be loaded ({_brief(error)}): give a complete folder, "
+                    f"{self.name} cannot be loaded ({brief(error)}): give a complete folder, "
                     "as save_pretrained writes it"
                 ) from error
             raise VLMError(
-                f"{self.name} cannot be loaded ({self._refusal or _brief(error)}): it is no folder and not available "
-                "from the hub. Pass a folder as save_pretrained writes it, or the id of a model that you have access "
-                f"to; without a network it must have been downloaded before (hf download {self.name})"
+                f"{self.name} cannot be loaded ({self._refusal or brief(error)}): it is neither a folder nor on the "
+                "hub. Pass a folder as save_pretrained writes it, or the id of a model that you have access to; "
+                f"without a network it must have been downloaded before (hf download {self.name})"
             ) from error
 
 
@@ -317,7 +317,7 @@ def _refusal(name: str, revision: str) -> str:
     try:
         HfApi().model_info(name, revision=revision or None, timeout=HUB_TIMEOUT)
     except Exception as error:  # what it raises differs by library and version
-        return _brief(error)
+        return brief(error)
     return ""
 
 
@@ -328,11 +328,6 @@ def _snapshot(name: str, revision: str) -> Path | None:
     except ValueError:  # not a possible name on the hub, e.g. a missing folder
         return None
     return Path(config).parent if isinstance(config, str) else None
-
-
-def _brief(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def _digest(folder: Path, *patterns: str) -> str:
