@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from gazebench.engine.run import Places
 
 
-Format = Literal["md", "tex", "html", "csv"]
+Format = StrEnum("Format", ["md", "tex", "html", "csv"])
 
 app = typer.Typer()
 
@@ -90,7 +91,7 @@ def tables(
         return 1 if stale(whole) else 0
     if ids:
         print("\n".join([*map(paper_tables.markdown, filled), *sections]))
-    texts = paper_tables.files(filled, folder, list(formats or ())) | whole
+    texts = paper_tables.files(filled, folder, [kind.value for kind in formats or ()]) | whole
     write(texts)
     if texts:
         print(f"{len(texts)} file{'s' if len(texts) > 1 else ''} in {folder}")
