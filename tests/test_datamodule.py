@@ -34,7 +34,7 @@ def test_a_batch_is_its_images_and_a_flat_list_of_people():
     assert batch.targets.columns["label"].tolist() == read.records.columns["label"].tolist()
     for person in range(batch.people):
         annotated = 10 if batch.targets.inout[person] == 1 else 0
-        assert len(batch.targets.points_of(person)) == annotated
+        assert (batch.targets.point_person == person).sum() == annotated
         assert torch.isnan(batch.targets.point[person]).all() == (annotated == 0)
     nobody = collate([])
     assert (nobody.people, nobody.images, len(nobody.pairs), nobody.head.shape) == (0, None, 0, (0, 4))

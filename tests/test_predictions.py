@@ -179,8 +179,7 @@ def batch_of(records, images):
     some = records.of_images(np.array(images))
     return Batch(
         images=None, image_index=torch.from_numpy(some.person_image), head=torch.from_numpy(some.head).float(),
-        person_ids=some.person_id.tolist(), image_ids=some.images.tolist(), groups=some.groups.tolist(),
-        sizes=torch.from_numpy(some.sizes),
+        person_ids=some.person_id.tolist(), image_ids=some.images.tolist(), sizes=torch.from_numpy(some.sizes),
     )  # fmt: skip
 
 

@@ -75,7 +75,7 @@ def tables(
         problems = [line for figure in shown for line in papers.draw(figure, drawn, where)]
         print("".join(f"  {line}\n" for line in problems), end="", file=sys.stderr)
     sections = [papers.section(figure, drawn, folder) for figure in shown if ids or not dataset]
-    if not ids and not dataset:  # the whole page: the drawn world fills the layouts it can
+    if not ids and not dataset:  # the whole page, with tables of the drawn world too
         for name, layouts in words.stand_ins.items():
             filled += [
                 paper_tables.fill(published.table_of(known, layout), words, where.boards, name) for layout in layouts

@@ -114,7 +114,6 @@ class Records:
 
     @property
     def people(self) -> int:
-        """The number of people."""
         return len(self.person_id)
 
     @property
@@ -136,7 +135,7 @@ class Records:
         """The marked people (bool of length P) in their order; images left without people are dropped."""
         keep = np.flatnonzero(people)
         kept_images, person_image = np.unique(self.person_image[keep], return_inverse=True)
-        # The order of people stays, so the pairs that are left are those of the people left, in order.
+        # People keep their order, so the pairs of two marked people are all pairs of the selection, in order.
         both = people[pairs_of(self.person_image)].all(axis=1) if self.pairs else None
         return self._taken(kept_images, keep, person_image, both, self.split if split is None else split)
 
@@ -169,14 +168,14 @@ class Records:
 
     def fingerprint(self) -> str:
         """Hex digest of everything a score depends on: images, people, head boxes, points and scored columns."""
-        digest = hashlib.sha256(b"normalised normalised")  # the units: those of every record
+        digest = hashlib.sha256(b"normalised normalised")  # the units of heads and points
         for text in (self.images, self.person_id):
             digest.update("\n".join(map(str, text)).encode())
         for array in (self.person_image, self.head, self.points, self.point_start, self.inout):
             digest.update(np.ascontiguousarray(array).tobytes())
         for name in self.scored:
             column = self.columns[name] if name in self.columns else self.pairs[name]
-            texts = column.dtype.kind == "U"  # their bytes depend on the longest of them
+            texts = column.dtype.kind == "U"  # the bytes of such an array depend on its longest text
             digest.update("\n".join(column).encode() if texts else np.ascontiguousarray(column).tobytes())
         return digest.hexdigest()
 
@@ -275,10 +274,10 @@ class Targets:
         inout: (P,) int64, 1 in frame, 0 out of frame, -1 unknown.
         points: (G, 2) float64 normalised; every annotation.
         point_person: (G,) int64 ascending; the person of each annotation.
-        subset: P names: ``consistent``, ``inconsistent`` or "" for none.
         columns: the further columns of the records by name, each of length P: texts as arrays, numbers as tensors.
             ``label`` is the category looked at ("" for none), ``target_box`` (P, 4) the box of the object looked at,
-            ``heads`` (P, K, 4) all head boxes of the person's image.
+            ``heads`` (P, K, 4) all head boxes of the person's image, ``subset`` is ``consistent``, ``inconsistent`` or
+            "" for none.
         pairs: labels of pairs of people by name (``lah``, ``laeo``, ``sa``), (N,) int64 in the order of
             ``Batch.pairs``: 1 yes, 0 no, -1 not known (left out of losses and scores).
         truths: by task, the ground truth of each of the batch's ``items``.
@@ -288,14 +287,9 @@ class Targets:
     inout: Tensor
     points: Tensor
     point_person: Tensor
-    subset: list[str]
     columns: dict[str, Any] = field(default_factory=dict)
     pairs: dict[str, Tensor] = field(default_factory=dict)
     truths: dict[str, list[Any]] = field(default_factory=dict)
-
-    def points_of(self, person: int) -> Tensor:
-        """(A, 2) the annotations of one person of the batch."""
-        return self.points[self.point_person == person]
 
 
 @dataclass
@@ -308,7 +302,6 @@ class Batch:
         head: (P, 4) float32 normalised xyxy; a row of NaN is a person without a box.
         person_ids: P stable ids.
         image_ids: B keys of the images.
-        groups: B sources (clip, scene).
         sizes: (B, 2) int64 original width, height in pixels.
         targets: the ground truth; None in prediction.
         skipped: images that could not be read, with the reason (policy ``skip``).
@@ -320,7 +313,6 @@ class Batch:
     head: Tensor
     person_ids: list[str]
     image_ids: list[str]
-    groups: list[str]
     sizes: Tensor
     targets: Targets | None = None
     skipped: dict[str, str] = field(default_factory=dict)
@@ -328,7 +320,6 @@ class Batch:
 
     @property
     def people(self) -> int:
-        """The number of people P."""
         return len(self.person_ids)
 
     @property

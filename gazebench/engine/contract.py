@@ -348,7 +348,6 @@ def _leakage_findings(method: Method, prediction: Prediction, batch: Batch) -> I
         point=torch.full_like(targets.point, torch.nan),
         points=torch.full_like(targets.points, torch.nan),
         inout=torch.full_like(targets.inout, -1),
-        subset=[""] * batch.people,
         columns={},
         pairs={},
         truths={},

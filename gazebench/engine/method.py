@@ -76,7 +76,6 @@ class MethodCard:
     paper: str = ""
     citation: str = ""
     licence: str = ""
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ class Method(LightningModule):
 
     _spare: Batch | None = None
 
-    # What a method supplies ------------------------------------------------------------------------------------
+    # What a method defines -------------------------------------------------------------------------------------
 
     def preprocess(self) -> Preprocess:
         """The size of images and the augmentation (which is used in training only)."""
@@ -192,7 +191,7 @@ class Method(LightningModule):
         """
         return cls.recipes.get(dataset, cls.recipes.get("*", {}))
 
-    # What the base owns ----------------------------------------------------------------------------------------
+    # What the base class defines -------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, index: int) -> Tensor | None:
         """Lightning's training step.

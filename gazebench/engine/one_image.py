@@ -115,7 +115,6 @@ def predict_image(method: Method, path: Path, boxes: FloatArray) -> list[Gaze]:
         head=torch.from_numpy(boxes).float(),
         person_ids=[f"{path.name}#{i}" for i in range(len(boxes))],
         image_ids=[path.name],
-        groups=[path.name],
         sizes=torch.tensor([image_size(path)]),
     )
     prediction = method.predict_batch(batch).to("cpu")

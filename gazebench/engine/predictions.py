@@ -159,7 +159,6 @@ class _Rows:
         self.first, self.batch = int(self.start[-1]), pa.record_batch({})  # after the last row: nothing is open yet
 
     def row(self, row: int) -> pa.RecordBatch:
-        """A batch with one row."""
         group = int(np.searchsorted(self.start, row, "right")) - 1
         if row < self.first or self.start[group] >= self.first + self.batch.num_rows:
             self.batches = self.file.iter_batches(ROWS, [group], self.columns)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from gazebench.core.plugins import Entry, PluginError, claims
 
-if TYPE_CHECKING:  # they import torch and Lightning: seconds that listing names need not take
+if TYPE_CHECKING:  # they import torch and Lightning, which takes seconds and is not needed to list names
     from gazebench.data.dataset import GazeDataset
     from gazebench.data.task import Task
     from gazebench.engine.method import Method

@@ -103,7 +103,6 @@ def interruptible() -> Iterator[None]:
 
 
 def quiet() -> None:
-    """Silences Lightning's advice."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning\..*")

@@ -30,7 +30,7 @@ from gazebench.core.errors import brief, some
 from gazebench.core.files import file_digest
 from gazebench.vlm.messages import Backend, Decoding, Dtype, EncodedImage, Failure, Message, Reply, Request, VLMError
 
-# Files of configuration, processor, tokenizer and chat template, which answers depend on as on the weights.
+# Files that answers depend on besides the weights: configuration, processor, tokenizer and chat template.
 SETTINGS: Final = ("*.json", "*.jinja", "*.txt")
 # Tokens that stand for images. Weak models write them, but they are no text and break a later pass over the answer.
 PLACEHOLDERS: Final = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
@@ -341,7 +341,7 @@ def _digest(folder: Path, *patterns: str) -> str:
 def _decoded(encoded: EncodedImage) -> Image.Image:
     try:
         with Image.open(BytesIO(encoded.data)) as image:
-            # Upright, as servers show it.
+            # Turned by its orientation tag, as servers do.
             return ImageOps.exif_transpose(image).convert("RGB")
     except Exception as error:  # Pillow's plugins raise almost anything on rubbish
         raise ValueError(f"an image cannot be decoded ({type(error).__name__}: {error})") from error
