@@ -36,6 +36,8 @@ def leaderboard(
         try:
             known[name] = load_dataset(name)
         except PluginError as error:  # the other boards can still be written
+            if datasets:
+                raise
             unknown += 1
             print(f"{where.boards / name} is not written: {error}", file=sys.stderr)
     if check:

@@ -67,6 +67,11 @@ def chosen(recipe: Recipe, model: Mapping[str, Any], name: str) -> Any:
     return model.get(name, setting.value if setting else None)
 
 
+def total_loss(losses: Mapping[str, Tensor]) -> Tensor:
+    """The loss to minimise: ``total`` if ``Method.loss`` gives it, else the sum."""
+    return losses["total"] if "total" in losses else torch.stack(list(losses.values())).sum()
+
+
 @dataclass(frozen=True)
 class MethodCard:
     """Facts about a method for tables and records; ``paper`` and ``citation`` name its source."""
@@ -210,8 +215,7 @@ class Method(LightningModule):
             return None
         with idle(nobody):
             losses = self.loss(batch)
-        total = losses["total"] if "total" in losses else torch.stack(list(losses.values())).sum()
-        total = total * 0.0 if nobody else total
+        total = total_loss(losses) * (0.0 if nobody else 1.0)
         if not torch.isfinite(total):
             raise ValueError(
                 f"the loss is {float(total.detach())} at epoch {self.current_epoch}, batch {index} "

@@ -57,7 +57,7 @@ def parse_box(text: str, width: int, height: int) -> FloatArray:
     return box
 
 
-def load_method(weights: str | None, settings: Sequence[str] = ()) -> Method:
+def method_of_weights(weights: str | None, settings: Sequence[str] = ()) -> Method:
     """The method of a weights file, with these weights; its name is in ``config.yaml`` beside the file, or published.
 
     Args:

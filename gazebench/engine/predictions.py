@@ -171,7 +171,7 @@ class _Rows:
 def _number(value: Any) -> float:
     """The float of a text, exactly (pandas' reader may round the last digit); NaN where it is no number."""
     try:
-        return float(value)
+        return math.nan if "_" in str(value) else float(value)  # Python reads 1_0 as 10
     except (TypeError, ValueError):
         return math.nan
 
