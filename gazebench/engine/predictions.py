@@ -37,6 +37,7 @@ A metric whose columns are missing is left out of the result (AUC needs the raw 
 ROWS = 512
 """Rows that are read and written at a time."""
 
+Heatmap = npt.NDArray[np.float32]
 _METADATA = b"gazebench"
 _NUMBERS = ("x", "y", "inout", "heatmap_h", "heatmap_w", "used_annotation")
 _TYPES: dict[str, pa.DataType] = {
@@ -193,7 +194,7 @@ class PredictionFile:
         if not path.is_file():
             raise DataError(f"{path}: no such file. Predictions are\n{FORMAT}")
         self.provenance: dict[str, Any] | None = None
-        self._heatmaps: _Heatmaps | None = None
+        self._heatmap: Callable[[int], Heatmap | None] | None = None  # of a row
         try:
             frame = self._read(path)
         except (ValueError, OSError, pa.ArrowException) as error:
@@ -209,12 +210,13 @@ class PredictionFile:
             self.provenance = json.loads(metadata) if metadata else None
             names = [name for name in file.schema_arrow.names if name != "heatmap"]
             if len(names) < len(file.schema_arrow.names):
-                self._heatmaps = _Heatmaps(path)
+                rows = _Rows(path, ["heatmap", "heatmap_h", "heatmap_w"])
+                self._heatmap = lambda row: _map(path, row + 1, rows.row(row).to_pylist()[0])
             return file.read(columns=names).to_pandas()
         if path.suffix in (".jsonl", ".ndjson"):  # not by pandas, which rounds numbers and converts some texts
             lines = path.read_text(encoding="utf-8").split("\n")
-            rows = [_json_row(path, row, line) for row, line in enumerate(lines, start=1) if line.strip()]
-            return pd.DataFrame(rows, dtype=object)
+            found = [_json_row(path, row, line) for row, line in enumerate(lines, start=1) if line.strip()]
+            return pd.DataFrame(found, dtype=object)
         if path.suffix == ".csv":
             # A category or a person may be called "None" or "NA": only an empty cell is missing.
             texts = dict.fromkeys(("person_id", "label", *_NUMBERS), str)
@@ -223,7 +225,7 @@ class PredictionFile:
 
     def _checked(self, frame: pd.DataFrame) -> pd.DataFrame:
         path, answers = self.path, set(frame.columns) - {"person_id", "image_id", "x", "y", "inout"}
-        if "person_id" not in frame or not ({"x", "y"} <= set(frame.columns) or answers or self._heatmaps):
+        if "person_id" not in frame or not ({"x", "y"} <= set(frame.columns) or answers or self._heatmap):
             raise DataError(f"{path}: columns are {', '.join(map(str, frame.columns))}. Predictions are\n{FORMAT}")
         self._refuse(frame, "person_id", frame["person_id"].isna(), "which is no person")
         frame["person_id"] = frame["person_id"].astype(str)
@@ -237,11 +239,11 @@ class PredictionFile:
         if "label" in frame:
             texts = frame["label"].map(lambda value: isinstance(value, str)) | frame["label"].isna()
             self._refuse(frame, "label", ~texts, "not the name of a category")
-        if (self._heatmaps or "heatmap" in frame) and not {"heatmap_h", "heatmap_w"} <= set(frame.columns):
+        if (self._heatmap or "heatmap" in frame) and not {"heatmap_h", "heatmap_w"} <= set(frame.columns):
             raise DataError(f"{path}: heatmap needs the columns heatmap_h and heatmap_w")
         frame = frame.drop(columns=[name for name in frame if frame[name].isna().all()])
         if "heatmap_h" not in frame:
-            self._heatmaps = None
+            self._heatmap = None
         for name in _NUMBERS:
             if name in frame:
                 self._refuse(frame, name, frame[name].isna(), "but other rows have one; give it for all or for nobody")
@@ -249,7 +251,7 @@ class PredictionFile:
             frame = frame.fillna({"label": ""})
         if "heatmap" in frame:
             maps = [_map(path, row, record) for row, record in enumerate(frame.to_dict("records"), start=1)]
-            self._heatmaps = _Heatmaps(path, maps)
+            self._heatmap = maps.__getitem__
             frame = frame.drop(columns="heatmap")
         for name in SOCIAL:
             if name in frame:
@@ -296,9 +298,8 @@ class PredictionFile:
         social: dict[str, Any] = {
             name: self._pair_scores(name, ids, pairs, rows[name].tolist()) for name in SOCIAL if name in rows
         }
-        maps = self._heatmaps
         return Prediction(
-            heatmap=None if maps is None else torch.from_numpy(maps.of(rows["row"].tolist())),
+            heatmap=None if self._heatmap is None else self._heatmaps(self._heatmap, rows["row"].tolist()),
             point=tensor(["x", "y"]) if {"x", "y"} <= set(rows) else None,
             inout=tensor("inout") if "inout" in rows else None,
             label=rows["label"].tolist() if "label" in rows else None,
@@ -327,6 +328,16 @@ class PredictionFile:
             outputs.append(answer)
         return outputs
 
+    def _heatmaps(self, heatmap_of: Callable[[int], Heatmap | None], rows: Sequence[int]) -> torch.Tensor:
+        """(N, h, w) the heatmaps of these rows."""
+        found = {row: heatmap_of(row) for row in sorted(rows)}  # ascending, so that the file is read once
+        size = next((heatmap.shape for heatmap in found.values() if heatmap is not None), None)
+        for row, heatmap in found.items():
+            if heatmap is None or heatmap.shape != size:
+                has = "no heatmap" if heatmap is None else f"a heatmap of {heatmap.shape}"
+                raise DataError(f"{self.path}:{row + 1}: {has}; all people need one of the same size, e.g. {size}")
+        return torch.from_numpy(np.stack([found[row] for row in rows]))  # type: ignore[misc]
+
     def _pair_scores(self, name: str, ids: list[str], pairs: Any, cells: list[Any]) -> torch.Tensor:
         scores = []
         for i, j in pairs.tolist():
@@ -337,34 +348,6 @@ class PredictionFile:
                 )
             scores.append(cells[j][ids[i]])
         return torch.tensor(scores, dtype=torch.float64)
-
-
-class _Heatmaps:
-    """The heatmaps of a file by row; those of a Parquet file are read when they are needed."""
-
-    def __init__(self, path: Path, maps: list[npt.NDArray[np.float32] | None] | None = None) -> None:
-        self.path, self.maps = path, maps
-        self.rows = _Rows(path, ["heatmap", "heatmap_h", "heatmap_w"]) if maps is None else None
-
-    def of(self, rows: Sequence[int]) -> npt.NDArray[np.float32]:
-        """(N, h, w) the maps of these rows.
-
-        Raises:
-            DataError: a row has no heatmap, or one of another size.
-        """
-        found = {row: self._one(row) for row in sorted(rows)}  # the file is read forwards, whatever the order
-        size = next((heatmap.shape for heatmap in found.values() if heatmap is not None), None)
-        for row, heatmap in found.items():
-            if heatmap is None or heatmap.shape != size:
-                has = "no heatmap" if heatmap is None else f"a heatmap of {heatmap.shape}"
-                raise DataError(f"{self.path}:{row + 1}: {has}; all people need one of the same size, e.g. {size}")
-        return np.stack([found[row] for row in rows])  # type: ignore[misc]
-
-    def _one(self, row: int) -> npt.NDArray[np.float32] | None:
-        if self.maps is not None:
-            return self.maps[row]
-        assert self.rows is not None
-        return _map(self.path, row + 1, self.rows.row(row).to_pylist()[0])
 
 
 def _json_row(path: Path, row: int, line: str) -> dict[str, Any]:
@@ -407,7 +390,7 @@ def _text(value: Any) -> str:
     return value
 
 
-def _map(path: Path, row: int, cells: Mapping[Any, Any]) -> npt.NDArray[np.float32] | None:
+def _map(path: Path, row: int, cells: Mapping[Any, Any]) -> Heatmap | None:
     raw = cells["heatmap"]
     if raw is None or (isinstance(raw, float) and math.isnan(raw)):
         return None
