@@ -8,11 +8,12 @@ import torch.nn.functional as F
 
 from gazebench.core.types import Batch, Targets
 from gazebench.core.weights import WeightsError
+from gazebench.data.transforms import cone_mask
 from gazebench.engine.config import resolve
 from gazebench.engine.contract import check
 from gazebench.methods.gazelle import GazeLLE
 from gazebench.methods.hclora import HCLoRA
-from gazebench.methods.hclora.supervision import cone_mask, outside_ratio
+from gazebench.methods.hclora.supervision import outside_ratio
 from gazebench.nn.backbones import build_backbone
 
 SUPERVISIONS = ["vector", "heatmap", "cone", "ooc"]

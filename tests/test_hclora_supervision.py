@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
+from gazebench.data.transforms import cone_mask
 from gazebench.methods.hclora.adaptation import cell_centres
-from gazebench.methods.hclora.supervision import GazeEvidence, cone_mask, divergence, outside_ratio, pooled_at_head
+from gazebench.methods.hclora.supervision import GazeEvidence, divergence, outside_ratio, pooled_at_head
 
 SIZE = (16, 24)
 

@@ -18,12 +18,12 @@ from gazebench.core.errors import DataError, ImageError
 from gazebench.engine.record import validate
 from gazebench.engine.registry import load_dataset
 from gazebench.metrics.base import GazeMetric
-from gazebench.report import question_table
 from gazebench.vlm.encoding import Encoding
 from gazebench.vlm.local import LocalModel
 from gazebench.vlm.messages import Backend, Decoding, EncodedImage, Failure, Reply
 from gazebench.vlm.store import AnswerStore
 from gazebench.vqa import asking, files, judge, metrics, scoring, task
+from gazebench.vqa import table as question_table
 from gazebench.vqa.answerers import Examples, Majority, ModelAnswerer, Oracle, Random, Shuffled
 from gazebench.vqa.build import build
 from gazebench.vqa.describe import Describer, described, parse_target
