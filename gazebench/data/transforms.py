@@ -149,7 +149,9 @@ def cell_centres(grid: tuple[int, int], device: torch.device | str | None = None
 def cone_mask(
     head: Tensor, target: Tensor, grid: tuple[int, int], angle: float = 60.0, sharpness: float = 50.0
 ) -> Tensor:
-    """A soft cone from heads towards targets, C(p) of HCLoRA's equations 5 and 6: near 1 inside, near 0 outside and behind, 1/4 at the head itself.
+    """A soft cone from heads towards targets, C(p) of HCLoRA's equations 5 and 6.
+
+    It is near 1 inside, near 0 outside and behind, and 1/4 at the head itself.
 
     Args:
         head: (P, 2) normalised centre of the head.
