@@ -20,4 +20,4 @@ class ImageError(DataError):
     def of(cls, path: Path | str, error: Exception) -> ImageError:
         """The error for a file whose reading raised ``error``."""
         reason = "no such file" if isinstance(error, FileNotFoundError) else f"not a readable picture ({error})"
-        return cls(f"{path}: {reason}; restore it from the release")
+        return cls(f"{path}: {reason}; restore it from the release, or give another picture")
