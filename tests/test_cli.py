@@ -74,7 +74,7 @@ def test_options_take_their_values_in_both_forms(asked, arguments, name, value):
     [
         ("benc", "bench"), ("data chek vat", "check"), ("new metod mine", "method"), ("bench --sed=1", "--seed"),
         ("bench gazele", "gazelle"), ("bench gazelle vatt", "vat"), ("data check vatt", "vat"),
-        ("check gazele", "gazelle"), ("leaderboard gazewrld", "gazeworld"), ("bench gazelle gazeworld --model.lrr 1", "--model.lr"),
+        ("check gazele", "gazelle"), ("bench gazelle gazeworld --model.lrr 1", "--model.lr"),
         ("bench --dataset.rot=x", "--dataset.root"), ("leaderboard gazewrld", "gazeworld"),
         ("settings hclor", "hclora"), ("score a.csv gazefolow", "gazefollow"),
     ],
