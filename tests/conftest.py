@@ -131,7 +131,7 @@ def asked(monkeypatch) -> list[Any]:
 def forked() -> Callable[[str], BaseProcess]:
     """Runs code in a process, forked from one that has imported everything: that takes longest."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["gazebench.engine.run", "gazebench.methods.gazelle", "timm"])
+    context.set_forkserver_preload(["gazebench.engine.run", "gazebench.report.run", "gazebench.nn.qwen3vl", "timm"])
 
     def start(code: str) -> BaseProcess:
         process = context.Process(target=exec, args=(f"import torch\ntorch.set_num_threads(1)\n{code}", {}))
@@ -146,8 +146,9 @@ import os, sys
 os.environ.update({environment!r})
 log = os.open({log!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 os.dup2(log, 1), os.dup2(log, 2)
-from gazebench.cli.main import main
-sys.exit(main({arguments!r}))
+from gazebench.cli import main
+sys.argv = [main.__file__, *{arguments!r}]  # which Lightning starts further processes by
+sys.exit(main.main({arguments!r}))
 """
 
 

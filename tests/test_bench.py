@@ -143,28 +143,27 @@ def test_an_unreadable_checkpoint_starts_again(places):
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment(places, started, tmp_path):
+def test_killed_at_any_moment(places, forked, tmp_path):
     """SIGKILL before and in training and while predicting; no half record appears, and the digits stay the same."""
-    log = tmp_path / "log"
-    world = ["--dataset.train=6", "--dataset.val=3", "--dataset.test=60"]
-    command = [log, "bench", "gazelle", "gazeworld", *SMALL, *LITTLE, *world, "--trainer.max_epochs=3"]
+    config = small("gazelle", "--dataset.test=60", "--trainer.max_epochs=3")
+    config_file = tmp_path / "config.yaml"
+    config_file.write_text(yaml.safe_dump(config.values))
+    code = (
+        "from pathlib import Path\nfrom gazebench.engine.config import resolve\nfrom gazebench.engine.run import *\n"
+        f"bench(resolve(['--config={config_file}']), Places(Path({str(places.runs)!r}), Path({str(places.boards)!r})))"
+    )
     for moment in ("config.yaml", "checkpoints/last.ckpt", "parts/*.parquet"):
-        process = started(*command, *folders(places))
+        process = forked(code)
         deadline = time.monotonic() + 120
         while process.is_alive() and time.monotonic() < deadline and not list(places.runs.rglob(moment)):
             time.sleep(0.005)
         process.kill()
         process.join()
-        assert process.exitcode == -signal.SIGKILL, log.read_text()
+        assert process.exitcode == -signal.SIGKILL
         assert not list(places.runs.rglob("predictions.parquet"))
         assert not stored(places)
-    whole = places_in(tmp_path / "whole")
-    for where in (places, whole):
-        process = started(*command, *folders(where))
-        process.join(300)
-        assert process.exitcode == 0, log.read_text()
-    (resumed,), (uninterrupted,) = stored(places), stored(whole)
-    assert (resumed["run"], resumed["metrics"]) == (uninterrupted["run"], uninterrupted["metrics"])
+    resumed, whole = (bench(config, where).record for where in (places, places_in(tmp_path / "whole")))
+    assert (resumed["run"], resumed["metrics"]) == (whole["run"], whole["metrics"])
 
 
 # Parts of a run ------------------------------------------------------------------------------------------------
