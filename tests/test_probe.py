@@ -203,9 +203,7 @@ def test_strides_take_the_regions_of_the_nearest_frame(vat, tmp_path):
 
 
 def test_the_shipped_oracle_split_can_be_made_again(tmp_path):
-    dataset = WORLD()
-    records = dataset.records("test")
-    probe = replace(probe_of(dataset, tmp_path, Oracle()), records=records.select(records.person_image < 80))
+    probe = probe_of(WORLD(test=80), tmp_path, Oracle())
     asking.ask(probe)
     shipped = saliency_splits.read(saliency_splits.locate(Path("oracle"), "gazeworld", "test"))
     for made in build.verdicts(probe):
