@@ -77,9 +77,6 @@ def test_the_record_is_the_mean_of_what_is_stored_of_each_person(done):
     assert (interval["low"], interval["high"], interval["sources"]) == pytest.approx((float(low), float(high), sources))
 
 
-# The same again ------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("more", [[], ["--loader.workers=2"], ["--seed=1"]], ids=["alike", "helped", "other seed"])
 def test_the_same_settings_give_the_same_digits(done, places, more):
     again = bench(small("gazelle", *more), places).record
@@ -109,9 +106,6 @@ def test_the_same_run_twice_at_once_is_refused(places):
     (outcome.folder / "record.json").unlink()
     with FileLock(outcome.folder / ".lock"), pytest.raises(RunningError, match="another process"):
         bench(small("center"), places)
-
-
-# Interrupted ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("arguments", [["gazelle"], ["hclora", "--loader.workers=1", "--loader.selection=val"]])
@@ -164,9 +158,6 @@ def test_killed_at_any_moment(places, forked, tmp_path):
         assert not stored(places)
     resumed, whole = (bench(config, where).record for where in (places, places_in(tmp_path / "whole")))
     assert (resumed["run"], resumed["metrics"]) == (whole["run"], whole["metrics"])
-
-
-# Parts of a run ------------------------------------------------------------------------------------------------
 
 
 def test_selecting_an_epoch_uses_val_and_says_so(done, places):

@@ -229,9 +229,6 @@ def test_average_precision(kind):
             assert value.numel() == 0, "precision over one class says nothing"
 
 
-# Points in boxes, words ---------------------------------------------------------------------------------------------
-
-
 def crowded_heads(rng, people, most):
     """(P, K, 4) boxes on a grid of sixteenths, so that points lie on bounds; NaN where there are fewer than K."""
     low = rng.integers(0, 12, (people, most, 2)) / 16
@@ -312,9 +309,6 @@ def test_label_accuracy(seed):
 def test_a_label_for_everybody_or_an_error(accuracy):
     with pytest.raises(ValueError, match=r"3 .* 2 people"):
         accuracy(["cup"] * 3, ["cup", ""])
-
-
-# What all metrics share ---------------------------------------------------------------------------------------------
 
 
 def concrete(modules):

@@ -49,9 +49,6 @@ def record_of(places, *arguments, **options):
     return bench(resolve(list(arguments)), places, **options).record
 
 
-# gazebench new -------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_new_writes_a_clean_package(tmp_path, kind, capsys):
     folder = tmp_path / "deep" / "package"
@@ -94,9 +91,6 @@ def test_new_overwrites_nothing(tmp_path, capsys):
     assert not list((tmp_path / "mine").iterdir())
     for words in (["model", "mine"], ["method"], ["method", "mine", "a", "b"], ["method", "mine", "--force"]):
         assert main(["new", *words]) == 2
-
-
-# Every route to a method, a model, a metric, a task -------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "tasks"])
@@ -266,9 +260,6 @@ def test_models_of_a_plugin_are_used_by_name(install, places):
         assert (record["name"], record["grade"]) == ("small", "random")
         with pytest.raises(PluginError, match=r"gazebench_none.*gazebench-models"):
             prepare(small_config(name, "gazeworld", "--model.backbone=gone"), places)
-
-
-# What it writes --------------------------------------------------------------------------------------------------
 
 
 def test_the_method_passes_and_its_record_says_whose_it_is(installed, places):
@@ -466,9 +457,6 @@ def test_everything_else_goes_on_beside_broken_ones(install, places, capsys):
     assert main(["leaderboard", *boards]) == 1
     assert "broken_0" in capsys.readouterr().err
     assert main(["leaderboard", "gazeworld", "--check", *boards]) == 0
-
-
-# The tutorial ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow

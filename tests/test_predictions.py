@@ -158,9 +158,6 @@ def test_people_who_are_left_out(tmp_path):
     assert score(written(more, tmp_path / "more.parquet"), dataset)["samples"]["people"] == records.people
 
 
-# What a run writes ---------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", ["gazelle", "one_annotator", "center"])
 def test_scoring_the_file_of_a_run_gives_exactly_its_record(tmp_path, places, name):
     outcome = bench(small_config(name), places)
@@ -215,9 +212,6 @@ def test_an_answer_that_is_not_finite_stops_the_run(tmp_path, field):
         PartWriter(tmp_path / "part.parquet", dataset.protocol).write(
             batch, Prediction(**{field: torch.full(shape, torch.nan)})
         )
-
-
-# Crowds --------------------------------------------------------------------------
 
 
 def crowd(counts, sizes=(64, 48)):

@@ -259,9 +259,6 @@ def test_agreement_and_sensitivity_against_counting():
     assert (nobody["people"], nobody["confusion"].to_numpy().sum()) == (0, 0)
 
 
-# The command ----------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def run(tmp_path):
     def run(*arguments, dataset=("gazeworld", "--dataset.test=4")):

@@ -33,9 +33,6 @@ def test_pairs_are_the_permutations_image_by_image(seed):
     assert np.diff(records.pair_start).tolist() == (counts * (counts - 1)).tolist()
 
 
-# The metrics, by plain loops over the rules of MTGS's protocol --------------------------------------------------------
-
-
 def situation(seed, images=60):
     """Random people, labels and scores; scores on a coarse grid, so that they tie, and points on bounds of heads."""
     rng = np.random.default_rng(seed)
@@ -156,9 +153,6 @@ def test_answers_that_are_not_numbers_and_people_alone(kind):
     alone |= {name: value[:0] for name, value in fields.items() if name[:2] in ("la", "sa", "pa")}
     values, sample = metric.values(**tensors(alone, metric))
     assert (values.shape, len(sample)) == ((0, 2), 0)
-
-
-# What carries them -------------------------------------------------------------------------------------------------
 
 
 def some_records(counts):

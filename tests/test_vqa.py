@@ -114,9 +114,6 @@ def model(world):
     return lambda backend, **options: ModelAnswerer(backend, world, world.records("test"), **options)
 
 
-# Files ----------------------------------------------------------------------------------------------------------------
-
-
 def test_a_file_is_the_same_every_time_and_says_what_it_is(world, path, card, questions, tmp_path):
     again, own = build(world, "test", tmp_path)
     assert again.read_bytes() == path.read_bytes()
@@ -178,9 +175,6 @@ def test_files_stream_in_constant_memory_and_come_whole_or_not_at_all(tmp_path, 
     assert peak < 1e6 < 2e6 < place.stat().st_size
 
 
-# Baselines ------------------------------------------------------------------------------------------------------------
-
-
 def test_the_truth_scores_everything_and_others_answers_do_not(path, ask, measured):
     perfect = measured(ask(Oracle())[1])
     best = {use.name: 1.0 if use.metric().higher_is_better else 0.0 for use in QUESTION_METRICS}
@@ -208,9 +202,6 @@ def test_baselines_answer_in_the_form_asked_for(folder, questions, ask):
     points = [r.truth.points[0] for r in train if r.question.task == "point" and r.truth.points]
     mean = [round(999 * value) for value in np.mean(points, axis=0)]
     assert json.loads(majority.answer(first["point"])) == {"point_2d": mean}
-
-
-# Asking ---------------------------------------------------------------------------------------------------------------
 
 
 def test_failures_stay_open_and_whatever_else_comes_is_an_answer_once_and_for_all(questions, ask, measured, model):
@@ -307,9 +298,6 @@ def test_examples_are_the_same_everywhere_and_never_of_test(world, folder, path,
     for place, shots in ((path, 1), (train, 500)):
         with pytest.raises(DataError, match=place.name):
             Examples(place, world, shots)
-
-
-# Metrics against other code -------------------------------------------------------------------------------------------
 
 
 def values_of(metric, kind, pairs, **fields):
@@ -430,9 +418,6 @@ def test_draws_are_what_repeated_questions_would_give():
     assert np.isnan(metrics.RefusalPrecision().drawn(flags, np.zeros((1, 30)))[0])
 
 
-# Models that describe and judge ---------------------------------------------------------------------------------------
-
-
 def test_a_model_describes_what_nobody_named(tmp_path):
     dataset = load_dataset("gazefollow").fake(tmp_path / "data", people=8)
     records = dataset.records("test")
@@ -471,9 +456,6 @@ def test_a_judge_is_asked_once_about_what_was_answered(ask, measured, model, tmp
     assert measured(found, judged=right)["vqa_object_judge"].value == pytest.approx(share)
     with pytest.raises(DataError, match=str(len(objects))):
         judge.judge(Scripted(lambda key: Failure(key, "busy")), found, tmp_path / "other", store, "test")
-
-
-# The commands ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_commands_from_questions_to_the_table(tmp_path, capsys, chat_server):
