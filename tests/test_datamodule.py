@@ -133,8 +133,6 @@ def test_only_the_standard_world_is_complete():
     assert not any(other.completeness("val").complete for other in (WORLD(world_seed=1), WORLD(val=20)))
 
 
-# Images that cannot be read ------------------------------------------------------------------------------------------
-
 DAMAGES = {
     "truncated": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
     "without a header": lambda path: path.write_bytes(b"rubbish"),

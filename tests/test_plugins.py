@@ -358,8 +358,6 @@ def test_a_card_with_another_name_is_told(install, tmp_path):
     assert "'one_name'" in finding
 
 
-# Broken ones -----------------------------------------------------------------------------------------------------
-
 HEAD = "from gazebench.engine.method import Method, MethodCard\n\n\nclass Broken(Method):\n"
 WITH_CARD = f"{HEAD}    card = MethodCard(title='Broken', family='test')\n"
 BROKEN = {

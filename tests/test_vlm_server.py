@@ -144,8 +144,10 @@ def serve():
 @pytest.fixture(autouse=True)
 def _leaves_nothing(caplog):
     """No thread, no task that was not waited for, no complaint of the event loop."""
+    gc.freeze()  # what was there before need not be looked through
     yield
     gc.collect()
+    gc.unfreeze()
     assert not [thread for thread in threading.enumerate() if thread.name == "gazebench-vlm"]
     assert not [record for record in caplog.records if record.name == "asyncio"]
 
@@ -269,9 +271,6 @@ def test_an_exception_of_the_requests_comes_after_the_answers(serve):
     assert sorted(answer.key for answer in seen) == sorted(server.answered)
 
 
-# Faults that pass
-
-
 LIMITED = Act(refusal("slow down"), 429, headers={"retry-after": "1"})
 
 
@@ -388,8 +387,6 @@ def test_check(serve):
     with pytest.raises(VLMError, match=server.url):
         client(server).check()
 
-
-# Killed and begun again
 
 DRIVER = """
 import sys
