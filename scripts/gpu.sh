@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # What a GPU shows and no other machine can, in some minutes, on embedded data only.
 #
-#   scripts/gpu.sh [FOLDER]                       runs, records and figures go to FOLDER (default: build/gpu)
-#   METHODS="hclora" EPOCHS=1 scripts/gpu.sh      one method, one epoch
+#   scripts/gpu.sh [FOLDER]                                          runs, records and figures go to FOLDER (default: build/gpu)
+#   METHODS=hclora ARGS="--trainer.max_epochs 1" scripts/gpu.sh      one method, one epoch
 #
 # Tests marked `gpu`; methods trained on `cuda` on the embedded world; the same weights scored on the CPU, which must
 # give the same numbers but for rounding; and the benchmark that times a device.
@@ -19,10 +19,10 @@ python3 -c 'import torch; print(torch.cuda.get_device_name(0), "torch", torch.__
 python3 -m pytest -q -m gpu $(grep -l "mark.gpu" tests/test_*.py)
 
 # 2. Train, predict, score on the GPU; then predict and score with the same weights on the CPU.
-for method in ${METHODS:-gazelle hclora}; do
+for method in ${METHODS:-gazelle hclora omnigf vl4gaze}; do
   SECONDS=0
   gazebench bench "$method" gazeworld --runs "$OUT/runs" --boards "$OUT/boards" --trainer.accelerator gpu \
-    ${EPOCHS:+--trainer.max_epochs $EPOCHS}
+    ${ARGS:-}
   echo "$method trained, predicted and scored on the GPU in $SECONDS s" | tee -a "$OUT/device.txt"
   run=$(ls -td "$OUT/runs/gazeworld/$method"/*/ | head -n 1)
   gazebench eval "${run}weights.pt" --runs "$OUT/runs-cpu" --boards "$OUT/boards-cpu" --trainer.accelerator cpu

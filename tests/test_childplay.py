@@ -102,15 +102,6 @@ def test_heads_are_all_annotated_heads_of_the_frame(tmp_path):
     assert np.isnan(heads[1, 1:]).all()
 
 
-def test_splits_are_the_official_folders(tmp_path):
-    clips = {f"{part}/v{part}_1-9": [row(n + 1, clip=f"v{part}_1-9") for n in range(count)]
-             for part, count in (("train", 1), ("val", 2), ("test", 4))}  # fmt: skip
-    data = dataset(tmp_path, clips)
-    people = {split: data.records(split).people for split in ("train", "val", "trainval", "test")}
-    assert people == {"train": 1, "val": 2, "trainval": 3, "test": 4}
-    assert set(data.records("trainval").groups) == {"vtrain_1-9", "vval_1-9"}
-
-
 @pytest.mark.parametrize("inside", [CLIP, f"{CLIP}-downsample", f"{CLIP}-downsampled"])
 @pytest.mark.parametrize("folder", [CLIP, f"{CLIP}-downsampled"])
 def test_a_downsampled_clip_has_the_ids_of_any_other(tmp_path, inside, folder):

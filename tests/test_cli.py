@@ -1,4 +1,4 @@
-"""Every command answers ``--help`` and does nothing else; options in both forms; who mistypes is told what is near."""
+"""Every command answers ``--help`` and does nothing else; options in both forms; typing errors get the nearest name."""
 
 import shlex
 import subprocess
@@ -22,7 +22,7 @@ COMMANDS = dict(walk(typer.main.get_command(app)))
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_help_tells_all_and_does_nothing(words, asked, capsys, monkeypatch, tmp_path):
+def test_help_explains_every_option_and_does_nothing(words, asked, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     texts = set()
     for option in ("--help", "-h"):
@@ -74,14 +74,24 @@ def test_options_take_their_values_in_both_forms(asked, arguments, name, value):
     [
         ("benc", "bench"), ("data chek vat", "check"), ("new metod mine", "method"), ("bench --sed=1", "--seed"),
         ("bench gazele", "gazelle"), ("bench gazelle vatt", "vat"), ("data check vatt", "vat"),
-        ("check gazele", "gazelle"), ("settings hclor", "hclora"), ("score a.csv gazefolow", "gazefollow"),
+        ("check gazele", "gazelle"), ("bench gazelle gazeworld --model.lrr 1", "--model.lr"),
+        ("bench --dataset.rot=x", "--dataset.root"), ("leaderboard gazewrld", "gazeworld"),
+        ("settings hclor", "hclora"), ("score a.csv gazefolow", "gazefollow"),
     ],
 )  # fmt: skip
-def test_who_mistypes_is_told_what_is_near(arguments, near, capsys):
+def test_a_typing_error_gets_the_nearest_name(arguments, near, capsys):
     assert main(arguments.split()) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
     assert near in printed.err.lower().partition("mean")[2] + printed.err.partition("ossible options")[2]
+
+
+@pytest.mark.parametrize("setting", ["--loader.batch_size=0", "--trainer.devices=0", "--model.lr=x", "--model.dim=7"])
+def test_a_setting_that_does_not_fit_is_an_error_without_a_traceback(setting, capsys, places):
+    few = [f"--dataset.{split}=3" for split in ("train", "val", "test")]
+    folders = [f"--runs={places.runs}", f"--boards={places.boards}"]
+    assert main(["bench", "gazelle", "gazeworld", *folders, *few, "--trainer.accelerator=cpu", setting]) == 2
+    assert "\nerror: " in f"\n{capsys.readouterr().err}"
 
 
 LIGHT = """

@@ -1,6 +1,5 @@
 """Semantic GazeFollow: labels joined onto GazeFollow's people, in hand-written files of the official layout."""
 
-import csv
 import json
 
 import numpy as np
@@ -11,6 +10,7 @@ from gazebench.core.errors import DataError
 from gazebench.core.types import Prediction
 from gazebench.datasets.gazefollow import GazeFollow
 from gazebench.datasets.gazefollow_semantic import GazeFollowSemantic
+from gazebench.datasets.gazeworld.fakes import write_rows
 from gazebench.metrics.scoring import Scorer
 
 CLASSES = {"cup": 0, "book": 1, "person": 2, "fish-bowl": 3, "jar": 4, "bowl": 5}
@@ -25,21 +25,16 @@ def person(path, number, eye=0.3, gaze=(0.6, 0.7), inout=1):
 
 
 def dataset(root, train=(), test=(), labels=None, folder=None, **options):
-    """Writes annotations, empty pictures and label files {split: rows}, of which lines may be given as they are."""
-    root.mkdir(parents=True, exist_ok=True)
+    """Writes annotations, empty pictures and label files {split: rows}."""
     for name, rows in (("train_annotations_release.txt", train), ("test_annotations_release.txt", test)):
-        (root / name).write_text("".join(",".join(map(str, row)) + "\n" for row in rows), encoding="utf-8")
+        write_rows(root / name, rows)
         for row in rows:
             (root / row[0]).parent.mkdir(parents=True, exist_ok=True)
             (root / row[0]).touch()
     folder = folder or root
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab2id.json").write_text(json.dumps(CLASSES), encoding="utf-8")
     for split, header in (("train", TRAIN), ("val", TRAIN), ("test", TEST)):
-        with (folder / f"gaze-labels-{split}.csv").open("w", encoding="utf-8", newline="") as lines:
-            table = csv.writer(lines, lineterminator="\n")
-            table.writerow(header)
-            table.writerows((labels or {}).get(split, []))
+        write_rows(folder / f"gaze-labels-{split}.csv", [header, *(labels or {}).get(split, [])])
+    (folder / "vocab2id.json").write_text(json.dumps(CLASSES), encoding="utf-8")
     return GazeFollowSemantic(root, **options)
 
 

@@ -1,4 +1,4 @@
-"""What names a run: everything that decides its numbers and nothing else; committed records stay readable."""
+"""The id of a run covers everything that decides its numbers and nothing else; committed records stay readable."""
 
 import shutil
 import sys
@@ -42,7 +42,7 @@ def plain():
     [["--model.lr=0.5"], ["--loader.batch_size=7"], ["--trainer.max_epochs=2"], ["--seed=1"], ["--dataset.test=5"]],
     ids=" ".join,
 )
-def test_settings_and_seed_are_part_of_it(plain, options):
+def test_settings_and_seed_change_the_id(plain, options):
     assert id_of("gazelle", "gazeworld", *OPTIONS, *options) != plain
 
 
@@ -51,22 +51,22 @@ def test_settings_and_seed_are_part_of_it(plain, options):
     [["--loader.workers=3"], ["--trainer.enable_progress_bar=true"], ["--model.feature_cache=off"]],
     ids=" ".join,
 )
-def test_what_changes_no_number_is_not(plain, options):
+def test_settings_without_effect_on_numbers_do_not(plain, options):
     assert id_of("gazelle", "gazeworld", *OPTIONS, *options) == plain
 
 
 @pytest.mark.parametrize("owner", [GazeLLE, GazeWorld])
-def test_versions_of_method_and_data_set_are_part_of_it(plain, monkeypatch, owner):
+def test_versions_of_method_and_data_set_change_the_id(plain, monkeypatch, owner):
     monkeypatch.setattr(owner, "version", owner.version + 1)
     assert id_of("gazelle", "gazeworld", *OPTIONS) != plain
 
 
-def test_the_protocol_s_version_is_part_of_it(plain, monkeypatch):
+def test_the_protocol_s_version_changes_the_id(plain, monkeypatch):
     monkeypatch.setattr(GazeWorld, "protocol", replace(GazeWorld.protocol, version=GazeWorld.protocol.version + 1))
     assert id_of("gazelle", "gazeworld", *OPTIONS) != plain
 
 
-def test_versions_of_the_tasks_of_a_method_are_part_of_it(plain, monkeypatch):
+def test_versions_of_the_tasks_of_a_method_change_the_id(plain, monkeypatch):
     (task,) = VL4Gaze.tasks
     before = id_of("vl4gaze")
     monkeypatch.setattr(task, "describe", lambda self: {"id": "questions-v99"})
@@ -74,7 +74,7 @@ def test_versions_of_the_tasks_of_a_method_are_part_of_it(plain, monkeypatch):
     assert id_of("gazelle", "gazeworld", *OPTIONS) == plain, "which has none"
 
 
-def test_weights_behind_a_name_are_part_of_it(plain, monkeypatch, tmp_path):
+def test_other_weights_behind_a_name_change_the_id(plain, monkeypatch, tmp_path):
     weights = torch.load(models.TINY_VIT_WEIGHTS)
     weights["norm.bias"][0] += 1
     torch.save(weights, tmp_path / "tiny.pt")
@@ -82,7 +82,7 @@ def test_weights_behind_a_name_are_part_of_it(plain, monkeypatch, tmp_path):
     assert id_of("gazelle", "gazeworld", *OPTIONS) != plain
 
 
-def test_weights_it_starts_from_are_part_of_it_by_what_is_in_them(plain, tmp_path):
+def test_other_weights_to_start_from_change_the_id(plain, tmp_path):
     method, ids = run_of("gazelle", "gazeworld", *OPTIONS).method, []
     for _ in range(2):
         torch.save(method.export(), tmp_path / "weights.pt")
@@ -93,7 +93,7 @@ def test_weights_it_starts_from_are_part_of_it_by_what_is_in_them(plain, tmp_pat
     assert len({plain, *ids}) == 5
 
 
-def test_the_data_are_part_of_it_by_what_is_annotated_and_not_by_where(tmp_path):
+def test_other_annotations_change_the_id_and_another_folder_does_not(tmp_path):
     GazeFollow.fake(tmp_path / "one", people=6)
     shutil.copytree(tmp_path / "one", tmp_path / "other")
     one, other = (["center", "gazefollow", f"--dataset.root={tmp_path / name}"] for name in ("one", "other"))
@@ -107,8 +107,8 @@ def test_the_data_are_part_of_it_by_what_is_annotated_and_not_by_where(tmp_path)
     assert id_of(*one) != id_of(*other)
 
 
-def test_bytes_of_the_code_are_not(plain, monkeypatch):
-    """They stand in the record: an edit of a renderer leaves every run what it was."""
+def test_edited_code_does_not_change_the_id(plain, monkeypatch):
+    """Its digest stands in the record: after an edit of a renderer every run is still found."""
     code, read = record.code_identity(), Path.read_bytes
 
     def edited(path):
@@ -123,8 +123,8 @@ def test_bytes_of_the_code_are_not(plain, monkeypatch):
         record.code_identity.cache_clear()
 
 
-def test_the_text_of_a_file_of_one_s_own_is(tmp_path):
-    """It has no version that could be raised; where the file lies decides nothing."""
+def test_the_text_of_a_method_given_as_a_file_changes_the_id(tmp_path):
+    """It has no version that could be raised; the folder of the file has no effect."""
     ids, text = {}, (ROOT / "methods" / "center.py").read_text()
     for folder, more in (("one", ""), ("other", ""), ("one", "\nFURTHER = 1\n")):
         path = tmp_path / folder / "mine.py"

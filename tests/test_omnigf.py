@@ -163,7 +163,8 @@ def test_forced_tokens_leave_few_passes(plain, monkeypatch):
 @pytest.mark.parametrize("semantic", [False, True])
 def test_whatever_the_model_prefers_the_answer_is_valid(plain, named, semantic, monkeypatch):
     """Scores at random, with a liking for tokens that would break everything."""
-    model, some = (named if semantic else plain), batch((1, 7, 4))
+    counts = (1, 4, 2)
+    model, some = (named if semantic else plain), batch(counts)
     generator = torch.Generator().manual_seed(0)
 
     def scores(states):
@@ -176,7 +177,7 @@ def test_whatever_the_model_prefers_the_answer_is_valid(plain, named, semantic, 
     point = r"\[(0|[1-9]\d{0,2}), (0|[1-9]\d{0,2})\]"
     category = r', "category": "[^"\\\n]+"' if semantic else ""
     form = rf'P(\d+): \{{"status": ("outside"|"inside", "point_2d": {point}{category})\}}'
-    for text, count in zip(transcript.text, (1, 7, 4), strict=True):
+    for text, count in zip(transcript.text, counts, strict=True):
         lines = text.split("\n")
         assert [int(re.fullmatch(form, line)[1]) for line in lines] == list(range(count))
         for line in lines:
@@ -423,17 +424,17 @@ def test_gradients_reach_what_learns_and_nothing_else(tuning):
 
 def test_a_few_steps_lower_every_loss():
     model, some = method(optimizer="muon", lr=2e-3, lr_heads=2e-3).train(), batch((2, 2))
-    model.trainer = type("T", (), {"estimated_stepping_batches": 8})()
+    model.trainer = type("T", (), {"estimated_stepping_batches": 5})()
     optimizer, schedule = model.optimizer()
     seen = []
-    for _ in range(8):
+    for _ in range(5):
         losses = model.loss(some)
         optimizer.zero_grad()
         total(losses).backward()
         optimizer.step()
         schedule["scheduler"].step()
         seen.append({name: float(loss.detach()) for name, loss in losses.items()})
-    assert all(seen[-1][name] < 0.9 * seen[0][name] for name in seen[0]), seen
+    assert all(seen[-1][name] < 0.95 * seen[0][name] for name in seen[0]), seen
 
 
 # Hard cases ------------------------------------------------------------------------------------------------------
@@ -482,17 +483,11 @@ def test_heatmaps_keep_order_and_place():
     assert torch.equal(shown[0].flatten().argsort(), maps[0].flatten().argsort())
 
 
-@pytest.mark.parametrize(
-    ("settings", "option"),
-    [
-        ({"branches": "gaze", "semantic": True}, "semantic"),
-        ({"branches": "language", "social": True}, "social"),
-        ({"branches": "language", "decode": "anchors"}, "decode"),
-        ({"constrained": False}, "constrained"),
-        ({"people_limit": 0}, "people_limit"),
-        ({"image_size": 100}, "nearest: 96"),
-    ],
-)
+@pytest.mark.parametrize(("settings", "option"), [
+    ({"branches": "gaze", "semantic": True}, "semantic"), ({"branches": "language", "social": True}, "social"),
+    ({"branches": "language", "decode": "anchors"}, "decode"), ({"constrained": False}, "constrained"),
+    ({"people_limit": 0}, "people_limit"), ({"image_size": 100}, "nearest: 96"),
+])  # fmt: skip
 def test_settings_that_exclude_each_other(settings, option):
     with pytest.raises(ValueError, match=option):
         method(**settings)

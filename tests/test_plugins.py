@@ -316,7 +316,9 @@ DATASET_BREAKAGES = {
         "official={},": 'official={"test": {"people": ANY}},',
         "import numpy as np": "from unittest.mock import ANY\n\nimport numpy as np",
     },
-    "writes nobody into train": {'.csv", rows)': '.csv", rows * (split != "train"))'},
+    "writes nobody into train": {
+        "    table = rows.table\n": "    rows.keep(rows.table['line'] * (split != 'train'))\n    table = rows.table\n"
+    },
     "fake() returns NoneType": {"        return cls(root)\n": ""},
     "headline 'label' has a value for nobody": {
         'ProtocolMetric("ap", InOutAP, subsets=False)': 'ProtocolMetric("label", LabelAccuracy)',

@@ -96,6 +96,7 @@ def test_a_label_is_taken_letter_by_letter(tmp_path):
 
 BAD = {
     "x that is no number": ({"x": "left"}, "x"),
+    "x with an underscore": ({"x": "0_1"}, "x"),
     "x that is infinite": ({"x": "inf"}, "x"),
     "no y where others have one": ({"y": None}, "y"),
     "no inout where others have one": ({"inout": None}, "inout"),

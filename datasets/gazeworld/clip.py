@@ -19,7 +19,8 @@ FRAMES_PER_GAZE = (6, 16)
 class _Motion:
     """The motion of one person.
 
-    ``sway`` swings sideways and up with a ``period`` in frames, ``turn`` is that of ``aimed``. ``hold`` counts the frames that the gaze stays on its target, at ``offset`` from the middle of the target's box.
+    ``sway`` swings sideways and up with a ``period`` in frames, ``turn`` is that of ``aimed``. ``hold``
+    counts the frames that the gaze stays on its target, at ``offset`` from the middle of the target's box.
     """
 
     sway: Point

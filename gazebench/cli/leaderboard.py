@@ -35,6 +35,8 @@ def add_to(app: typer.Typer) -> None:
             try:
                 known[name] = load_dataset(name)
             except PluginError as error:  # it is broken or gone, which does not concern the other boards
+                if datasets:
+                    raise
                 unknown += 1
                 print(f"{where.boards / name} is left as it is: {error}", file=sys.stderr)
         if check:

@@ -35,13 +35,13 @@ def add_to(app: typer.Typer) -> None:
         import numpy as np
 
         from gazebench.data.images import load_image
-        from gazebench.engine.one_image import load_method, parse_box, predict_image
+        from gazebench.engine.one_image import method_of_weights, parse_box, predict_image
         from gazebench.report.pictures import save_overlay
 
         picture = load_image(image)
         height, width = picture.shape[:2]
         boxes = np.stack([parse_box(text, width, height) for text in box]) if box else np.full((1, 4), np.nan)
-        people = predict_image(load_method(weights, given_settings(ctx)), image, boxes)
+        people = predict_image(method_of_weights(weights, given_settings(ctx)), image, boxes)
         out = out or image.with_name(f"{image.stem}_gaze.png")
         save_overlay(
             out,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
+import re
 from argparse import ArgumentError
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -126,7 +128,7 @@ def resolve(
     method, dataset = find("methods", given["method"]), find("datasets", given["data"])
     recipe = method.cls.recipe(dataset.name, {**given.get("model", {}), **_model_options(options)})
     parser = _parser(prog, method.cls, dataset.cls)
-    with clear_errors(prog):
+    with clear_errors(prog, parser):
         parser.set_defaults(_defaults(recipe) | _flat(given))
         config = parser.parse_args(options)
     values = yaml.safe_load(parser.dump(config, skip_unset=False, skip_validation=True))
@@ -143,11 +145,8 @@ def dataset_with(name: str, options: Sequence[str]) -> GazeDataset:
     Raises:
         DataError: an option it does not have.
     """
-    cls = load_dataset(name)
-    parser = ArgumentParser(prog="gazebench", exit_on_error=False)
-    parser.add_class_arguments(cls, "dataset", fail_untyped=False)
-    with clear_errors("gazebench"):
-        return cls(**vars(parser.parse_args(list(options)).dataset))
+    dataset: GazeDataset = _with_options(load_dataset(name), "dataset", options, {})
+    return dataset
 
 
 def method_with(name: str, options: Sequence[str], given: Mapping[str, Any]) -> Method:
@@ -156,22 +155,32 @@ def method_with(name: str, options: Sequence[str], given: Mapping[str, Any]) -> 
     Raises:
         DataError: a setting it does not have.
     """
-    cls = find("methods", name).cls
-    parser = ArgumentParser(prog="gazebench", exit_on_error=False)
-    parser.add_class_arguments(cls, "model", fail_untyped=False)
-    with clear_errors("gazebench"):
-        parser.set_defaults({f"model.{key}": value for key, value in given.items()})
-        method: Method = cls(**yaml.safe_load(parser.dump(parser.parse_args(list(options)), skip_unset=False))["model"])
+    method: Method = _with_options(find("methods", name).cls, "model", options, given)
     return method
 
 
+def _with_options(cls: type, group: str, options: Sequence[str], given: Mapping[str, Any]) -> Any:
+    parser = ArgumentParser(prog="gazebench", exit_on_error=False)
+    parser.add_class_arguments(cls, group, fail_untyped=False)
+    with clear_errors("gazebench", parser):
+        parser.set_defaults({f"{group}.{key}": value for key, value in given.items()})
+        values = yaml.safe_load(parser.dump(parser.parse_args(list(options)), skip_unset=False))
+        return cls(**values.get(group, {}))
+
+
 @contextmanager
-def clear_errors(prog: str) -> Iterator[None]:
-    """Turns the parser's complaints about options into one readable error."""
+def clear_errors(prog: str, parser: ArgumentParser) -> Iterator[None]:
+    """Turns the parser's complaints about settings into one readable error, with the nearest name of an unknown one."""
     try:
         yield
     except (ArgumentError, TypeError, ValueError, KeyError) as error:
-        raise DataError(f"{prog}: {str(error).strip()}; --help lists the options") from error
+        known = [name for name in parser._option_string_actions if "." in name]
+        unknown = [name for name in re.findall(r"--[\w.]+", str(error)) if name not in known]
+        near = [close for name in unknown for close in difflib.get_close_matches(name, known, n=1)]
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise DataError(
+            f"{prog}: {str(error).strip()}; {hint}`gazebench settings METHOD DATASET` lists the settings"
+        ) from error
 
 
 def settings_help(method: str, dataset: str, prog: str = "gazebench bench") -> str:

@@ -25,7 +25,7 @@ from gazebench.data.datamodule import ImageSamples, Sample, collate
 from gazebench.data.dataset import GazeDataset
 from gazebench.data.transforms import Preprocess
 from gazebench.engine.config import Config, resolve
-from gazebench.engine.method import Method
+from gazebench.engine.method import Method, total_loss
 from gazebench.engine.registry import KINDS, entries, is_file, load_dataset, load_method
 from gazebench.engine.run import Places, bench, data_module
 from gazebench.engine.train import quiet
@@ -328,7 +328,7 @@ def _training_findings(method: Method, batch: Batch) -> Iterator[str]:
         if value.dim():
             yield f"loss() gives {name} with shape {tuple(value.shape)}, not a scalar: take its mean or sum"
             return
-    total = losses["total"] if "total" in losses else torch.stack(list(losses.values())).sum()
+    total = total_loss(losses)
     if not torch.isfinite(total):
         yield (
             f"the loss is {float(total.detach())} on four scenes: leave out people without a target "

@@ -67,6 +67,11 @@ def chosen(recipe: Recipe, model: Mapping[str, Any], name: str) -> Any:
     return model.get(name, setting.value if setting else None)
 
 
+def total_loss(losses: Mapping[str, Tensor]) -> Tensor:
+    """What is minimised: ``total`` where ``Method.loss`` gives it, else the sum."""
+    return losses["total"] if "total" in losses else torch.stack(list(losses.values())).sum()
+
+
 @dataclass(frozen=True)
 class MethodCard:
     """What everybody who reads a table should know of a method."""
@@ -200,8 +205,7 @@ class Method(LightningModule):
             return None
         with idle(nobody):
             losses = self.loss(batch)
-        total = losses["total"] if "total" in losses else torch.stack(list(losses.values())).sum()
-        total = total * 0.0 if nobody else total
+        total = total_loss(losses) * (0.0 if nobody else 1.0)
         if not torch.isfinite(total):
             raise ValueError(
                 f"the loss is {float(total.detach())} at epoch {self.current_epoch}, batch {index} "

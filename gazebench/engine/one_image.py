@@ -57,7 +57,7 @@ def parse_box(text: str, width: int, height: int) -> FloatArray:
     return box
 
 
-def load_method(weights: str | None, settings: Sequence[str] = ()) -> Method:
+def method_of_weights(weights: str | None, settings: Sequence[str] = ()) -> Method:
     """The method a file of weights belongs to: told by the ``config.yaml`` beside it or by a published name.
 
     Args:

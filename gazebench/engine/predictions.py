@@ -165,7 +165,7 @@ class _Rows:
 def _number(value: Any) -> float:
     """Exactly the float of a text (pandas' reader may round the last digit); NaN where it is none."""
     try:
-        return float(value)
+        return math.nan if "_" in str(value) else float(value)  # Python reads 1_0 as 10
     except (TypeError, ValueError):
         return math.nan
 

@@ -134,11 +134,13 @@ def prepare(config: Config, places: Places, weights: Path | None = None) -> Run:
     """Builds data set, method and loaders, and names the run by all that decides its numbers."""
     quiet()
     values = config.values
-    dataset = config.new_dataset()
+    with _fitting():
+        dataset = config.new_dataset()
     data: dict[str, Any] = {"test": dataset.identity("test")}
     seed_everything(values["seed"], workers=True, verbose=False)
-    method = config.new_method()
-    module = data_module(config, dataset, method)
+    with _fitting():
+        method = config.new_method()
+        module = data_module(config, dataset, method)
     kind = "bench" if weights is None else "eval"
     if method.trains and weights is None:
         used = module.train_records()
@@ -163,6 +165,17 @@ def prepare(config: Config, places: Places, weights: Path | None = None) -> Run:
     initial = None if source is None else _start(method, source, evaluate=weights is not None)
     folder = places.runs / config.dataset.name / config.method.name / run
     return Run(config, kind, dataset, method, module, decides, run, folder, data, initial)
+
+
+@contextmanager
+def _fitting() -> Iterator[None]:
+    """Settings that a constructor refuses are a user's error."""
+    try:
+        yield
+    except UserError:
+        raise
+    except ValueError as error:
+        raise DataError(f"a setting does not fit: {error}") from error
 
 
 def run_id(values: Mapping[str, Any], decides: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning import Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import CSVLogger
 
 from gazebench.core import distributed
@@ -70,22 +71,29 @@ def train(run: Run) -> None:
 
 
 def new_trainer(run: Run, callbacks: list[Any], logger: Any = False) -> Trainer:
-    """Lightning's trainer with the run's settings."""
+    """Lightning's trainer with the run's settings.
+
+    Raises:
+        DataError: settings that it refuses.
+    """
     settings = dict(run.config.values["trainer"])
     if settings.get("devices") == "auto":
         settings["devices"] = 1  # a run is one process, on every machine alike, unless more are asked for
     if settings.get("enable_progress_bar") is not False:
         callbacks = [*callbacks, ProgressBar()]
-    return Trainer(
-        default_root_dir=run.folder,
-        callbacks=callbacks,
-        logger=logger,
-        num_sanity_val_steps=0,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        log_every_n_steps=10,
-        **settings,
-    )
+    try:
+        return Trainer(
+            default_root_dir=run.folder,
+            callbacks=callbacks,
+            logger=logger,
+            num_sanity_val_steps=0,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            log_every_n_steps=10,
+            **settings,
+        )
+    except (MisconfigurationException, ValueError) as error:
+        raise DataError(f"a setting of --trainer does not fit: {error}") from error
 
 
 def save_weights(method: Method, folder: Path) -> None:

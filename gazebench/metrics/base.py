@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,7 +20,7 @@ A sample without a value is left out: there are no sentinel values.
 """
 
 
-class GazeMetric(Metric, ABC):
+class GazeMetric(Metric):
     """A mean over people, each counted once; ``compute`` is an empty tensor where nobody has a value.
 
     ``update(keys, **fields)`` takes the (P,) int64 keys of the people (``core.types.stable_key``) and the ``fields``
@@ -36,11 +36,13 @@ class GazeMetric(Metric, ABC):
 
     Attributes:
         fields: names of the fields it reads.
+        function: a static method from these fields, in their order, to ``Values``.
         unit: what is counted: ``person``, ``pair``, or the name of a task whose items are.
         columns: numbers kept of each counted thing.
     """
 
     fields: ClassVar[tuple[str, ...]]
+    function: Callable[..., Values]
     unit: ClassVar[str] = "person"
     columns: ClassVar[int] = 1
     higher_is_better: bool = False
@@ -62,9 +64,12 @@ class GazeMetric(Metric, ABC):
         """The values, one tensor a batch."""
         return getattr(self, self._stored)
 
-    @abstractmethod
     def values(self, **fields: Any) -> Values:
-        """The values (K,) or (K, n) float64 of those people who have one, and who they are (K,) int64."""
+        """The values (K,) or (K, n) float64 of those people who have one, and who they are (K,) int64.
+
+        What ``function`` makes of the fields, unless a class has its own way.
+        """
+        return self.function(*(fields[name] for name in self.fields))
 
     def update(self, keys: Tensor, **fields: Any) -> None:
         """Adds people; those without a value are left out."""

@@ -51,9 +51,6 @@ class LabelAccuracy(GazeMetric):
     higher_is_better = True
     function: Any = staticmethod(label_accuracy)
 
-    def values(self, **fields: Any) -> Values:
-        return self.function(*(fields[name] for name in self.fields))
-
 
 class ClassAccuracy(LabelAccuracy):
     """Acc@1 of the class nearest to what was named (``vocabulary.Vocabulary``)."""

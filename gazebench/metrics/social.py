@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -42,15 +40,10 @@ def f1_drawn(
 
 
 class F1(GazeMetric):
-    """F1 of truths and scores pooled over all people; its count is that of the values pooled."""
+    """F1 of truths and scores (K, 2) pooled over all people; its count is that of the values pooled."""
 
     columns = 2
     higher_is_better = True
-    function: Any
-
-    def values(self, **fields: Any) -> Values:
-        """(K, 2): truth and score."""
-        return self.function(*(fields[name] for name in self.fields))
 
     def reduce(self, values: Tensor) -> Tensor:
         """F1; nothing where nothing is positive."""

@@ -341,9 +341,7 @@ class GazeAccuracy(GazeMetric):
 
     fields = ("point", "target_box")
     higher_is_better = True
-
-    def values(self, **fields: Any) -> Values:
-        return gaze_accuracy(fields["point"], fields["target_box"])
+    function = staticmethod(gaze_accuracy)
 
 
 def head_precision(point: Tensor, target: Tensor, heads: Tensor) -> Values:

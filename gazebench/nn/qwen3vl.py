@@ -13,7 +13,6 @@ from peft import LoraConfig, inject_adapter_in_model
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
-from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
 from gazebench.core.files import file_digest
 from gazebench.core.plugins import embedded
@@ -133,7 +132,10 @@ class Qwen3VL(nn.Module):
         made = self.processor.image_processor(images=list(images), return_tensors="pt", do_resize=False)
         patches, grid = (made[name].to(images.device) for name in ("pixel_values", "image_grid_thw"))
         found = self.model.model.get_image_features(patches, grid, return_dict=True)
-        return torch.stack([torch.stack(level) for level in (found.pooler_output, *found.deepstack_features)])
+        levels = (found.pooler_output, *found.deepstack_features)
+        # One tensor an image, or (transformers before 5.23) all images in one.
+        whole = [level if isinstance(level, Tensor) else torch.cat(level) for level in levels]
+        return torch.stack(whole).unflatten(1, (len(images), -1))
 
     def states(self, rows: TokenRows, images: Tensor | None = None, cache: Any = None) -> Tensor:
         """The hidden states (R, L, C) of the last layer, after its norm, in the model's own precision.
@@ -143,19 +145,22 @@ class Qwen3VL(nn.Module):
             images: (1 + D, R, N, C), each row's encoded image; None where rows go on from a cache.
             cache: keys and values of the tokens before; those of the rows are added.
         """
-        inputs: dict[str, Any] = {}
+        model = self.model.model
+        embeddings, visual = model.get_input_embeddings()(rows.input_ids), {}
         if images is not None:
-            features: Any = tuple(images[0])  # tuples of images, whatever the library's annotations say
-            levels: Any = [tuple(level) for level in images[1:]]
-            encoded = BaseModelOutputWithDeepstackFeatures(pooler_output=features, deepstack_features=levels)
-            inputs["mm_encoder_outputs"] = {"image": encoded}
-        return self.model.model(
-            input_ids=rows.input_ids,
+            mask = rows.input_ids == model.config.image_token_id
+            first, *levels = images.flatten(1, 2).to(embeddings.dtype)
+            embeddings = embeddings.masked_scatter(mask[..., None], first)
+            visual = {"visual_pos_masks": mask, "deepstack_visual_embeds": levels}
+        # The language model itself: only newer versions of transformers let the whole model take encoded images, and
+        # older ones ignore them without a word.
+        return model.language_model(
+            inputs_embeds=embeddings,
             attention_mask=rows.attention_mask,
             position_ids=rows.position_ids,
             past_key_values=cache,
             use_cache=cache is not None,
-            **inputs,
+            **visual,
         ).last_hidden_state
 
     def image_states(self, rows: TokenRows, states: Tensor) -> Tensor:

@@ -277,7 +277,6 @@ def words(pair: Pair, found: Sequence[Difference]) -> list[str]:
 
 
 def table(pair: Pair, found: Sequence[Difference]) -> Table:
-    """The same as a table."""
     digits = pair.digits
     columns = [Column("people"), Column("n", digits=0), Column("sources", digits=0), Column("A", digits=digits),
                Column("B", digits=digits), *map(Column, ("B - A", "95% interval", "p"))]  # fmt: skip

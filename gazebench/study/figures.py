@@ -38,7 +38,6 @@ _PANEL = ["row", "seed", "run", "person_id"]
 
 
 def colour(summary: Summary, row: str) -> str:
-    """The colour of a row of the plan."""
     return PALETTE[list(summary.plan.rows).index(row) % len(PALETTE)]
 
 
@@ -253,7 +252,6 @@ def _scenes(summary: Summary, figure: OverlayFigure, picks: Sequence[Pick]) -> l
 def _prediction(
     summary: Summary, row: str, seed: int | None, pick: Pick
 ) -> tuple[tuple[float, float], npt.NDArray[np.float32] | None]:
-    """A row's point and heatmap of a person."""
     wanted = f"seed == {seed} and person_id == {pick.person!r}"
     ((_, person),) = summary.persons(row).query(wanted).iterrows()
     maps = summary.store.heatmaps()

@@ -100,7 +100,7 @@ class _Figure(Model):
     label: str = ""
     unit: str = ""
     paper: tuple[Text, ...] = ()
-    rows: tuple[Text, ...] = ()
+    rows: Names
 
     @property
     def name(self) -> str:
@@ -120,7 +120,6 @@ class SubsetFigure(_Figure):
     """Bars: a metric by row and subset."""
 
     kind: Literal["subsets"]
-    rows: Names
     subsets: Subsets = SUBSETS[1:]  # type: ignore[assignment]
 
 
@@ -128,7 +127,6 @@ class ThresholdFigure(_Figure):
     """Bars: how many people's value is larger than each threshold, by row."""
 
     kind: Literal["exceeding"]
-    rows: Names
     subset: Subset = "all"
     thresholds: Annotated[tuple[float, ...], Field(min_length=1)]
 
@@ -137,7 +135,6 @@ class ScatterFigure(_Figure):
     """A point a row: one metric to the right, a second one upwards."""
 
     kind: Literal["scatter"]
-    rows: Names
     subset: Subset = "all"
     second: Text
     second_label: str = ""

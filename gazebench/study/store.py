@@ -106,7 +106,6 @@ class Store:
                 self._write_results(entries)
 
     def set_heatmaps(self, frame: pd.DataFrame) -> None:
-        """Replaces the heatmaps."""
         with FileLock(self.folder / ".lock"):
             self._write("heatmaps.parquet", frame[_HEATMAP])
 
