@@ -21,8 +21,7 @@ from gazebench.engine.run import Places, RunningError, bench, initial_weights
 from gazebench.metrics.intervals import bootstrap, mean_of, owners
 
 WORLD = ["--dataset.train=6", "--dataset.val=3", "--dataset.test=4"]
-SMALL = ["--loader.workers=0", "--loader.batch_size=6", "--trainer.enable_progress_bar=false"]
-SMALL += ["--model.backbone=tiny", "--model.backbone_weights=random"]
+TINY = ["--loader.workers=0", "--model.backbone=tiny", "--model.backbone_weights=random"]
 LITTLE = ["--model.image_size=112", "--model.dim=32", "--model.layers=1", "--model.heads=2"]
 
 
@@ -49,11 +48,11 @@ def stored(places):
 
 
 def test_a_run_leaves_everything_behind(done):
-    record, folder, boards = done.record, done.folder, done.folder.parents[3] / "boards"
+    record, folder = done.record, done.folder
     assert {path.name for path in folder.iterdir()} >= {
         "config.yaml", "weights.pt", "predictions.parquet", "scores.parquet", "record.json", "checkpoints", "log"
     }  # fmt: skip
-    assert stored(Places(folder, boards)) == [record] == [json.loads((folder / "record.json").read_text())]
+    assert stored(places_in(folder.parents[3])) == [record] == [json.loads((folder / "record.json").read_text())]
     assert str(folder.parents[3]) not in json.dumps(record), "no folder of this machine belongs into a record"
     values = yaml.safe_load((folder / "config.yaml").read_text())
     assert {"method", "data", "seed", "init", "model", "dataset", "loader", "trainer"} <= values.keys()
@@ -84,21 +83,16 @@ def test_the_same_settings_give_the_same_digits(done, places, more):
         assert (again[part] == done.record[part]) == ("--seed=1" not in more)
 
 
-def test_a_finished_run_is_found_and_again_forgets_it(places):
-    first = bench(small("center"), places)
-    assert (bench(small("center"), places).repeated, first.repeated) == (True, False)
-    (first.folder / "leftover").write_text("of an earlier run")
-    again = bench(small("center"), places, again=True)
-    assert not again.repeated
-    assert not (first.folder / "leftover").exists()
-    assert again.record["metrics"] == first.record["metrics"]
-    assert len(stored(places)) == 1
-
-
-def test_its_config_runs_it_again(places, tmp_path):
+def test_a_finished_run_is_found_again_forgets_it_and_its_config_runs_it_elsewhere(places, tmp_path):
     first = bench(small("random"), places)
-    again = bench(resolve([f"--config={first.folder / 'config.yaml'}"]), places_in(tmp_path / "again")).record
-    assert (again["run"], again["metrics"]) == (first.record["run"], first.record["metrics"])
+    assert (bench(small("random"), places).repeated, first.repeated) == (True, False)
+    (first.folder / "leftover").write_text("of an earlier run")
+    again = bench(small("random"), places, again=True)
+    assert (again.repeated, (first.folder / "leftover").exists()) == (False, False)
+    assert len(stored(places)) == 1
+    elsewhere = bench(resolve([f"--config={first.folder / 'config.yaml'}"]), places_in(tmp_path / "again"))
+    for record in (again.record, elsewhere.record):
+        assert (record["run"], record["metrics"]) == (first.record["run"], first.record["metrics"])
 
 
 def test_the_same_run_twice_at_once_is_refused(places):
@@ -212,7 +206,7 @@ def test_weights_that_do_not_fit_are_named(places, tmp_path, capsys):
     torch.save({"linear.weight": torch.zeros(1)}, tmp_path / "w.pt")
     (tmp_path / "rubbish.pt").write_bytes(b"no weights")
     for name, message in (("w.pt", "missing"), ("rubbish.pt", "not a file of weights")):
-        assert main(["eval", str(tmp_path / name), "gazelle", "gazeworld", *SMALL, *WORLD, *folders(places)]) == 2
+        assert main(["eval", str(tmp_path / name), "gazelle", "gazeworld", *TINY, *WORLD, *folders(places)]) == 2
         assert message in capsys.readouterr().err
 
 
