@@ -35,13 +35,9 @@ def shared_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory):
-    before = os.environ.get("GAZEBENCH_CACHE")
-    os.environ["GAZEBENCH_CACHE"] = str(shared_folder(tmp_path_factory) / "cache")
-    yield
-    if before is None:
-        del os.environ["GAZEBENCH_CACHE"]
-    else:
-        os.environ["GAZEBENCH_CACHE"] = before
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("GAZEBENCH_CACHE", str(shared_folder(tmp_path_factory) / "cache"))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -208,8 +208,7 @@ def test_an_angle_needs_two_directions():
     point = torch.tensor([[0.5, 0.5], [0.9, 0.9], [0.7, 0.1]])
     points, owner = torch.tensor([[0.1, 0.1], [0.1, 0.2], [0.1, 0.5]]), torch.arange(3)
     values, people = angle_to_mean(point, points, owner, head, torch.full((3, 2), 100))
-    assert people.tolist() == [2]
-    assert float(values) == pytest.approx(90.0, abs=1e-4)
+    assert (people.tolist(), float(values)) == ([2], pytest.approx(90.0, abs=1e-4))
 
 
 @pytest.mark.parametrize("kind", [InOutAP, social.SharedAttention])

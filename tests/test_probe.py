@@ -95,8 +95,7 @@ def test_rubbish_is_asked_again_with_another_draw_and_then_kept_as_unparsed(worl
     assert [backend.keys.count(key) for key in (first, late, never)] == [1, 2, 3]
     decodings = [request.decoding for request in backend.requests if request.key == never]
     assert [decoding.temperature for decoding in decodings] == [0.0, 0.7, 0.7]
-    assert len({decoding.seed for decoding in decodings}) == 3
-    assert outcome.unusable == 1
+    assert (len({decoding.seed for decoding in decodings}), outcome.unusable) == (3, 1)
     verdict = build.verdicts(probe)[2]
     expected = "unparsed" if probe.records.inout[2] else "out_of_frame"
     assert (verdict.person_id, verdict.subset, verdict.origin) == (never, "", expected)
@@ -128,8 +127,7 @@ def test_people_of_an_unreadable_image_stay_open_and_the_others_are_asked(vat, t
     path.write_bytes(whole[:kept])
     lost = [str(person) for person in records.person_id[records.person_image == 0]]
     probe, outcome = probed(load_dataset("vat")(vat.root), tmp_path, kind())
-    assert sorted(outcome.open) == sorted(lost)
-    assert outcome.answered == records.people - len(lost)
+    assert (sorted(outcome.open), outcome.answered) == (sorted(lost), records.people - len(lost))
     assert [path.name in reason for reason in outcome.unreadable] == [True], "named once, however many people"
     with pytest.raises(DataError, match="--partial"):
         build.write(tmp_path / "s", probe)
@@ -159,8 +157,7 @@ def test_shards_make_the_split_of_one_run(world, tmp_path):
     assert len(set.union(*(backend.images for backend in backends))) == len(probe.records)
     sharded, one = build.write(tmp_path / "a", probe)
     whole, other = build.write(tmp_path / "b", probed(world, tmp_path / "whole", Scripted())[0])
-    assert sharded.read_bytes() == whole.read_bytes()
-    assert one["sha256"] == other["sha256"]
+    assert (sharded.read_bytes(), one["sha256"]) == (whole.read_bytes(), other["sha256"])
 
 
 def test_another_prompt_starts_anew(world, tmp_path):

@@ -130,15 +130,13 @@ def test_f1_against_plain_loops(kind, seed):
     fields, metric = situation(seed), kind()
     truth, claimed = REFERENCES[kind](fields)
     values, sample = metric.values(**tensors(fields, metric))
-    assert sample.tolist() == list(truth)
-    assert values[:, 0].tolist() == list(truth.values())
+    assert (sample.tolist(), values[:, 0].tolist()) == (list(truth), list(truth.values()))
     assert (values[:, 1] > 0.5).tolist() == list(claimed.values())
     assert 0 < sum(truth.values()) < len(truth)
     assert any(claimed.values())
     metric.update(torch.arange(len(fields["pairs"])), **tensors(fields, metric))
     expected = f1_score(list(truth.values()), list(claimed.values()))
-    assert float(metric.compute()) == pytest.approx(expected, abs=1e-12)
-    assert metric.count == len(truth)
+    assert (float(metric.compute()), metric.count) == (pytest.approx(expected, abs=1e-12), len(truth))
 
 
 @pytest.mark.parametrize("kind", [*REFERENCES, social.SharedAttention])

@@ -81,10 +81,8 @@ def test_who_is_missing_where(tmp_path):
     inside = [person for person, seen in zip(ids, inout, strict=True) if seen]
     path = write(tmp_path / "test.tsv", [(inside[0], ""), ("stranger", "consistent")], subsets.COLUMNS[:2])
     identity = WORLD(**SMALL, subsets=path).identity("test")["subsets"]
-    assert identity["unnamed"] == len(inside) - 1
-    assert identity["unnamed_examples"] == inside[1:4]
-    assert identity["unknown"] == 1
-    assert identity["unknown_examples"] == ["stranger"]
+    assert (identity["unnamed"], identity["unnamed_examples"]) == (len(inside) - 1, inside[1:4])
+    assert (identity["unknown"], identity["unknown_examples"]) == (1, ["stranger"])
     assert identity["undecided"] == 1
     found = subsets.defects(identity)
     assert any("without a card" in text for text in found)
@@ -123,8 +121,7 @@ def test_shipped_splits_fit_the_standard_world():
         identity = WORLD(subsets=name).identity("test")["subsets"]
         assert identity["verified"]
         assert identity["complete"]
-        assert (identity["unnamed"], identity["unknown"]) == (0, 0)
-        assert subsets.defects(identity) == []
+        assert (identity["unnamed"], identity["unknown"], subsets.defects(identity)) == (0, 0, [])
 
 
 def test_a_result_tells_whose_subsets_it_is_reported_by(tmp_path, places):

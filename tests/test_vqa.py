@@ -116,8 +116,7 @@ def model(world):
 
 def test_a_file_is_the_same_every_time_and_says_what_it_is(world, path, card, questions, tmp_path):
     again, own = build(world, "test", tmp_path)
-    assert again.read_bytes() == path.read_bytes()
-    assert own["sha256"] == card["sha256"]
+    assert (again.read_bytes(), own["sha256"]) == (path.read_bytes(), card["sha256"])
     assert (card["protocol"], card["origin"]) == ("gazebench-vqa-v1", "ours")
     counts = card["counts"]
     assert counts["questions"] == len({record.question.id for record in questions}) == len(questions)
@@ -209,8 +208,7 @@ def test_failures_stay_open_and_whatever_else_comes_is_an_answer_once_and_for_al
     bad = {ids[0]: Failure(ids[0], "too large"), ids[1]: "", ids[2]: "[1, 2] " * 100_000,
            ids[3]: Reply(ids[3], "", "content_filter")}  # fmt: skip
     outcome, found, store = ask(model(Scripted(lambda key: bad.get(key, "I cannot tell."))))
-    assert dict(outcome.open) == {ids[0]: "too large"}
-    assert found.open == 1
+    assert (dict(outcome.open), found.open) == ({ids[0]: "too large"}, 1)
     parsed = {record.question.id: answer for record, answer in zip(found.records, found.parsed, strict=True)}
     assert [parsed[key].valid for key in ids] == [False, False, True, True]
     assert parsed[ids[3]].refusal
@@ -270,8 +268,7 @@ def test_a_model_in_this_process_sees_examples_and_question(world, folder, ask, 
     examples = Examples(folder / "train.jsonl", world, 1)
     answerer = model(backend, examples=examples, encoding=Encoding(64), decoding=Decoding(max_tokens=4))
     outcome = ask(answerer, limit=3)[0]
-    assert (outcome.asked, outcome.answered) == (3, 3)
-    assert answerer.identity()["backend"] == "transformers"
+    assert (outcome.asked, outcome.answered, answerer.identity()["backend"]) == (3, 3, "transformers")
 
 
 def test_examples_are_the_same_everywhere_and_never_of_test(world, folder, path, questions, ask, model):
@@ -396,8 +393,7 @@ def test_intervals_are_over_sources(folder, ask, measured):
     sums = frame.groupby("group")["right"].agg(["sum", "count"]).to_numpy()
     picks = np.random.default_rng(9).integers(0, len(sums), (4000, len(sums)))
     means = sums[picks, 0].sum(1) / sums[picks, 1].sum(1)
-    assert score.value == pytest.approx(frame["right"].mean())
-    assert score.sources == len(sums)
+    assert (score.value, score.sources) == (pytest.approx(frame["right"].mean()), len(sums))
     assert np.allclose((score.low, score.high), np.percentile(means, (2.5, 97.5)), atol=0.04)
 
 
