@@ -20,12 +20,10 @@ LEVELS = (
     ("core",),
     ("metrics", "vlm"),
     ("data", "nn"),
-    ("engine",),
-    ("vqa",),
-    ("report",),
-    ("methods", "probe", "study", "datasets"),
-    ("scaffold",),
-    ("cli",),
+    ("engine", "datasets"),
+    ("report", "scaffold"),
+    ("probe", "study", "vqa"),
+    ("methods", "cli"),
 )
 WORDS = {
     "core": "types, errors, files, weights, plug-ins",

@@ -45,10 +45,10 @@ def build(
     options of the model are for --describe only.
     """
     from gazebench.engine.config import dataset_with
-    from gazebench.report.question_sheet import page
     from gazebench.vlm.store import AnswerStore
     from gazebench.vqa.build import build as run
     from gazebench.vqa.describe import Describer, described
+    from gazebench.vqa.sheet import page
 
     data = dataset_with(dataset, given_settings(ctx))
     folder = out or places(runs, None).runs / FOLDER / data.card.name
@@ -177,7 +177,7 @@ for step, text in {
 def table(dataset: NameArgument, boards: BoardsOption = None) -> None:
     """Write the table of models by question types."""
     from gazebench.engine.registry import load_dataset
-    from gazebench.report.question_table import refresh
+    from gazebench.vqa.table import refresh
 
     where, card = places(None, boards), load_dataset(dataset).card
     path, text = refresh(where.boards / FOLDER, where.boards, card.name, card.title)

@@ -31,4 +31,4 @@ class ImageError(DataError):
     @classmethod
     def of(cls, path: Path | str, error: Exception) -> ImageError:
         reason = "no such file" if isinstance(error, FileNotFoundError) else f"not a readable image ({error})"
-        return cls(f"{path}: {reason}; restore it from the release")
+        return cls(f"{path}: {reason}; restore it from the release, or give another image")

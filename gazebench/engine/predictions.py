@@ -192,7 +192,7 @@ class PredictionFile:
     def __init__(self, path: Path) -> None:
         self.path = path = Path(path)
         if not path.is_file():
-            raise DataError(f"{path}: no such file. Predictions are\n{FORMAT}")
+            raise DataError(f"{path}: no such file")
         self.provenance: dict[str, Any] | None = None
         self._heatmap: Callable[[int], Heatmap | None] | None = None  # of a row
         try:

@@ -236,6 +236,8 @@ def _start(method: Method, source: Path, *, evaluate: bool) -> dict[str, Any]:
             method.load_export(read_weights(source))
         else:
             method.load_initial(source)
+    except UserError:  # names the file already
+        raise
     except (ValueError, RuntimeError) as error:
         raise DataError(f"{source}: {error}") from error
     beside = source.parent / "record.json"
