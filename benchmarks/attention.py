@@ -16,14 +16,11 @@ def batch(people: int = 8, images: int = 3) -> Batch:
     """Noise, with everybody in frame."""
     generator = torch.Generator().manual_seed(0)
     low, point = torch.rand(people, 2, generator=generator) * 0.8, torch.rand(people, 2, generator=generator)
-    ids = [f"{i}" for i in range(images)]
-    targets = Targets(
-        point, torch.ones(people, dtype=torch.long), point.double(), torch.arange(people), [""] * people
-    )  # fmt: skip
+    targets = Targets(point, torch.ones(people, dtype=torch.long), point.double(), torch.arange(people))
     return Batch(
         torch.randint(0, 256, (images, 3, 224, 224), dtype=torch.uint8, generator=generator),
         (torch.arange(people) * images) // people, torch.cat([low, low + 0.15], 1), [f"{i}" for i in range(people)],
-        ids, ids, torch.full((images, 2), 224), targets,
+        [f"{i}" for i in range(images)], torch.full((images, 2), 224), targets,
     )  # fmt: skip
 
 

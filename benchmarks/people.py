@@ -38,11 +38,11 @@ def noise(people: int) -> Batch:
     """An image of noise with everybody in frame."""
     generator = torch.Generator().manual_seed(0)
     low, point = torch.rand(people, 2, generator=generator) * 0.8, torch.rand(people, 2, generator=generator)
-    targets = Targets(point, torch.ones(people, dtype=torch.long), point.double(), torch.arange(people), [""] * people)
+    targets = Targets(point, torch.ones(people, dtype=torch.long), point.double(), torch.arange(people))
     return Batch(
         torch.randint(0, 256, (1, 3, 224, 224), dtype=torch.uint8, generator=generator),
         torch.zeros(people, dtype=torch.long), torch.cat([low, low + 0.15], 1), [f"{i}" for i in range(people)],
-        ["0"], ["0"], torch.full((1, 2), 224), targets,
+        ["0"], torch.full((1, 2), 224), targets,
     )  # fmt: skip
 
 

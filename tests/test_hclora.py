@@ -29,11 +29,10 @@ def batch(*people: int, side: int = 112) -> Batch:
     chosen = list(people or range(4))
     head = torch.tensor([[0.1, 0.1, 0.3, 0.3], [0.5, 0.4, 0.7, 0.6], [0.3, 0.6, 0.4, 0.8], [0.7, 0.1, 0.9, 0.3]])
     point = torch.tensor([[0.8, 0.2], [0.2, 0.9], [torch.nan] * 2, [torch.nan] * 2])
-    targets = Targets(point[chosen], torch.tensor([1, 1, 0, -1])[chosen], point[:2].double(), torch.tensor([0, 1]),
-                      [""] * len(chosen))  # fmt: skip
+    targets = Targets(point[chosen], torch.tensor([1, 1, 0, -1])[chosen], point[:2].double(), torch.tensor([0, 1]))
     images = torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     return Batch(images, torch.tensor([0, 0, 1, 1])[chosen], head[chosen], [f"{i}" for i in chosen], ["x", "y"],
-                 ["x", "y"], torch.full((2, 2), side), targets)  # fmt: skip
+                 torch.full((2, 2), side), targets)  # fmt: skip
 
 
 def method(adaptation: str = "hclora", supervision: str | None = None, **settings) -> HCLoRA:

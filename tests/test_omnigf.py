@@ -71,10 +71,9 @@ def batch(counts=(2, 1, 3), side=96, seed=0) -> Batch:
     has = inout == 1
     image = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     labels = [["cup", "", "tennis racket"][i % 3] for i in range(people)]
-    targets = Targets(point, inout, point[has].double(), has.nonzero().flatten(), [""] * people)
+    targets = Targets(point, inout, point[has].double(), has.nonzero().flatten())
     images = torch.randint(0, 256, (len(counts), 3, side, side), dtype=torch.uint8, generator=generator)
-    names = [str(i) for i in range(len(counts))]
-    made = Batch(images, image, head, [f"p{i}" for i in range(people)], names, names,
+    made = Batch(images, image, head, [f"p{i}" for i in range(people)], [str(i) for i in range(len(counts))],
                  torch.full((len(counts), 2), side), targets)  # fmt: skip
     targets.columns = {"label": labels}
     targets.pairs = {name: torch.randint(-1, 2, (len(made.pairs),), generator=generator) for name in SOCIAL}

@@ -156,7 +156,7 @@ class Method(LightningModule):
         """Called before training with batches of all training annotations, without images; e.g. to take their mean."""
 
     def load_initial(self, path: Path) -> None:
-        """Loads weights of an earlier stage (``INIT=``); ``optional_parts`` that they lack keep their initial values."""
+        """Loads weights of an earlier stage (``INIT=``); ``optional_parts`` that they lack stay as they are."""
         weights = read_weights(path)
         lacking = [part for part in self.optional_parts() if not part & weights.keys()]
         self.load_export(weights, may_lack=set().union(*lacking))
