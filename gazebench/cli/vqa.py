@@ -62,7 +62,7 @@ def add_to(app: typer.Typer) -> None:
                 describer = Describer(backend, options.encoding(), options.decoding())
                 identity = describer.identity()
                 store = AnswerStore(folder / "descriptions", "describer", identity)
-                outcome = describer.ask(data, records, store, "descriptions")
+                outcome = describer.ask(data, records, store)
                 if outcome.open:
                     return _unanswered(outcome.open, "descriptions")
                 descriptions = described(data, records, store)
@@ -124,7 +124,7 @@ def add_to(app: typer.Typer) -> None:
                 check_server(model)
         store, code = store_of(folder, answerer, card), 0
         if asks:
-            outcome = ask(questions, card, answerer, store, parse_shard(shard), limit, "questions")
+            outcome = ask(questions, card, answerer, store, parse_shard(shard), limit)
             print(f"{outcome.answered:,} answers came, kept in {store.folder}")
             code = _unanswered(outcome.open, "questions") if outcome.open else 0
             if shard:
@@ -135,15 +135,16 @@ def add_to(app: typer.Typer) -> None:
                 return code
         answered = collect(questions, card, answerer, store, partial=partial)
         further: dict[str, Any] = {}
-        clip, verdicts = None, None
+        fields: dict[str, Any] = {}
         if clip_weights:
-            clip = Vocabulary(None, clip_model, clip_weights)
-            further["similarity"] = clip.describe()
+            fields["vocabulary"] = Vocabulary(None, clip_model, clip_weights)
+            further["similarity"] = fields["vocabulary"].describe()
         if judge:
             options = replace(options, model=judge_model or options.model, url=judge_url or options.url)
             check_server(by := options.backend(judge))
-            verdicts, further["judge"] = ask_judge(by, answered, folder / data.card.name / "verdicts", store, split)
-        scores = scoring.measure(answered, card, data, clip, verdicts)
+            verdicts = folder / data.card.name / "verdicts"
+            fields["judged"], further["judge"] = ask_judge(by, answered, verdicts, store, split)
+        scores = scoring.measure(answered, card, data, **fields)
         record = scoring.make(data, card, answerer, store, answered, scores, further)
         _print_scores(record, answerer.mode, card["protocol"])
         print(f"\nresult    {scoring.write(where.boards / FOLDER, record)}")

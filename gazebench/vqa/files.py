@@ -132,17 +132,15 @@ def read_card(path: Path) -> dict[str, Any]:
     Raises:
         DataError: there is none, or the file has changed since.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; make it with {_BUILD}")
     try:
+        digest = file_digest(path)
         card: dict[str, Any] = json.loads(path.with_suffix(CARD).read_text(encoding="utf-8"))
-        expected = card["sha256"]
+        if card["sha256"] != digest:
+            raise ValueError("not the file its card describes")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{path.with_suffix(CARD)}: no card of these questions ({type(error).__name__}); build them anew"
+            f"{path}: no questions with their card {path.stem}{CARD} ({error}); make both by {_BUILD}"
         ) from error
-    if file_digest(path) != expected:
-        raise DataError(f"{path}: not the file its card describes; build the questions anew, or restore it")
     return card
 
 

@@ -15,7 +15,7 @@ from gazebench.vqa.metrics import QUESTION_METRICS
 from gazebench.vqa.question_builder import QuestionBuilder
 from gazebench.vqa.questions.parsing import ParsedAnswer, parse
 from gazebench.vqa.questions.templates import templates
-from gazebench.vqa.types import Form, Truth
+from gazebench.vqa.types import Truth
 
 
 class Questions(Task):
@@ -32,6 +32,7 @@ class Questions(Task):
         origin: ``ours``, or ``official``.
         instructions: the system prompt of models that were not trained on the questions.
         digest: of the texts.
+        parse: parses an answer.
     """
 
     name: ClassVar[str] = "questions"
@@ -40,15 +41,10 @@ class Questions(Task):
     origin: ClassVar[str] = "ours"
     instructions: ClassVar[str] = templates().instructions
     digest: ClassVar[str] = templates().digest
+    parse = staticmethod(parse)
 
     def __init__(self, parsed: Sequence[ParsedAnswer] | None = None, **further: Any) -> None:
         self.parsed, self.further = parsed, further
-
-    def parse(
-        self, form: Form, text: str, finish_reason: str = "", size: tuple[int, int] | None = None
-    ) -> ParsedAnswer:
-        """Parses an answer; see ``questions.parsing.parse``."""
-        return parse(form, text, finish_reason, size)
 
     def source(self, dataset: GazeDataset, records: Records) -> ItemSource:
         return _Source(dataset, records)

@@ -62,9 +62,9 @@ class Templates:
 
 
 @cache
-def templates(name: str = "templates.yaml") -> Templates:
+def templates() -> Templates:
     """The texts of the protocol, read once."""
-    text = (files("gazebench.vqa.questions") / name).read_bytes()
+    text = (files("gazebench.vqa.questions") / "templates.yaml").read_bytes()
     read: dict[str, Any] = yaml.safe_load(text)
     answers = read.pop("answers")
     return Templates(**read, **answers, digest=hashlib.sha256(text).hexdigest()[:16])
