@@ -33,7 +33,6 @@ def add_to(app: typer.Typer) -> None:
         options: ModelOptions,
         split: Annotated[list[str] | None, typer.Option(help="Repeat for more; train, val, test by default.")] = None,
         out: Annotated[Path | None, typer.Option(help="Folder of the questions; RUNS/vqa/DATASET by default.")] = None,
-        seed: Annotated[int, typer.Option(help="Another seed than the protocol's makes other questions.")] = 0,
         describe: Annotated[BackendName | None, typer.Option(help="A model describes targets without a name.")] = None,
         runs: RunsOption = None,
     ) -> int:
@@ -66,7 +65,7 @@ def add_to(app: typer.Typer) -> None:
                 if outcome.open:
                     return _unanswered(outcome.open, "descriptions")
                 descriptions = described(data, records, store)
-            path, card = run(data, name, folder, seed=seed, descriptions=descriptions, describer=identity)
+            path, card = run(data, name, folder, descriptions=descriptions, describer=identity)
             counts = card["counts"]
             types = ", ".join(f"{number:,} {task}" for task, number in counts["task"].items())
             print(f"{name}: {counts['questions']:,} questions about {counts['people']:,} people in "

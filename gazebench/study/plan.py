@@ -334,7 +334,7 @@ class Plan(PlanFile):
             table.model_copy(update={"rows": {key: cells for key, cells in table.rows.items() if key in rows}})
             for table in self.tables
         )
-        return Plan(**{name: getattr(self, name) for name in Plan.model_fields} | {
+        return self.model_copy(update={
             "is_quick": True,
             "seeds": quick.seeds or self.seeds,
             "options": (*self.options, *quick.options),
