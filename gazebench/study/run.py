@@ -111,15 +111,14 @@ class Study:
         if adopt and (taken := self._adopt(states)):
             print(f"{taken} finished runs of these settings are on the board and need not be run again")
             states = self.states(again, without_data=dry_run)
-        todo = {state.run: state for state in states if state.why}
         self._announce(states, jobs, commands=dry_run)
         if dry_run:
             return 0
-        tasks = {self._task(state): state for state in todo.values()}
+        tasks = {self._task(state): state for state in states if state.why}
         failed = execute(list(tasks), jobs=jobs, finished=lambda task, seconds: self._keep(tasks[task], seconds))
         self.render()
         if failed:
-            print(f"\n{len(failed)} of {len(todo)} runs failed; the same command tries them again:", file=sys.stderr)
+            print(f"\n{len(failed)} of {len(tasks)} runs failed; the same command tries them again:", file=sys.stderr)
             print("\n".join(f"  {task.name}: {task.log}" for task in failed), file=sys.stderr)
         return 1 if failed else 0
 

@@ -111,26 +111,23 @@ def read(path: Path) -> Iterator[QuestionRecord]:
     """The questions of a file, one by one.
 
     Raises:
-        DataError: it is missing, or a line is no question; names the line.
+        DataError: a line is no question; names the line.
     """
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    yield QuestionRecord.from_json(line)
-                except (ValueError, KeyError, TypeError, IndexError) as error:
-                    raise DataError(
-                        f"{path}:{number}: not a question ({type(error).__name__}: {error}); build it anew: {_BUILD}"
-                    ) from error
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; make it with {_BUILD}") from None
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                yield QuestionRecord.from_json(line)
+            except (ValueError, KeyError, TypeError, IndexError) as error:
+                raise DataError(
+                    f"{path}:{number}: not a question ({type(error).__name__}: {error}); build it anew: {_BUILD}"
+                ) from error
 
 
 def read_card(path: Path) -> dict[str, Any]:
     """The card of a file of questions, after checking that it is this very file's.
 
     Raises:
-        DataError: there is none, or the file has changed since.
+        DataError: file or card is missing, or the file has changed since.
     """
     try:
         digest = file_digest(path)

@@ -284,8 +284,10 @@ class _Refusal(_Pooled):
         hits, over = (weights @ part.astype(float) for part in self.share(values[:, 0] == 1, values[:, 1] == 1))
         return _ratio(hits, over)
 
-    share: ClassVar[Callable[[Flags, Flags], tuple[Any, Any]]]
-    """From whether each question was to be refused and was, (K,), to what it adds to numerator and denominator."""
+    @staticmethod
+    def share(due: Flags, done: Flags) -> tuple[Any, Any]:
+        """From whether each question was to be refused and was, (K,), to what it adds to numerator and denominator."""
+        raise NotImplementedError
 
 
 class RefusalAccuracy(_Refusal):
