@@ -10,7 +10,7 @@ import yaml
 from markupsafe import Markup
 
 from gazebench.metrics.protocol import SUBSETS, Protocol
-from gazebench.report.board_rows import BADGES, COSTS, origins, score_of
+from gazebench.report.board_rows import BADGES, COSTS, costs, origins, score_of
 from gazebench.report.page import render
 from gazebench.report.run_data import Record, metric_uses
 from gazebench.report.table import Cell, Column, HtmlCell, Table, text
@@ -48,7 +48,7 @@ def record_page(
         scores=scores_table(record, protocol).html(counts=True), settings=settings_table(sheet).html("plain wide"),
         has_settings=bool(sheet), others=other_settings(values, sheet),
         origins=sorted(counts.items(), key=lambda one: (*ORIGINS, one[0]).index(one[0])),
-        costs=[(cost.title, text(cost.of(record), cost.digits)) for cost in COSTS], facts=facts(record),
+        costs=[(cost.about, text(costs(record)[cost.key], cost.digits)) for cost in COSTS], facts=facts(record),
         terms=origins(record, look_up=True), siblings=siblings or {}, repeat=repeat(record),
         config=yaml.safe_dump(values, sort_keys=False),
         more=more,
