@@ -144,7 +144,10 @@ def grid(board: Board, addresses: Mapping[str, str]) -> Table:
             about = _about_runs(row, addresses)
         else:
             shown = [row.cells.get(key) for key in board.columns]
-            values = [cell and HtmlCell(Markup(render("published.html.j2", cell=cell)), cell.printed) for cell in shown]
+            values = [
+                HtmlCell(Markup(render("published.html.j2", cell=cell)), cell.printed) if cell else None
+                for cell in shown
+            ]
             values += [None] * (2 + len(COSTS))
             about = {"link": "", "facts": [
                 ("source", f"{row.source}: {'; '.join(row.places)}"), ("read", row.tag),
