@@ -18,6 +18,8 @@ from pydantic import BeforeValidator, Field, StringConstraints, ValidationInfo, 
 from gazebench.core.errors import DataError
 from gazebench.report.yaml_models import Model, Text, known, read
 
+SHIPPED = "gazebench.leaderboards.published"
+"""Beside the package in a checkout, inside it when installed, as ``splits`` are."""
 CONVENTIONS = "conventions.yaml"
 UNITS = {
     "fraction": Decimal(1),
@@ -96,9 +98,7 @@ class Vocabulary(Model):
 
     @model_validator(mode="before")
     @classmethod
-    def _keys(cls, given: Any) -> Any:
-        if not isinstance(given, dict) or not isinstance(given.get("conventions"), dict):
-            return given
+    def _keys(cls, given: dict[str, Any]) -> dict[str, Any]:
         return given | {"conventions": {key: {"key": key, **one} for key, one in given["conventions"].items()}}
 
     @model_validator(mode="after")
@@ -258,9 +258,9 @@ class PublishedTable(PublishedFigure):
     def cells(self) -> Iterator[PublishedCell]:
         """All printed values, row by row; missing ones are passed over."""
         for row in self.rows:
-            for position, (column, printed) in enumerate(zip(self.columns, row.values, strict=True), 1):
+            for column, printed in zip(self.columns, row.values, strict=True):
                 if printed is not None:
-                    yield PublishedCell(self, row, column, printed, row.convention(column), position in row.underlined)
+                    yield PublishedCell(self, row, column, printed, row.convention(column))
 
 
 F = TypeVar("F", bound=PublishedFigure)
@@ -273,10 +273,8 @@ class _SourceFile(Model):
 
     @model_validator(mode="before")
     @classmethod
-    def _sources(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        lists = {name: given[name] for name in ("tables", "figures") if isinstance(given.get(name), list)}
+    def _sources(cls, given: dict[str, Any]) -> dict[str, Any]:
+        lists = {name: given[name] for name in ("tables", "figures") if name in given}
         source = {"source": given.get("source")}
         return given | {name: [source | entry for entry in entries] for name, entries in lists.items()}
 
@@ -290,7 +288,6 @@ class PublishedCell:
     column: PublishedColumn
     printed: str
     convention: Convention
-    underlined: bool
 
     @property
     def value(self) -> Decimal:
@@ -324,7 +321,7 @@ def _check(where: str, column: PublishedColumn, printed: str, decimals: int | No
 
 def vocabulary(folder: Traversable | None = None) -> Vocabulary:
     """The conventions, data sets and methods that tables may name; raises as ``load``."""
-    return read((folder or _shipped()) / CONVENTIONS, Vocabulary, numbers=False)
+    return read((folder or files(SHIPPED)) / CONVENTIONS, Vocabulary, numbers=False)
 
 
 def load(folder: Traversable | None = None) -> list[PublishedTable]:
@@ -342,10 +339,9 @@ def figures(folder: Traversable | None = None) -> list[PublishedFigure]:
 
 
 def _files(folder: Traversable | None) -> list[_SourceFile]:
-    folder = folder or _shipped()
-    words = vocabulary(folder)
-    paths = sorted(folder.iterdir(), key=lambda path: path.name)
+    paths = sorted((folder or files(SHIPPED)).iterdir(), key=lambda path: path.name)
     sources = [path for path in paths if path.name.endswith(".yaml") and path.name != CONVENTIONS]
+    words = vocabulary(folder)
     return [read(path, _SourceFile, words, numbers=False) for path in sources]
 
 
@@ -354,16 +350,6 @@ def _unique(entries: list[F]) -> list[F]:
     for entry in (entry for entry in entries if ids.count(entry.id) > 1):
         raise DataError(f"{entry.source.key}: the id {entry.id!r} is there twice; give one another id")
     return entries
-
-
-def _shipped() -> Traversable:
-    # As with splits/: beside the package in a checkout, inside it when installed.
-    try:
-        return files("gazebench.leaderboards.published")
-    except ModuleNotFoundError as error:
-        raise DataError(
-            "leaderboards/published is not part of this installation; install gazebench again, or give its folder"
-        ) from error
 
 
 def table_of(tables: Iterable[PublishedTable], name: str, others: Iterable[str] = ()) -> PublishedTable:
