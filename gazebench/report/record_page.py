@@ -23,7 +23,7 @@ def record_page(
     protocol: Protocol | None,
     title: str,
     *,
-    index: str = "",
+    index: str,
     assets: str = "",
     siblings: Mapping[str, Record] | None = None,
     more: Mapping[str, Any] | None = None,
@@ -34,7 +34,7 @@ def record_page(
         record: of the run.
         protocol: of its data set.
         title: of its data set.
-        index: address of the board, if there is one.
+        index: address of the board.
         assets: address of the style sheet's folder; the style is written into the page when it is empty.
         siblings: the other seeds of the same configuration, by address.
         more: what only the run's folder has: ``figures``, ``tables``, ``gallery``, ``left_out``.

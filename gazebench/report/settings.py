@@ -62,10 +62,9 @@ def sheet() -> str:
         "reason. All of them are options (`--model.lr 1e-3`). A recipe's values stand before the defaults of the",
         "constructor; options stand before both, and a record says which it was.",
     ]
-    for name in entries("methods"):
-        if entries("methods")[name].origin != "gazebench":
-            continue
-        lines += ["", *_section(name, load_method(name))]
+    for name, entry in entries("methods").items():
+        if entry.ours:
+            lines += ["", *_section(name, load_method(name))]
     return "\n".join(lines) + "\n"
 
 

@@ -22,6 +22,7 @@ from gazebench.report import published
 from gazebench.report.board_rows import (
     BADGES,
     COSTS,
+    RESULT_CLASSES,
     UNKNOWN_FAMILY,
     Board,
     RunGroup,
@@ -35,11 +36,7 @@ from gazebench.report.record_page import record_page
 from gazebench.report.run_data import known_dataset
 from gazebench.report.table import Cell, Column, HtmlCell, Table, number
 
-SECTIONS = {
-    "official": "Complete official test set, and published values",
-    "synthetic": "Complete runs on synthetic data: no published benchmark",
-    "smoke": "Smoke runs: incomplete data, tiny or random weights, or limits; no benchmark results",
-}
+SECTIONS = RESULT_CLASSES | {"official": "Complete official test set, and published values"}
 """Headings of the groups of a table; no sorting mixes them."""
 
 
