@@ -102,7 +102,7 @@ def test_digits_survive(folder):
     assert table.rows[0].underlined == {2}
     assert [cell.convention.metric for cell in found] == ["l2", "l2", "min_l2", "min_l2", "ap"]
     assert found[0].convention.tolerance == Decimal("0.010")
-    assert found[1].where == "paper, Table 1, row 'One I', column 'Hard L2'"
+    assert (found[1].table.place, found[1].row.title, found[1].column.title) == ("Table 1", "One I", "Hard L2")
     assert table.rows[0].values[2] is None
     assert table.rows[1].labels == ("Two", None)
 
@@ -314,7 +314,7 @@ def test_what_the_prose_alone_states(tables, texts):
         for quote in table.quotes:
             assert quote in text
         for cell in table.cells():
-            assert re.search(rf"(?<![\d.]){re.escape(cell.printed)}(?![\d.]*\d)", " ".join(table.quotes)), cell.where
+            assert re.search(rf"(?<![\d.]){re.escape(cell.printed)}(?![\d.]*\d)", " ".join(table.quotes)), cell.printed
     assert table_of(tables, "hclora-fig7").title in texts["hclora"]
 
 

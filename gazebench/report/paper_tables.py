@@ -21,7 +21,7 @@ from gazebench.report.board_rows import score_of
 from gazebench.report.page import render
 from gazebench.report.published import MethodOptions, PublishedRow, PublishedTable, Vocabulary
 from gazebench.report.run_data import Record, known_dataset
-from gazebench.report.settings import constructor_defaults
+from gazebench.report.settings import constructor_options
 from gazebench.report.table import Cell, Column, Table
 from gazebench.report.table import csv as frame_csv
 
@@ -143,7 +143,7 @@ def command(how: MethodOptions, dataset: type[GazeDataset], backbone: str, by_su
     parts = [
         f"make bench METHOD={how.method} DATASET={dataset.card.name}",
         "DATA_ROOT=..." if given else "",
-        f"BACKBONE={backbone}" if backbone and "backbone" in constructor_defaults(load_method(how.method)) else "",
+        f"BACKBONE={backbone}" if backbone and "backbone" in constructor_options(load_method(how.method)) else "",
         f'ARGS="{" ".join(options)}"' if options else "",
     ]
     return " ".join(filter(None, parts))

@@ -293,12 +293,6 @@ class PublishedCell:
     def value(self) -> Decimal:
         return Decimal(self.printed)
 
-    @property
-    def where(self) -> str:
-        """Paper, table, row and column."""
-        table = self.table
-        return f"{table.source.key}, {table.place}, row {self.row.title!r}, column {self.column.title!r}"
-
 
 def _once(what: str, names: Sequence[str], apart: str) -> None:
     for name in (name for name in names if names.count(name) > 1):
