@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -143,10 +144,15 @@ def command(how: MethodOptions, dataset: type[GazeDataset], backbone: str, by_su
     parts = [
         f"make bench METHOD={how.method} DATASET={dataset.card.name}",
         "DATA_ROOT=..." if given else "",
-        f"BACKBONE={backbone}" if backbone and "backbone" in constructor_options(load_method(how.method)) else "",
+        f"BACKBONE={backbone}" if backbone and _takes_backbone(how.method) else "",
         f'ARGS="{" ".join(options)}"' if options else "",
     ]
     return " ".join(filter(None, parts))
+
+
+@cache
+def _takes_backbone(method: str) -> bool:
+    return "backbone" in constructor_options(load_method(method))
 
 
 def _records(boards: Path, dataset: str) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import cache
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -13,7 +12,6 @@ from gazebench.engine.registry import entries, load_method
 from gazebench.report.table import Cell, Column, Table
 
 
-@cache
 def constructor_options(method: type[Method]) -> dict[str, tuple[Any, str]]:
     """The constructor's arguments, those it hands on to its base included: default and description of each."""
     parser = ArgumentParser()
