@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, StringConstraints, ValidationInfo, model_validator
 
@@ -263,9 +264,6 @@ class PublishedTable(PublishedFigure):
                     yield PublishedCell(self, row, column, printed, row.convention(column))
 
 
-F = TypeVar("F", bound=PublishedFigure)
-
-
 class _SourceFile(Model):
     source: Source
     tables: tuple[PublishedTable, ...] = Field(min_length=1)
@@ -324,26 +322,23 @@ def load(folder: Traversable | None = None) -> list[PublishedTable]:
     Raises:
         DataError: names the file, the entry in it and the remedy.
     """
-    return _unique([table for file in _files(folder) for table in file.tables])
+    return [table for file in _files(folder) for table in file.tables]
 
 
 def figures(folder: Traversable | None = None) -> list[PublishedFigure]:
     """The figures that can be drawn again, by file; raises as ``load``."""
-    return _unique([figure for file in _files(folder) for figure in file.figures])
+    return [figure for file in _files(folder) for figure in file.figures]
 
 
 def _files(folder: Traversable | None) -> list[_SourceFile]:
     paths = sorted((folder or files(SHIPPED)).iterdir(), key=lambda path: path.name)
     sources = [path for path in paths if path.name.endswith(".yaml") and path.name != CONVENTIONS]
     words = vocabulary(folder)
-    return [read(path, _SourceFile, words, numbers=False) for path in sources]
-
-
-def _unique(entries: list[F]) -> list[F]:
-    ids = [entry.id for entry in entries]
-    for entry in (entry for entry in entries if ids.count(entry.id) > 1):
-        raise DataError(f"{entry.source.key}: the id {entry.id!r} is there twice; give one another id")
-    return entries
+    found = [read(path, _SourceFile, words, numbers=False) for path in sources]
+    ids = Counter(entry.id for file in found for entry in (*file.tables, *file.figures))
+    for name in (name for name, count in ids.items() if count > 1):
+        raise DataError(f"{folder or SHIPPED}: the id {name!r} is there twice; give one table or figure another id")
+    return found
 
 
 def table_of(tables: Iterable[PublishedTable], name: str, others: Iterable[str] = ()) -> PublishedTable:
