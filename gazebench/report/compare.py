@@ -168,10 +168,13 @@ def join(a: Side, b: Side, protocol: Protocol, metric: str) -> Pair:
     for side in (a, b):
         if column not in side.people or side.people[column].isna().all():
             raise DataError(f"{side.name} has no {metric}")
-    joined = a.people[["image_id", "group", "subset", column]].rename(columns={column: "a"})
-    joined = joined.join(b.people[[column]].rename(columns={column: "b"}), how="inner").dropna(subset=["a", "b"])
     use = protocol.metric(metric)
-    return Pair(a, b, metric, use.digits, use.higher_is_better, joined)
+    return Pair(a, b, metric, use.digits, use.higher_is_better, _joined(a, b, column))
+
+
+def _joined(a: Side, b: Side, column: str) -> pd.DataFrame:
+    joined = a.people[["image_id", "group", "subset", column]].rename(columns={column: "a"})
+    return joined.join(b.people[column].rename("b"), how="inner").dropna(subset=["a", "b"])
 
 
 def by_group(pair: Pair, records: Records, seed: int = 0) -> list[Difference]:
@@ -188,13 +191,11 @@ def in_or_out(a: Side, b: Side, protocol: Protocol, records: Records) -> Pair | 
     use = next((use for use in protocol.metrics if use.metric is InOutAP), None)
     if use is None or any(side.people["inout"].isna().all() for side in (a, b)):
         return None
-    joined = a.people[["image_id", "group", "subset", "inout"]].rename(columns={"inout": "a"})
-    joined = joined.join(b.people[["inout"]].rename(columns={"inout": "b"}), how="inner")
     labels = pd.Series(records.inout, index=[str(person) for person in records.person_id])
     if use.where is not None:
         column, counted = use.where
         labels = labels[np.isin(records.columns[column], list(counted))]
-    joined = joined.join(labels.rename("inout"), how="inner").dropna(subset=["a", "b"])
+    joined = _joined(a, b, "inout").join(labels.rename("inout"), how="inner")
     joined = joined[joined["inout"].isin((IN_FRAME, OUT_OF_FRAME))]
     return Pair(a, b, "in/out", use.digits, True, joined) if joined["inout"].nunique() == 2 else None
 
