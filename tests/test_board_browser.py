@@ -55,10 +55,8 @@ def board(tmp_path_factory, groups):
 def report(tmp_path_factory):
     """The page of a run."""
     folder = tmp_path_factory.mktemp("run")
-    places, config = (
-        Places(folder / "runs", folder / "boards"),
-        small_config("center", "gazeworld", "--dataset.test=16"),
-    )
+    places = Places(folder / "runs", folder / "boards")
+    config = small_config("center", "gazeworld", "--dataset.test=16")
     outcome = bench(config, places)
     show(outcome, config, places)
     return outcome.folder / "report.html"

@@ -6,7 +6,7 @@ import pytest
 
 from gazebench.engine.method import Method, MethodCard, Setting
 from gazebench.engine.registry import entries, load_method
-from gazebench.report.settings import constructor_defaults, recipes, sheet, sources
+from gazebench.report.settings import constructor_options, recipes, sheet, sources
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.mark.parametrize("name", [name for name, entry in entries("methods").items() if entry.ours])
 def test_every_setting_has_an_origin(name):
     method = load_method(name)
-    assert sources(method).keys() == constructor_defaults(method).keys()
+    assert sources(method).keys() == constructor_options(method).keys()
     for recipe in recipes(method).values():
         for key, setting in recipe.items():
             assert isinstance(setting, Setting)
@@ -46,5 +46,5 @@ def test_settings_of_a_base_are_the_methods_too():
         def __init__(self, depth: int = 2, **base):
             super().__init__(**base)
 
-    assert constructor_defaults(Extended) == {"depth": 2, "width": 3}
-    assert constructor_defaults(Base) == {"width": 3}
+    assert constructor_options(Extended) == {"depth": (2, ""), "width": (3, "of it.")}
+    assert constructor_options(Base) == {"width": (3, "of it.")}

@@ -142,7 +142,7 @@ def test_a_changed_file_or_a_broken_line_is_an_error(path, tmp_path):
     with pytest.raises(DataError, match=r"test\.jsonl.*gazebench vqa build"):
         files.read_card(copy)
     copy.write_bytes(path.read_bytes() + b"{}\n")
-    with pytest.raises(DataError, match=r"test\.json\b"):
+    with pytest.raises(DataError, match=r"test\.jsonl.*test\.json\b"):
         files.read_card(copy)
     shutil.copy(path.with_suffix(".json"), copy.with_suffix(".json"))
     with pytest.raises(DataError, match=r"test\.jsonl"):

@@ -35,7 +35,6 @@ def build(
     options: ModelOptions,
     split: Annotated[list[str] | None, typer.Option(help="Repeat for more; train, val, test by default.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the questions; RUNS/vqa/DATASET by default.")] = None,
-    seed: Annotated[int, typer.Option(help="Another seed than the protocol's makes other questions.")] = 0,
     describe: Annotated[BackendName | None, typer.Option(help="A model describes targets without a name.")] = None,
     runs: RunsOption = None,
 ) -> int:
@@ -64,11 +63,11 @@ def build(
             describer = Describer(backend, options.encoding(), options.decoding())
             identity = describer.identity()
             store = AnswerStore(folder / "descriptions", "describer", identity)
-            outcome = describer.ask(data, records, store, "descriptions")
+            outcome = describer.ask(data, records, store)
             if print_open(outcome, "descriptions"):
                 return 1
             descriptions = described(data, records, store)
-        path, card = run(data, name, folder, seed=seed, descriptions=descriptions, describer=identity)
+        path, card = run(data, name, folder, descriptions=descriptions, describer=identity)
         counts = card["counts"]
         types = ", ".join(f"{number:,} {task}" for task, number in counts["task"].items())
         print(f"{name}: {counts['questions']:,} questions about {counts['people']:,} people in "
@@ -127,7 +126,7 @@ def answers(
             check_server(model)
     store, code = store_of(folder, answerer, card), 0
     if asks:
-        outcome = ask(questions, card, answerer, store, parse_shard(shard), limit, "questions")
+        outcome = ask(questions, card, answerer, store, parse_shard(shard), limit)
         print(f"{outcome.answered:,} answers came, kept in {store.folder}")
         code = print_open(outcome, "questions")
         if shard:
@@ -138,15 +137,16 @@ def answers(
             return code
     answered = collect(questions, card, answerer, store, partial=partial)
     further: dict[str, Any] = {}
-    clip, verdicts = None, None
+    fields: dict[str, Any] = {}
     if clip_weights:
-        clip = Vocabulary(None, clip_model, clip_weights)
-        further["similarity"] = clip.describe()
+        fields["vocabulary"] = Vocabulary(None, clip_model, clip_weights)
+        further["similarity"] = fields["vocabulary"].describe()
     if judge:
         options = replace(options, model=judge_model or options.model, url=judge_url or options.url)
         check_server(by := options.backend(judge))
-        verdicts, further["judge"] = ask_judge(by, answered, folder / data.card.name / "verdicts", store, split)
-    scores = scoring.measure(answered, card, data, clip, verdicts)
+        verdicts = folder / data.card.name / "verdicts"
+        fields["judged"], further["judge"] = ask_judge(by, answered, verdicts, store, split)
+    scores = scoring.measure(answered, card, data, **fields)
     record = scoring.make(data, card, answerer, store, answered, scores, further)
     _print_scores(record, answerer.mode, card["protocol"])
     print(f"\nresult    {scoring.write(where.boards / FOLDER, record)}")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any
+
+import pandas as pd
 
 from gazebench.core.plugins import PluginError
 from gazebench.data.dataset import GazeDataset
@@ -33,44 +35,28 @@ UNKNOWN_FAMILY = "published only"
 ORIGIN_COLUMNS = ("brought by", "licence", "paper", "cite", "recipe", "weights")
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What a run cost: a key, a title, a heading, decimals, and how a record says it (None where it does not)."""
-
-    key: str
-    title: str
-    short: str
-    digits: int
-    of: Callable[[Record], float | None]
-
-
-def _parameters(kind: str) -> Callable[[Record], float | None]:
-    # What made a file of predictions is unknown, and how large it was.
-    return lambda record: None if record.get("kind") == "score" else float(record["parameters"][kind])
-
-
-def _milliseconds(record: Record) -> float | None:
-    seconds, people = record["wall_seconds"].get("test"), record["samples"]["people"]
-    return 1000 * seconds / people if seconds and people else None
-
-
-def _minutes(record: Record) -> float | None:
-    return record["wall_seconds"].get("fit", 0) / 60 or None
-
-
-def _memory(record: Record) -> float | None:
-    peak = record["peak_memory_bytes"]
-    return (peak.get("cuda") or peak.get("process") or 0) / 2**30 or None
-
-
 COSTS = (
-    Cost("trained", "trained parameters", "trained", 0, _parameters("trained")),
-    Cost("total", "parameters", "parameters", 0, _parameters("total")),
-    Cost("test", "test time per person, ms", "ms / person", 1, _milliseconds),
-    Cost("fit", "training time, min", "training, min", 1, _minutes),
-    Cost("memory", "peak memory, GiB", "memory, GiB", 2, _memory),
+    Column("trained", digits=0, name="trained", about="trained parameters"),
+    Column("parameters", digits=0, name="total", about="parameters"),
+    Column("ms / person", digits=1, name="test", about="test time per person, ms"),
+    Column("training, min", digits=1, name="fit", about="training time, min"),
+    Column("memory, GiB", digits=2, name="memory", about="peak memory, GiB"),
 )
 """Times are those of the machine a run was on; memory is the GPU's where there was one, else the process's."""
+
+
+def costs(record: Record) -> dict[str, float | None]:
+    """What a run cost, by the names of ``COSTS``; None where its record does not say it."""
+    # What made a file of predictions is unknown, and how large it was.
+    parameters = {} if record.get("kind") == "score" else record["parameters"]
+    seconds, peak, people = record["wall_seconds"], record["peak_memory_bytes"], record["samples"]["people"]
+    return {
+        "trained": parameters.get("trained"),
+        "total": parameters.get("total"),
+        "test": 1000 * seconds.get("test", 0) / people or None,
+        "fit": seconds.get("fit", 0) / 60 or None,
+        "memory": (peak.get("cuda") or peak.get("process") or 0) / 2**30 or None,
+    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,10 +106,10 @@ class RunGroup:
             return scores[0] if scores else None
         return interval([score.value for score in scores])
 
-    def cost(self, cost: Cost) -> float | None:
-        """The mean over the runs that say it."""
-        found = [value for record in self.records.values() if (value := cost.of(record)) is not None]
-        return sum(found) / len(found) if found else None
+    def costs(self) -> dict[str, float | None]:
+        """By the names of ``COSTS``, the mean over the runs that say it."""
+        mean = pd.DataFrame(map(costs, self.records.values()), dtype=float).mean()
+        return {str(name): None if pd.isna(value) else float(value) for name, value in mean.items()}
 
 
 def score_of(record: Record, metric: str, subset: str = ALL) -> Score | None:

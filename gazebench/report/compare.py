@@ -25,6 +25,7 @@ from gazebench.metrics.intervals import DRAWS, bootstrap, mean_of, owners
 from gazebench.metrics.protocol import Protocol
 from gazebench.metrics.spatial import InOutAP, average_precisions
 from gazebench.report import run_data
+from gazebench.report.board_rows import group_runs
 from gazebench.report.pictures import draw, scene
 from gazebench.report.table import Cell, Column, Table
 
@@ -73,17 +74,12 @@ def difference(what: str, a: FloatArray, b: FloatArray, of: Sequence[str], seed:
     p = math.nan
     if sources > 1:
         gap = np.bincount(owner, weights=b - a, minlength=sources).astype(np.float64)
-        p = _sign_flips(gap, np.random.default_rng(seed))
-    return Difference(what, len(a), sources, float(a.mean()), float(b.mean()), low, high, p)
-
-
-def _sign_flips(gap: FloatArray, rng: np.random.Generator) -> float:
-    # Were the two runs interchangeable, each source's difference could as well have the other sign.
-    found = stats.permutation_test(
-        (gap, np.zeros_like(gap)), lambda one, other, axis: one.sum(axis) - other.sum(axis), vectorized=True,
-        permutation_type="samples", n_resamples=DRAWS, batch=500, rng=rng,
-    )  # fmt: skip
-    return float(found.pvalue)
+        # Were the two runs interchangeable, each source's difference could as well have the other sign.
+        p = stats.permutation_test(
+            (gap, np.zeros_like(gap)), lambda one, other, axis: one.sum(axis) - other.sum(axis), vectorized=True,
+            permutation_type="samples", n_resamples=DRAWS, batch=500, rng=np.random.default_rng(seed),
+        ).pvalue  # fmt: skip
+    return Difference(what, len(a), sources, float(a.mean()), float(b.mean()), low, high, float(p))
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,12 +96,12 @@ class Side:
     folder: Path
     record: Mapping[str, Any]
     people: pd.DataFrame
-    seeds: tuple[int, ...] = ()
+    seeds: tuple[int, ...]
 
     @property
     def title(self) -> str:
         seeds = ", ".join(map(str, self.seeds))
-        return f"{self.record['method']['title']}" + (f", seed{'s' * (len(self.seeds) > 1)} {seeds}" if seeds else "")
+        return str(self.record["method"]["title"]) + (f", seed{'s' * (len(self.seeds) > 1)} {seeds}" if seeds else "")
 
 
 def read_side(name: str, places: Places) -> Side:
@@ -114,32 +110,22 @@ def read_side(name: str, places: Places) -> Side:
     Raises:
         DataError: runs of one side differ in more than the seed.
     """
-    first, *others = (_read_run(part, places) for part in ([name] if Path(name).is_dir() else name.split(",")))
-    if not others:
-        return first
-    for other in others:
-        if _without_seed(other.record) != _without_seed(first.record):
-            raise DataError(f"{first.name} and {other.name} differ in more than the seed; a side is one method")
-    seeds = tuple(seed for run in (first, *others) for seed in run.seeds)
-    if len(set(seeds)) < len(seeds):
-        raise DataError(f"{name}: give every seed once (they are {', '.join(map(str, seeds))})")
-    averaged = [str(column) for column in first.people if column == "inout" or str(column).startswith("metric_")]
-    people = first.people.copy()
-    people[averaged] = sum(run.people[averaged].reindex(people.index) for run in (first, *others)) / len(seeds)
-    return Side(name, first.folder, first.record, people, seeds)
-
-
-def _without_seed(record: Mapping[str, Any]) -> list[Any]:
-    settings = {key: value for key, value in record["config"].items() if key not in ("seed", "provenance")}
-    return [record["method"]["name"], record["data"]["fingerprint"], settings]
-
-
-def _read_run(name: str, places: Places) -> Side:
-    folder = run_data.find_run(name, places)
-    people, record = run_data.people(folder), run_data.read_record(folder)
-    if people is None:
-        raise DataError(f"{folder}: kept no scores.parquet; repeat the run, or `gazebench eval` its weights")
-    return Side(name, folder, record, people, () if record["seed"] is None else (int(record["seed"]),))
+    parts = [name] if Path(name).is_dir() else name.split(",")
+    folders = [run_data.find_run(part, places) for part in parts]
+    records = [run_data.read_record(folder) for folder in folders]
+    if len(group_runs({str(place): record for place, record in enumerate(records)})) > 1:
+        raise DataError(f"{name}: a side is one method; its runs differ in the seed, and in nothing else")
+    scored = []
+    for folder in folders:
+        found = run_data.people(folder)
+        if found is None:
+            raise DataError(f"{folder}: kept no scores.parquet; repeat the run, or `gazebench eval` its weights")
+        scored.append(found)
+    people = scored[0].copy()
+    averaged = [str(column) for column in people if column == "inout" or str(column).startswith("metric_")]
+    people[averaged] = sum(run[averaged].reindex(people.index) for run in scored) / len(scored)
+    seeds = tuple(int(record["seed"]) for record in records if record["seed"] is not None)
+    return Side(name, folders[0], records[0], people, seeds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,19 +168,19 @@ def join(a: Side, b: Side, protocol: Protocol, metric: str) -> Pair:
     for side in (a, b):
         if column not in side.people or side.people[column].isna().all():
             raise DataError(f"{side.name} has no {metric}")
-    joined = a.people[["image_id", "group", "subset", column]].rename(columns={column: "a"})
-    joined = joined.join(b.people[[column]].rename(columns={column: "b"}), how="inner").dropna(subset=["a", "b"])
     use = protocol.metric(metric)
-    return Pair(a, b, metric, use.digits, use.higher_is_better, joined)
+    return Pair(a, b, metric, use.digits, use.higher_is_better, _joined(a, b, column))
+
+
+def _joined(a: Side, b: Side, column: str) -> pd.DataFrame:
+    joined = a.people[["image_id", "group", "subset", column]].rename(columns={column: "a"})
+    return joined.join(b.people[column].rename("b"), how="inner").dropna(subset=["a", "b"])
 
 
 def by_group(pair: Pair, records: Records, seed: int = 0) -> list[Difference]:
     """Everybody, and groups of people by subset, head size, distance and company."""
-    found = []
-    for name, mask in groups(pair.joined, traits(records)):
-        chosen = pair.joined[mask]
-        found.append(difference(name, chosen["a"].to_numpy(), chosen["b"].to_numpy(), list(chosen["group"]), seed))
-    return found
+    parts = ((name, pair.joined[mask]) for name, mask in groups(pair.joined, traits(records)))
+    return [difference(name, one["a"].to_numpy(), one["b"].to_numpy(), list(one["group"]), seed) for name, one in parts]
 
 
 def in_or_out(a: Side, b: Side, protocol: Protocol, records: Records) -> Pair | None:
@@ -205,13 +191,11 @@ def in_or_out(a: Side, b: Side, protocol: Protocol, records: Records) -> Pair | 
     use = next((use for use in protocol.metrics if use.metric is InOutAP), None)
     if use is None or any(side.people["inout"].isna().all() for side in (a, b)):
         return None
-    joined = a.people[["image_id", "group", "subset", "inout"]].rename(columns={"inout": "a"})
-    joined = joined.join(b.people[["inout"]].rename(columns={"inout": "b"}), how="inner")
     labels = pd.Series(records.inout, index=[str(person) for person in records.person_id])
     if use.where is not None:
         column, counted = use.where
         labels = labels[np.isin(records.columns[column], list(counted))]
-    joined = joined.join(labels.rename("inout"), how="inner").dropna(subset=["a", "b"])
+    joined = _joined(a, b, "inout").join(labels.rename("inout"), how="inner")
     joined = joined[joined["inout"].isin((IN_FRAME, OUT_OF_FRAME))]
     return Pair(a, b, "in/out", use.digits, True, joined) if joined["inout"].nunique() == 2 else None
 
@@ -224,11 +208,12 @@ def by_inout(pair: Pair, seed: int = 0) -> list[Difference]:
     found = [precision_difference("everybody (average precision)", truth, a, b, sources, seed)]
     if min(a.min(), b.min()) < 0 or max(a.max(), b.max()) > 1:
         return found
-    for name, mask, side in (("in frame", truth, 1.0), ("out of frame", ~truth, -1.0)):
-        one, other = ((side * scores[mask]) + (side < 0) for scores in (a, b))
-        names = [source for source, chosen in zip(sources, mask, strict=True) if chosen]
-        found.append(difference(f"{name} (probability given to it)", one, other, names, seed))
-    return found
+    names = pair.joined["group"]
+    inside = difference("in frame (probability given to it)", a[truth], b[truth], list(names[truth]), seed)
+    outside = difference(
+        "out of frame (probability given to it)", 1 - a[~truth], 1 - b[~truth], list(names[~truth]), seed
+    )
+    return [*found, inside, outside]
 
 
 def precision_difference(

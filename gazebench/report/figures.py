@@ -47,10 +47,9 @@ def style(*, page: bool = False) -> AbstractContextManager[None]:
 def svg(figure: Figure, label: str) -> Markup:
     """The figure for the inside of a page: its text is text, its ink the page's."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     text = buffer.getvalue().replace(INK, "currentColor")
     text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, count=1, flags=re.DOTALL)
     text = re.sub(r"font-family: [^;\"]+", "font-family: system-ui, sans-serif", text)
     text = re.sub(r"font: (\d[\d.]*)px [^;\"]+", r"font: \1px system-ui, sans-serif", text)
     return Markup(text.replace("<svg", f'<svg role="img" aria-label="{Markup.escape(label)}"', 1))

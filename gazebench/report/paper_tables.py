@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
@@ -12,7 +13,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from gazebench.engine import record as results
+from gazebench.data.dataset import GazeDataset
+from gazebench.engine.record import read_records
 from gazebench.engine.registry import load_dataset, load_method
 from gazebench.metrics.intervals import Interval, interval
 from gazebench.metrics.protocol import ALL
@@ -20,10 +22,11 @@ from gazebench.report.board_rows import score_of
 from gazebench.report.page import render
 from gazebench.report.published import MethodOptions, PublishedRow, PublishedTable, Vocabulary
 from gazebench.report.run_data import Record, known_dataset
-from gazebench.report.settings import constructor_defaults
+from gazebench.report.settings import constructor_options
 from gazebench.report.table import Cell, Column, Table
 from gazebench.report.table import csv as frame_csv
 
+HEADING = "## The four tasks of VL4Gaze, in questions of ours: "
 SPLIT = "dataset.subsets"
 """The setting that columns by subset need where subsets are not the data's own."""
 
@@ -63,7 +66,11 @@ class FilledRow:
 
     row: PublishedRow
     ours: tuple[OurCell, ...] | None
-    seeds: int
+
+    @property
+    def seeds(self) -> int:
+        """Of how many seeds there is a value."""
+        return max((cell.value.count for cell in self.ours or ()), default=0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,48 +114,45 @@ def fill(table: PublishedTable, words: Vocabulary, boards: Path, dataset: str = 
     for row in table.rows:
         how = words.runs.get(row.method)
         if how is None or (dataset and row.backbone not in ("", how.backbone)):  # one backbone stands in for all
-            rows.append(FilledRow(row, None, 0))
+            rows.append(FilledRow(row, None))
             continue
         backbone = "" if dataset else words.backbones.get(row.backbone or how.backbone, "")
-        cells, seeds = [], 0
+        cells = []
         for column, name, printed in zip(table.columns, names, row.values, strict=True):
-            convention = row.convention(column)
+            convention, suite = row.convention(column), known_dataset(name)
             found = _by_seed(known[name], how, backbone)
             scores = [score_of(record, convention.metric, column.subset) for record in found.values()]
             value = interval([score.value for score in scores if score is not None])
-            same = not dataset and printed is not None
-            wanted = not value.count and (dataset or printed is not None) and _measures(name, convention.metric)
-            makes = command(how, name, backbone, name in by_subset) if wanted else ""
-            cells.append(OurCell(value, Decimal(printed) if same and printed else None, convention.tolerance, makes))
-            seeds = max(seeds, len(found))
-        rows.append(FilledRow(row, tuple(cells), seeds))
+            makes = ""
+            if suite and convention.metric in metric_names(suite) and not value.count and (dataset or printed):
+                makes = command(how, suite, backbone, name in by_subset)
+            published = Decimal(printed) if printed and not dataset else None
+            cells.append(OurCell(value, published, convention.tolerance, makes))
+        rows.append(FilledRow(row, tuple(cells)))
     return FilledTable(table, tuple(rows), dataset)
 
 
-def _measures(name: str, metric: str) -> bool:
-    """Whether the suite has the data set, and its protocol the metric."""
-    dataset = known_dataset(name)
-    return dataset is not None and metric in [use.name for use in dataset.protocol.metrics]
+def metric_names(dataset: type[GazeDataset]) -> set[str]:
+    return {use.name for use in dataset.protocol.metrics}
 
 
-def command(how: MethodOptions, dataset: str, backbone: str = "", by_subset: bool = False) -> str:
+def command(how: MethodOptions, dataset: type[GazeDataset], backbone: str, by_subset: bool) -> str:
     """What makes the run of a row."""
-    found = known_dataset(dataset)
-    drawn = found is not None and found.card.synthetic
-    parts = ["make bench", f"METHOD={how.method}", f"DATASET={dataset}"]
-    parts += [] if drawn else ["DATA_ROOT=..."]
-    if backbone and _has_backbone(how.method):
-        parts.append(f"BACKBONE={backbone}")
+    given = not dataset.card.synthetic
     options = [f"--{name}={value}" for name, value in how.options.items()]
-    options += [f"--{SPLIT}=..."] if by_subset and not drawn else []
-    if options:
-        parts.append('ARGS="' + " ".join(options) + '"')
-    return " ".join(parts)
+    options += [f"--{SPLIT}=..."] if by_subset and given else []
+    parts = [
+        f"make bench METHOD={how.method} DATASET={dataset.card.name}",
+        "DATA_ROOT=..." if given else "",
+        f"BACKBONE={backbone}" if backbone and _takes_backbone(how.method) else "",
+        f'ARGS="{" ".join(options)}"' if options else "",
+    ]
+    return " ".join(filter(None, parts))
 
 
 @cache
-def _has_backbone(name: str) -> bool:
-    return "backbone" in constructor_defaults(load_method(name))
+def _takes_backbone(method: str) -> bool:
+    return "backbone" in constructor_options(load_method(method))
 
 
 def _records(boards: Path, dataset: str) -> list[dict[str, Any]]:
@@ -159,25 +163,20 @@ def _records(boards: Path, dataset: str) -> list[dict[str, Any]]:
     wanted = "synthetic" if found.card.synthetic else "official"
     records = [
         record
-        for record in results.read_records(boards, dataset)
+        for record in read_records(boards, dataset)
         if record["status"]["class"] == wanted and record["protocol"]["id"] == found.protocol.id
     ]
     return sorted(records, key=lambda record: record["finished"])
 
 
 def _by_seed(records: Iterable[Record], how: MethodOptions, backbone: str) -> dict[int | None, Record]:
+    wanted, other = ({name: yaml.safe_load(value) for name, value in of.items()} for of in (how.options, how.unlike))
     found: dict[int | None, Record] = {}
     for record in records:
-        settings = record["config"]
-
-        def has(name: str, value: str, settings: Any = settings) -> bool:
-            for part in name.split("."):
-                settings = settings.get(part) if isinstance(settings, Mapping) else None
-            return bool(settings == yaml.safe_load(value))
-
-        same = record["method"]["name"] == how.method and all(has(*option) for option in how.options.items())
-        other = any(has(*option) for option in how.unlike.items())
-        if same and not other and backbone in ("", settings["model"].get("backbone", backbone)):
+        settings = {f"model.{name}": value for name, value in record["config"].get("model", {}).items()}
+        same = record["method"]["name"] == how.method and wanted.items() <= settings.items()
+        unlike = all(settings.get(name) != value for name, value in other.items())
+        if same and unlike and backbone in ("", settings.get("model.backbone", backbone)):
             found[record["seed"]] = record
     return found
 
@@ -207,10 +206,8 @@ def layout(filled: FilledTable) -> Table:
 
 
 def _difference(cell: OurCell, digits: int) -> Cell:
-    if cell.difference is None:
-        return None
     mark = {None: "", True: " ✓", False: " ✗"}[cell.reproduced]
-    return f"{cell.difference:+.{digits}f}{mark}"
+    return None if cell.difference is None else f"{cell.difference:+.{digits}f}{mark}"
 
 
 def markdown(filled: FilledTable) -> str:
@@ -250,17 +247,16 @@ def csv(filled: FilledTable) -> str:
     names = ["table", "row", "method", "dataset", "metric", "subset", "convention", "published", "ours", "half_width",
              "seeds", "difference", "tolerance", "reproduced", "command"]  # fmt: skip
     rows: list[list[Any]] = []
+    nothing = OurCell(interval([]), None, None)
     for one in filled.rows:
-        cells: Iterable[OurCell | None] = one.ours or [None] * len(filled.table.columns)
+        cells = one.ours or [nothing] * len(filled.table.columns)
         for column, printed, cell in zip(filled.table.columns, one.row.values, cells, strict=True):
-            convention = one.row.convention(column)
-            row = [filled.table.id, one.row.title, one.row.method, filled.dataset or column.dataset, convention.metric,
-                   column.subset, convention.key, None if filled.dataset else printed]  # fmt: skip
-            if cell is None:
-                rows.append([*row, None, None, 0, None, convention.tolerance, None, None])
-            else:
-                ours = [cell.value.mean if cell.value.count else None, cell.value.half, cell.value.count]
-                rows.append([*row, *ours, cell.difference, convention.tolerance, cell.reproduced, cell.command or None])
+            convention, value = one.row.convention(column), cell.value
+            rows.append([
+                filled.table.id, one.row.title, one.row.method, filled.dataset or column.dataset, convention.metric,
+                column.subset, convention.key, None if filled.dataset else printed, value.mean, value.half, value.count,
+                cell.difference, convention.tolerance, cell.reproduced, cell.command or None,
+            ])  # fmt: skip
     return frame_csv(pd.DataFrame(rows, columns=names))
 
 
@@ -292,13 +288,9 @@ def page(filled: Sequence[FilledTable], sections: Sequence[str] = ()) -> str:
 
 def question_sections(boards: Path) -> list[str]:
     """What ``gazebench vqa table`` wrote, a section a data set."""
-    sections = []
-    for path in sorted((boards / "vqa").glob("*/README.md")):
-        title, _, text = path.read_text(encoding="utf-8").partition("\n")
-        lines = [line for line in text.splitlines() if not line.startswith("<!--")]
-        body = "\n".join(lines).replace("](../../../", "](../../").replace("\n## ", "\n### ").strip()
-        sections.append(f"## The four tasks of VL4Gaze, in questions of ours: {title.removeprefix('# ')}\n\n{body}\n")
-    return sections
+    texts = [path.read_text(encoding="utf-8") for path in sorted((boards / "vqa").glob("*/README.md"))]
+    texts = [re.sub(r"<!--.*-->\n\n", "", text).replace("](../../../", "](../../") for text in texts]
+    return [re.sub("^#", "##", text, flags=re.MULTILINE).replace("## ", HEADING, 1) for text in texts]
 
 
 def plan(filled: FilledTable, words: Vocabulary, dataset: str, seeds: Sequence[int]) -> dict[str, Any]:
@@ -306,7 +298,7 @@ def plan(filled: FilledTable, words: Vocabulary, dataset: str, seeds: Sequence[i
 
     The columns are the table's whose metrics the data set's protocol has.
     """
-    metrics = {use.name for use in load_dataset(dataset).protocol.metrics}
+    metrics = metric_names(load_dataset(dataset))
     columns = {column.convention.metric: column.header for column in filled.table.columns}
     rows: dict[str, dict[str, Any]] = {}
     labels: dict[str, list[str]] = {}

@@ -69,13 +69,6 @@ def draw(
     axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
 
 
-def spread(length: int, count: int) -> list[int]:
-    """At most ``count`` of ``length`` places, evenly spread without repetition, always the same ones."""
-    near = max(1, round(length * 0.618))  # steps of the golden ratio leave no large gap
-    step = next(step for step in range(near, 2 * length + 2) if np.gcd(step, length) == 1)
-    return [position * step % length for position in range(min(count, length))]
-
-
 def save_overlay(path: Path, image: npt.NDArray[np.uint8], panels: Sequence[dict[str, Any]]) -> None:
     """One panel a person: keys ``head``, ``truth``, ``answer``, ``heatmap``, ``title``."""
     height, width = image.shape[:2]

@@ -6,18 +6,21 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, StringConstraints, ValidationInfo, model_validator
 
 from gazebench.core.errors import DataError
 from gazebench.report.yaml_models import Model, Text, known, read
 
+SHIPPED = "gazebench.leaderboards.published"
+"""Beside the package in a checkout, inside it when installed, as ``splits`` are."""
 CONVENTIONS = "conventions.yaml"
 UNITS = {
     "fraction": Decimal(1),
@@ -96,9 +99,7 @@ class Vocabulary(Model):
 
     @model_validator(mode="before")
     @classmethod
-    def _keys(cls, given: Any) -> Any:
-        if not isinstance(given, dict) or not isinstance(given.get("conventions"), dict):
-            return given
+    def _keys(cls, given: dict[str, Any]) -> dict[str, Any]:
         return given | {"conventions": {key: {"key": key, **one} for key, one in given["conventions"].items()}}
 
     @model_validator(mode="after")
@@ -258,12 +259,9 @@ class PublishedTable(PublishedFigure):
     def cells(self) -> Iterator[PublishedCell]:
         """All printed values, row by row; missing ones are passed over."""
         for row in self.rows:
-            for position, (column, printed) in enumerate(zip(self.columns, row.values, strict=True), 1):
+            for column, printed in zip(self.columns, row.values, strict=True):
                 if printed is not None:
-                    yield PublishedCell(self, row, column, printed, row.convention(column), position in row.underlined)
-
-
-F = TypeVar("F", bound=PublishedFigure)
+                    yield PublishedCell(self, row, column, printed, row.convention(column))
 
 
 class _SourceFile(Model):
@@ -273,10 +271,8 @@ class _SourceFile(Model):
 
     @model_validator(mode="before")
     @classmethod
-    def _sources(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        lists = {name: given[name] for name in ("tables", "figures") if isinstance(given.get(name), list)}
+    def _sources(cls, given: dict[str, Any]) -> dict[str, Any]:
+        lists = {name: given[name] for name in ("tables", "figures") if name in given}
         source = {"source": given.get("source")}
         return given | {name: [source | entry for entry in entries] for name, entries in lists.items()}
 
@@ -290,17 +286,10 @@ class PublishedCell:
     column: PublishedColumn
     printed: str
     convention: Convention
-    underlined: bool
 
     @property
     def value(self) -> Decimal:
         return Decimal(self.printed)
-
-    @property
-    def where(self) -> str:
-        """Paper, table, row and column."""
-        table = self.table
-        return f"{table.source.key}, {table.place}, row {self.row.title!r}, column {self.column.title!r}"
 
 
 def _once(what: str, names: Sequence[str], apart: str) -> None:
@@ -324,7 +313,7 @@ def _check(where: str, column: PublishedColumn, printed: str, decimals: int | No
 
 def vocabulary(folder: Traversable | None = None) -> Vocabulary:
     """The conventions, data sets and methods that tables may name; raises as ``load``."""
-    return read((folder or _shipped()) / CONVENTIONS, Vocabulary, numbers=False)
+    return read((folder or files(SHIPPED)) / CONVENTIONS, Vocabulary, numbers=False)
 
 
 def load(folder: Traversable | None = None) -> list[PublishedTable]:
@@ -333,37 +322,23 @@ def load(folder: Traversable | None = None) -> list[PublishedTable]:
     Raises:
         DataError: names the file, the entry in it and the remedy.
     """
-    return _unique([table for file in _files(folder) for table in file.tables])
+    return [table for file in _files(folder) for table in file.tables]
 
 
 def figures(folder: Traversable | None = None) -> list[PublishedFigure]:
     """The figures that can be drawn again, by file; raises as ``load``."""
-    return _unique([figure for file in _files(folder) for figure in file.figures])
+    return [figure for file in _files(folder) for figure in file.figures]
 
 
 def _files(folder: Traversable | None) -> list[_SourceFile]:
-    folder = folder or _shipped()
-    words = vocabulary(folder)
-    paths = sorted(folder.iterdir(), key=lambda path: path.name)
+    paths = sorted((folder or files(SHIPPED)).iterdir(), key=lambda path: path.name)
     sources = [path for path in paths if path.name.endswith(".yaml") and path.name != CONVENTIONS]
-    return [read(path, _SourceFile, words, numbers=False) for path in sources]
-
-
-def _unique(entries: list[F]) -> list[F]:
-    ids = [entry.id for entry in entries]
-    for entry in (entry for entry in entries if ids.count(entry.id) > 1):
-        raise DataError(f"{entry.source.key}: the id {entry.id!r} is there twice; give one another id")
-    return entries
-
-
-def _shipped() -> Traversable:
-    # As with splits/: beside the package in a checkout, inside it when installed.
-    try:
-        return files("gazebench.leaderboards.published")
-    except ModuleNotFoundError as error:
-        raise DataError(
-            "leaderboards/published is not part of this installation; install gazebench again, or give its folder"
-        ) from error
+    words = vocabulary(folder)
+    found = [read(path, _SourceFile, words, numbers=False) for path in sources]
+    ids = Counter(entry.id for file in found for entry in (*file.tables, *file.figures))
+    for name in (name for name, count in ids.items() if count > 1):
+        raise DataError(f"{folder or SHIPPED}: the id {name!r} is there twice; give one table or figure another id")
+    return found
 
 
 def table_of(tables: Iterable[PublishedTable], name: str, others: Iterable[str] = ()) -> PublishedTable:

@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import yaml
-from markupsafe import Markup
 
 from gazebench.metrics.protocol import SUBSETS, Protocol
-from gazebench.report.board_rows import BADGES, COSTS, origins, score_of
+from gazebench.report.board_rows import BADGES, COSTS, costs, origins, score_of
 from gazebench.report.page import render
 from gazebench.report.run_data import Record, metric_uses
-from gazebench.report.table import Cell, Column, HtmlCell, Table, text
+from gazebench.report.table import Cell, Column, Table, text
 
 ORIGINS = ("paper", "official code", "ours", "user")
 """Of settings, in the order they are counted."""
@@ -24,7 +23,7 @@ def record_page(
     protocol: Protocol | None,
     title: str,
     *,
-    index: str = "",
+    index: str,
     assets: str = "",
     siblings: Mapping[str, Record] | None = None,
     more: Mapping[str, Any] | None = None,
@@ -35,7 +34,7 @@ def record_page(
         record: of the run.
         protocol: of its data set.
         title: of its data set.
-        index: address of the board, if there is one.
+        index: address of the board.
         assets: address of the style sheet's folder; the style is written into the page when it is empty.
         siblings: the other seeds of the same configuration, by address.
         more: what only the run's folder has: ``figures``, ``tables``, ``gallery``, ``left_out``.
@@ -45,10 +44,9 @@ def record_page(
     counts = Counter(setting["origin"] for setting in sheet.values())
     return render(
         "run.html.j2", record=record, title=title, index=index, assets=assets, badges=BADGES,
-        scores=scores_table(record, protocol).html(counts=True), settings=settings_table(sheet).html("plain wide"),
-        has_settings=bool(sheet), others=other_settings(values, sheet),
+        scores=scores_table(record, protocol).html(counts=True), sheet=sheet, others=other_settings(values, sheet),
         origins=sorted(counts.items(), key=lambda one: (*ORIGINS, one[0]).index(one[0])),
-        costs=[(cost.title, text(cost.of(record), cost.digits)) for cost in COSTS], facts=facts(record),
+        costs=[(cost.about, text(costs(record)[cost.key], cost.digits)) for cost in COSTS], facts=facts(record),
         terms=origins(record, look_up=True), siblings=siblings or {}, repeat=repeat(record),
         config=yaml.safe_dump(values, sort_keys=False),
         more=more,
@@ -65,21 +63,6 @@ def scores_table(record: Record, protocol: Protocol | None) -> Table:
         heading = Column(use.name, higher=use.higher_is_better).heading
         rows.append([heading, *(score_of(record, use.name, subset) for subset in subsets)])
     return Table(columns, rows, digits=[use.digits for use in uses])
-
-
-def settings_table(sheet: Record) -> Table:
-    """The recipe's settings with their values and where they come from."""
-
-    def html(pattern: str, *values: str) -> HtmlCell:
-        return HtmlCell(Markup(pattern).format(*values), values[-1])
-
-    rows: list[list[Cell]] = [
-        [html("<code>{}</code>", name), html("<code>{}</code>", repr(setting["value"])),
-         html('<span class="origin {}">{}</span>', setting["origin"].replace(" ", "-"), setting["origin"]),
-         setting["why"]]
-        for name, setting in sheet.items()
-    ]  # fmt: skip
-    return Table([Column(name) for name in ("setting", "value", "origin", "place or reason")], rows)
 
 
 def other_settings(values: Record, named: Record) -> list[tuple[str, str]]:
@@ -120,7 +103,17 @@ def facts(record: Record) -> list[tuple[str, str]]:
         "code": f"gazebench {code['version']}, commit {code['commit'] or 'unknown'}"
         f"{', with changes' if code['dirty'] else ''}, digest {code['digest']}",
         "intervals": f"{how['level']:.0%}, {how['method']}, {how['draws']:,} draws" if how else "",
-        "machine": _machine(hardware),
+        "machine": ", ".join(
+            filter(
+                None,
+                [
+                    hardware.get("processor"),
+                    hardware.get("cores") and f"{hardware['cores']} cores",
+                    *hardware.get("accelerators", ()),
+                    f"Python {hardware['python']}" if "python" in hardware else "",
+                ],
+            )
+        ),
         "packages": ", ".join(f"{name} {version}" for name, version in hardware.get("packages", {}).items()),
         "time": ", ".join(f"{name} {seconds:,.1f} s" for name, seconds in record["wall_seconds"].items()),
         "finished": record["finished"],
@@ -157,13 +150,3 @@ def _subsets(split: Record | None) -> str:
             examples = ", ".join(split.get(f"{key}_examples", ()))
             parts.append(f"{split[key]:,} {what}" + (f" ({examples} ...)" if examples else ""))
     return "; ".join(parts)
-
-
-def _machine(hardware: Record) -> str:
-    parts = [
-        hardware.get("processor", ""),
-        f"{hardware['cores']} cores" if hardware.get("cores") else "",
-        *hardware.get("accelerators", []),
-        f"Python {hardware['python']}" if "python" in hardware else "",
-    ]
-    return ", ".join(filter(None, parts))

@@ -24,7 +24,7 @@ from gazebench.metrics.protocol import SUBSETS, Protocol, ProtocolMetric
 from gazebench.metrics.scoring import Score
 from gazebench.report.figures import curves, distribution
 from gazebench.report.page import link
-from gazebench.report.pictures import ANSWER, HEAD, TRUTH, draw, scene, spread
+from gazebench.report.pictures import ANSWER, HEAD, TRUTH, draw, scene
 from gazebench.report.record_page import record_page
 from gazebench.report.run_data import dataset_of, heatmaps, is_mean_over_people, people, read_record
 from gazebench.report.site import of_runs
@@ -194,5 +194,7 @@ def choose(scored: pd.DataFrame, use: ProtocolMetric, *, higher: bool) -> pd.Dat
     for (_, band), group in frame.groupby(["shown", "band"], sort=True):
         ordered = group.sort_values("badness", ascending=band == BANDS[2], kind="stable", na_position="last")
         once = ordered.drop_duplicates("image_id")
-        picked.append(once.iloc[spread(len(once), EACH) if band == BANDS[1] else list(range(min(EACH, len(once))))])
+        count = min(EACH, len(once))
+        last = len(once) - 1 if band == BANDS[1] else count - 1  # in between: evenly spread over all
+        picked.append(once.iloc[np.linspace(0, last, count).round().astype(int)])
     return pd.concat(picked).sort_values("badness", ascending=False, kind="stable", na_position="last")

@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from docstring_parser import parse
+from jsonargparse import ArgumentParser
 
 from gazebench.engine.method import Method, Origin, Recipe
 from gazebench.engine.registry import entries, load_method
 from gazebench.report.table import Cell, Column, Table
 
-UNSTATED: tuple[str, str] = ("not stated", "")
 
-
-def constructor_defaults(method: type[Method]) -> dict[str, Any]:
-    """The constructor's arguments and defaults, those it hands on to its base included."""
-    found: dict[str, Any] = {}
-    for base in method.__mro__:
-        init = vars(base).get("__init__")
-        if init is None or not issubclass(base, Method):
-            continue
-        parameters = list(inspect.signature(init).parameters.values())[1:]
-        found |= {p.name: p.default for p in parameters if p.kind is not p.VAR_KEYWORD and p.name not in found}
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            break
-    return found
+def constructor_options(method: type[Method]) -> dict[str, tuple[Any, str]]:
+    """The constructor's arguments, those it hands on to its base included: default and description of each."""
+    parser = ArgumentParser()
+    parser.add_class_arguments(method, "model", fail_untyped=False)
+    found = [action for action in parser._actions if action.dest.startswith("model.")]
+    return {one.dest.removeprefix("model."): (one.default, " ".join((one.help or "").split())) for one in found}
 
 
 def sources(method: type[Method]) -> dict[str, tuple[Origin, str]]:
@@ -43,14 +34,6 @@ def recipes(method: type[Method]) -> Mapping[str, Recipe]:
     return {name: method.recipe(name, {}) for name in names if name in method.recipes or name == "*"}
 
 
-def _descriptions(method: type[Method]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for base in method.__mro__:
-        for parameter in parse(inspect.cleandoc(vars(base).get("__doc__") or "")).params:
-            found.setdefault(parameter.arg_name, " ".join((parameter.description or "").split()))
-    return found
-
-
 def sheet() -> str:
     """The page as Markdown, from the methods of this package themselves."""
     lines = [
@@ -62,10 +45,9 @@ def sheet() -> str:
         "reason. All of them are options (`--model.lr 1e-3`). A recipe's values stand before the defaults of the",
         "constructor; options stand before both, and a record says which it was.",
     ]
-    for name in entries("methods"):
-        if entries("methods")[name].origin != "gazebench":
-            continue
-        lines += ["", *_section(name, load_method(name))]
+    for name, entry in entries("methods").items():
+        if entry.ours:
+            lines += ["", *_section(name, load_method(name))]
     return "\n".join(lines) + "\n"
 
 
@@ -73,9 +55,10 @@ def _section(name: str, method: type[Method]) -> Iterator[str]:
     yield f"## {method.card.title} (`{name}`)"
     if method.card.paper:
         yield from ("", f"{method.card.paper}.")
-    defaults, origin, text = constructor_defaults(method), sources(method), _descriptions(method)
+    origin = sources(method)
     rows: list[list[Cell]] = [
-        [f"`{key}`", f"`{value!r}`", *origin.get(key, UNSTATED), text.get(key, "")] for key, value in defaults.items()
+        [f"`{key}`", f"`{default!r}`", *origin.get(key, ("not stated", "")), text]
+        for key, (default, text) in constructor_options(method).items()
     ]
     if rows:
         columns = [Column(title) for title in ("setting", "default", "origin", "place or reason", "what it is")]

@@ -5,7 +5,7 @@ The pages work from a file and offline. Nothing of them is committed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,9 @@ from gazebench.report import published
 from gazebench.report.board_rows import (
     BADGES,
     COSTS,
+    RESULT_CLASSES,
     UNKNOWN_FAMILY,
     Board,
-    PublishedResult,
     RunGroup,
     make_board,
     origins,
@@ -36,14 +36,8 @@ from gazebench.report.record_page import record_page
 from gazebench.report.run_data import known_dataset
 from gazebench.report.table import Cell, Column, HtmlCell, Table, number
 
-SECTIONS = {
-    "official": "Complete official test set, and published values",
-    "synthetic": "Complete runs on synthetic data: no published benchmark",
-    "smoke": "Smoke runs: incomplete data, tiny or random weights, or limits; no benchmark results",
-}
+SECTIONS = RESULT_CLASSES | {"official": "Complete official test set, and published values"}
 """Headings of the groups of a table; no sorting mixes them."""
-Address = Callable[[str, str], str]
-"""From the file name of a record and its run to the address of its page."""
 
 
 def of_runs(places: Places) -> Path:
@@ -64,21 +58,15 @@ def build(out: Path, boards: Path, runs: Path | None = None) -> Path:
     with FileLock(out / ".lock"):
         copy_assets(out)
         shown, left_out = read_boards(boards)
-        pages, addresses = dict[Path, str](), dict[str, Address]()
-        for board in shown:
-
-            def address(stem: str, run: str, name: str = board.name) -> str:
-                return link(full.get((name, run), out / name / f"{stem}.html"), out)
-
-            addresses[board.name] = address
-            for group in board.groups:
-                others = {f"{stem}.html": record for stem, record in group.records.items()}
-                for stem, record in group.records.items():
-                    siblings = {href: one for href, one in others.items() if one is not record}
-                    pages[out / board.name / f"{stem}.html"] = record_page(
-                        record, board.protocol, board.title, index=f"../index.html#{board.name}", assets="../assets",
-                        siblings=siblings,
-                    )  # fmt: skip
+        pages, addresses = dict[Path, str](), dict[str, str]()
+        for board, group in ((one, group) for one in shown for group in one.groups):
+            for stem, record in group.records.items():
+                page = out / board.name / f"{stem}.html"
+                addresses[stem] = link(full.get((board.name, record["run"]), page), out)
+                pages[page] = record_page(
+                    record, board.protocol, board.title, index=f"../index.html#{board.name}", assets="../assets",
+                    siblings={f"{name}.html": one for name, one in group.records.items() if name != stem},
+                )  # fmt: skip
         pages[out / "index.html"] = index(shown, left_out, addresses)
         for path in out.glob("*/*.html"):
             if path not in pages and MARK in path.read_text(encoding="utf-8"):
@@ -105,19 +93,19 @@ def read_boards(folder: Path) -> tuple[list[Board], dict[str, str]]:
     return shown, left_out
 
 
-def index(boards: Sequence[Board], left_out: Mapping[str, str], addresses: Mapping[str, Address]) -> str:
+def index(boards: Sequence[Board], left_out: Mapping[str, str], addresses: Mapping[str, str]) -> str:
     """The page over all data sets.
 
     Args:
         boards: in the order they are offered.
         left_out: names of data sets that could not be read, and why.
-        addresses: of the records' pages, by data set.
+        addresses: of the records' pages, by the file names of the records.
     """
     families = {row.family for board in boards for row in board.rows}
     return render(
         "index.html.j2",
         boards=[
-            {"board": board, "table": grid(board, addresses[board.name]).html("grid", sortable=True),
+            {"board": board, "table": grid(board, addresses).html("grid", sortable=True),
              "runs": sum(len(group.records) for group in board.groups),
              "conventions": {cell.convention.key: cell.convention for row in board.published
                              for cell in row.cells.values()}.values()}
@@ -125,18 +113,18 @@ def index(boards: Sequence[Board], left_out: Mapping[str, str], addresses: Mappi
         ],
         left_out=left_out, families=sorted(families, key=lambda family: (family == UNKNOWN_FAMILY, family)),
         assets="assets", subsets=SUBSETS, costs=COSTS, badges=BADGES,
-        data={board.name: plotted(board, addresses[board.name]) for board in boards if board.groups},
+        data={board.name: plotted(board, addresses) for board in boards if board.groups},
     )  # fmt: skip
 
 
-def grid(board: Board, address: Address) -> Table:
+def grid(board: Board, addresses: Mapping[str, str]) -> Table:
     """All rows and columns; the last one, which is hidden, keeps the classes of runs apart."""
     columns = [
         Column("method"),
         *board.columns.values(),
         Column("seeds", digits=0, higher=True, about="how many seeds a value is the mean of"),
         Column("people", digits=0, about="people tested"),
-        *(Column(cost.short, digits=cost.digits, name=cost.key, about=cost.title) for cost in COSTS),
+        *COSTS,
         Column("group"),
     ]
     rows: list[list[Cell]] = []
@@ -149,26 +137,30 @@ def grid(board: Board, address: Address) -> Table:
         last = HtmlCell(Markup.escape(SECTIONS[section]), classes.index(section))
         if isinstance(row, RunGroup):
             values: list[Cell] = [row.value(*key) for key in board.columns]
-            values += [len(row.records), row.lead["samples"]["people"], *(row.cost(cost) for cost in COSTS)]
-            about = _about_runs(row, address)
+            values += [len(row.records), row.lead["samples"]["people"], *row.costs().values()]
+            about = _about_runs(row, addresses)
         else:
-            values = [_published(row.cells.get(key)) for key in board.columns] + [None] * (2 + len(COSTS))
-            about = {"link": "", "facts": _about_published(row)}
+            shown = [row.cells.get(key) for key in board.columns]
+            values = [
+                HtmlCell(Markup(render("published.html.j2", cell=cell)), cell.printed) if cell else None
+                for cell in shown
+            ]
+            values += [None] * (2 + len(COSTS))
+            about = {"link": "", "facts": [
+                ("source", f"{row.source}: {'; '.join(row.places)}"), ("read", row.tag),
+                *(("note", note) for note in row.notes),
+            ]}  # fmt: skip
         cell = render("method.html.j2", title=row.title, backbone=row.backbone, kind=kind, badge=BADGES[kind], **about)
         rows.append([HtmlCell(Markup(cell), row.title), *values, last])
     return Table(columns, rows, attributes=attributes)
 
 
-def _published(cell: published.PublishedCell | None) -> Cell:
-    return None if cell is None else HtmlCell(Markup(render("published.html.j2", cell=cell)), cell.printed)
-
-
-def _about_runs(group: RunGroup, address: Address) -> dict[str, Any]:
+def _about_runs(group: RunGroup, addresses: Mapping[str, str]) -> dict[str, Any]:
     record, found = group.lead, origins(group.lead, look_up=True)
     weights = record["weights"]
     trained = f"; trained: {found['weights']}" if "weights" in found else ""
     pages = [
-        (address(stem, one["run"]), one["run"] if one["seed"] is None else f"seed {one['seed']}")
+        (addresses[stem], one["run"] if one["seed"] is None else f"seed {one['seed']}")
         for stem, one in group.records.items()
     ]
     facts = [("family", group.family), *((name, text) for name, text in found.items() if name != "weights")]
@@ -178,26 +170,22 @@ def _about_runs(group: RunGroup, address: Address) -> dict[str, Any]:
     return {"link": pages[0][0], "facts": facts, "pages": pages}
 
 
-def _about_published(row: PublishedResult) -> list[tuple[str, str]]:
-    notes = [("note", note) for note in row.notes]
-    return [("source", f"{row.source}: {'; '.join(row.places)}"), ("read", row.tag), *notes]
-
-
-def plotted(board: Board, address: Address) -> dict[str, Any]:
+def plotted(board: Board, addresses: Mapping[str, str]) -> dict[str, Any]:
     """What the plot needs, by row in the table's order: values with their intervals, and costs."""
     rows: list[dict[str, Any]] = []
-    metrics: dict[str, dict[str, Any]] = {}
     for position, group in enumerate(board.groups):
         values: dict[str, dict[str, list[float | None]]] = {}
-        for (metric, subset), column in board.columns.items():
-            value = group.value(metric, subset)
-            if value is not None:
+        for metric, subset in board.columns:
+            if (value := group.value(metric, subset)) is not None:
                 values.setdefault(metric, {})[subset] = [number(value), value.low, value.high]
-                metrics[metric] = {"higher": column.higher, "digits": column.digits}
         rows.append({
             "row": position, "title": group.title, "backbone": group.backbone, "family": group.family,
-            "kind": BADGES[group.result_class], "href": address(next(iter(group.records)), group.runs[0]),
-            "values": values, "costs": {cost.key: group.cost(cost) for cost in COSTS},
+            "kind": BADGES[group.result_class], "href": addresses[next(iter(group.records))],
+            "values": values, "costs": group.costs(),
         })  # fmt: skip
-    metrics = {metric: metrics[metric] for metric, _ in board.columns if metric in metrics}
+    metrics = {
+        metric: {"higher": column.higher, "digits": column.digits}
+        for (metric, _), column in board.columns.items()
+        if any(metric in row["values"] for row in rows)
+    }
     return {"rows": rows, "metrics": metrics, "headline": board.headline, "everybody": ALL}

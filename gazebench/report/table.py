@@ -26,7 +26,7 @@ class HtmlCell:
     """A cell of a page: its HTML, and what rows are sorted by."""
 
     html: Markup
-    order: str | float = ""
+    order: str | float
 
 
 Cell = str | int | float | Score | Interval | HtmlCell | None

@@ -15,7 +15,6 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Patch
 
 from gazebench.core.errors import DataError
-from gazebench.data.dataset import GazeDataset
 from gazebench.data.transforms import cone_mask
 from gazebench.engine.config import dataset_with
 from gazebench.engine.run import Places
@@ -241,9 +240,8 @@ def overlays(summary: Summary, figure: OverlayFigure) -> Canvas:
 
 def _scenes(summary: Summary, figure: OverlayFigure, picks: Sequence[Pick]) -> list[Scene]:
     plan = summary.plan
-    options = [*plan.rows[figure.above].options, *plan.options, *plan.extra]
-    options = [option for option in options if option.startswith("--dataset.")]
-    dataset: GazeDataset = dataset_with(plan.dataset, options)
+    options = [*plan.rows[figure.rows[0]].options, *plan.options, *plan.extra]
+    dataset = dataset_with(plan.dataset, [option for option in options if option.startswith("--dataset.")])
     records = dataset.records("test")
     places = {str(name): place for place, name in enumerate(records.person_id)}
     return [scene(dataset, records, places[pick.person]) for pick in picks]

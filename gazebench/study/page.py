@@ -172,7 +172,7 @@ def _who_is_shown(summary: Summary, figure: OverlayFigure) -> list[str]:
     plan, picks, metric = summary.plan, summary.picks(figure), summary.plan.metrics[figure.metric]
     chosen = {
         "largest": f"The largest improvements in {figure.name} from the upper to the lower row, the best case for it",
-        "worst": f"The worst {figure.name} of {plan.rows[figure.above].title}, a person a picture",
+        "worst": f"The worst {figure.name} of {plan.rows[figure.rows[0]].title}, a person a picture",
         "random": "People drawn at random, whatever became of them",
     }[figure.pick]
     values = "; ".join(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,10 +27,9 @@ def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _option(option: str) -> str:
-    if not option.startswith("--") or "=" not in option:
-        raise ValueError(f"{option!r} is no option; write it as --group.name=value")
-    if option.split("=")[0] in ("--seed", "--method", "--data", "--config"):
-        raise ValueError(f"{option!r}: seeds, methods and the data set have their own keys")
+    name, equals, _ = option.partition("=")
+    if not (name.startswith("--") and equals) or name in ("--seed", "--method", "--data", "--config"):
+        raise ValueError(f"{option!r}: write --group.name=value; seeds, method and data set have their own keys")
     return option
 
 
@@ -110,11 +109,6 @@ class _Figure(Model):
     def metrics(self) -> tuple[str, ...]:
         return (self.metric,)
 
-    def of_rows(self, rows: Iterable[str]) -> Self | None:
-        """The figure of these rows alone; None where it cannot be drawn of them."""
-        kept = tuple(row for row in self.rows if row in rows)
-        return self.model_copy(update={"rows": kept}) if kept else None
-
 
 class SubsetFigure(_Figure):
     """Bars: a metric by row and subset."""
@@ -155,36 +149,26 @@ class OverlayFigure(_Figure):
     """Images of single people under the predictions of one row, and of another one below.
 
     Attributes:
-        above, below: the rows whose predictions are shown; one alone stands above.
-        pick: those whom the change from ``above`` to ``below`` helps most, those whom ``above`` serves worst, or any.
+        rows: the rows whose predictions are shown, the upper one first.
+        pick: those whom the change from the upper row to the lower helps most, those whom the upper serves worst, or
+            any.
         cone: what lies outside it is shaded in the upper images.
         seed: whose predictions are shown; None is the first that the rows have.
     """
 
     kind: Literal["overlays"]
-    above: Text
-    below: str = ""
+    rows: Annotated[Names, Field(max_length=2)]
     subset: Subset = "all"
     count: Annotated[int, Field(ge=1, le=8)] = 4
     pick: Literal["largest", "worst", "random"] = "largest"
     cone: Cone | None = None
     seed: NonNegativeInt | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _rows(cls, given: Any) -> Any:
-        if isinstance(given, dict) and "rows" not in given:
-            given = given | {"rows": [row for row in (given.get("above"), given.get("below")) if row]}
-        return given
-
     @model_validator(mode="after")
     def _compares(self) -> Self:
-        if self.pick == "largest" and not self.below:
-            raise ValueError("improvements are from one row to another; give `below`, or `pick`")
+        if self.pick == "largest" and len(self.rows) < 2:
+            raise ValueError("improvements are from one row to another; give two `rows`, or `pick`")
         return self
-
-    def of_rows(self, rows: Iterable[str]) -> Self | None:
-        return self if set(self.rows) <= set(rows) else None
 
 
 PlannedFigure = SubsetFigure | ThresholdFigure | ScatterFigure | OverlayFigure
@@ -277,7 +261,7 @@ class Plan(PlanFile):
     Attributes:
         file: where it was read from.
         extra: options of the command line; they go to every run and are part of its settings.
-        is_quick: whether this is the quick study; then rows, tables, figures and claims are those of it alone.
+        is_quick: whether this is the quick study; then rows, tables and claims are those of it alone.
         left_out: titles of the rows that a quick study does not run.
     """
 
@@ -350,14 +334,12 @@ class Plan(PlanFile):
             table.model_copy(update={"rows": {key: cells for key, cells in table.rows.items() if key in rows}})
             for table in self.tables
         )
-        figures = (figure.of_rows(rows) for figure in self.figures)
-        return Plan(**{name: getattr(self, name) for name in Plan.model_fields} | {
+        return self.model_copy(update={
             "is_quick": True,
             "seeds": quick.seeds or self.seeds,
             "options": (*self.options, *quick.options),
             "rows": rows,
             "tables": tuple(table for table in tables if table.rows),
-            "figures": tuple(figure for figure in figures if figure is not None),
             "claims": tuple(claim for claim in self.claims if {claim.row, claim.against} <= rows.keys()),
             "left_out": tuple(row.title for key, row in self.rows.items() if key not in rows),
         })  # fmt: skip
@@ -370,26 +352,18 @@ def read_plan(path: Path, *, quick: bool = False, extra: Sequence[str] = ()) -> 
         DataError: names the file, the place in it and the remedy.
     """
     plan = Plan(**dict(read(path, PlanFile)), file=path, extra=tuple(extra))
-    try:
-        for where, what, names, among in _references(plan):
-            for name in names:
-                try:
-                    known(what, name, among)
-                except ValueError as error:
-                    raise DataError(f"{path}: {where}: {error}") from error
-    except PluginError as error:
-        raise DataError(f"{path}: dataset: {error}") from error
-    return plan.for_quick() if quick else plan
-
-
-def _references(plan: Plan) -> Iterator[tuple[str, str, Iterable[str], Iterable[str]]]:
-    """Every mention of something by name: where it is, what it should be, the names, and those there are."""
-    yield "quick", "row", plan.quick.rows if plan.quick else (), plan.rows
     mentions = [
+        ("quick", plan.quick.rows if plan.quick else (), ()),
         *((f"table {table.title!r}", table.rows, table.columns) for table in plan.tables),
         *((f"figure {figure.file!r}", figure.rows, figure.metrics) for figure in plan.figures),
         *((f"claim {claim.text!r}", (claim.row, claim.against), (claim.metric,)) for claim in plan.claims),
     ]
     for where, rows, metrics in mentions:
-        yield where, "row", rows, plan.rows
-        yield where, "metric", metrics, plan.metrics
+        try:
+            for row in rows:
+                known("row", row, plan.rows)
+            for metric in metrics:
+                known("metric", metric, plan.metrics)
+        except (PluginError, ValueError) as error:
+            raise DataError(f"{path}: {where}: {error}") from error
+    return plan.for_quick() if quick else plan

@@ -8,12 +8,10 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TextIO
 
 import torch
 
@@ -47,7 +45,6 @@ class Task:
 class _Process:
     task: Task
     process: subprocess.Popen[bytes]
-    output: TextIO
     device: str = ""
     begun: float = field(default_factory=time.monotonic)
 
@@ -80,30 +77,32 @@ def execute(tasks: Sequence[Task], *, jobs: int, finished: Callable[[Task, float
     """
     queue, active, failed, done = deque(tasks), list[_Process](), list[Task](), 0
     environment, gpus = shared_environment(jobs), devices()
-    with _terminated_is_interrupted():
-        try:
-            while queue or active:
-                while queue and len(active) < jobs:
-                    used = [child.device for child in active]
-                    device = min(gpus, key=used.count) if len(gpus) > 1 and queue[0].pinned else ""
-                    active.append(_start(queue.popleft(), environment, device))
-                    announce(f"  {active[-1].task.name} runs ({active[-1].task.log})")
-                time.sleep(0.05)
-                for child in [child for child in active if child.process.poll() is not None]:
-                    active.remove(child)
-                    child.output.close()
-                    done += 1
-                    task, code = child.task, child.process.returncode
-                    where = f"[{done}/{len(tasks)}] {task.name}"
-                    if code or not task.result.is_file():
-                        failed.append(task)
-                        announce(f"{where} FAILED with exit code {code}:\n{tail(task.log)}")
-                    else:
-                        announce(f"{where} done, {finished(task, time.monotonic() - child.begun)}")
-        except BaseException:
-            announce("stopping ...")
-            _stop(active)
-            raise
+    # SIGTERM to the study must stop its runs too, as Ctrl-C does.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        while queue or active:
+            while queue and len(active) < jobs:
+                used = [child.device for child in active]
+                device = min(gpus, key=used.count) if len(gpus) > 1 and queue[0].pinned else ""
+                active.append(_start(queue.popleft(), environment, device))
+                announce(f"  {active[-1].task.name} runs ({active[-1].task.log})")
+            time.sleep(0.05)
+            for child in [child for child in active if child.process.poll() is not None]:
+                active.remove(child)
+                done += 1
+                task, code = child.task, child.process.returncode
+                where = f"[{done}/{len(tasks)}] {task.name}"
+                if code or not task.result.is_file():
+                    failed.append(task)
+                    announce(f"{where} FAILED with exit code {code}:\n{tail(task.log)}")
+                else:
+                    announce(f"{where} done, {finished(task, time.monotonic() - child.begun)}")
+    except BaseException:
+        announce("stopping ...")
+        _stop(active)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return failed
 
 
@@ -124,14 +123,14 @@ def shared_environment(jobs: int) -> dict[str, str]:
 
 def _start(task: Task, environment: Mapping[str, str], device: str) -> _Process:
     task.log.parent.mkdir(parents=True, exist_ok=True)
-    output = task.log.open("w", encoding="utf-8")
     pinned = {"CUDA_VISIBLE_DEVICES": device} if device else {}
-    # A session of its own: Ctrl-C reaches this process alone, which then stops the whole group in order.
-    process = subprocess.Popen(
-        command(task), env={**environment, **pinned}, stdin=subprocess.DEVNULL, stdout=output,
-        stderr=subprocess.STDOUT, start_new_session=True,
-    )  # fmt: skip
-    return _Process(task, process, output, device)
+    with task.log.open("wb") as output:
+        # A session of its own: Ctrl-C reaches this process alone, which then stops the whole group in order.
+        process = subprocess.Popen(
+            command(task), env={**environment, **pinned}, stdin=subprocess.DEVNULL, stdout=output,
+            stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    return _Process(task, process, device)
 
 
 def _stop(active: Sequence[_Process]) -> None:
@@ -146,23 +145,3 @@ def _stop(active: Sequence[_Process]) -> None:
                 child.process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 continue
-    for child in active:
-        child.output.close()
-
-
-@contextmanager
-def _terminated_is_interrupted() -> Iterator[None]:
-    """SIGTERM to the study must stop its runs too, as Ctrl-C does."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    try:
-        before = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # not the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -7,11 +7,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from gazebench.core.errors import DataError, UserError
 from gazebench.engine.config import Config, settings_digest
-from gazebench.engine.record import RecordError, hardware_identity, read_records
+from gazebench.engine.record import read_records
 from gazebench.engine.run import BOARDS, Places, prepare, run_id
 from gazebench.report.page import write
 from gazebench.study import page
@@ -20,20 +21,6 @@ from gazebench.study.plan import Plan, PlannedRun, read_plan
 from gazebench.study.processes import Task, devices, execute
 from gazebench.study.store import Store
 from gazebench.study.summary import Summary
-
-_DECIDES = {
-    "settings": "settings",
-    "method": "method, or version of it",
-    "dataset": "version of the data set",
-    "protocol": "protocol",
-    "data": "data",
-    "subsets": "subsets",
-    "weights": "weights",
-    "start": "weights to start from",
-    "files": "text of a method's or data set's file",
-    "tasks": "versions of tasks",
-}
-"""What decides a run's numbers, in words."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +48,9 @@ class RunState:
         if not self.entry:
             return "not recorded"
         if self.entry["id"] != self.id:
-            before = self.entry["identity"]
-            other = [words for name, words in _DECIDES.items() if before.get(name) != self.identity.get(name)]
-            return f"recorded with other {' and '.join(other) or 'things that decide its numbers'}"
+            before, now = self.entry["identity"], self.identity
+            other = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+            return f"recorded with other {' and '.join(other)}"
         return "recorded, to be trained anew" if self.again else ""
 
     @property
@@ -82,13 +69,7 @@ class Study:
 
     @classmethod
     def open(
-        cls,
-        file: Path,
-        places: Places,
-        *,
-        quick: bool = False,
-        extra: Sequence[str] = (),
-        out: Path | None = None,
+        cls, file: Path, places: Places, *, quick: bool = False, extra: Sequence[str] = (), out: Path | None = None
     ) -> Study:
         """Reads a plan.
 
@@ -130,15 +111,14 @@ class Study:
         if adopt and (taken := self._adopt(states)):
             print(f"{taken} finished runs of these settings are on the board and need not be run again")
             states = self.states(again, without_data=dry_run)
-        todo = {state.run: state for state in states if state.why}
         self._announce(states, jobs, commands=dry_run)
         if dry_run:
             return 0
-        tasks = {self._task(state): state for state in todo.values()}
+        tasks = {self._task(state): state for state in states if state.why}
         failed = execute(list(tasks), jobs=jobs, finished=lambda task, seconds: self._keep(tasks[task], seconds))
         self.render()
         if failed:
-            print(f"\n{len(failed)} of {len(todo)} runs failed; the same command tries them again:", file=sys.stderr)
+            print(f"\n{len(failed)} of {len(tasks)} runs failed; the same command tries them again:", file=sys.stderr)
             print("\n".join(f"  {task.name}: {task.log}" for task in failed), file=sys.stderr)
         return 1 if failed else 0
 
@@ -215,23 +195,20 @@ class Study:
         )
 
     def _adopt(self, states: Sequence[RunState]) -> int:
-        """Stores the board's runs of the plan's ids, the newest of several; returns how many.
+        """Stores the board's complete runs of the plan's ids, the newest of several; returns how many.
 
         Their people come along where the folder of the run is still there, and are missing from figures otherwise.
         """
         board = {}
-        for record in sorted(self._board(), key=lambda record: str(record["finished"])):
-            board[run_id(record["config"], decides(record))] = board[record["run"]] = record
+        records = read_records(self.places.boards, self.plan.dataset)
+        for record in sorted(records, key=lambda record: str(record["finished"])):
+            if record.get("kind") == "bench" and record["status"]["class"] != "smoke":
+                board[run_id(record["config"], decides(record))] = board[record["run"]] = record
         taken = [state for state in states if not state.entry and state.id in board]
         for state in taken:
             record = board[state.id]
             self._add(state, record, sum(record["wall_seconds"].values()))
         return len(taken)
-
-    def _board(self) -> list[dict[str, Any]]:
-        """Complete runs on the plan's data set that were trained and tested in one go."""
-        records = read_records(self.places.boards, self.plan.dataset)
-        return [record for record in records if record.get("kind") == "bench" and record["status"]["class"] != "smoke"]
 
     def _announce(self, states: Sequence[RunState], jobs: int, *, commands: bool) -> None:
         """Lists all runs, perhaps with the command that makes each alone, and the time the missing ones will take."""
@@ -244,30 +221,18 @@ class Study:
                 print(f"      gazebench bench {' '.join(self._arguments(state.run))}")
         if todo:
             seconds = self._remaining_seconds(states, jobs)
-            time = "unknown, nothing like it is recorded" if seconds is None else f"about {page.duration(seconds)}"
+            time = "unknown, nothing is recorded" if seconds is None else f"about {page.duration(seconds)}"
             print(f"time still needed: {time}, {jobs} at a time")
 
     def _remaining_seconds(self, states: Sequence[RunState], jobs: int) -> float | None:
-        """How long the runs to do will take, judged by the recorded ones, or by such runs on this machine's board."""
+        """How long the runs to do will take, judged by the recorded ones of the row, or of all rows."""
         spent: dict[Any, list[float]] = {}
         for (row, _), entry in self.store.results().items():
             spent.setdefault(row, []).append(entry["seconds"])
-        machine = hardware_identity()
-        try:
-            board = self._board()
-        except RecordError:  # a guess is not worth stopping for
-            board = []
-        for record in board:
-            if all(record["hardware"].get(name) == machine[name] for name in ("processor", "accelerators")):
-                spent.setdefault(_kind(record["config"]), []).append(sum(record["wall_seconds"].values()))
-        known = {
-            state.run.row: sum(times) / len(times)
-            for state in states
-            if (times := spent.get(state.run.row) or spent.get(_kind(state.config.public())))
-        }
-        if not known:
+        if not spent:
             return None
-        usual = sum(known.values()) / len(known)
+        known = {row: mean(times) for row, times in spent.items()}
+        usual = mean(known.values())
         todo = [known.get(state.run.row, usual) for state in states if state.why]
         return sum(todo) / max(1, min(jobs, len(todo)))
 
@@ -291,9 +256,3 @@ def decides(record: Mapping[str, Any]) -> dict[str, Any]:
         "files": [],
         **({"tasks": [task["id"] for task in tasks.values()]} if tasks else {}),
     }
-
-
-def _kind(values: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What runs of about the same length share: the method, the epochs, the data."""
-    dataset = {key: value for key, value in values["dataset"].items() if key not in ("root", "subsets")}
-    return values["method"], values["trainer"]["max_epochs"], repr(sorted(dataset.items()))

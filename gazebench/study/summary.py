@@ -59,18 +59,13 @@ class Summary:
         self.plan = plan
         self.store = store
         stored = store.results()
-        self.entries: dict[PlannedRun, dict[str, Any]] = {}
-        self.missing: list[PlannedRun] = []
-        self.outdated: list[PlannedRun] = []
+        recorded = {run: stored[run.row, run.seed] for run in plan.runs if (run.row, run.seed) in stored}
+        self.entries: dict[PlannedRun, dict[str, Any]] = {
+            run: entry for run, entry in recorded.items() if entry["arguments"] == list(run.arguments)
+        }
+        self.missing = [run for run in plan.runs if run not in self.entries]
+        self.outdated = [run for run in self.missing if run in recorded]
         """Those of ``missing`` that were recorded with other options."""
-        for run in plan.runs:
-            entry = stored.get((run.row, run.seed))
-            if entry is not None and entry["arguments"] == list(run.arguments):
-                self.entries[run] = entry
-                continue
-            self.missing.append(run)
-            if entry is not None:
-                self.outdated.append(run)
 
     @cached_property
     def people(self) -> pd.DataFrame:
@@ -149,19 +144,17 @@ class Summary:
     def picks(self, figure: OverlayFigure) -> list[Pick]:
         """Whom an overlay shows, one person an image, always the same ones.
 
-        Those whom the change from ``above`` to ``below`` helps most, those whom ``above`` serves worst, or any.
+        Those whom the change from the upper row to the lower helps most, those whom the upper serves worst, or any.
         """
         seed = self.drawn_seed(figure)
         column = f"metric_{figure.metric}"
         if seed is None or column not in self.people:
             return []
-        sides = []
-        for side, row in zip(("above", "below"), figure.rows, strict=False):
-            people = self.persons(row, figure.subset)
-            sides.append(people[people["seed"] == seed].set_index("person_id").rename(columns={column: side}))
-        both = sides[0][["image_id", "above"]]
-        for other in sides[1:]:
-            both = both.join(other[["below"]], how="inner")
+        people = [self.persons(row, figure.subset) for row in figure.rows]
+        sides = [frame[frame["seed"] == seed].set_index("person_id") for frame in people]
+        both = sides[0][["image_id"]].assign(above=sides[0][column])
+        if len(sides) > 1:
+            both = both.join(sides[1][column].rename("below"), how="inner")
         both = both.dropna()
         sign = 1 if self.plan.metrics[figure.metric].higher_is_better else -1
         if figure.pick == "random":

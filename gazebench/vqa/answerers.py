@@ -8,14 +8,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from gazebench.core.errors import DataError
 from gazebench.core.types import Records, stable_key
 from gazebench.data.dataset import GazeDataset
 from gazebench.vlm.coordinates import LARGEST, whole
 from gazebench.vlm.encoding import Encoding
-from gazebench.vlm.images import Job, ask_about_images, encoded
+from gazebench.vlm.images import ask_about_images, encoded
 from gazebench.vlm.messages import Backend, Decoding, EncodedImage, Failure, Message, Reply, Request
 from gazebench.vqa.files import QuestionRecord, check_annotations, read, read_card
 from gazebench.vqa.question_builder import FORMS
@@ -106,13 +106,10 @@ class ModelAnswerer(Answerer):
 
         def request(record: QuestionRecord, image: EncodedImage) -> Request:
             asked = Message("user", (image, record.question.text))
-            return Request(
-                record.question.id, (system, *before.get(record.question.form, ()), asked), self.decoding
-            )  # fmt: skip
+            turns = (system, *before.get(record.question.form, ()), asked)
+            return Request(record.question.id, turns, self.decoding)
 
-        jobs: Iterator[Job] = (
-            (self._image(record), record.question.id, partial(request, record)) for record in records
-        )  # fmt: skip
+        jobs = ((self._image(record), record.question.id, partial(request, record)) for record in records)
         return ask_about_images(self.backend, jobs, self.dataset, self.records, self.encoding)
 
     def _image(self, record: QuestionRecord) -> int:
@@ -144,25 +141,17 @@ class Examples:
         if self.card["split"] == "test":
             raise DataError(f"{path}: examples of the test split would give its answers away; take those of train")
         check_annotations(path, self.card, dataset)
-        pools: dict[tuple[Form, bool], list[tuple[int, QuestionRecord]]] = {}
-        for record in read(path):
-            pool = pools.setdefault((record.question.form, bool(record.truth.refusal)), [])
-            pool.append((stable_key(f"{seed} {record.question.id}"), record))
-            if len(pool) > 32 * shots + 64:  # the smallest keys win, and memory stays small
-                pool[:] = sorted(pool, key=lambda item: item[0])[: 16 * shots]
-
-        def first(form: Form, refused: bool, count: int) -> list[QuestionRecord]:
-            chosen: dict[str, QuestionRecord] = {}  # no image twice
-            for _, record in sorted(pools.get((form, refused), []), key=lambda item: item[0]):
-                if len(chosen) < count:
-                    chosen.setdefault(record.image, record)
-            return list(chosen.values())
+        pools: dict[tuple[Form, bool], dict[str, QuestionRecord]] = {}
+        for record in sorted(read(path), key=lambda record: stable_key(f"{seed} {record.question.id}")):
+            pool = pools.setdefault((record.question.form, bool(record.truth.refusal)), {})
+            pool.setdefault(record.image, record)  # no image twice
 
         self.chosen: dict[Form, list[QuestionRecord]] = {}
+        refusals = 1 if shots > 1 else 0
         for form in FORMS:
-            refusals = 1 if shots > 1 else 0
-            found = first(form, False, shots - refusals) + first(form, True, refusals)
-            if pools.get((form, False)) and len(found) < shots:
+            answered, refused = (list(pools.get((form, refused), {}).values()) for refused in (False, True))
+            found = answered[: shots - refusals] + refused[:refusals]
+            if answered and len(found) < shots:
                 raise DataError(f"{path}: has {len(found)} examples of the form {form}, {shots} are wanted")
             random.Random(f"{seed} {form}").shuffle(found)
             self.chosen[form] = found
@@ -178,20 +167,19 @@ class Examples:
         place = {str(image): index for index, image in enumerate(records.images)}
         names = {record.image for chosen in self.chosen.values() for record in chosen}
         images = {name: encoded(self.dataset, records, encoding, place[name]) for name in sorted(names)}
-        return {
-            form: tuple(
-                turn
-                for record in chosen
-                for turn in (
-                    Message("user", (images[record.image], record.question.text)),
-                    Message("assistant", (record.truth.answer,)),
-                )
-            )
-            for form, chosen in self.chosen.items()
-        }
+        turns: dict[Form, tuple[Message, ...]] = {}
+        for form, chosen in self.chosen.items():
+            for record in chosen:
+                asked = Message("user", (images[record.image], record.question.text))
+                answer = Message("assistant", (record.truth.answer,))
+                turns[form] = (*turns.get(form, ()), asked, answer)
+        return turns
 
 
 # Baselines -------------------------------------------------------------------------------------------------------
+
+SEED = 0
+"""Of the choices of baselines."""
 
 
 class _Baseline(Answerer):
@@ -225,8 +213,7 @@ class Shuffled(_Baseline):
 
     name, title = "shuffled", "Shuffled truth"
 
-    def __init__(self, path: Path, seed: int = 0) -> None:
-        self.seed = seed
+    def __init__(self, path: Path) -> None:
         pools: dict[tuple[str, str], tuple[list[str], list[str]]] = {}
         for record in read(path):
             ids, answers = pools.setdefault((record.question.task, record.question.form), ([], []))
@@ -234,11 +221,11 @@ class Shuffled(_Baseline):
             answers.append(record.truth.answer)
         self.answers: dict[str, str] = {}
         for kind, (ids, answers) in sorted(pools.items()):
-            random.Random(f"{seed} {kind}").shuffle(answers)
+            random.Random(f"{SEED} {kind}").shuffle(answers)
             self.answers |= dict(zip(ids, answers, strict=True))
 
     def identity(self) -> dict[str, Any]:
-        return super().identity() | {"seed": self.seed}
+        return super().identity() | {"seed": SEED}
 
     def answer(self, record: QuestionRecord) -> str:
         return self.answers[record.question.id]
@@ -276,10 +263,9 @@ class Random(_Prior):
     """A random answer of the right form: category, direction, point; half of the recognition questions are refused."""
 
     name, title = "random", "Random"
-    seed: ClassVar[int] = 0
 
     def answer(self, record: QuestionRecord) -> str:
-        rng = random.Random(f"{self.seed} {record.question.id}")
+        rng = random.Random(f"{SEED} {record.question.id}")
         if record.question.task == "recognition" and self.refusals and rng.random() < 0.5:
             return rng.choice(sorted(self.refusals))
         if record.question.form == "direction":

@@ -47,7 +47,6 @@ def ask(
     store: AnswerStore,
     shard: tuple[int, int] | None = None,
     limit: int = 0,
-    progress: str = "",
 ) -> loop.Outcome:
     """Asks what has no answer yet, once; any answer counts as one, be it empty, huge or a refusal.
 
@@ -60,7 +59,6 @@ def ask(
         store: keeps the answers.
         shard: ``(index, count)`` asks this part only; questions about one image stay together.
         limit: asks only so many, 0 all.
-        progress: what the questions are called on a progress bar; no bar by default.
 
     Raises:
         VLMError: the model cannot be asked. All answers until then are stored.
@@ -79,7 +77,7 @@ def ask(
     return loop.ask(
         store, str(card["split"]), (record.question.id for record in chosen()),
         lambda _, waiting: answerer.ask(record for record in chosen() if waiting(record.question.id)),
-        shard=shard, progress=progress,
+        shard=shard, progress="questions",
     )  # fmt: skip
 
 
@@ -99,9 +97,8 @@ def collect(
         found.open += not answers
         found.records.append(record)
         found.texts.append(reply.text)
-        found.parsed.append(
-            protocol.parse(record.question.form, reply.text, reply.finish_reason, answerer.size(record))
-        )
+        size = answerer.size(record)
+        found.parsed.append(protocol.parse(record.question.form, reply.text, reply.finish_reason, size))
     if found.open and not partial:
         raise DataError(
             f"{found.open:,} of {len(found.records):,} questions have no answer in {store.folder}; ask for them "

@@ -25,7 +25,6 @@ def build(
     split: str,
     folder: Path,
     *,
-    seed: int = SEED,
     descriptions: Descriptions | None = None,
     describer: dict[str, Any] | None = None,
 ) -> tuple[Path, dict[str, Any]]:
@@ -35,17 +34,16 @@ def build(
         dataset: whose split is asked about.
         split: train, val, trainval or test.
         folder: made where it is missing.
-        seed: of all random choices; the card names it.
         descriptions: of people, where they are not the data set's own.
         describer: identity of the model that made ``descriptions``.
     """
-    builder = QuestionBuilder(dataset, dataset.records(split), seed, descriptions)
+    builder = QuestionBuilder(dataset, dataset.records(split), descriptions)
     identity, code = dataset.identity(split), code_identity()
     card = {
         "protocol": Questions.id,
         "origin": Questions.origin,
         "templates": builder.templates.digest,
-        "seed": seed,
+        "seed": SEED,
         "dataset": dataset.card.name,
         "split": split,
         **{name: identity[name] for name in ("fingerprint", "label_version", "complete")},

@@ -55,7 +55,7 @@ class Describer:
             "decoding": vars(self.decoding),
         }
 
-    def ask(self, dataset: GazeDataset, records: Records, store: AnswerStore, progress: str = "") -> Outcome:
+    def ask(self, dataset: GazeDataset, records: Records, store: AnswerStore) -> Outcome:
         """Asks about everybody in frame who has no answer yet."""
         looking = np.flatnonzero((records.inout == IN_FRAME) & (np.diff(records.point_start) > 0))
         people = {str(records.person_id[person]): person for person in looking.tolist()}
@@ -71,7 +71,7 @@ class Describer:
             jobs = ((int(image[people[key]]), key, partial(request, key)) for key in people if waiting(key))
             return ask_about_images(self.backend, jobs, dataset, records, self.encoding)
 
-        return ask(store, records.split, people, send, progress=progress)
+        return ask(store, records.split, people, send, progress="descriptions")
 
 
 def described(dataset: GazeDataset, records: Records, store: AnswerStore) -> Descriptions:

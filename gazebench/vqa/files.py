@@ -111,38 +111,33 @@ def read(path: Path) -> Iterator[QuestionRecord]:
     """The questions of a file, one by one.
 
     Raises:
-        DataError: it is missing, or a line is no question; names the line.
+        DataError: a line is no question; names the line.
     """
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    yield QuestionRecord.from_json(line)
-                except (ValueError, KeyError, TypeError, IndexError) as error:
-                    raise DataError(
-                        f"{path}:{number}: not a question ({type(error).__name__}: {error}); build it anew: {_BUILD}"
-                    ) from error
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; make it with {_BUILD}") from None
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                yield QuestionRecord.from_json(line)
+            except (ValueError, KeyError, TypeError, IndexError) as error:
+                raise DataError(
+                    f"{path}:{number}: not a question ({type(error).__name__}: {error}); build it anew: {_BUILD}"
+                ) from error
 
 
 def read_card(path: Path) -> dict[str, Any]:
     """The card of a file of questions, after checking that it is this very file's.
 
     Raises:
-        DataError: there is none, or the file has changed since.
+        DataError: file or card is missing, or the file has changed since.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; make it with {_BUILD}")
     try:
+        digest = file_digest(path)
         card: dict[str, Any] = json.loads(path.with_suffix(CARD).read_text(encoding="utf-8"))
-        expected = card["sha256"]
+        if card["sha256"] != digest:
+            raise ValueError("not the file its card describes")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{path.with_suffix(CARD)}: no card of these questions ({type(error).__name__}); build them anew"
+            f"{path}: no questions with their card {path.stem}{CARD} ({error}); make both by {_BUILD}"
         ) from error
-    if file_digest(path) != expected:
-        raise DataError(f"{path}: not the file its card describes; build the questions anew, or restore it")
     return card
 
 

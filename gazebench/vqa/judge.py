@@ -19,12 +19,6 @@ JUDGE = "judge-1"
 DECODING = Decoding(max_tokens=512)
 
 
-def identity(backend: Backend, answers: str) -> dict[str, Any]:
-    """All that verdicts depend on; ``answers`` is the digest of those judged."""
-    prompt = {"name": JUDGE, **prompts()[JUDGE]}
-    return {**backend.identity(), "prompt": prompt, "decoding": vars(DECODING), "answers": answers}
-
-
 def judge(
     backend: Backend, answered: Answered, root: Path, answers: AnswerStore, split: str
 ) -> tuple[dict[str, bool], dict[str, Any]]:
@@ -42,8 +36,14 @@ def judge(
     Raises:
         DataError: some have no verdict.
     """
-    judged_by = identity(backend, answers.digest(split))
-    store, prompt = AnswerStore(root, "judge", judged_by), prompts()[JUDGE]
+    prompt = prompts()[JUDGE]
+    judged_by = {
+        **backend.identity(),
+        "prompt": {"name": JUDGE, **prompt},
+        "decoding": vars(DECODING),
+        "answers": answers.digest(split),
+    }
+    store = AnswerStore(root, "judge", judged_by)
     places = {
         record.question.id: index
         for index, record in enumerate(answered.records)

@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gazebench.core.boxes import FloatArray
-from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, Records, stable_key
+from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, Item, Records, stable_key
 from gazebench.data.dataset import Description, GazeDataset
+from gazebench.data.task import ItemSource
 from gazebench.vlm.coordinates import whole
 from gazebench.vqa.files import QuestionRecord
 from gazebench.vqa.questions.expressions import Expressions
@@ -26,7 +27,7 @@ from gazebench.vqa.questions.templates import templates
 from gazebench.vqa.types import Form, Question, QuestionType, Refusal, Truth
 
 SEED: Final = 0
-"""Seed of the protocol's questions: another one gives other questions, whose scores cannot be compared."""
+"""Seed of all random choices: part of the protocol, since another one gives other questions."""
 PROBED: Final = 200
 """Images that are looked at to learn whether a data set describes targets."""
 TYPES: Final[tuple[QuestionType, ...]] = get_args(QuestionType)
@@ -38,38 +39,27 @@ Descriptions = Callable[[int], list[Description]]
 """From an image of the records to the descriptions of its people."""
 
 
-class QuestionBuilder:
+class QuestionBuilder(ItemSource):
     """Builds the questions about the people of some records; the same split always gives the same questions.
 
     Args:
         dataset: its ``descriptions`` and ``everybody`` say how people can be told apart.
         records: those asked about.
-        seed: of all random choices.
         descriptions: takes the place of the data set's ``descriptions``.
     """
 
-    def __init__(
-        self, dataset: GazeDataset, records: Records, seed: int = SEED, descriptions: Descriptions | None = None
-    ) -> None:
-        self.records, self.seed, self.everybody = records, seed, dataset.everybody
+    def __init__(self, dataset: GazeDataset, records: Records, descriptions: Descriptions | None = None) -> None:
+        self.records, self.everybody = records, dataset.everybody
         self.descriptions = descriptions or partial(dataset.descriptions, records)
-        self.recognition = plan_recognition(records, seed)
+        self.recognition = plan_recognition(records)
         self.start = records.person_start
         self.templates = templates()
         probed = np.linspace(0, len(records) - 1, min(PROBED, len(records))).astype(int)
         self.describes = any(each.target for image in probed for each in self.descriptions(int(image)))
 
-    def about(
+    def items(
         self, image: int, head: FloatArray, points: Sequence[FloatArray], size: tuple[int, int]
-    ) -> list[tuple[int, Question, Truth]]:
-        """The questions about an image as it is shown, each with the person of the image it is about.
-
-        Args:
-            image: position in the records.
-            head: (P, 4) normalised, in the view.
-            points: of each person (A, 2) normalised, in the view.
-            size: width, height in pixels of the view.
-        """
+    ) -> list[tuple[Item, Truth]]:
         descriptions = self.descriptions(image)
         expressions = Expressions(head, descriptions, self.everybody, self.templates)
         found = []
@@ -79,7 +69,7 @@ class QuestionBuilder:
                 truths = self._truths(head[place], points[place], descriptions[place], size)
             box: Any = tuple(head[place].tolist())
             for task in TYPES:
-                rng = random.Random(f"{self.seed} {self.records.person_id[person]} {task}")
+                rng = random.Random(f"{SEED} {self.records.person_id[person]} {task}")
                 form, refusal = self._asked(person, task, truths, rng)
                 chosen = expressions.choose(place, refusal, rng) if form else None
                 if form and chosen:
@@ -87,7 +77,7 @@ class QuestionBuilder:
                     text = rng.choice(self.templates.questions[form]).format(observer=words)
                     question = Question(f"{self.records.person_id[person]}/{task}", task, form, observer, text)
                     truth = Truth(self.templates.refusals[refusal], refusal) if refusal else truths[form]
-                    found.append((place, question, replace(truth, head=box, size=size)))
+                    found.append((Item(question.id, place, question), replace(truth, head=box, size=size)))
         return found
 
     def everything(self) -> Iterator[QuestionRecord]:
@@ -98,9 +88,9 @@ class QuestionBuilder:
             points = [records.points_of(person) for person in people]
             width, height = records.sizes[image].tolist()
             head = records.head[people.start : people.stop]
-            for place, question, truth in self.about(image, head, points, (width, height)):
-                person = str(records.person_id[people[place]])
-                yield QuestionRecord(str(records.images[image]), person, str(records.groups[image]), question, truth)
+            for item, truth in self.items(image, head, points, (width, height)):
+                person = str(records.person_id[people[item.person]])
+                yield QuestionRecord(str(records.images[image]), person, str(records.groups[image]), item.input, truth)
 
     def _asked(
         self, person: int, task: QuestionType, truths: dict[Form, Truth], rng: random.Random
@@ -134,7 +124,7 @@ class QuestionBuilder:
         return truths
 
 
-def plan_recognition(records: Records, seed: int = SEED) -> npt.NDArray[np.str_]:
+def plan_recognition(records: Records) -> npt.NDArray[np.str_]:
     """(P,) each person's recognition question: "" (can be answered), a refusal, or ``NOT_ASKED``.
 
     Half of them cannot be answered, for the three reasons in equal shares as far as there are people for each: a target
@@ -143,7 +133,7 @@ def plan_recognition(records: Records, seed: int = SEED) -> npt.NDArray[np.str_]
     """
     kinds = np.full(records.people, NOT_ASKED, dtype=f"<U{max(map(len, (NOT_ASKED, *REFUSALS)))}")
     known = np.isin(records.inout, (IN_FRAME, OUT_OF_FRAME)) & np.isfinite(records.head).all(axis=1)
-    keys = np.array([stable_key(f"{seed} {person}") for person in records.person_id], dtype=np.int64)
+    keys = np.array([stable_key(f"{SEED} {person}") for person in records.person_id], dtype=np.int64)
     order = [int(person) for person in np.argsort(keys, kind="stable") if known[person]]
     company = np.bincount(records.person_image, minlength=len(records))[records.person_image] > 1
     # People who look out can only be asked what cannot be answered: they come first wherever anybody would do.

@@ -16,7 +16,6 @@ from gazebench.core.types import Item, Prediction
 from gazebench.data.dataset import GazeDataset
 from gazebench.engine import record as results
 from gazebench.metrics.scoring import Score, Scorer
-from gazebench.metrics.vocabulary import Vocabulary
 from gazebench.vlm.store import AnswerStore
 from gazebench.vqa.answerers import Answerer
 from gazebench.vqa.asking import Answered
@@ -26,11 +25,7 @@ CENTRE = (0.5, 0.5)
 
 
 def measure(
-    answered: Answered,
-    card: Mapping[str, Any],
-    dataset: GazeDataset,
-    vocabulary: Vocabulary | None = None,
-    judged: Mapping[str, bool] | None = None,
+    answered: Answered, card: Mapping[str, Any], dataset: GazeDataset, **further: Any
 ) -> dict[str, dict[str, Score]]:
     """Every metric that has a question to be measured on, with its interval over sources (images, clips).
 
@@ -38,14 +33,12 @@ def measure(
         answered: questions and answers.
         card: of the questions.
         dataset: what they are about.
-        vocabulary: has the CLIP that ``vqa_object_clip`` needs.
-        judged: by question id, whether a judge model took the description for right: for ``vqa_object_judge``.
+        further: ``vocabulary``, with the CLIP that ``vqa_object_clip`` needs; ``judged``, for ``vqa_object_judge``: by
+            question id, whether a judge model took the description for right.
     """
     records = dataset.records(str(card["split"]))
     place = {str(person): index for index, person in enumerate(records.person_id)}
-    further = {"vocabulary": vocabulary, "judged": judged}
-    known = {name: value for name, value in further.items() if value is not None}
-    task = type(protocol_of(card))(answered.parsed, **known)
+    task = type(protocol_of(card))(answered.parsed, **further)
     items = [Item(record.question.id, place[record.person], record.question) for record in answered.records]
     truths = [record.truth for record in answered.records]
     scorer = Scorer(dataset.protocol, records, [task], alone=True)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from gazebench.core.errors import DataError
 from gazebench.core.files import write_atomically
 from gazebench.engine.record import read_records
@@ -16,11 +18,10 @@ from gazebench.report.run_data import metric_uses
 from gazebench.report.table import Cell, Column, Table, csv
 from gazebench.vqa.questions.templates import templates
 
-JUDGED = "vqa_object_judge"
 GROUPS: dict[str, dict[str, str]] = {
     "object": {
         "vqa_object": "acc", "vqa_object_clip": "CLIP", "vqa_object_bleu": "BLEU-4", "vqa_object_rouge": "ROUGE-L",
-        JUDGED: "judge",
+        "vqa_object_judge": "judge",
     },
     "direction": {"vqa_direction": "acc", "vqa_direction_steps": "steps"},
     "point": {"vqa_point": "within .1", "vqa_point_l2": "L2", "vqa_point_angle": "angle"},
@@ -59,7 +60,7 @@ class ModelRow:
     @property
     def place(self) -> tuple[Any, ...]:
         """What rows are sorted by."""
-        rank = next((place for place, name in enumerate(ORDER) if self.mode.startswith(name)), len(ORDER))
+        rank = [self.mode.startswith(name) for name in (*ORDER, "")].index(True)
         return self.split, self.status, rank, self.mode, -self.metrics["vqa_overall"]["value"], self.model
 
     def interval(self, metric: str) -> Interval | None:
@@ -98,20 +99,14 @@ def refresh(folder: Path, boards: Path, dataset: str, title: str) -> tuple[Path,
         lines += ["", f"## {split}: {STATUS.get(status, 'complete')}", "", table(chosen).markdown()]
     place, text = folder / dataset / "README.md", "\n".join(lines) + "\n"
     write_atomically(place, text)
-    frame = Table(
-        [Column(name) for name in ("split", "status", "mode", "model", "questions", *_names())],
-        [
-            [row.split, row.status, row.mode, row.model, row.questions,
-             *(row.metrics[name]["value"] if name in row.metrics else None for name in _names())]
-            for row in rows
-        ],
-    ).frame()  # fmt: skip
+    first = ("split", "status", "mode", "model", "questions")
+    values = [
+        {name: getattr(row, name) for name in first} | {name: one["value"] for name, one in row.metrics.items()}
+        for row in rows
+    ]
+    frame = pd.DataFrame(values, columns=[*first, *(name for headings in GROUPS.values() for name in headings)])
     write_atomically(folder / dataset / "table.csv", csv(frame.dropna(axis="columns", how="all")))
     return place, text
-
-
-def _names() -> list[str]:
-    return [name for headings in GROUPS.values() for name in headings]
 
 
 def table(rows: Sequence[ModelRow]) -> Table:

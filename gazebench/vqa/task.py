@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from gazebench.core.boxes import FloatArray
 from gazebench.core.errors import DataError
 from gazebench.core.types import Item, Records
 from gazebench.data.dataset import GazeDataset
@@ -15,7 +14,6 @@ from gazebench.vqa.metrics import QUESTION_METRICS
 from gazebench.vqa.question_builder import QuestionBuilder
 from gazebench.vqa.questions.parsing import ParsedAnswer, parse
 from gazebench.vqa.questions.templates import templates
-from gazebench.vqa.types import Form, Truth
 
 
 class Questions(Task):
@@ -32,6 +30,7 @@ class Questions(Task):
         origin: ``ours``, or ``official``.
         instructions: the system prompt of models that were not trained on the questions.
         digest: of the texts.
+        parse: parses an answer.
     """
 
     name: ClassVar[str] = "questions"
@@ -40,18 +39,13 @@ class Questions(Task):
     origin: ClassVar[str] = "ours"
     instructions: ClassVar[str] = templates().instructions
     digest: ClassVar[str] = templates().digest
+    parse = staticmethod(parse)
 
     def __init__(self, parsed: Sequence[ParsedAnswer] | None = None, **further: Any) -> None:
         self.parsed, self.further = parsed, further
 
-    def parse(
-        self, form: Form, text: str, finish_reason: str = "", size: tuple[int, int] | None = None
-    ) -> ParsedAnswer:
-        """Parses an answer; see ``questions.parsing.parse``."""
-        return parse(form, text, finish_reason, size)
-
     def source(self, dataset: GazeDataset, records: Records) -> ItemSource:
-        return _Source(dataset, records)
+        return QuestionBuilder(dataset, records)
 
     def fields(self, items: Sequence[Item], truths: Sequence[Any], outputs: Sequence[str]) -> dict[str, Any]:
         """``questions``, ``truths`` and ``parsed``, the parsed answers."""
@@ -63,17 +57,6 @@ class Questions(Task):
 
     def describe(self) -> dict[str, Any]:
         return {"id": self.id, "templates": self.digest}
-
-
-class _Source(ItemSource):
-    def __init__(self, dataset: GazeDataset, records: Records) -> None:
-        self.builder = QuestionBuilder(dataset, records)
-
-    def items(
-        self, image: int, head: FloatArray, points: Sequence[FloatArray], size: tuple[int, int]
-    ) -> list[tuple[Item, Truth]]:
-        found = self.builder.about(image, head, points, size)
-        return [(Item(question.id, person, question), truth) for person, question, truth in found]
 
 
 PROTOCOLS: dict[str, type[Questions]] = {Questions.id: Questions}

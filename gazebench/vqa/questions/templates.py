@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -42,9 +42,9 @@ class Templates:
     point: str
     refusals: Mapping[Refusal, str]
     values: Mapping[str, Sequence[str]]
-    near: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict)
-    synonyms: Sequence[Sequence[str]] = ()
-    digest: str = ""
+    near: Mapping[str, Sequence[Sequence[str]]]
+    synonyms: Sequence[Sequence[str]]
+    digest: str
 
     @property
     def id(self) -> str:
@@ -62,9 +62,9 @@ class Templates:
 
 
 @cache
-def templates(name: str = "templates.yaml") -> Templates:
+def templates() -> Templates:
     """The texts of the protocol, read once."""
-    text = (files("gazebench.vqa.questions") / name).read_bytes()
+    text = (files("gazebench.vqa.questions") / "templates.yaml").read_bytes()
     read: dict[str, Any] = yaml.safe_load(text)
     answers = read.pop("answers")
     return Templates(**read, **answers, digest=hashlib.sha256(text).hexdigest()[:16])
