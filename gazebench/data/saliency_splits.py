@@ -108,9 +108,10 @@ def read(path: Path) -> Split:
         if cells[0] in seen:
             raise DataError(f"{path}:{number}: {cells[0]} is there twice; remove one of the two lines")
         seen.add(cells[0])
-    missing = {"inside": -1, "points": -1, "origin": ""} if len(header) == 2 else {}
-    table = pd.DataFrame(rows, columns=header).assign(**missing).astype({"inside": np.int64, "points": np.int64})
-    return Split(path, sha256, table.set_index("person_id"), card)
+    table = pd.DataFrame(rows, columns=header)
+    if len(header) == 2:
+        table = table.assign(inside=-1, points=-1, origin="")
+    return Split(path, sha256, table.astype({"inside": np.int64, "points": np.int64}).set_index("person_id"), card)
 
 
 def _card(path: Path, sha256: str) -> dict[str, Any]:

@@ -12,12 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import average_precision_score
 from torch import Tensor
 
 from gazebench.core.boxes import FloatArray
 from gazebench.core.types import IN_FRAME, UNKNOWN
-from gazebench.metrics.base import GazeMetric, Values
+from gazebench.metrics.base import GazeMetric, PooledMetric, Values
 
 Plane = Literal["normalised", "pixel"]
 
@@ -380,16 +379,6 @@ class HeadPrecision(GazeMetric):
 # In or out of the frame --------------------------------------------------------------------------------------------
 
 
-def average_precision(scores: Tensor, positive: Tensor) -> float | None:
-    """Average precision (scikit-learn's); None unless there are both positives and negatives, NaN where a score is."""
-    truth = positive.cpu().numpy().astype(bool)
-    if truth.all() or not truth.any():
-        return None
-    if scores.isnan().any():
-        return float("nan")
-    return float(average_precision_score(truth, scores.double().cpu().numpy()))
-
-
 def average_precisions(
     scores: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_], weight: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
@@ -415,11 +404,8 @@ def average_precisions(
         return np.asarray((mass * truth * shared).sum(axis=1) / hits[:, -1])
 
 
-class AveragePrecision(GazeMetric):
+class AveragePrecision(PooledMetric):
     """Average precision of scores and labels (its two ``fields``) pooled over all people."""
-
-    columns = 2
-    higher_is_better = True
 
     def values(self, **fields: Any) -> Values:
         """(K, 2): score and label, where the label is known."""
@@ -427,12 +413,8 @@ class AveragePrecision(GazeMetric):
         known = torch.nonzero(label != UNKNOWN)[:, 0]
         return torch.stack([score, label], dim=1)[known], known
 
-    def reduce(self, values: Tensor) -> Tensor:
-        """Average precision; nothing unless both labels occur."""
-        precision = average_precision(values[:, 0], values[:, 1] == 1)
-        return values.new_zeros(0) if precision is None else values.new_tensor(precision)
-
     def drawn(self, values: FloatArray, weights: FloatArray) -> FloatArray:
+        """NaN unless both labels occur."""
         positive = values[:, 1] == 1
         return np.where(weights @ ~positive > 0, average_precisions(values[None, :, 0], positive, weights), np.nan)
 
