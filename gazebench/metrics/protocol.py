@@ -114,12 +114,11 @@ class Protocol:
 
     def __post_init__(self) -> None:
         names = [column.name for column in self.metrics]
-        if self.headline not in names:
-            raise ValueError(f"protocol {self.name}: headline {self.headline!r} is none of {names}")
-        if self.decoder not in DECODERS:
-            raise ValueError(f"protocol {self.name}: decoder {self.decoder!r} is none of {sorted(DECODERS)}")
-        if self.selection_split == "test":
-            raise ValueError(f"protocol {self.name}: nobody selects on test")
+        if self.headline not in names or self.decoder not in DECODERS or self.selection_split == "test":
+            raise ValueError(
+                f"protocol {self.name}: headline {self.headline!r} must be one of {names}, decoder {self.decoder!r} "
+                f"one of {sorted(DECODERS)}, and selection_split not test"
+            )
 
     @property
     def id(self) -> str:

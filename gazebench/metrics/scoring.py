@@ -245,14 +245,10 @@ def _tensor(column: Any) -> Any:
 
 def _probabilities(name: str, prediction: Prediction, pairs: int) -> Tensor | None:
     scores: Tensor | None = getattr(prediction, name)
-    if scores is None:
-        return None
-    if scores.shape != (pairs,):
-        raise ValueError(f"{name} has shape {tuple(scores.shape)} for {pairs} pairs: one score a row of Batch.pairs")
-    if (scores < 0).any() or (scores > 1).any():
+    if scores is not None and (scores.shape != (pairs,) or (scores < 0).any() or (scores > 1).any()):
         raise ValueError(
-            f"{name} leaves [0, 1] ({float(scores.min()):.3g} to {float(scores.max()):.3g}): give probabilities, not "
-            "logits"
+            f"{name} has shape {tuple(scores.shape)}, or leaves [0, 1]: give each of the {pairs} rows of Batch.pairs a "
+            "probability, not a logit"
         )
     return scores
 

@@ -63,8 +63,12 @@ def auc_points(heatmap: Tensor, points: npt.ArrayLike | Tensor, width: int, heig
     """
     _finite(heatmap)
     resized = F.interpolate(heatmap.detach()[None, None].float(), (height, width), mode="bilinear", align_corners=False)
-    scores: npt.NDArray[np.float32] = resized[0, 0].cpu().numpy()
-    return _auc(scores.ravel(), _pixels(np.asarray(points, dtype=np.float64), width, height))
+    scores: npt.NDArray[np.float32] = resized[0, 0].cpu().numpy().ravel()
+    positive = _pixels(np.asarray(points, dtype=np.float64), width, height)
+    if not 0 < len(positive) < scores.size:
+        return None
+    ranks = sum(int(np.count_nonzero(scores < v)) + int(np.count_nonzero(scores <= v)) for v in scores[positive])
+    return _area(ranks / 2, len(positive), scores.size)
 
 
 class AUCPoints(GazeMetric):
@@ -128,13 +132,6 @@ class AUCRectangle(GazeMetric):
     def values(self, **fields: Any) -> Values:
         points, owner = in_frame(fields["points"], fields["point_person"], fields["inout"])
         return auc_rectangle(fields["heatmap"], first_annotation(len(fields["heatmap"]), points, owner))
-
-
-def _auc(scores: npt.NDArray[np.float32], positive: npt.NDArray[np.int64]) -> float | None:
-    if not 0 < len(positive) < scores.size:
-        return None
-    ranks = sum(int(np.count_nonzero(scores < v)) + int(np.count_nonzero(scores <= v)) for v in scores[positive])
-    return _area(ranks / 2, len(positive), scores.size)
 
 
 def _area(midranks: float, positives: int, pixels: int) -> float:
@@ -220,11 +217,6 @@ def angle(prediction: Tensor, target: Tensor, head: Tensor) -> Tensor:
     return degrees.masked_fill(undefined, torch.nan)
 
 
-def head_center(head: Tensor) -> Tensor:
-    """(P, 4) boxes to (P, 2) centres."""
-    return (head[:, :2].double() + head[:, 2:].double()) / 2
-
-
 def angle_to_mean(
     point: Tensor, points: Tensor, owner: Tensor, head: Tensor, sizes: Tensor, plane: Plane = "normalised"
 ) -> Values:
@@ -289,7 +281,8 @@ def _angles(
     if plane not in ("normalised", "pixel"):
         raise ValueError(f"plane is {plane!r}; it must be 'normalised' or 'pixel'")
     scale = (sizes.double() if plane == "pixel" else torch.ones_like(sizes, dtype=torch.float64))[owner]
-    degrees = angle(point.double()[owner] * scale, points.double() * scale, head_center(head)[owner] * scale)
+    center = (head[:, :2].double() + head[:, 2:].double()) / 2
+    degrees = angle(point.double()[owner] * scale, points.double() * scale, center[owner] * scale)
     # A prediction that is not a number stays in and spoils the mean: left out, a diverged model would score better.
     known = ~degrees.isnan() | point[owner].isnan().any(1)
     return degrees[known], owner[known]
