@@ -147,11 +147,7 @@ class Protocol:
 
     def describe(self) -> dict[str, Any]:
         """What a record says of the protocol."""
-        limited = {
-            column.name: {column.where[0]: sorted(column.where[1])}
-            for column in self.metrics
-            if column.where is not None
-        }
+        where = {column.name: column.where for column in self.metrics if column.where is not None}
         return {
             "id": self.id,
             "unit": self.unit,
@@ -161,6 +157,6 @@ class Protocol:
             "headline": self.headline,
             "selection_split": self.selection_split,
             "origin": self.origin,
-            **({"where": limited} if limited else {}),
+            **({"where": {name: {of: sorted(values)} for name, (of, values) in where.items()}} if where else {}),
             **({"vocabulary": self.vocabulary.describe()} if self.vocabulary is not None else {}),
         }
