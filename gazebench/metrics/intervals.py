@@ -110,13 +110,6 @@ class Interval:
         """The upper end; the mean where there is no interval."""
         return self.mean + (self.half or 0.0)
 
-    def text(self, digits: int) -> str:
-        """``mean ± half``, the mean alone without an interval, a dash of nothing."""
-        if not self.count:
-            return format_value(None)
-        mean = format_value(self.mean, digits)
-        return mean if self.half is None else f"{mean} ± {format_value(self.half, digits)}"
-
 
 def interval(values: Sequence[float]) -> Interval:
     """Student's 95% interval of the mean of independent runs; values that are NaN do not count."""
