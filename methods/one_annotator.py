@@ -16,7 +16,7 @@ class OneAnnotator(Method):
     since there is nobody to compare with.
     """
 
-    card = MethodCard(title="One annotator", family="baseline", note="human performance; reads the annotations")
+    card = MethodCard(title="One annotator", family="baseline")
     version = 1
     capabilities = frozenset({"point", "heatmap"})
     trains = False

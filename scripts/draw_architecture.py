@@ -20,12 +20,10 @@ LEVELS = (
     ("core",),
     ("metrics", "vlm"),
     ("data", "nn"),
-    ("engine",),
-    ("vqa",),
-    ("report",),
-    ("methods", "probe", "study", "datasets"),
-    ("scaffold",),
-    ("cli",),
+    ("datasets", "engine"),
+    ("scaffold", "report"),
+    ("probe", "study", "vqa"),
+    ("cli", "methods"),
 )
 WORDS = {
     "core": "types, errors, files, weights, plug-ins",
@@ -65,9 +63,25 @@ def imports() -> Counter[tuple[str, str]]:
     return counted
 
 
+def direct(counted: Counter[tuple[str, str]]) -> dict[tuple[str, str], int]:
+    """The pairs that do not follow from others: who imports a package that imports a third may import the third."""
+    below: dict[str, set[str]] = {}
+    for one, other in counted:
+        below.setdefault(one, set()).add(other)
+
+    def reach(name: str) -> set[str]:
+        return set().union(*({other} | reach(other) for other in below.get(name, ())))
+
+    return {
+        (one, other): count
+        for (one, other), count in counted.items()
+        if not any(other in reach(between) for between in below[one] - {other})
+    }
+
+
 def draw() -> str:
-    """The picture as SVG: a box for each package, an arrow for each pair, thicker for more imports."""
-    width, high, apart, gap = 188, 50, 26, 62
+    """The picture as SVG: a box for each package, an arrow for each direct pair, thicker for more imports."""
+    width, high, apart, gap = 214, 50, 26, 62
     across = max(len(level) for level in LEVELS)
     full = across * (width + apart) + apart
     centre: dict[str, tuple[float, float]] = {}
@@ -83,7 +97,7 @@ def draw() -> str:
         '<path d="M0 0 8 4 0 8z" fill="#5b6b7a"/></marker></defs>',
         f'<rect width="{full}" height="{tall}" fill="#ffffff"/>',
     ]
-    for (one, other), count in sorted(imports().items()):
+    for (one, other), count in sorted(direct(imports()).items()):
         (x0, y0), (x1, y1) = centre[one], centre[other]
         down = y1 > y0
         start, end = (y0 + high / 2, y1 - high / 2) if down else (y0 - high / 2, y1 + high / 2)

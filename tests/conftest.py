@@ -4,6 +4,8 @@ import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported
 
+import asyncio
+import contextlib
 import json
 import multiprocessing
 import subprocess
@@ -11,7 +13,6 @@ import sys
 import threading
 import venv
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -26,15 +27,17 @@ PACKAGED = {
 }  # fmt: skip
 
 
+def shared_folder(tmp_path_factory) -> Path:
+    """The same for all workers of pytest-xdist."""
+    folder: Path = tmp_path_factory.getbasetemp()
+    return folder.parent if os.environ.get("PYTEST_XDIST_WORKER") else folder
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory):
-    before = os.environ.get("GAZEBENCH_CACHE")
-    os.environ["GAZEBENCH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-    yield
-    if before is None:
-        del os.environ["GAZEBENCH_CACHE"]
-    else:
-        os.environ["GAZEBENCH_CACHE"] = before
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("GAZEBENCH_CACHE", str(shared_folder(tmp_path_factory) / "cache"))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -65,50 +68,117 @@ def save_vlm() -> Callable[..., Path]:
     return save
 
 
+class FaultyServer:
+    """A server of the model ``tiny`` that acts by a script.
+
+    The script gets the key (the last text of a request) and how often it was asked, from 1. It gives the ``body`` of
+    the response, and where they are others its ``status``, ``mime`` and ``headers``, the seconds of ``delay`` before
+    it, and how many bytes of it are ``sent`` before the connection is lost.
+    """
+
+    def __init__(self, script: Callable[[str, int], dict[str, Any]]) -> None:
+        self.script = script
+        self.models = {"body": b'{"object": "list", "data": [{"id": "tiny", "object": "model"}]}'}
+        self.asked: list[str] = []
+        self.answered: list[str] = []
+        self.bodies: list[dict[str, Any]] = []
+        self.heads: list[str] = []
+        self.busy = self.most = 0
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="faulty", daemon=True)
+        self._thread.start()
+        self._server = asyncio.run_coroutine_threadsafe(
+            asyncio.start_server(self._talk, "127.0.0.1", 0), self._loop
+        ).result()
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._tasks.add(asyncio.current_task())
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+                length = int(head.partition("content-length:")[2].partition("\r\n")[0] or 0)
+                act, key = self._act(head, await reader.readexactly(length))
+                self.busy += 1
+                self.most = max(self.most, self.busy)
+                try:
+                    await asyncio.sleep(act.get("delay", 0))
+                finally:
+                    self.busy -= 1
+                self.answered.append(key)
+                writer.write(self._response(**act))
+                await writer.drain()
+                if act.get("sent") is not None:
+                    break
+        self._tasks.discard(asyncio.current_task())
+        writer.close()
+
+    def _act(self, head: str, body: bytes) -> tuple[dict[str, Any], str]:
+        self.heads.append(head)
+        if head.startswith("get"):
+            return self.models, ""
+        request = json.loads(body)
+        content = request["messages"][-1]["content"]
+        key = content if isinstance(content, str) else content[-1]["text"]
+        self.asked.append(key)
+        self.bodies.append(request)
+        return self.script(key, self.asked.count(key)), key
+
+    @staticmethod
+    def _response(
+        body: bytes, status: int = 200, mime: str = "application/json", headers: dict[str, str] | None = None,
+        sent: int | None = None, delay: float = 0.0,
+    ) -> bytes:  # fmt: skip
+        lines = [f"HTTP/1.1 {status} X", f"content-type: {mime}", f"content-length: {len(body)}"]
+        lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+        return ("\r\n".join([*lines, "", ""]).encode() + body)[:sent]
+
+    def stop(self) -> None:
+        """Dies: no connection is left, and none is taken any more."""
+        if self._loop.is_closed():
+            return
+
+        async def end() -> None:
+            self._server.close()
+            for task in list(self._tasks):
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+        asyncio.run_coroutine_threadsafe(end(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
 @pytest.fixture
-def chat_server() -> Iterator[Callable[..., tuple[str, list[str]]]]:
+def chat_servers() -> Iterator[Callable[..., FaultyServer]]:
+    """Starts servers that act by a script."""
+    servers = []
+    yield lambda script: servers.append(FaultyServer(script)) or servers[-1]
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def chat_server(chat_servers) -> Callable[..., tuple[str, list[str]]]:
     """Starts a server of the model ``tiny``; gives its address, and the last text of each request as it arrives.
 
     It is given a function from that text to an answer, or to a status and a message where it refuses.
     """
-    servers = []
 
     def start(say: Callable[[str], str | tuple[int, str]]) -> tuple[str, list[str]]:
-        asked: list[str] = []
+        def act(text: str, _: int) -> dict[str, Any]:
+            said = say(text)
+            if isinstance(said, tuple):
+                return {"status": said[0], "body": json.dumps({"error": {"message": said[1]}}).encode()}
+            choice = {"index": 0, "message": {"role": "assistant", "content": said}, "finish_reason": "stop"}
+            return {"body": json.dumps({"choices": [choice]}).encode()}
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.reply(200, {"object": "list", "data": [{"id": "tiny", "object": "model"}]})
+        server = chat_servers(act)
+        return server.url, server.asked
 
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                content = body["messages"][-1]["content"]
-                asked.append(content if isinstance(content, str) else content[-1]["text"])
-                said = say(asked[-1])
-                if isinstance(said, tuple):
-                    self.reply(said[0], {"error": {"message": said[1]}})
-                else:
-                    message = {"role": "assistant", "content": said}
-                    self.reply(200, {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
-
-            def reply(self, status: int, value: Any) -> None:
-                data = json.dumps(value).encode()
-                self.send_response(status)
-                self.send_header("content-length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *arguments: Any) -> None:
-                pass
-
-        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
-        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
-        return f"http://127.0.0.1:{servers[-1].server_port}/v1", asked
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    return start
 
 
 @pytest.fixture
@@ -131,7 +201,7 @@ def asked(monkeypatch) -> list[Any]:
 def forked() -> Callable[[str], BaseProcess]:
     """Runs code in a process, forked from one that has imported everything: that takes longest."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["gazebench.engine.run", "gazebench.methods.gazelle", "timm"])
+    context.set_forkserver_preload(["gazebench.engine.run", "gazebench.report.run", "gazebench.nn.qwen3vl", "timm"])
 
     def start(code: str) -> BaseProcess:
         process = context.Process(target=exec, args=(f"import torch\ntorch.set_num_threads(1)\n{code}", {}))
@@ -146,8 +216,9 @@ import os, sys
 os.environ.update({environment!r})
 log = os.open({log!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 os.dup2(log, 1), os.dup2(log, 2)
-from gazebench.cli.main import main
-sys.exit(main({arguments!r}))
+from gazebench.cli import main
+sys.argv = [main.__file__, *{arguments!r}]  # which Lightning starts further processes by
+sys.exit(main.main({arguments!r}))
 """
 
 
@@ -187,8 +258,7 @@ def install(monkeypatch, tmp_path):
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory) -> Path:
     """The package as a wheel, built once for all workers."""
-    shared = os.environ.get("PYTEST_XDIST_WORKER") is not None
-    folder = (tmp_path_factory.getbasetemp().parent if shared else tmp_path_factory.getbasetemp()) / "wheel"
+    folder = shared_folder(tmp_path_factory) / "wheel"
     with FileLock(f"{folder}.lock"):
         return next(folder.glob("*.whl"), None) or built(folder)
 

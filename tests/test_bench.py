@@ -21,8 +21,7 @@ from gazebench.engine.run import Places, RunningError, bench, initial_weights
 from gazebench.metrics.intervals import bootstrap, mean_of, owners
 
 WORLD = ["--dataset.train=6", "--dataset.val=3", "--dataset.test=4"]
-SMALL = ["--loader.workers=0", "--loader.batch_size=6", "--trainer.enable_progress_bar=false"]
-SMALL += ["--model.backbone=tiny", "--model.backbone_weights=random"]
+TINY = ["--loader.workers=0", "--model.backbone=tiny", "--model.backbone_weights=random"]
 LITTLE = ["--model.image_size=112", "--model.dim=32", "--model.layers=1", "--model.heads=2"]
 
 
@@ -49,11 +48,11 @@ def stored(places):
 
 
 def test_a_run_leaves_everything_behind(done):
-    record, folder, boards = done.record, done.folder, done.folder.parents[3] / "boards"
+    record, folder = done.record, done.folder
     assert {path.name for path in folder.iterdir()} >= {
         "config.yaml", "weights.pt", "predictions.parquet", "scores.parquet", "record.json", "checkpoints", "log"
     }  # fmt: skip
-    assert stored(Places(folder, boards)) == [record] == [json.loads((folder / "record.json").read_text())]
+    assert stored(places_in(folder.parents[3])) == [record] == [json.loads((folder / "record.json").read_text())]
     assert str(folder.parents[3]) not in json.dumps(record), "no folder of this machine belongs into a record"
     values = yaml.safe_load((folder / "config.yaml").read_text())
     assert {"method", "data", "seed", "init", "model", "dataset", "loader", "trainer"} <= values.keys()
@@ -77,9 +76,6 @@ def test_the_record_is_the_mean_of_what_is_stored_of_each_person(done):
     assert (interval["low"], interval["high"], interval["sources"]) == pytest.approx((float(low), float(high), sources))
 
 
-# The same again ------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("more", [[], ["--loader.workers=2"], ["--seed=1"]], ids=["alike", "helped", "other seed"])
 def test_the_same_settings_give_the_same_digits(done, places, more):
     again = bench(small("gazelle", *more), places).record
@@ -87,21 +83,16 @@ def test_the_same_settings_give_the_same_digits(done, places, more):
         assert (again[part] == done.record[part]) == ("--seed=1" not in more)
 
 
-def test_a_finished_run_is_found_and_again_forgets_it(places):
-    first = bench(small("center"), places)
-    assert (bench(small("center"), places).repeated, first.repeated) == (True, False)
-    (first.folder / "leftover").write_text("of an earlier run")
-    again = bench(small("center"), places, again=True)
-    assert not again.repeated
-    assert not (first.folder / "leftover").exists()
-    assert again.record["metrics"] == first.record["metrics"]
-    assert len(stored(places)) == 1
-
-
-def test_its_config_runs_it_again(places, tmp_path):
+def test_a_finished_run_is_found_again_forgets_it_and_its_config_runs_it_elsewhere(places, tmp_path):
     first = bench(small("random"), places)
-    again = bench(resolve([f"--config={first.folder / 'config.yaml'}"]), places_in(tmp_path / "again")).record
-    assert (again["run"], again["metrics"]) == (first.record["run"], first.record["metrics"])
+    assert (bench(small("random"), places).repeated, first.repeated) == (True, False)
+    (first.folder / "leftover").write_text("of an earlier run")
+    again = bench(small("random"), places, again=True)
+    assert (again.repeated, (first.folder / "leftover").exists()) == (False, False)
+    assert len(stored(places)) == 1
+    elsewhere = bench(resolve([f"--config={first.folder / 'config.yaml'}"]), places_in(tmp_path / "again"))
+    for record in (again.record, elsewhere.record):
+        assert (record["run"], record["metrics"]) == (first.record["run"], first.record["metrics"])
 
 
 def test_the_same_run_twice_at_once_is_refused(places):
@@ -109,9 +100,6 @@ def test_the_same_run_twice_at_once_is_refused(places):
     (outcome.folder / "record.json").unlink()
     with FileLock(outcome.folder / ".lock"), pytest.raises(RunningError, match="another process"):
         bench(small("center"), places)
-
-
-# Interrupted ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("arguments", [["gazelle"], ["hclora", "--loader.workers=1", "--loader.selection=val"]])
@@ -143,31 +131,27 @@ def test_an_unreadable_checkpoint_starts_again(places):
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment(places, started, tmp_path):
+def test_killed_at_any_moment(places, forked, tmp_path):
     """SIGKILL before and in training and while predicting; no half record appears, and the digits stay the same."""
-    log = tmp_path / "log"
-    world = ["--dataset.train=6", "--dataset.val=3", "--dataset.test=60"]
-    command = [log, "bench", "gazelle", "gazeworld", *SMALL, *LITTLE, *world, "--trainer.max_epochs=3"]
+    config = small("gazelle", "--dataset.test=60", "--trainer.max_epochs=3")
+    config_file = tmp_path / "config.yaml"
+    config_file.write_text(yaml.safe_dump(config.values))
+    code = (
+        "from pathlib import Path\nfrom gazebench.engine.config import resolve\nfrom gazebench.engine.run import *\n"
+        f"bench(resolve(['--config={config_file}']), Places(Path({str(places.runs)!r}), Path({str(places.boards)!r})))"
+    )
     for moment in ("config.yaml", "checkpoints/last.ckpt", "parts/*.parquet"):
-        process = started(*command, *folders(places))
+        process = forked(code)
         deadline = time.monotonic() + 120
         while process.is_alive() and time.monotonic() < deadline and not list(places.runs.rglob(moment)):
             time.sleep(0.005)
         process.kill()
         process.join()
-        assert process.exitcode == -signal.SIGKILL, log.read_text()
+        assert process.exitcode == -signal.SIGKILL
         assert not list(places.runs.rglob("predictions.parquet"))
         assert not stored(places)
-    whole = places_in(tmp_path / "whole")
-    for where in (places, whole):
-        process = started(*command, *folders(where))
-        process.join(300)
-        assert process.exitcode == 0, log.read_text()
-    (resumed,), (uninterrupted,) = stored(places), stored(whole)
-    assert (resumed["run"], resumed["metrics"]) == (uninterrupted["run"], uninterrupted["metrics"])
-
-
-# Parts of a run ------------------------------------------------------------------------------------------------
+    resumed, whole = (bench(config, where).record for where in (places, places_in(tmp_path / "whole")))
+    assert (resumed["run"], resumed["metrics"]) == (whole["run"], whole["metrics"])
 
 
 def test_selecting_an_epoch_uses_val_and_says_so(done, places):
@@ -222,7 +206,7 @@ def test_weights_that_do_not_fit_are_named(places, tmp_path, capsys):
     torch.save({"linear.weight": torch.zeros(1)}, tmp_path / "w.pt")
     (tmp_path / "rubbish.pt").write_bytes(b"no weights")
     for name, message in (("w.pt", "missing"), ("rubbish.pt", "not a file of weights")):
-        assert main(["eval", str(tmp_path / name), "gazelle", "gazeworld", *SMALL, *WORLD, *folders(places)]) == 2
+        assert main(["eval", str(tmp_path / name), "gazelle", "gazeworld", *TINY, *WORLD, *folders(places)]) == 2
         assert message in capsys.readouterr().err
 
 

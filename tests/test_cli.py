@@ -96,6 +96,7 @@ def test_a_setting_that_does_not_fit_is_an_error_without_a_traceback(setting, ca
 
 LIGHT = """
 import sys
+import gazebench.vlm.messages  # the interface of backends
 from gazebench.cli.main import main
 
 for words in {commands}:

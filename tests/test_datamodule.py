@@ -27,14 +27,13 @@ def samples(augment=False, seed=0, count=5, split="train"):
 def test_a_batch_is_its_images_and_a_flat_list_of_people():
     read = samples(split="test")
     batch = collate([read[image] for image in range(3)])
-    assert batch.images.shape == (3, 3, 28, 28)
-    assert batch.images.dtype == torch.uint8
+    assert (batch.images.shape, batch.images.dtype) == ((3, 3, 28, 28), torch.uint8)
     assert batch.people == read.records.people == len(batch.head) == len(batch.image_index) == len(batch.targets.inout)
     assert batch.image_index.tolist() == read.records.person_image.tolist()
     assert batch.targets.columns["label"].tolist() == read.records.columns["label"].tolist()
     for person in range(batch.people):
         annotated = 10 if batch.targets.inout[person] == 1 else 0
-        assert len(batch.targets.points_of(person)) == annotated
+        assert (batch.targets.point_person == person).sum() == annotated
         assert torch.isnan(batch.targets.point[person]).all() == (annotated == 0)
     nobody = collate([])
     assert (nobody.people, nobody.images, len(nobody.pairs), nobody.head.shape) == (0, None, 0, (0, 4))
@@ -132,8 +131,6 @@ def test_only_the_standard_world_is_complete():
     assert WORLD().completeness("val").complete
     assert not any(other.completeness("val").complete for other in (WORLD(world_seed=1), WORLD(val=20)))
 
-
-# Images that cannot be read ------------------------------------------------------------------------------------------
 
 DAMAGES = {
     "truncated": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),

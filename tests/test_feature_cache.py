@@ -38,8 +38,7 @@ def test_features_come_back_bit_for_bit(tmp_path):
     assert torch.equal(first, ViTBackbone(backbone.model)(images))
     again = CachedEncoder(backbone, tmp_path)
     assert torch.equal(again(images.flip(0)), first.flip(0))
-    assert backbone.batches == [3]
-    assert [file.suffix for file in files(tmp_path)] == [".npz"] * 3
+    assert (backbone.batches, [file.suffix for file in files(tmp_path)]) == ([3], [".npz"] * 3)
 
 
 def test_only_misses_are_encoded_in_one_batch_and_twins_once(tmp_path):
@@ -48,8 +47,7 @@ def test_only_misses_are_encoded_in_one_batch_and_twins_once(tmp_path):
     a, b, c = images_of(3).unbind()
     encoder(torch.stack([a]))
     features = encoder(torch.stack([c, a, b, c, b]))
-    assert backbone.batches == [1, 2]
-    assert len(files(tmp_path)) == 3
+    assert (backbone.batches, len(files(tmp_path))) == ([1, 2], 3)
     torch.testing.assert_close(features, ViTBackbone(backbone.model)(torch.stack([c, a, b, c, b])), atol=1e-6, rtol=0)
 
 
@@ -96,8 +94,7 @@ def test_writing_stops_at_the_cap_and_reading_goes_on(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert torch.allclose(encoder(images_of(3)), first, atol=1e-6)
-    assert len(caught) == 1
-    assert backbone.batches == [1, 3, 2]
+    assert (len(caught), backbone.batches) == (1, [1, 3, 2])
     assert sum(file.stat().st_size for file in files(tmp_path)) <= 2 * size
 
 

@@ -79,8 +79,7 @@ def reference(decoder: GazeDecoder, scene: torch.Tensor, box: list[float]) -> tu
 def test_equals_plain_loops_over_people(inout):
     decoder = make(inout)
     heatmap, probability = decoder(Encoded(FEATURES, IMAGE), HEADS)
-    assert heatmap.shape == (5, 12, 16)
-    assert (probability is not None) == inout
+    assert (heatmap.shape, probability is not None) == ((5, 12, 16), inout)
     for p, box in enumerate(HEADS.tolist()):
         expected, expected_inout = reference(decoder, FEATURES[IMAGE[p]], box)
         torch.testing.assert_close(heatmap[p].double(), expected, atol=1e-5, rtol=0)

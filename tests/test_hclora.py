@@ -8,12 +8,12 @@ import torch.nn.functional as F
 
 from gazebench.core.types import Batch, Targets
 from gazebench.core.weights import WeightsError
+from gazebench.data.transforms import cell_centres, cone_mask
 from gazebench.engine.config import resolve
 from gazebench.engine.contract import check
 from gazebench.methods.gazelle import GazeLLE
 from gazebench.methods.hclora import HCLoRA
-from gazebench.methods.hclora.adaptation import cell_centres
-from gazebench.methods.hclora.supervision import GazeEvidence, cone_mask, divergence, outside_ratio, pooled_at_head
+from gazebench.methods.hclora.supervision import GazeEvidence, divergence, outside_ratio, pooled_at_head
 from gazebench.nn.backbones import build_backbone
 
 SIZE = (16, 24)

@@ -37,8 +37,7 @@ def official(path, size, crop=None, flip=False):
 
 def assert_close(path, size, **view):
     ours = load_image(path, size, **view)
-    assert ours.shape == (*size, 3)
-    assert ours.dtype == np.uint8
+    assert (ours.shape, ours.dtype) == ((*size, 3), np.uint8)
     assert np.abs(ours - official(path, size, **view)).max() <= 2
 
 

@@ -21,7 +21,6 @@ ALLOWED = {
 }
 EXCEPTIONS = {  # file -> what it may import besides
     "methods/vl4gaze/method.py": ("vqa",),  # the task it solves
-    "gazebench/study/figures.py": ("methods.hclora.supervision",),  # a figure of that paper shows its supervision
 }
 KNOWN = {  # names that the harness may say: defaults of the command line, and the world that contracts are checked on
     "gazebench/cli/bench.py": {"gazelle", "gazeworld"},

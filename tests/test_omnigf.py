@@ -267,7 +267,7 @@ def test_people_and_outputs_stay_together(monkeypatch):
         assert torch.equal(swapped.heatmap, together.heatmap[order])
     for person, image in enumerate(some.image_index.tolist()):
         alone = model.predict_batch(replace(people_of(some, [person]), images=some.images[image][None],
-                                            image_index=torch.tensor([0]), image_ids=["x"], groups=["x"]))  # fmt: skip
+                                            image_index=torch.tensor([0]), image_ids=["x"]))  # fmt: skip
         assert close(alone.heatmap[0], together.heatmap[person], 1e-4)
 
 

@@ -49,9 +49,6 @@ def record_of(places, *arguments, **options):
     return bench(resolve(list(arguments)), places, **options).record
 
 
-# gazebench new -------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_new_writes_a_clean_package(tmp_path, kind, capsys):
     folder = tmp_path / "deep" / "package"
@@ -94,9 +91,6 @@ def test_new_overwrites_nothing(tmp_path, capsys):
     assert not list((tmp_path / "mine").iterdir())
     for words in (["model", "mine"], ["method"], ["method", "mine", "a", "b"], ["method", "mine", "--force"]):
         assert main(["new", *words]) == 2
-
-
-# Every route to a method, a model, a metric, a task -------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "tasks"])
@@ -268,9 +262,6 @@ def test_models_of_a_plugin_are_used_by_name(install, places):
             prepare(small_config(name, "gazeworld", "--model.backbone=gone"), places)
 
 
-# What it writes --------------------------------------------------------------------------------------------------
-
-
 def test_the_method_passes_and_its_record_says_whose_it_is(installed, places):
     path = installed("methods", "fresh_look")
     assert check("fresh_look") == []
@@ -369,8 +360,6 @@ def test_a_card_with_another_name_is_told(install, tmp_path):
     assert "'one_name'" in finding
 
 
-# Broken ones -----------------------------------------------------------------------------------------------------
-
 HEAD = "from gazebench.engine.method import Method, MethodCard\n\n\nclass Broken(Method):\n"
 WITH_CARD = f"{HEAD}    card = MethodCard(title='Broken', family='test')\n"
 BROKEN = {
@@ -468,9 +457,6 @@ def test_everything_else_goes_on_beside_broken_ones(install, places, capsys):
     assert main(["leaderboard", *boards]) == 1
     assert "broken_0" in capsys.readouterr().err
     assert main(["leaderboard", "gazeworld", "--check", *boards]) == 0
-
-
-# The tutorial ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow

@@ -152,14 +152,10 @@ def test_people_who_are_left_out(tmp_path):
     with pytest.raises(DataError, match=str(records.person_id[0])):
         score(some, dataset)
     record = score(some, dataset, partial=True)
-    assert record["samples"]["people"] == records.people - 1
-    assert record["status"]["class"] == "smoke"
+    assert (record["samples"]["people"], record["status"]["class"]) == (records.people - 1, "smoke")
     assert any("1 people" in reason for reason in record["status"]["reasons"])
     more = pd.concat([frame, frame.iloc[:1].assign(person_id="a stranger")])
     assert score(written(more, tmp_path / "more.parquet"), dataset)["samples"]["people"] == records.people
-
-
-# What a run writes ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["gazelle", "one_annotator", "center"])
@@ -167,8 +163,7 @@ def test_scoring_the_file_of_a_run_gives_exactly_its_record(tmp_path, places, na
     outcome = bench(small_config(name), places)
     file = outcome.folder / "predictions.parquet"
     again = score(file, GazeWorld(train=6, val=3, test=4), title="again")
-    assert again["metrics"] == outcome.record["metrics"]
-    assert again["samples"] == outcome.record["samples"]
+    assert (again["metrics"], again["samples"]) == (outcome.record["metrics"], outcome.record["samples"])
     assert (again["method"]["name"], again["kind"], again["status"]["class"]) == ("again", "score", "smoke")
     made = PredictionFile(file).provenance
     assert made["run"] == outcome.record["run"]
@@ -180,8 +175,7 @@ def batch_of(records, images):
     some = records.of_images(np.array(images))
     return Batch(
         images=None, image_index=torch.from_numpy(some.person_image), head=torch.from_numpy(some.head).float(),
-        person_ids=some.person_id.tolist(), image_ids=some.images.tolist(), groups=some.groups.tolist(),
-        sizes=torch.from_numpy(some.sizes),
+        person_ids=some.person_id.tolist(), image_ids=some.images.tolist(), sizes=torch.from_numpy(some.sizes),
     )  # fmt: skip
 
 
@@ -200,8 +194,7 @@ def test_parts_of_several_processes_become_one_file_in_order(tmp_path):
     merge_parts(tmp_path / "parts", tmp_path / "whole.parquet", order, {"run": "abc"})
     assert not (tmp_path / "parts").exists()
     file = PredictionFile(tmp_path / "whole.parquet")
-    assert file.frame.index.tolist() == order
-    assert file.provenance == {"run": "abc"}
+    assert (file.frame.index.tolist(), file.provenance) == (order, {"run": "abc"})
     found = file.prediction(records, {})
     np.testing.assert_allclose(found.point[:, 0], np.arange(records.people) / 1000, atol=1e-7)
     assert found.heatmap.shape == (records.people, 3, 4)
@@ -216,9 +209,6 @@ def test_an_answer_that_is_not_finite_stops_the_run(tmp_path, field):
         PartWriter(tmp_path / "part.parquet", dataset.protocol).write(
             batch, Prediction(**{field: torch.full(shape, torch.nan)})
         )
-
-
-# Crowds --------------------------------------------------------------------------
 
 
 def crowd(counts, sizes=(64, 48)):

@@ -35,9 +35,6 @@ def asked(world):
     return [(world.scene(record.image), record.question, record.truth) for record in found]
 
 
-# Whom an expression fits, by another way than the builder's ----------------------------------------------------------
-
-
 def fitting(scene, text):
     """The people of a scene a question may be about, by its words and the scene's own description."""
     box = re.search(r"\[(\d+), (\d+), (\d+), (\d+)\]", text)
@@ -199,9 +196,6 @@ def test_sectors_and_steps():
     assert sector((0.2, 0.2), (0.2, 0.2), (9, 9)) == -1
     assert [steps(0, other) for other in range(8)] == [0, 1, 2, 3, 4, 3, 2, 1]
     assert [whole(value) for value in (-1, 0, 0.5, 1, 2)] == [0, 0, 500, 999, 999]
-
-
-# Parsing --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,7 @@
 """Several processes, on one machine or several, record what one process records."""
 
 import json
-import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +12,6 @@ from numpy.testing import assert_allclose
 from gazebench.cli.main import main
 from gazebench.engine.contract import small_config
 from gazebench.engine.run import Places, bench
-
-GAZEBENCH = [sys.executable, "-m", "gazebench.cli.main"]
-ENVIRONMENT = {**os.environ, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +42,13 @@ def same_metrics(together: dict, alone: dict, tolerance: float) -> None:
             assert together["metrics"][metric][subset]["value"] == pytest.approx(score["value"], abs=tolerance), metric
 
 
-def test_two_devices_test_as_one(alone, tmp_path):
-    command = [*GAZEBENCH, "eval", str(alone.folder / "weights.pt"), "--trainer.devices=2", "--trainer.strategy=ddp"]
+def test_two_devices_test_as_one(alone, tmp_path, started):
+    command = ["eval", str(alone.folder / "weights.pt"), "--trainer.devices=2", "--trainer.strategy=ddp"]
     places = [f"--runs={tmp_path / 'runs'}", f"--boards={tmp_path / 'boards'}"]
-    done = subprocess.run([*command, *places], env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    log = tmp_path / "log"
+    process = started(log, *command, *places, PYTHONSAFEPATH="1")
+    process.join(300)
+    assert process.exitcode == 0, log.read_text()
     same_metrics(record_of(tmp_path), alone.record, 1e-4)
 
 

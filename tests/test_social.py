@@ -33,9 +33,6 @@ def test_pairs_are_the_permutations_image_by_image(seed):
     assert np.diff(records.pair_start).tolist() == (counts * (counts - 1)).tolist()
 
 
-# The metrics, by plain loops over the rules of MTGS's protocol --------------------------------------------------------
-
-
 def situation(seed, images=60):
     """Random people, labels and scores; scores on a coarse grid, so that they tie, and points on bounds of heads."""
     rng = np.random.default_rng(seed)
@@ -133,15 +130,13 @@ def test_f1_against_plain_loops(kind, seed):
     fields, metric = situation(seed), kind()
     truth, claimed = REFERENCES[kind](fields)
     values, sample = metric.values(**tensors(fields, metric))
-    assert sample.tolist() == list(truth)
-    assert values[:, 0].tolist() == list(truth.values())
+    assert (sample.tolist(), values[:, 0].tolist()) == (list(truth), list(truth.values()))
     assert (values[:, 1] > 0.5).tolist() == list(claimed.values())
     assert 0 < sum(truth.values()) < len(truth)
     assert any(claimed.values())
     metric.update(torch.arange(len(fields["pairs"])), **tensors(fields, metric))
     expected = f1_score(list(truth.values()), list(claimed.values()))
-    assert float(metric.compute()) == pytest.approx(expected, abs=1e-12)
-    assert metric.count == len(truth)
+    assert (float(metric.compute()), metric.count) == (pytest.approx(expected, abs=1e-12), len(truth))
 
 
 @pytest.mark.parametrize("kind", [*REFERENCES, social.SharedAttention])
@@ -156,9 +151,6 @@ def test_answers_that_are_not_numbers_and_people_alone(kind):
     alone |= {name: value[:0] for name, value in fields.items() if name[:2] in ("la", "sa", "pa")}
     values, sample = metric.values(**tensors(alone, metric))
     assert (values.shape, len(sample)) == ((0, 2), 0)
-
-
-# What carries them -------------------------------------------------------------------------------------------------
 
 
 def some_records(counts):

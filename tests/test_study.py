@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from matplotlib.figure import Figure
 
 from gazebench.cli.main import main
 from gazebench.core.errors import DataError
@@ -127,7 +128,8 @@ class Desk:
 
 @pytest.fixture
 def desk(tmp_path, template, monkeypatch):
-    desk = Desk(tmp_path, template)
+    desk, save = Desk(tmp_path, template), Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, file, **options: save(self, file, **options | {"dpi": 30}))
     monkeypatch.setattr(processes, "command", desk.command)
     monkeypatch.setattr(processes, "devices", list)
     monkeypatch.setattr("gazebench.study.run.devices", list)

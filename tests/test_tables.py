@@ -22,6 +22,7 @@ from gazebench.study import papers
 from gazebench.study.plan import read_plan
 from gazebench.study.store import Store
 
+SMALL = [f"--dataset.{split}={count}" for split, count in (("train", 6), ("val", 3), ("test", 4))]
 WORDS = published.vocabulary()
 TABLES = published.load()
 
@@ -227,7 +228,7 @@ def test_figures_are_drawn_by_the_studies_that_name_them(tmp_path, record, studi
     assert "Figure 2: 2 runs, 0 recorded, 2 to do" in capsys.readouterr().out
     made = read_plan(tmp_path / "boards" / "tables" / "plans" / "hclora-figure-2-gazefollow.yaml")
     assert [figure.file for figure in made.figures] == ["bars.png"]
-    assert main(["tables", "hclora-figure-2", "--run", "--dataset=gazeworld", "--dry-run", *options]) == 0
+    assert main(["tables", "hclora-figure-2", "--run", "--dataset=gazeworld", "--dry-run", *SMALL, *options]) == 0
     assert "T: 1 runs" in capsys.readouterr().out, "on its own dataset it is the study itself"
     assert main(["tables", "hclora-figure-3", "--run", *options]) == 2
     assert "hclora-figure-3" in capsys.readouterr().err
@@ -265,7 +266,7 @@ def test_the_command(tmp_path, capsys):
     assert main(["tables", boards, "--check"]) == 1
     assert main(["tables", "hclora-3", boards, "--format=tex"]) == 0
     assert (tmp_path / "tables" / "hclora-3.tex").is_file()
-    run = ["tables", "hclora-3", "--run", "--dataset=gazeworld", "--seeds=0,1", "--dry-run", boards]
+    run = ["tables", "hclora-3", "--run", "--dataset=gazeworld", "--seeds=0,1", "--dry-run", *SMALL, boards]
     assert main([*run, f"--runs={tmp_path / 'runs'}"]) == 0
     assert "6 runs, 0 recorded" in capsys.readouterr().out
     for arguments, named in (

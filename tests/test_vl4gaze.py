@@ -37,9 +37,13 @@ def plain() -> VL4Gaze:
 
 
 @pytest.fixture(scope="module")
-def batch(plain) -> Batch:
+def samples(plain) -> ImageSamples:
     dataset = load_dataset("gazeworld")(train=4, val=1, test=4)
-    samples = ImageSamples(dataset, dataset.records("train"), plain.preprocess(), tasks=[Questions()])
+    return ImageSamples(dataset, dataset.records("train"), plain.preprocess(), tasks=[Questions()])
+
+
+@pytest.fixture(scope="module")
+def batch(samples) -> Batch:
     return collate([samples[image] for image in range(4)])
 
 
@@ -137,7 +141,8 @@ def test_weights_choose_what_is_learnt(batch):
         method(object_weight=0, direction_weight=0, point_weight=0, recognition_weight=0)
 
 
-def test_training_teaches_the_answers(batch):
+def test_training_teaches_the_answers(samples):
+    batch = collate([samples[image] for image in range(2)])
     model = method().train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     losses = []

@@ -52,8 +52,7 @@ def test_shards_splits_and_attempts_merge(store):
     write(store, "z", split="test_small")
     write(store, "y", split="val")
     answers = store.answers("test")
-    assert list(answers) == ["a", "b", "c", "d"]
-    assert [answer.attempt for answer in answers["a"]] == [0, 1]
+    assert (list(answers), [answer.attempt for answer in answers["a"]]) == (["a", "b", "c", "d"], [0, 1])
     assert set(store.answers("test_small")) == {"z"}
     write(store, "a", text="another", shard=(1, 2))
     assert answers == store.answers("test"), "of two answers to one attempt the first counts"
@@ -72,8 +71,7 @@ def test_a_cut_at_any_byte_costs_one_answer_at_most(tmp_path_factory, cut):
     left = list(store.answers("test"))
     assert whole[:cut].count(b"\n") <= len(left) <= whole[:cut].count(b"\n") + 1
     write(store, "e")
-    assert list(store.answers("test")) == [*left, "e"]
-    assert path.read_bytes().count(b"\n") == len(left) + 1
+    assert (list(store.answers("test")), path.read_bytes().count(b"\n")) == ([*left, "e"], len(left) + 1)
 
 
 @pytest.mark.parametrize(

@@ -73,8 +73,7 @@ def test_words_go_to_the_nearest_class(weights, classes, monkeypatch):
     assert Vocabulary(classes, MODEL, weights).nearest(texts) == expected
     sent = pickle.dumps(words)  # another process gets it without its weights
     assert len(sent) < 2000
-    assert pickle.loads(sent) == words
-    assert pickle.loads(sent).nearest(texts) == expected
+    assert (pickle.loads(sent), pickle.loads(sent).nearest(texts)) == (words, expected)
 
 
 def test_a_class_is_itself_and_no_answer_stays_none(weights, classes):
@@ -93,8 +92,7 @@ def test_embeddings_of_classes_are_kept(weights, classes, monkeypatch, tmp_path)
     real = Vocabulary._embedded
     monkeypatch.setattr(Vocabulary, "_embedded", lambda self, texts: embedded.append(list(texts)) or real(self, texts))
     words = Vocabulary(classes, MODEL, weights)
-    assert words.nearest(texts * 3) == expected * 3
-    assert words.nearest(texts) == expected
+    assert (words.nearest(texts * 3), words.nearest(texts)) == (expected * 3, expected)
     assert embedded == [texts], "the classes come from the cache, a text is embedded once"
     kept.write_bytes(b"damaged")
     assert Vocabulary(classes, MODEL, weights).nearest(texts) == expected
@@ -150,8 +148,7 @@ def test_free_text_scores_by_its_class_and_exact_words_by_themselves(weights, tm
         truth = records.columns["label"].tolist()
     right, exact = (np.mean([a == b for a, b in zip(some, truth, strict=True)]) for some in (nearest, named))
     assert right > exact
-    assert scores["none"].keys() == {"acc_1_exact"}
-    assert scores["clip"].keys() == {"acc_1", "acc_1_exact"}
+    assert (scores["none"].keys(), scores["clip"].keys()) == ({"acc_1_exact"}, {"acc_1", "acc_1_exact"})
     assert scores["clip"]["acc_1"]["all"].value == pytest.approx(right)
     assert scores["none"]["acc_1_exact"] == scores["clip"]["acc_1_exact"]
     assert scores["none"]["acc_1_exact"]["all"].value == pytest.approx(exact)

@@ -18,12 +18,12 @@ from gazebench.core.errors import DataError, ImageError
 from gazebench.engine.record import validate
 from gazebench.engine.registry import load_dataset
 from gazebench.metrics.base import GazeMetric
-from gazebench.report import question_table
 from gazebench.vlm.encoding import Encoding
 from gazebench.vlm.local import LocalModel
 from gazebench.vlm.messages import Backend, Decoding, EncodedImage, Failure, Reply
 from gazebench.vlm.store import AnswerStore
 from gazebench.vqa import asking, files, judge, metrics, scoring, task
+from gazebench.vqa import table as question_table
 from gazebench.vqa.answerers import Examples, Majority, ModelAnswerer, Oracle, Random, Shuffled
 from gazebench.vqa.build import build
 from gazebench.vqa.describe import Describer, described, parse_target
@@ -114,13 +114,9 @@ def model(world):
     return lambda backend, **options: ModelAnswerer(backend, world, world.records("test"), **options)
 
 
-# Files ----------------------------------------------------------------------------------------------------------------
-
-
 def test_a_file_is_the_same_every_time_and_says_what_it_is(world, path, card, questions, tmp_path):
     again, own = build(world, "test", tmp_path)
-    assert again.read_bytes() == path.read_bytes()
-    assert own["sha256"] == card["sha256"]
+    assert (again.read_bytes(), own["sha256"]) == (path.read_bytes(), card["sha256"])
     assert (card["protocol"], card["origin"]) == ("gazebench-vqa-v1", "ours")
     counts = card["counts"]
     assert counts["questions"] == len({record.question.id for record in questions}) == len(questions)
@@ -178,9 +174,6 @@ def test_files_stream_in_constant_memory_and_come_whole_or_not_at_all(tmp_path, 
     assert peak < 1e6 < 2e6 < place.stat().st_size
 
 
-# Baselines ------------------------------------------------------------------------------------------------------------
-
-
 def test_the_truth_scores_everything_and_others_answers_do_not(path, ask, measured):
     perfect = measured(ask(Oracle())[1])
     best = {use.name: 1.0 if use.metric().higher_is_better else 0.0 for use in QUESTION_METRICS}
@@ -210,16 +203,12 @@ def test_baselines_answer_in_the_form_asked_for(folder, questions, ask):
     assert json.loads(majority.answer(first["point"])) == {"point_2d": mean}
 
 
-# Asking ---------------------------------------------------------------------------------------------------------------
-
-
 def test_failures_stay_open_and_whatever_else_comes_is_an_answer_once_and_for_all(questions, ask, measured, model):
     ids = [r.question.id for r in questions if r.question.task == "point" and not r.truth.refusal][:4]
     bad = {ids[0]: Failure(ids[0], "too large"), ids[1]: "", ids[2]: "[1, 2] " * 100_000,
            ids[3]: Reply(ids[3], "", "content_filter")}  # fmt: skip
     outcome, found, store = ask(model(Scripted(lambda key: bad.get(key, "I cannot tell."))))
-    assert dict(outcome.open) == {ids[0]: "too large"}
-    assert found.open == 1
+    assert (dict(outcome.open), found.open) == ({ids[0]: "too large"}, 1)
     parsed = {record.question.id: answer for record, answer in zip(found.records, found.parsed, strict=True)}
     assert [parsed[key].valid for key in ids] == [False, False, True, True]
     assert parsed[ids[3]].refusal
@@ -279,8 +268,7 @@ def test_a_model_in_this_process_sees_examples_and_question(world, folder, ask, 
     examples = Examples(folder / "train.jsonl", world, 1)
     answerer = model(backend, examples=examples, encoding=Encoding(64), decoding=Decoding(max_tokens=4))
     outcome = ask(answerer, limit=3)[0]
-    assert (outcome.asked, outcome.answered) == (3, 3)
-    assert answerer.identity()["backend"] == "transformers"
+    assert (outcome.asked, outcome.answered, answerer.identity()["backend"]) == (3, 3, "transformers")
 
 
 def test_examples_are_the_same_everywhere_and_never_of_test(world, folder, path, questions, ask, model):
@@ -307,9 +295,6 @@ def test_examples_are_the_same_everywhere_and_never_of_test(world, folder, path,
     for place, shots in ((path, 1), (train, 500)):
         with pytest.raises(DataError, match=place.name):
             Examples(place, world, shots)
-
-
-# Metrics against other code -------------------------------------------------------------------------------------------
 
 
 def values_of(metric, kind, pairs, **fields):
@@ -408,8 +393,7 @@ def test_intervals_are_over_sources(folder, ask, measured):
     sums = frame.groupby("group")["right"].agg(["sum", "count"]).to_numpy()
     picks = np.random.default_rng(9).integers(0, len(sums), (4000, len(sums)))
     means = sums[picks, 0].sum(1) / sums[picks, 1].sum(1)
-    assert score.value == pytest.approx(frame["right"].mean())
-    assert score.sources == len(sums)
+    assert (score.value, score.sources) == (pytest.approx(frame["right"].mean()), len(sums))
     assert np.allclose((score.low, score.high), np.percentile(means, (2.5, 97.5)), atol=0.04)
 
 
@@ -428,9 +412,6 @@ def test_draws_are_what_repeated_questions_would_give():
         slow = GazeMetric.drawn(metric, values, weights)
         assert np.allclose(metric.drawn(values, weights), slow, equal_nan=True), kind
     assert np.isnan(metrics.RefusalPrecision().drawn(flags, np.zeros((1, 30)))[0])
-
-
-# Models that describe and judge ---------------------------------------------------------------------------------------
 
 
 def test_a_model_describes_what_nobody_named(tmp_path):
@@ -471,9 +452,6 @@ def test_a_judge_is_asked_once_about_what_was_answered(ask, measured, model, tmp
     assert measured(found, judged=right)["vqa_object_judge"].value == pytest.approx(share)
     with pytest.raises(DataError, match=str(len(objects))):
         judge.judge(Scripted(lambda key: Failure(key, "busy")), found, tmp_path / "other", store, "test")
-
-
-# The commands ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_commands_from_questions_to_the_table(tmp_path, capsys, chat_server):

@@ -8,52 +8,51 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gazebench.cli.options import BoardsOption, RunsOption, command, given_settings, places
+from gazebench.cli.options import BoardsOption, NameArgument, RunsOption, command, given_settings, places
 
 if TYPE_CHECKING:
     from gazebench.engine.config import Config
 
 
-def add_to(app: typer.Typer) -> None:
-    @command(
-        app, "bench", "gazebench bench gazelle vat --dataset.root DIR --model.backbone dinov2_vitl14", settings=True
-    )
-    def bench(
-        ctx: typer.Context,
-        method: Annotated[str, typer.Argument(help="A name of `gazebench list`, or a Python file.")] = "",
-        dataset: Annotated[str, typer.Argument(help="A name of `gazebench list`, or a Python file.")] = "",
-        config: Annotated[Path | None, typer.Option(help="config.yaml of a run, to repeat it.")] = None,
-        seed: Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation; 0 by default.")] = None,
-        init: Annotated[str | None, typer.Option(help="Weights to start from: a file, an address, or `none`.")] = None,
-        again: Annotated[
-            bool, typer.Option("--again", help="Delete what an earlier run with the same id left, and repeat it.")
-        ] = False,
-        runs: RunsOption = None,
-        boards: BoardsOption = None,
-    ) -> None:
-        """Train, predict and score a method.
+app = typer.Typer()
 
-        METHOD and DATASET are gazelle and gazeworld by default. The result is a record and a row of the leaderboard.
-        Every constructor argument is a setting: --model.lr 1e-3, --dataset.root DIR, --loader.batch_size 32,
-        --trainer.max_epochs 3; `gazebench settings METHOD DATASET` lists them with their values. A killed run continues
-        when the command is repeated.
-        """
-        from gazebench.engine.config import resolve
-        from gazebench.engine.run import bench as run
-        from gazebench.report.run import show
 
-        names = [method, dataset] if dataset else [method] if method else []
-        if config is None:
-            names = (names + ["gazelle", "gazeworld"][len(names) :])[:2]
-        options = given_settings(ctx)
-        options += [f"--{name}={value}" for name, value in (("seed", seed), ("init", init)) if value is not None]
-        resolved = resolve([*names, *([f"--config={config}"] if config else []), *options])
-        print(f"{banner(resolved)}: reading annotations ...", file=sys.stderr)
-        where = places(runs, boards)
-        show(run(resolved, where, again=again), resolved, where)
+@command(app, "bench", "gazebench bench gazelle vat --dataset.root DIR --model.backbone dinov2_vitl14", settings=True)
+def bench(
+    ctx: typer.Context,
+    method: NameArgument = "",
+    dataset: NameArgument = "",
+    config: Annotated[Path | None, typer.Option(help="config.yaml of a run, to repeat it.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation; 0 by default.")] = None,
+    init: Annotated[str | None, typer.Option(help="Weights to start from: a file, an address, or `none`.")] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Delete an earlier run with the same id, and repeat it.")
+    ] = False,
+    runs: RunsOption = None,
+    boards: BoardsOption = None,
+) -> None:
+    """Train, predict and score a method.
+
+    METHOD and DATASET are gazelle and gazeworld by default. The result is a record and a row of the leaderboard.
+    Every constructor argument is a setting: --model.lr 1e-3, --dataset.root DIR, --loader.batch_size 32,
+    --trainer.max_epochs 3; `gazebench settings METHOD DATASET` lists them with their values. A killed run continues
+    when the command is repeated.
+    """
+    from gazebench.engine.config import resolve
+    from gazebench.engine.run import bench as run
+    from gazebench.report.run import show
+
+    names = [method, dataset] if dataset else [method] if method else []
+    if config is None:
+        names = (names + ["gazelle", "gazeworld"][len(names) :])[:2]
+    options = given_settings(ctx)
+    options += [f"--{name}={value}" for name, value in (("seed", seed), ("init", init)) if value is not None]
+    resolved = resolve([*names, *([f"--config={config}"] if config else []), *options])
+    print(f"{banner(resolved)}: reading annotations ...", file=sys.stderr)
+    where = places(runs, boards)
+    show(run(resolved, where, again=again), resolved, where)
 
 
 def banner(config: Config) -> str:
-    """What a run is about, in a line."""
     method, dataset = config.method.cls.card.title, config.dataset.cls.card.title
     return f"{method} on {dataset}, seed {config.values['seed']}"

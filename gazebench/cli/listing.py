@@ -6,34 +6,35 @@ import typer
 
 from gazebench.cli.options import command
 
+app = typer.Typer()
 
-def add_to(app: typer.Typer) -> None:
-    @command(app, "list", "gazebench list")
-    def listing() -> int:
-        """List methods, data sets and tasks.
 
-        Data sets come with their protocol and its metrics. Exit code 1 if a plug-in is broken.
-        """
-        from gazebench.core.plugins import PluginError
-        from gazebench.engine.registry import KINDS, usable
+@command(app, "list", "gazebench list")
+def listing() -> int:
+    """List methods, data sets and tasks.
 
-        broken = 0
-        for kind in (*KINDS, "tasks"):
-            print(f"\n{kind}")
-            for entry, found in usable(kind):
-                notes = "" if entry.ours else f"  [from {entry.origin}]"
-                if isinstance(found, PluginError):
-                    broken += 1
-                    about = f"BROKEN: {found}"
-                elif kind == "methods":
-                    about = f"{found.card.title}: {found.card.family}; {', '.join(sorted(found.capabilities))}"
-                elif kind == "datasets":
-                    names = ", ".join(column.name for column in found.protocol.metrics)
-                    about = f"{found.card.title}: protocol {found.protocol.id} ({names})"
-                else:
-                    names = ", ".join(column.name for column in found.metrics)
-                    about = f"{found.name}: {found().describe()['id']} ({names})"
-                newer = getattr(found, "superseded_by", "")
-                notes += f"  [superseded by {newer}]" if newer else ""
-                print(f"  {entry.name:<16} {about}{notes}")
-        return 1 if broken else 0
+    Data sets come with their protocol and its metrics. Exit code 1 if a plug-in is broken.
+    """
+    from gazebench.core.plugins import PluginError
+    from gazebench.engine.registry import KINDS, usable
+
+    broken = 0
+    for kind in (*KINDS, "tasks"):
+        print(f"\n{kind}")
+        for entry, found in usable(kind):
+            notes = "" if entry.ours else f"  [from {entry.origin}]"
+            if isinstance(found, PluginError):
+                broken += 1
+                about = f"BROKEN: {found}"
+            elif kind == "methods":
+                about = f"{found.card.title}: {found.card.family}; {', '.join(sorted(found.capabilities))}"
+            elif kind == "datasets":
+                names = ", ".join(column.name for column in found.protocol.metrics)
+                about = f"{found.card.title}: protocol {found.protocol.id} ({names})"
+            else:
+                names = ", ".join(column.name for column in found.metrics)
+                about = f"{found.name}: {found().describe()['id']} ({names})"
+            newer = getattr(found, "superseded_by", "")
+            notes += f"  [superseded by {newer}]" if newer else ""
+            print(f"  {entry.name:<16} {about}{notes}")
+    return 1 if broken else 0

@@ -41,7 +41,7 @@ for module in (
     bench, evaluate, score, predict, study, probe, vqa, compare, report, tables, listing, leaderboard, data, new, check,
     settings,
 ):  # fmt: skip
-    module.add_to(app)
+    app.add_typer(module.app)
 
 
 def _version(wanted: bool) -> None:

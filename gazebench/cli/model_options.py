@@ -1,15 +1,19 @@
-"""The options of commands that ask a vision-language model."""
+"""What the commands that ask a vision-language model share."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import wraps
 from inspect import Parameter, signature
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
 from gazebench.vlm.options import ModelOptions
+
+if TYPE_CHECKING:
+    from gazebench.vlm.ask import Outcome
 
 Command = Callable[..., int | None]
 
@@ -38,3 +42,16 @@ def model_options(model: str, max_tokens: int = 512) -> Callable[[Command], Comm
         return run
 
     return decorate
+
+
+def print_open(outcome: Outcome, what: str, hint: str = "") -> int:
+    """Prints how many items have no answer, and why; returns the exit code, 1 if there are any."""
+    if not outcome.open:
+        return 0
+    key, reason = next(iter(outcome.open.items()))
+    lines = [f"{len(outcome.open):,} {what} have no answer, e.g. {key}: {reason}"]
+    lines += [f"  {reason}" for reason in outcome.unreadable[:20]]
+    if len(outcome.unreadable) > 20:
+        lines.append(f"  and {len(outcome.unreadable) - 20:,} more images that cannot be read")
+    print("\n".join(lines), f"repeat the command to ask for them{hint}", sep="\n", file=sys.stderr)
+    return 1

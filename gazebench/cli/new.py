@@ -1,4 +1,4 @@
-"""``gazebench new``: a package of one's own."""
+"""``gazebench new``: writes a package for a new method or data set."""
 
 from __future__ import annotations
 
@@ -9,20 +9,18 @@ import typer
 
 from gazebench.cli.options import command
 
-
-def add_to(app: typer.Typer) -> None:
-    group = typer.Typer(
-        help="Write an installable package with a method or a data set of your own.", no_args_is_help=True
-    )
-    app.add_typer(group, name="new", epilog="Example: gazebench new method glance")
-    for kind in ("methods", "datasets"):
-        _add(group, kind)
+app = typer.Typer(
+    name="new",
+    help="Write an installable package with a method or a data set of your own.",
+    epilog="Example: gazebench new method glance",
+    no_args_is_help=True,
+)
 
 
-def _add(group: typer.Typer, kind: str) -> None:
+def _add(kind: str) -> None:
     one = kind.removesuffix("s")
 
-    @command(group, one, f"gazebench new {one} mine", help=f"Write a package with a small {one} to start from.")
+    @command(app, one, f"gazebench new {one} mine", help=f"Write a package with a small {one} to start from.")
     def new(
         name: Annotated[str, typer.Argument(help="A short lower-case name for the command line.")],
         folder: Annotated[Path | None, typer.Argument(help="Folder of the package; gazebench-NAME by default.")] = None,
@@ -37,3 +35,7 @@ def _add(group: typer.Typer, kind: str) -> None:
             print(f"  gazebench bench {name}")
         else:
             print(f"  gazebench data fake {name} tiny\n  gazebench bench center {name} --dataset.root tiny")
+
+
+for each in ("methods", "datasets"):
+    _add(each)

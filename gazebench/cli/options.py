@@ -1,4 +1,4 @@
-"""What several commands share: settings with a dot in their name, and the folders of runs and boards."""
+"""Options and arguments that several commands share, and the decorator of commands."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from gazebench.core.errors import UserError
 if TYPE_CHECKING:
     from gazebench.engine.run import Places
 
+NameArgument = Annotated[str, typer.Argument(help="A name of `gazebench list`, or a Python file.")]
+SplitOption = Annotated[str, typer.Option(help="Split of the data set.")]
 RunsOption = Annotated[Path | None, typer.Option("--runs", help="Folder of runs; `runs` of the checkout by default.")]
 BoardsOption = Annotated[
     Path | None, typer.Option("--boards", help="Folder of records; `leaderboards` of the checkout by default.")
@@ -23,13 +25,9 @@ BoardsOption = Annotated[
 
 
 def places(runs: Path | None, boards: Path | None) -> Places:
-    """Where runs and records go."""
     from gazebench.engine.run import BOARDS, RUNS, Places
 
     return Places(runs or RUNS, boards or BOARDS)
-
-
-Decorator = Callable[[Callable[..., int | None]], Callable[..., None]]
 
 
 class SettingsCommand(TyperCommand):
@@ -47,7 +45,7 @@ def given_settings(ctx: typer.Context) -> list[str]:
 
 
 def split_settings(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Settings as ``--group.name=value``, and all other arguments."""
+    """Splits arguments into settings, as ``--group.name=value``, and all others."""
     settings: list[str] = []
     rest: list[str] = []
     queue = list(arguments)
@@ -63,10 +61,12 @@ def split_settings(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return settings, rest
 
 
-def command(app: typer.Typer, name: str, example: str, *, settings: bool = False, **options: Any) -> Decorator:
+def command(
+    app: typer.Typer, name: str, example: str, *, settings: bool = False, **options: Any
+) -> Callable[[Callable[..., int | None]], Callable[..., None]]:
     """Decorates a function as a command, with an example below its help.
 
-    What the function returns is the exit code: 0 or None done, 1 a check failed. A user's error is printed, code 2.
+    The function returns the exit code: 0 or None for success, 1 for a failed check. A ``UserError`` is printed, code 2.
     """
 
     def decorate(function: Callable[..., int | None]) -> Callable[..., None]:
@@ -78,7 +78,7 @@ def command(app: typer.Typer, name: str, example: str, *, settings: bool = False
                 print(f"error: {error}", file=sys.stderr)
                 code = 2
             except KeyboardInterrupt:
-                print("\ninterrupted; the same command continues where it was", file=sys.stderr)
+                print("\ninterrupted; repeat the command to continue", file=sys.stderr)
                 code = 130
             raise typer.Exit(code)
 

@@ -1,117 +1,112 @@
-"""``gazebench probe``: asks a prober, builds the split of its answers, audits it."""
+"""``gazebench probe``: asks a prober, builds a split from its answers, and audits the split."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from gazebench.cli.model_options import model_options
-from gazebench.cli.options import RunsOption, command, given_settings, places
+from gazebench.cli.model_options import model_options, print_open
+from gazebench.cli.options import NameArgument, RunsOption, SplitOption, command, given_settings, places
 from gazebench.vlm.options import ModelOptions, check_server
 from gazebench.vlm.options import shard as parse_shard
 
 if TYPE_CHECKING:
     from gazebench.probe.probers import Prober
-    from gazebench.vlm.ask import Outcome
-
-UNREADABLE = 20
-"""Unreadable images that are named one by one."""
-
 
 ProberName = Literal["openai", "transformers", "oracle", "saliency"]
 
 
-def add_to(app: typer.Typer) -> None:
-    @command(
-        app,
-        "probe",
-        "gazebench probe gazefollow --dataset.root DIR --model Qwen/Qwen3-VL-8B-Instruct --url http://localhost:8000/v1",
-        settings=True,
-    )
-    @model_options("Qwen/Qwen3-VL-32B-Instruct")
-    def probe(
-        ctx: typer.Context,
-        dataset: Annotated[str, typer.Argument(help="A name of `gazebench list`, or a Python file.")],
-        options: ModelOptions,
-        split: Annotated[str, typer.Option(help="Split of the data set.")] = "test",
-        prober: Annotated[
-            ProberName, typer.Option(help="A model behind a server or in this process, or one without a model.")
-        ] = "openai",
-        name: Annotated[str, typer.Option(help="Of the split that is made; the model's by default.")] = "",
-        out: Annotated[Path | None, typer.Option(help="Folder of splits; `splits` of the checkout by default.")] = None,
-        runs: RunsOption = None,
-        build: Annotated[bool, typer.Option("--build", help="Only build the split of the stored answers.")] = False,
-        partial: Annotated[bool, typer.Option("--partial", help="Build although somebody has no answer.")] = False,
-        audit: Annotated[
-            bool, typer.Option("--audit", help="Only look at the stored answers: sample sheets and figures.")
-        ] = False,
-        against: Annotated[
-            list[str] | None,
-            typer.Option(metavar="SPLIT", help="Of --audit: a split to compare with; repeat for more."),
-        ] = None,
-        dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how much there is to ask.")] = False,
-        shard: Annotated[
-            str, typer.Option(metavar="I/N", help="Ask about this part only; each has a file of its own.")
-        ] = "",
-        stride: Annotated[
-            int, typer.Option(help="Video: ask about every n-th appearance; neighbours take its regions.")
-        ] = 1,
-        limit: Annotated[int, typer.Option(help="Ask about so many people only, to try it out.")] = 0,
-        prompt: Annotated[str, typer.Option(help="An entry of gazebench/probe/prompts.yaml.")] = "regions-1",
-        attempts: Annotated[int, typer.Option(help="How often an answer of no use is asked for in all.")] = 3,
-    ) -> int:
-        """Ask a prober which regions attract people, and make a split of it.
+app = typer.Typer()
 
-        For every person the prober says which regions of the image are likely to attract that person by scene context
-        alone; the answers tell who is consistent and who inconsistent (docs/splits.md). Answers are stored in
-        RUNS/probes as they arrive: repeating a command that was stopped goes on where it was. With --shard, run once
-        more with --build when all parts are answered. The default model is the paper's.
-        """
-        from gazebench.engine.config import dataset_with
-        from gazebench.engine.record import CHECKOUT
-        from gazebench.probe import asking
-        from gazebench.probe import audit as auditing
-        from gazebench.probe import build as building
-        from gazebench.vlm.store import AnswerStore
 
-        data, part = dataset_with(dataset, given_settings(ctx)), parse_shard(shard)
-        asked = _prober(prober, options, prompt, attempts, name)
-        records, folder = data.records(split), places(runs, None).runs / "probes" / data.card.name
-        store = AnswerStore(folder, asked.name, asked.identity())
-        found = asking.Probe(data, records, asked, store, stride)
-        if audit:
-            path = auditing.audit(folder / f"audit-{asked.name}-{split}", found, against or ())
-            print(path.read_text(encoding="utf-8").split("## The rule")[0])
-            print(f"page {path}")
+@command(
+    app,
+    "probe",
+    "gazebench probe gazefollow --dataset.root DIR --model Qwen/Qwen3-VL-8B-Instruct --url http://localhost:8000/v1",
+    settings=True,
+)
+@model_options("Qwen/Qwen3-VL-32B-Instruct")
+def probe(
+    ctx: typer.Context,
+    dataset: NameArgument,
+    options: ModelOptions,
+    split: SplitOption = "test",
+    prober: Annotated[
+        ProberName, typer.Option(help="A model behind a server or in this process, or a prober without a model.")
+    ] = "openai",
+    name: Annotated[str, typer.Option(help="Name of the new split; the model's by default.")] = "",
+    out: Annotated[Path | None, typer.Option(help="Folder of splits; `splits` of the checkout by default.")] = None,
+    runs: RunsOption = None,
+    build: Annotated[bool, typer.Option("--build", help="Only build the split of the stored answers.")] = False,
+    partial: Annotated[bool, typer.Option("--partial", help="Build although somebody has no answer.")] = False,
+    audit: Annotated[
+        bool, typer.Option("--audit", help="Only look at the stored answers: sample sheets and figures.")
+    ] = False,
+    against: Annotated[
+        list[str] | None, typer.Option(metavar="SPLIT", help="Of --audit: a split to compare with; repeat for more.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print how much there is to ask.")] = False,
+    shard: Annotated[str, typer.Option(metavar="I/N", help="Ask only this part, into a file of its own.")] = "",
+    stride: Annotated[
+        int, typer.Option(help="Video: ask about every n-th frame of a person, for its neighbours too.")
+    ] = 1,
+    limit: Annotated[int, typer.Option(help="Ask about so many people only, to try it out.")] = 0,
+    prompt: Annotated[str, typer.Option(help="An entry of gazebench/probe/prompts.yaml.")] = "regions-1",
+    attempts: Annotated[int, typer.Option(help="Attempts to get a usable answer about a person.")] = 3,
+) -> int:
+    """Ask a prober which regions attract people, and build a split from the answers.
+
+    The prober names the regions of the image that are likely to attract a person by scene context alone; they decide
+    who is consistent and who inconsistent (docs/splits.md). Answers are stored in RUNS/probes as they arrive: a command
+    that was stopped continues when it is repeated. With --shard, run the command once more with --build when all parts
+    are answered. The default model is the paper's.
+    """
+    from gazebench.engine.config import dataset_with
+    from gazebench.engine.record import CHECKOUT
+    from gazebench.probe import asking
+    from gazebench.probe import audit as auditing
+    from gazebench.probe import build as building
+    from gazebench.vlm.store import AnswerStore
+
+    data, part = dataset_with(dataset, given_settings(ctx)), parse_shard(shard)
+    asked = _prober(prober, options, prompt, attempts, name)
+    records, folder = data.records(split), places(runs, None).runs / "probes" / data.card.name
+    store = AnswerStore(folder, asked.name, asked.identity())
+    found = asking.Probe(data, records, asked, store, stride)
+    if audit:
+        path = auditing.audit(folder / f"audit-{asked.name}-{split}", found, against or ())
+        print(path.read_text(encoding="utf-8").split("## The rule")[0])
+        print(f"page {path}")
+        return 0
+    code = 0
+    if not build:
+        print(f"{records.dataset}/{split}: {records.people:,} people, {len(found.asked):,} to ask {asked.name} "
+              f"about; {len(store.answers(split)):,} have answers in {store.folder}")  # fmt: skip
+        for sibling in store.other_identities():
+            print(f"  {sibling.answers:,} answers of another identity stay in {sibling.folder.name}: "
+                  f"{sibling.differs}")  # fmt: skip
+        if dry_run:
             return 0
-        code = 0
-        if not build:
-            print(f"{records.dataset}/{split}: {records.people:,} people, {len(found.asked):,} to ask {asked.name} "
-                  f"about; {len(store.answers(split)):,} have answers in {store.folder}")  # fmt: skip
-            for sibling in store.other_identities():
-                print(f"  {sibling.answers:,} answers of another identity stay in {sibling.folder.name}: "
-                      f"{sibling.differs}")  # fmt: skip
-            if dry_run:
-                return 0
-            check_server(getattr(asked, "backend", None))
-            code = _report(asking.ask(found, shard=part, limit=limit, progress="people"))
-        if part:
-            print("this was one shard; when all are answered: the same command with --build instead of --shard")
-        elif limit and not partial:
-            print("this was a trial; without --limit the others are asked about, and the split is built")
-        elif not code or partial:
-            folder = out or (CHECKOUT / "splits" if CHECKOUT else Path("splits"))
-            path, card = building.write(folder / data.card.name / asked.name, found, partial=partial)
-            counts, share = card["counts"], card["share_consistent"]
-            percent = "-" if share is None else f"{100 * share:.1f}%"
-            print(f"{counts['consistent']:,} consistent, {counts['inconsistent']:,} inconsistent "
-                  f"({percent} consistent)")  # fmt: skip
-            print(", ".join(f"{counts[why]:,} {why}" for why in building.WITHOUT_VERDICT))
-            print(f"split     {path}\ncard      {path.with_suffix('.json')}")
-        return code
+        check_server(getattr(asked, "backend", None))
+        outcome = asking.ask(found, shard=part, limit=limit, progress="people")
+        print(f"{outcome.answered:,} answers came; {outcome.unusable:,} people have unusable answers only")
+        code = print_open(outcome, "people", "; --partial builds the split without them")
+    if part:
+        print("this was one shard; when all are answered: the same command with --build instead of --shard")
+    elif limit and not partial:
+        print("this was a trial; without --limit the others are asked about, and the split is built")
+    elif not code or partial:
+        folder = out or (CHECKOUT / "splits" if CHECKOUT else Path("splits"))
+        path, card = building.write(folder / data.card.name / asked.name, found, partial=partial)
+        counts, share = card["counts"], card["share_consistent"]
+        percent = "-" if share is None else f"{100 * share:.1f}%"
+        print(f"{counts['consistent']:,} consistent, {counts['inconsistent']:,} inconsistent "
+              f"({percent} consistent)")  # fmt: skip
+        print(", ".join(f"{counts[why]:,} {why}" for why in building.WITHOUT_VERDICT))
+        print(f"split     {path}\ncard      {path.with_suffix('.json')}")
+    return code
 
 
 def _prober(kind: ProberName, options: ModelOptions, prompt: str, attempts: int, name: str) -> Prober:
@@ -125,18 +120,3 @@ def _prober(kind: ProberName, options: ModelOptions, prompt: str, attempts: int,
     return probers.ModelProber(
         options.backend(kind), asked, options.encoding(), options.decoding(), attempts=attempts, name=name
     )
-
-
-def _report(outcome: Outcome) -> int:
-    """Says what came of asking; 1 when somebody is left without an answer."""
-    print(f"{outcome.answered:,} answers came; {outcome.unusable:,} people have nothing but answers of no use")
-    if not outcome.open:
-        return 0
-    key, reason = next(iter(outcome.open.items()))
-    lines = [f"{len(outcome.open):,} people have no answer, e.g. {key}: {reason}"]
-    lines += [f"  {reason}" for reason in outcome.unreadable[:UNREADABLE]]
-    if len(outcome.unreadable) > UNREADABLE:
-        lines.append(f"  and {len(outcome.unreadable) - UNREADABLE:,} more images that cannot be read")
-    lines.append("repeat the command to ask about them; --partial builds the split without them")
-    print("\n".join(lines), file=sys.stderr)
-    return 1

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
-from gazebench.cli.options import command
+from gazebench.cli.options import NameArgument, command
+
+app = typer.Typer()
 
 
-def add_to(app: typer.Typer) -> None:
-    @command(app, "settings", "gazebench settings hclora vat")
-    def settings(
-        method: Annotated[str, typer.Argument(help="A name of `gazebench list`, or a Python file.")] = "",
-        dataset: Annotated[str, typer.Argument(help="A name of `gazebench list`, or a Python file.")] = "gazeworld",
-    ) -> None:
-        """List the settings of a method on a data set.
+@command(app, "settings", "gazebench settings hclora vat")
+def settings(
+    method: NameArgument = "",
+    dataset: NameArgument = "gazeworld",
+) -> None:
+    """List the settings of a method on a data set.
 
-        They are the options of `gazebench bench METHOD DATASET`, with the recipe's values as defaults. Without a
-        method, print docs/settings.md: the settings of all methods with their origins.
-        """
-        if method:
-            from gazebench.engine.config import settings_help
+    They are the options of `gazebench bench METHOD DATASET`, with the recipe's values as defaults. Without a
+    method, print docs/settings.md: the settings of all methods with their origins.
+    """
+    if method:
+        from gazebench.engine.config import settings_help
 
-            typer.echo(settings_help(method, dataset))
-        else:
-            from gazebench.report.settings import sheet
+        typer.echo(settings_help(method, dataset))
+    else:
+        from gazebench.report.settings import sheet
 
-            typer.echo(sheet(), nl=False)
+        typer.echo(sheet(), nl=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,180 +9,179 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from gazebench.cli.model_options import model_options
-from gazebench.cli.options import BoardsOption, RunsOption, command, given_settings, places
+from gazebench.cli.model_options import model_options, print_open
+from gazebench.cli.options import BoardsOption, NameArgument, RunsOption, command, given_settings, places
 from gazebench.vlm.options import BackendName, ModelOptions, check_server
 from gazebench.vlm.options import shard as parse_shard
 
 FOLDER = "vqa"
-Dataset = Annotated[str, typer.Argument(help="A name of `gazebench list`, or a Python file.")]
-Who = Literal["openai", "transformers", "oracle", "shuffled", "random", "majority"]
+AnswererName = Literal["openai", "transformers", "oracle", "shuffled", "random", "majority"]
 with_model = model_options("Qwen/Qwen3-VL-4B-Instruct", max_tokens=128)
 
 
-def add_to(app: typer.Typer) -> None:
-    group = typer.Typer(help="Questions about gaze: build, ask, score (docs/vqa.md).", no_args_is_help=True)
-    app.add_typer(group, name="vqa", epilog="Example: gazebench vqa build gazeworld")
+app = typer.Typer(
+    name="vqa",
+    help="Questions about gaze: build, ask, score (docs/vqa.md).",
+    epilog="Example: gazebench vqa build gazeworld",
+    no_args_is_help=True,
+)
 
-    @command(group, "build", "gazebench vqa build gazefollow --dataset.root DIR --describe openai", settings=True)
-    @with_model
-    def build(
-        ctx: typer.Context,
-        dataset: Dataset,
-        options: ModelOptions,
-        split: Annotated[list[str] | None, typer.Option(help="Repeat for more; train, val, test by default.")] = None,
-        out: Annotated[Path | None, typer.Option(help="Folder of the questions; RUNS/vqa/DATASET by default.")] = None,
-        seed: Annotated[int, typer.Option(help="Another seed than the protocol's makes other questions.")] = 0,
-        describe: Annotated[BackendName | None, typer.Option(help="A model describes targets without a name.")] = None,
-        runs: RunsOption = None,
-    ) -> int:
-        """Build the questions about the splits of a data set.
 
-        Each split gives a file of questions with its card, a page of statistics and a contact sheet. The options of
-        the model matter with --describe only.
-        """
-        from gazebench.engine.config import dataset_with
-        from gazebench.report.question_sheet import page
-        from gazebench.vlm.store import AnswerStore
-        from gazebench.vqa.build import build as run
-        from gazebench.vqa.describe import Describer, described
+@command(app, "build", "gazebench vqa build gazefollow --dataset.root DIR --describe openai", settings=True)
+@with_model
+def build(
+    ctx: typer.Context,
+    dataset: NameArgument,
+    options: ModelOptions,
+    split: Annotated[list[str] | None, typer.Option(help="Repeat for more; train, val, test by default.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the questions; RUNS/vqa/DATASET by default.")] = None,
+    seed: Annotated[int, typer.Option(help="Another seed than the protocol's makes other questions.")] = 0,
+    describe: Annotated[BackendName | None, typer.Option(help="A model describes targets without a name.")] = None,
+    runs: RunsOption = None,
+) -> int:
+    """Build the questions about the splits of a data set.
 
-        data = dataset_with(dataset, given_settings(ctx))
-        folder = out or places(runs, None).runs / FOLDER / data.card.name
-        for name in split or ("train", "val", "test"):
-            records = data.records(name)
-            if not records.people:
-                print(f"{name}: nobody is in it")
-                continue
-            descriptions, identity = None, None
-            if describe:
-                backend = options.backend(describe)
-                check_server(backend)
-                describer = Describer(backend, options.encoding(), options.decoding())
-                identity = describer.identity()
-                store = AnswerStore(folder / "descriptions", "describer", identity)
-                outcome = describer.ask(data, records, store, "descriptions")
-                if outcome.open:
-                    return _unanswered(outcome.open, "descriptions")
-                descriptions = described(data, records, store)
-            path, card = run(data, name, folder, seed=seed, descriptions=descriptions, describer=identity)
-            counts = card["counts"]
-            types = ", ".join(f"{number:,} {task}" for task, number in counts["task"].items())
-            print(f"{name}: {counts['questions']:,} questions about {counts['people']:,} people in "
-                  f"{counts['images']:,} images: {types}")  # fmt: skip
-            print(f"questions {path}\npage      {page(path, data, card)}")
-        return 0
+    For each split the command writes a file of questions with its card, a page of statistics and a contact sheet. The
+    options of the model are for --describe only.
+    """
+    from gazebench.engine.config import dataset_with
+    from gazebench.vlm.store import AnswerStore
+    from gazebench.vqa.build import build as run
+    from gazebench.vqa.describe import Describer, described
+    from gazebench.vqa.sheet import page
 
-    @with_model
-    def answers(
-        ctx: typer.Context,
-        questions: Annotated[Path, typer.Argument(help="A file of questions that `gazebench vqa build` made.")],
-        options: ModelOptions,
-        backend: Annotated[Who, typer.Option(help="A model, or a baseline without one.")] = "openai",
-        title: Annotated[str, typer.Option(help="Name in tables; the model's by default.")] = "",
-        shots: Annotated[int, typer.Option(min=0, help="Examples shown before each question.")] = 0,
-        seed: Annotated[int, typer.Option(help="Seed of the examples.")] = 0,
-        examples: Annotated[Path | None, typer.Option(help="Training questions; train.jsonl by default.")] = None,
-        shard: Annotated[str, typer.Option(metavar="I/N", help="Ask only this part, into a file of its own.")] = "",
-        limit: Annotated[int, typer.Option(min=0, help="Ask only so many questions, to try it out.")] = 0,
-        partial: Annotated[bool, typer.Option("--partial", help="Score open questions as wrong.")] = False,
-        points: Annotated[Path | None, typer.Option(help="Write points as predictions for `gazebench score`.")] = None,
-        board: Annotated[bool, typer.Option("--board", help="Score the points: a row of the leaderboard.")] = False,
-        clip_weights: Annotated[Path | None, typer.Option(help="Weights of a CLIP that compares descriptions.")] = None,
-        clip_model: Annotated[str, typer.Option(help="Its name in open_clip.")] = "ViT-B-32-quickgelu",
-        judge: Annotated[BackendName | None, typer.Option(help="A model judges descriptions.")] = None,
-        judge_model: Annotated[str, typer.Option(help="The judge; the model asked by default.")] = "",
-        judge_url: Annotated[str, typer.Option(help="The judge's server; the same by default.")] = "",
-        runs: RunsOption = None,
-        boards: BoardsOption = None,
-    ) -> int:
-        from gazebench.engine.config import dataset_with
-        from gazebench.metrics.vocabulary import Vocabulary
-        from gazebench.vqa import scoring
-        from gazebench.vqa.answerers import BASELINES, Answerer, Examples, ModelAnswerer
-        from gazebench.vqa.asking import ask, collect, store_of
-        from gazebench.vqa.files import check_annotations, read_card
-        from gazebench.vqa.judge import judge as ask_judge
-        from gazebench.vqa.task import protocol_of
+    data = dataset_with(dataset, given_settings(ctx))
+    folder = out or places(runs, None).runs / FOLDER / data.card.name
+    for name in split or ("train", "val", "test"):
+        records = data.records(name)
+        if not records.people:
+            print(f"{name}: nobody is in it")
+            continue
+        descriptions, identity = None, None
+        if describe:
+            backend = options.backend(describe)
+            check_server(backend)
+            describer = Describer(backend, options.encoding(), options.decoding())
+            identity = describer.identity()
+            store = AnswerStore(folder / "descriptions", "describer", identity)
+            outcome = describer.ask(data, records, store, "descriptions")
+            if print_open(outcome, "descriptions"):
+                return 1
+            descriptions = described(data, records, store)
+        path, card = run(data, name, folder, seed=seed, descriptions=descriptions, describer=identity)
+        counts = card["counts"]
+        types = ", ".join(f"{number:,} {task}" for task, number in counts["task"].items())
+        print(f"{name}: {counts['questions']:,} questions about {counts['people']:,} people in "
+              f"{counts['images']:,} images: {types}")  # fmt: skip
+        print(f"questions {path}\npage      {page(path, data, card)}")
+    return 0
 
-        where, card, asks = places(runs, boards), read_card(questions), ctx.info_name == "ask"
-        protocol, folder, split = protocol_of(card), where.runs / FOLDER, str(card["split"])
-        data = dataset_with(str(card["dataset"]), given_settings(ctx))
-        check_annotations(questions, card, data)
-        train = examples or questions.with_name("train.jsonl")
-        answerer: Answerer
-        if backend in BASELINES:
-            answerer = BASELINES[backend](questions, train)
-        else:
-            model, shown = options.backend(backend), Examples(train, data, shots, seed) if shots else None
-            answerer = ModelAnswerer(
-                model, data, data.records(split), shown, options.encoding(), options.decoding(), title,
-                protocol.instructions,
-            )  # fmt: skip
-            if asks:
-                check_server(model)
-        store, code = store_of(folder, answerer, card), 0
+
+@with_model
+def answers(
+    ctx: typer.Context,
+    questions: Annotated[Path, typer.Argument(help="A file of questions that `gazebench vqa build` made.")],
+    options: ModelOptions,
+    backend: Annotated[AnswererName, typer.Option(help="A model, or a baseline without one.")] = "openai",
+    title: Annotated[str, typer.Option(help="Name in tables; the model's by default.")] = "",
+    shots: Annotated[int, typer.Option(min=0, help="Examples shown before each question.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the examples.")] = 0,
+    examples: Annotated[Path | None, typer.Option(help="Training questions; train.jsonl by default.")] = None,
+    shard: Annotated[str, typer.Option(metavar="I/N", help="Ask only this part, into a file of its own.")] = "",
+    limit: Annotated[int, typer.Option(min=0, help="Ask only so many questions, to try it out.")] = 0,
+    partial: Annotated[bool, typer.Option("--partial", help="Score open questions as wrong.")] = False,
+    points: Annotated[Path | None, typer.Option(help="Write points as predictions for `gazebench score`.")] = None,
+    board: Annotated[bool, typer.Option("--board", help="Score the points: a row of the leaderboard.")] = False,
+    clip_weights: Annotated[Path | None, typer.Option(help="Weights of a CLIP that compares descriptions.")] = None,
+    clip_model: Annotated[str, typer.Option(help="Name of that CLIP in open_clip.")] = "ViT-B-32-quickgelu",
+    judge: Annotated[BackendName | None, typer.Option(help="A model judges descriptions.")] = None,
+    judge_model: Annotated[str, typer.Option(help="The judge; by default the model that is asked.")] = "",
+    judge_url: Annotated[str, typer.Option(help="The judge's server; by default that of the model asked.")] = "",
+    runs: RunsOption = None,
+    boards: BoardsOption = None,
+) -> int:
+    from gazebench.engine.config import dataset_with
+    from gazebench.metrics.vocabulary import Vocabulary
+    from gazebench.vqa import scoring
+    from gazebench.vqa.answerers import BASELINES, Answerer, Examples, ModelAnswerer
+    from gazebench.vqa.asking import ask, collect, store_of
+    from gazebench.vqa.files import check_annotations, read_card
+    from gazebench.vqa.judge import judge as ask_judge
+    from gazebench.vqa.task import protocol_of
+
+    where, card, asks = places(runs, boards), read_card(questions), ctx.info_name == "ask"
+    protocol, folder, split = protocol_of(card), where.runs / FOLDER, str(card["split"])
+    data = dataset_with(str(card["dataset"]), given_settings(ctx))
+    check_annotations(questions, card, data)
+    train = examples or questions.with_name("train.jsonl")
+    answerer: Answerer
+    if backend in BASELINES:
+        answerer = BASELINES[backend](questions, train)
+    else:
+        model, shown = options.backend(backend), Examples(train, data, shots, seed) if shots else None
+        answerer = ModelAnswerer(
+            model, data, data.records(split), shown, options.encoding(), options.decoding(), title,
+            protocol.instructions,
+        )  # fmt: skip
         if asks:
-            outcome = ask(questions, card, answerer, store, parse_shard(shard), limit, "questions")
-            print(f"{outcome.answered:,} answers came, kept in {store.folder}")
-            code = _unanswered(outcome.open, "questions") if outcome.open else 0
-            if shard:
-                print("this was one shard; when all are answered: the same command with score instead of ask")
-            elif limit and not partial:
-                print("this was a trial; without --limit the others are asked, and the answers are scored")
-            if shard or (not partial and (limit or code)):
-                return code
-        answered = collect(questions, card, answerer, store, partial=partial)
-        further: dict[str, Any] = {}
-        clip, verdicts = None, None
-        if clip_weights:
-            clip = Vocabulary(None, clip_model, clip_weights)
-            further["similarity"] = clip.describe()
-        if judge:
-            options = replace(options, model=judge_model or options.model, url=judge_url or options.url)
-            check_server(by := options.backend(judge))
-            verdicts, further["judge"] = ask_judge(by, answered, folder / data.card.name / "verdicts", store, split)
-        scores = scoring.measure(answered, card, data, clip, verdicts)
-        record = scoring.make(data, card, answerer, store, answered, scores, further)
-        _print_scores(record, answerer.mode, card["protocol"])
-        print(f"\nresult    {scoring.write(where.boards / FOLDER, record)}")
-        if points or board:
-            place = points or store.folder / f"{split}-points.csv"
-            print(f"points    {place} ({scoring.write_points(place, answered):,} people)")
-            if board:
-                from gazebench.engine.record import write_record
-                from gazebench.engine.score import score as score_file
-                from gazebench.report.board import refresh
+            check_server(model)
+    store, code = store_of(folder, answerer, card), 0
+    if asks:
+        outcome = ask(questions, card, answerer, store, parse_shard(shard), limit, "questions")
+        print(f"{outcome.answered:,} answers came, kept in {store.folder}")
+        code = print_open(outcome, "questions")
+        if shard:
+            print("this was one shard; when all are answered: the same command with score instead of ask")
+        elif limit and not partial:
+            print("this was a trial; without --limit the others are asked, and the answers are scored")
+        if shard or (not partial and (limit or code)):
+            return code
+    answered = collect(questions, card, answerer, store, partial=partial)
+    further: dict[str, Any] = {}
+    clip, verdicts = None, None
+    if clip_weights:
+        clip = Vocabulary(None, clip_model, clip_weights)
+        further["similarity"] = clip.describe()
+    if judge:
+        options = replace(options, model=judge_model or options.model, url=judge_url or options.url)
+        check_server(by := options.backend(judge))
+        verdicts, further["judge"] = ask_judge(by, answered, folder / data.card.name / "verdicts", store, split)
+    scores = scoring.measure(answered, card, data, clip, verdicts)
+    record = scoring.make(data, card, answerer, store, answered, scores, further)
+    _print_scores(record, answerer.mode, card["protocol"])
+    print(f"\nresult    {scoring.write(where.boards / FOLDER, record)}")
+    if points or board:
+        place = points or store.folder / f"{split}-points.csv"
+        print(f"points    {place} ({scoring.write_points(place, answered):,} people)")
+        if board:
+            from gazebench.engine.record import write_record
+            from gazebench.engine.score import score as score_file
+            from gazebench.report.board import refresh
 
-                row = score_file(place, data, split=split, title=f"{answerer.title}, {answerer.mode}")
-                print(f"record    {write_record(row, where.boards)}")
-                refresh(where.boards, row["dataset"], type(data))
-        return code
-
-    example = 'gazebench vqa {} runs/vqa/gazeworld/test.jsonl --model Qwen/Qwen3-VL-8B-Instruct --title "Qwen3 8B"'
-    for step, text in {
-        "ask": "Have questions answered, and score the answers.\n\nAnswers are kept as they arrive: repeating a "
-        "command that was stopped asks the open questions only. The exit code is 1 while questions are open.",
-        "score": "Score the answers that are stored; the options are those of `ask`.",
-    }.items():
-        command(group, step, example.format(step), settings=True, help=text)(answers)
-
-    @command(group, "table", "gazebench vqa table gazeworld")
-    def table(dataset: Dataset, boards: BoardsOption = None) -> None:
-        """Write the table of models by question types."""
-        from gazebench.engine.registry import load_dataset
-        from gazebench.report.question_table import refresh
-
-        where, card = places(None, boards), load_dataset(dataset).card
-        path, text = refresh(where.boards / FOLDER, where.boards, card.name, card.title)
-        print(f"{text}\npage {path}")
+            row = score_file(place, data, split=split, title=f"{answerer.title}, {answerer.mode}")
+            print(f"record    {write_record(row, where.boards)}")
+            refresh(where.boards, row["dataset"], type(data))
+    return code
 
 
-def _unanswered(open_: Mapping[str, str], what: str) -> int:
-    key, reason = next(iter(open_.items()))
-    print(f"{len(open_):,} {what} have no answer, e.g. {key}: {reason}", file=sys.stderr)
-    print("repeat the command to ask for them", file=sys.stderr)
-    return 1
+example = 'gazebench vqa {} runs/vqa/gazeworld/test.jsonl --model Qwen/Qwen3-VL-8B-Instruct --title "Qwen3 8B"'
+for step, text in {
+    "ask": "Ask a model questions, and score its answers.\n\nAnswers are stored as they arrive: a command that was "
+    "stopped asks only the open questions when it is repeated. The exit code is 1 while questions are open.",
+    "score": "Score the stored answers; the options are those of `ask`.",
+}.items():
+    command(app, step, example.format(step), settings=True, help=text)(answers)
+
+
+@command(app, "table", "gazebench vqa table gazeworld")
+def table(dataset: NameArgument, boards: BoardsOption = None) -> None:
+    """Write the table of models by question types."""
+    from gazebench.engine.registry import load_dataset
+    from gazebench.vqa.table import refresh
+
+    where, card = places(None, boards), load_dataset(dataset).card
+    path, text = refresh(where.boards / FOLDER, where.boards, card.name, card.title)
+    print(f"{text}\npage {path}")
 
 
 def _print_scores(record: Mapping[str, Any], mode: str, protocol: str) -> None:

@@ -1,1 +1,1 @@
-"""Types, errors, files and processes: what every other package stands on."""
+"""Types, errors, files, plug-ins and processes: used by every other package."""

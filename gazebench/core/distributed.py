@@ -1,4 +1,4 @@
-"""The processes that share one run: how many there are, which of them this is, and what they know together."""
+"""The processes of one run: their number, this one's rank, and what they gather."""
 
 from __future__ import annotations
 
@@ -10,22 +10,19 @@ from lightning.pytorch.utilities import rank_zero_only
 
 
 def world_size() -> int:
-    """How many processes compute together now; 1 before they have met."""
+    """The number of processes of the run; 1 before ``torch.distributed`` is initialised."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Which of a run's processes this is; known before they meet, from what the launcher or the scheduler set.
-
-    The first process of a further node has local rank 0: until Lightning has counted all of them, its node tells it
-    from the first process of all.
-    """
+    """The rank of this process in the run, also before ``torch.distributed`` is initialised."""
     known = int(getattr(rank_zero_only, "rank", 0) or 0)
+    # Lightning first knows the local rank only, which is 0 for one process of every node.
     return known or int(os.environ.get("NODE_RANK") or os.environ.get("GROUP_RANK") or 0)
 
 
 def union(names: Iterable[str]) -> set[str]:
-    """What any of the processes names; all of them have to ask."""
+    """The names that any of the processes gives; all processes have to call it."""
     mine = set(names)
     if world_size() == 1:
         return mine

@@ -1,8 +1,20 @@
-"""Errors that a user can mend: the command line prints their message without a traceback."""
+"""Errors that the user can correct; the command line prints their message without a traceback."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+
+
+def some(names: Sequence[str]) -> str:
+    """The first four names, and the number of the others."""
+    return f"{', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}"
+
+
+def brief(error: Exception) -> str:
+    """The type of an exception and the first line of its message."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 class UserError(Exception):
@@ -18,6 +30,5 @@ class ImageError(DataError):
 
     @classmethod
     def of(cls, path: Path | str, error: Exception) -> ImageError:
-        """The error for a file whose reading raised ``error``."""
-        reason = "no such file" if isinstance(error, FileNotFoundError) else f"not a readable picture ({error})"
-        return cls(f"{path}: {reason}; restore it from the release")
+        reason = "no such file" if isinstance(error, FileNotFoundError) else f"not a readable image ({error})"
+        return cls(f"{path}: {reason}; restore it from the release, or give another image")

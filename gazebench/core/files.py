@@ -1,4 +1,4 @@
-"""Files: whole or not at all, their digests, and the cache folder."""
+"""Atomic writing of files, their digests, and the cache folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FORMAT = 1
 
 
 def write_atomically(path: Path, content: str | bytes | Callable[[Path], None]) -> None:
-    """Writes a whole file or nothing, whatever happens in between.
+    """Writes a file through a temporary one, so that it is never left incomplete.
 
     Args:
         path: its folder is made where it is missing.
@@ -52,7 +52,7 @@ def file_digest(path: Path) -> str:
 
 
 def cache_folder() -> Path:
-    """Where everything is kept that can be computed again: ``GAZEBENCH_CACHE``, else the platform's cache folder."""
+    """The folder for whatever can be computed again: ``GAZEBENCH_CACHE``, else the platform's cache folder."""
     if chosen := os.environ.get("GAZEBENCH_CACHE"):
         return Path(chosen)
     if sys.platform == "win32":
@@ -65,13 +65,13 @@ def cache_folder() -> Path:
 
 
 def cached(key: Any, build: Callable[[], T]) -> T:
-    """``build()``, or what it gave last time for the same key.
+    """The result of ``build()``, or the stored result of an earlier call with the same key.
 
-    A damaged cache file is made again; a cache folder that cannot be written costs time only.
+    A damaged cache file is built again. Where the cache folder cannot be written, nothing is stored.
 
     Args:
-        key: JSON values that tell everything the result depends on.
-        build: its errors are passed on and nothing is kept; its result can be pickled.
+        key: JSON values of everything the result depends on.
+        build: returns something that can be pickled; where it raises, nothing is stored.
     """
     digest = hashlib.sha256(json.dumps([FORMAT, key]).encode()).hexdigest()
     try:
@@ -79,7 +79,7 @@ def cached(key: Any, build: Callable[[], T]) -> T:
         memory = joblib.Memory(cache_folder(), verbose=0, compress=True)
         result: T = memory.cache(_build, ignore=["build"])(digest, build)
     except OSError as error:
-        logging.getLogger(__name__).warning("nothing is kept in the cache: %s (GAZEBENCH_CACHE=...)", error)
+        logging.getLogger(__name__).warning("the cache cannot be written: %s (GAZEBENCH_CACHE=...)", error)
         return build()
     return result
 

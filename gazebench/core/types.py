@@ -1,4 +1,4 @@
-"""The nouns of the suite: annotations and records of a data set, a batch, a prediction.
+"""The data types of the suite: annotations and records of a data set, a batch, a prediction.
 
 Coordinates are *normalised* unless said otherwise: x / image width and y / image height, (0, 0) the top-left corner.
 People are never padded: a batch is its images plus a flat list of people with the index of the image each stands in.
@@ -19,13 +19,14 @@ from torch import Tensor
 from gazebench.core.boxes import FloatArray, IntArray, Unit, clean_boxes, holds_boxes, normalise
 
 Policy = Literal["error", "skip"]
-"""Bad input: stop and name it, or leave it out, named and counted."""
+"""What to do with bad input: stop with an error that names it, or leave it out and report it."""
 
 IN_FRAME, OUT_OF_FRAME, UNKNOWN = 1, 0, -1
-"""Values of ``inout``: the target is in the picture, is outside it, or is not annotated."""
+"""Values of ``inout``: the target is inside the image, outside it, or not annotated."""
 
 SOCIAL = ("lah", "laeo", "sa")
-"""Labels and scores of pairs of people (``pairs_of``): looking at a head, looking at each other, shared attention."""
+"""Labels and scores of pairs of people (``pairs_of``): looking at a head (LAH), looking at each other (LAEO), and
+shared attention (SA)."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,11 @@ class Records:
         point_start: (P + 1,) int64; person p owns ``points[point_start[p]:point_start[p + 1]]``.
         inout: (P,) int8, 1 in frame, 0 out of frame, -1 unknown.
         columns: further columns over people (``subset``, ``label``, ``track`` ...), each of length P; metrics and
-            methods may read any of them by name. A float column of shape (P, 4) or (P, K, 4) holds boxes xyxy, a row
-            of NaN is none: it is cropped and mirrored with the image in training, but never jittered.
+            methods may read any of them by name. A float column of shape (P, 4) or (P, K, 4) holds boxes xyxy, where a
+            row of NaN is no box; they are cropped and mirrored with the image in training, but never jittered.
         pairs: labels of pairs of people by name (``SOCIAL``): int8, 1 yes, 0 no, -1 not known, one for each row of
             ``pairs_of(person_image)``; empty where a release has none.
-        scored: the columns and pairs that a score depends on besides those every score does; part of the fingerprint.
+        scored: the columns and pairs that scores depend on, besides the arrays above; part of the fingerprint.
         counts: further numbers of the release by name, e.g. rows that the protocol leaves out.
         sizes: (I, 2) int64 width, height in pixels; (0, 0) where the image's header cannot be read, and then the
             boxes and points of its people are NaN where the release gives them in pixels.
@@ -113,7 +114,6 @@ class Records:
 
     @property
     def people(self) -> int:
-        """The number of people."""
         return len(self.person_id)
 
     @property
@@ -135,7 +135,7 @@ class Records:
         """The marked people (bool of length P) in their order; images left without people are dropped."""
         keep = np.flatnonzero(people)
         kept_images, person_image = np.unique(self.person_image[keep], return_inverse=True)
-        # The order of people stays, so the pairs that are left are those of the people left, in order.
+        # People keep their order, so the pairs of two marked people are all pairs of the selection, in order.
         both = people[pairs_of(self.person_image)].all(axis=1) if self.pairs else None
         return self._taken(kept_images, keep, person_image, both, self.split if split is None else split)
 
@@ -167,27 +167,27 @@ class Records:
         )
 
     def fingerprint(self) -> str:
-        """Hex digest of everything a score depends on: who, where, which box, which points."""
-        digest = hashlib.sha256(b"normalised normalised")  # the units: those of every record
+        """Hex digest of everything a score depends on: images, people, head boxes, points and scored columns."""
+        digest = hashlib.sha256(b"normalised normalised")  # the units of heads and points
         for text in (self.images, self.person_id):
             digest.update("\n".join(map(str, text)).encode())
         for array in (self.person_image, self.head, self.points, self.point_start, self.inout):
             digest.update(np.ascontiguousarray(array).tobytes())
         for name in self.scored:
             column = self.columns[name] if name in self.columns else self.pairs[name]
-            texts = column.dtype.kind == "U"  # their bytes depend on the longest of them
+            texts = column.dtype.kind == "U"  # the bytes of such an array depend on its longest text
             digest.update("\n".join(column).encode() if texts else np.ascontiguousarray(column).tobytes())
         return digest.hexdigest()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Annotations(Records):
-    """What a parser makes of a release: records in the release's own units.
+    """What a parser returns: records in the release's own units.
 
     Attributes:
-        head_unit: of ``head`` and of all columns that hold boxes.
-        point_unit: of ``points``.
-        sizes: None where the annotations do not tell; the images' headers are then read.
+        head_unit: unit of ``head`` and of all columns that hold boxes.
+        point_unit: unit of ``points``.
+        sizes: None where the annotations lack them; they are then read from the images' headers.
     """
 
     head_unit: Unit = "pixel"
@@ -223,7 +223,7 @@ def ragged_starts(counts: Iterable[int] | Sequence[int]) -> IntArray:
 
 
 def ragged_ranges(start: IntArray, stop: IntArray) -> IntArray:
-    """The numbers ``start[0]:stop[0]``, ``start[1]:stop[1]`` ... one after another."""
+    """The concatenated ranges ``start[0]:stop[0]``, ``start[1]:stop[1]`` ..."""
     counts = stop - start
     return np.repeat(start - ragged_starts(counts)[:-1], counts) + np.arange(counts.sum())
 
@@ -231,7 +231,7 @@ def ragged_ranges(start: IntArray, stop: IntArray) -> IntArray:
 def pairs_of(image: IntArray) -> IntArray:
     """(N, 2) all ordered pairs (i, j) of different people of one image, as positions in ``image``.
 
-    Image by image, and within one as ``itertools.permutations(people, 2)`` gives them: by i, then by j. Of a pair
+    They are sorted by image, then by i, then by j, as ``itertools.permutations(people, 2)`` gives them. Of a pair
     (i, j), ``lah`` says that **j looks at i's head** (the order of MTGS's release: the person looked at comes first),
     ``laeo`` that they look at each other and ``sa`` that they look at the same thing.
 
@@ -246,7 +246,7 @@ def pairs_of(image: IntArray) -> IntArray:
 
 
 def stable_key(text: str) -> int:
-    """A stable signed 64-bit key of an id: metrics deduplicate by it across processes."""
+    """A signed 64-bit hash of an id, the same on every machine; metrics deduplicate by it across processes."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big", signed=True)
 
 
@@ -256,8 +256,8 @@ class Item:
 
     Attributes:
         id: unique in the split.
-        person: the row of the batch's person it belongs to.
-        input: what the task gives the method.
+        person: the row of its person in the batch.
+        input: what the method is given, as the task defines it.
     """
 
     id: str
@@ -267,34 +267,29 @@ class Item:
 
 @dataclass
 class Targets:
-    """What is to be predicted, for P people; a method sees it in its loss, never in its forward at evaluation.
+    """The ground truth of P people; a method sees it in its loss, never in its forward at evaluation.
 
     Attributes:
         point: (P, 2) float32 normalised; the first annotation; NaN when the target is out of frame or unknown.
         inout: (P,) int64, 1 in frame, 0 out of frame, -1 unknown.
         points: (G, 2) float64 normalised; every annotation.
         point_person: (G,) int64 ascending; the person of each annotation.
-        subset: P names (``consistent``, ``inconsistent`` or "" where the person has none).
         columns: the further columns of the records by name, each of length P: texts as arrays, numbers as tensors.
-            ``label`` is the category looked at ("" for none), ``target_box`` (P, 4) the box of the thing looked at,
-            ``heads`` (P, K, 4) all head boxes of the person's image.
+            ``label`` is the category looked at ("" for none), ``target_box`` (P, 4) the box of the object looked at,
+            ``heads`` (P, K, 4) all head boxes of the person's image, ``subset`` is ``consistent``, ``inconsistent`` or
+            "" for none.
         pairs: labels of pairs of people by name (``lah``, ``laeo``, ``sa``), (N,) int64 in the order of
             ``Batch.pairs``: 1 yes, 0 no, -1 not known (left out of losses and scores).
-        truths: by task, what is known of each of the batch's ``items``.
+        truths: by task, the ground truth of each of the batch's ``items``.
     """
 
     point: Tensor
     inout: Tensor
     points: Tensor
     point_person: Tensor
-    subset: list[str]
     columns: dict[str, Any] = field(default_factory=dict)
     pairs: dict[str, Tensor] = field(default_factory=dict)
     truths: dict[str, list[Any]] = field(default_factory=dict)
-
-    def points_of(self, person: int) -> Tensor:
-        """(A, 2) the annotations of one person of the batch."""
-        return self.points[self.point_person == person]
 
 
 @dataclass
@@ -302,14 +297,13 @@ class Batch:
     """B images with P people in all.
 
     Attributes:
-        images: (B, 3, H, W) uint8, resized, not yet normalised; None for methods that look at no picture.
+        images: (B, 3, H, W) uint8, resized, not yet normalised; None for methods that use no image.
         image_index: (P,) int64 ascending; the image each person stands in.
         head: (P, 4) float32 normalised xyxy; a row of NaN is a person without a box.
         person_ids: P stable ids.
         image_ids: B keys of the images.
-        groups: B sources (clip, scene).
         sizes: (B, 2) int64 original width, height in pixels.
-        targets: what is to be predicted; None when nothing is known (prediction).
+        targets: the ground truth; None in prediction.
         skipped: images that could not be read, with the reason (policy ``skip``).
         items: by task, the items about these people, where the method has tasks.
     """
@@ -319,7 +313,6 @@ class Batch:
     head: Tensor
     person_ids: list[str]
     image_ids: list[str]
-    groups: list[str]
     sizes: Tensor
     targets: Targets | None = None
     skipped: dict[str, str] = field(default_factory=dict)
@@ -327,15 +320,13 @@ class Batch:
 
     @property
     def people(self) -> int:
-        """The number of people P."""
         return len(self.person_ids)
 
     @property
     def pairs(self) -> Tensor:
         """(N, 2) int64 all ordered pairs (i, j) of people of the same image: ``pairs_of``, where ``lah`` is explained.
 
-        ``batch.pairs[:, 1]`` are those who look, ``batch.pairs[:, 0]`` those whose head may be looked at. An image
-        with one person has no pair.
+        ``batch.pairs[:, 1]`` are those who look, ``batch.pairs[:, 0]`` those whose head may be looked at.
         """
         return torch.from_numpy(pairs_of(self.image_index.cpu().numpy())).to(self.image_index.device)
 
@@ -346,22 +337,21 @@ class Batch:
 
 @dataclass
 class Prediction:
-    """What a method says of the P people of a batch; a field it has no opinion on is None.
+    """A method's prediction for the P people of a batch; None for what it does not predict.
 
     Attributes:
         heatmap: (P, h, w) float in [0, 1], raw (AUC needs it unrounded).
         point: (P, 2) float normalised; given only by methods that predict a point directly. Where it is None the
             protocol decodes the heatmap.
         inout: (P,) float, larger means more surely in frame.
-        label: P texts, the category each person looks at, "" where the method has no answer. A name and not an
-            index, so that a method needs to know no data set's numbering.
-        lah: (N,) float in [0, 1] in the order of ``Batch.pairs``, by a head of the method's own; scores that follow
-            from points alone (post-processing) are the metrics' business.
+        label: P texts, the name of the category each person looks at, "" where the method has no answer.
+        lah: (N,) float in [0, 1] in the order of ``Batch.pairs``, predicted by the method itself; the metrics derive
+            scores from points alone (post-processing) where it is None.
         laeo: as ``lah``.
         sa: as ``lah``.
-        text: P texts, what a vision-language model wrote of each person, "" where nothing usable; kept, not scored.
-        used_annotation: (P,) int64, the annotation a human baseline used as its answer, which is therefore left out
-            of the truth; -1 for none.
+        text: P texts that a vision-language model wrote about each person, "" where nothing usable; stored, not scored.
+        used_annotation: (P,) int64, the index of the annotation that a human baseline gave as its prediction, which is
+            then left out of the ground truth; -1 for none.
         outputs: by task, one text for each of the batch's ``items``, "" for none.
     """
 
@@ -381,7 +371,7 @@ class Prediction:
         return _moved(self, torch.device(device), detach=True)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The numeric answers that are scored, by name: those that are there."""
+        """The scored numeric fields that are not None, by name."""
         names = ("heatmap", "point", "inout", *SOCIAL)
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 

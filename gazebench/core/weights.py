@@ -1,4 +1,4 @@
-"""Weights: read from a file or an address, loaded strictly, named by their digest."""
+"""Weights: read from a file or an address, and loaded strictly."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import urlparse
 import torch
 from torch import Tensor, nn
 
-from gazebench.core.errors import DataError
+from gazebench.core.errors import DataError, some
 
 
 class WeightsError(DataError):
@@ -30,46 +30,37 @@ def load_strictly(
     Args:
         own: the module, or tensors by the names they have in ``given``; filled in place.
         given: the weights, of any dtype and on any device.
-        what: the receiver, as the error message names it.
+        what: the name of the receiver in the error message.
         may_lack: names of ``own`` that ``given`` may leave out; their values stay as they are.
-        remedy: what a user can do about weights that do not fit; ends the error message.
+        remedy: the end of the error message: what to do about weights that do not fit.
 
     Raises:
         WeightsError: names are missing or unknown, or shapes differ; up to four of each kind are listed.
     """
     tensors = own.state_dict() if isinstance(own, nn.Module) else own
-    problems = misfits(tensors, given, may_lack)
-    if problems:
-        raise WeightsError(f"the weights do not fit {what}: {problems}{f'; {remedy}' if remedy else ''}")
+    shapes = [
+        f"{key} {tuple(given[key].shape)}, here {tuple(tensors[key].shape)}"
+        for key in sorted(tensors.keys() & given.keys())
+        if tensors[key].shape != given[key].shape
+    ]
+    problems = {
+        "missing": sorted(tensors.keys() - given.keys() - set(may_lack)),
+        "unknown": sorted(given.keys() - tensors.keys()),
+        "of another shape": shapes,
+    }
+    found = "; ".join(f"{kind}: {some(names)}" for kind, names in problems.items() if names)
+    if found:
+        raise WeightsError(f"the weights do not fit {what}: {found}{f'; {remedy}' if remedy else ''}")
     with torch.no_grad():
         for name, value in given.items():
             tensors[name].copy_(value)
 
 
-def misfits(own: Mapping[str, Tensor], given: Mapping[str, Tensor], may_lack: Iterable[str] = ()) -> str:
-    """What is wrong with weights for a model, in words; empty when names and shapes agree."""
-    shapes = [
-        f"{key} {tuple(given[key].shape)}, here {tuple(own[key].shape)}"
-        for key in sorted(own.keys() & given.keys())
-        if own[key].shape != given[key].shape
-    ]
-    problems = {
-        "missing": sorted(own.keys() - given.keys() - set(may_lack)),
-        "unknown": sorted(given.keys() - own.keys()),
-        "of another shape": shapes,
-    }
-    return "; ".join(
-        f"{what}: {', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}"
-        for what, names in problems.items()
-        if names
-    )
-
-
 def local_file(place: str | Path) -> Path:
-    """A path as it is; an http(s) address downloaded once into torch.hub's checkpoint folder.
+    """The path of a weights file; an http(s) address is downloaded once into torch.hub's checkpoint folder.
 
     Raises:
-        WeightsError: nothing is there, or the address cannot be reached.
+        WeightsError: the file does not exist, or the address cannot be reached.
     """
     text = str(place)
     if not text.startswith(("http://", "https://")):
@@ -93,7 +84,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """A state dict from our ``weights.pt``, a Lightning checkpoint, or an official ``.pt``.
 
     Raises:
-        WeightsError: no torch file, or it holds no state dict.
+        WeightsError: the file is no torch file, or holds no state dict.
     """
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)

@@ -139,21 +139,18 @@ def collate(samples: Sequence[Sample]) -> Batch:
             truths.setdefault(task, []).extend(truth for _, truth in found)
     columns = {name: [each.columns[name] for each in records] for name in (records[0].columns if records else ())}
     pairs = {name: [each.pairs[name] for each in records] for name in (records[0].pairs if records else ())}
-    subset = columns.pop("subset", [np.full(each.people, "") for each in records])
     return Batch(
         images=torch.stack(images) if images else None,
         image_index=torch.repeat_interleave(torch.arange(len(records)), torch.tensor(people, dtype=torch.int64)),
         head=torch.from_numpy(joined([each.head for each in records], (0, 4), np.float64)).float(),
         person_ids=[str(person) for each in records for person in each.person_id],
         image_ids=[str(each.images[0]) for each in records],
-        groups=[str(each.groups[0]) for each in records],
         sizes=torch.from_numpy(joined([each.sizes for each in records], (0, 2), np.int64)),
         targets=Targets(
             point=point,
             inout=inout,
             points=points,
             point_person=torch.from_numpy(np.repeat(np.arange(len(counts)), counts)),
-            subset=[str(name) for part in subset for name in part],
             columns={name: _joined(parts) for name, parts in columns.items()},
             pairs={name: torch.from_numpy(np.concatenate(parts).astype(np.int64)) for name, parts in pairs.items()},
             truths=truths,

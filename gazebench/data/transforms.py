@@ -7,6 +7,7 @@ share one (crop and flip), while every box is jittered by itself.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -135,3 +136,39 @@ def gaussian_heatmap(points: Tensor, size: tuple[int, int] = (64, 64), sigma: fl
         return bell / bell.amax(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
 
     return (profile(cells[:, 1], height)[:, :, None] * profile(cells[:, 0], width)[:, None, :]).float()
+
+
+def cell_centres(grid: tuple[int, int], device: torch.device | str | None = None) -> Tensor:
+    """(h, w, 2) float32: normalised x, y of the centre of every cell of a grid (h, w)."""
+    height, width = grid
+    y = (torch.arange(height, device=device) + 0.5) / height
+    x = (torch.arange(width, device=device) + 0.5) / width
+    return torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], dim=-1)
+
+
+def cone_mask(
+    head: Tensor, target: Tensor, grid: tuple[int, int], angle: float = 60.0, sharpness: float = 50.0
+) -> Tensor:
+    """A soft cone from heads towards targets, C(p) of HCLoRA's equations 5 and 6.
+
+    It is near 1 inside, near 0 outside and behind, and 1/4 at the head itself.
+
+    Args:
+        head: (P, 2) normalised centre of the head.
+        target: (P, 2) normalised gaze target; NaN gives NaN. At the head's own centre there is no direction: the mask
+            is then at most 1/4 everywhere.
+        grid: (h, w) of the mask; its cells stand for their centres.
+        angle: theta, the full opening in degrees, between 0 and 180.
+        sharpness: alpha, per unit of normalised length.
+
+    Returns:
+        (P, h, w) float32 in [0, 1].
+    """
+    if not 0 < angle < 180:
+        raise ValueError(f"a cone opens by more than 0 and less than 180 degrees, got {angle}")
+    direction = (target - head) / ((target - head).norm(dim=-1, keepdim=True) + 1e-6)  # d, (P, 2)
+    offset = cell_centres(grid, head.device) - head[:, None, None]  # p - h, (P, h, w, 2)
+    along = (offset * direction[:, None, None]).sum(-1)  # t(p), (P, h, w)
+    across = (offset - along[..., None] * direction[:, None, None]).norm(dim=-1)
+    border = along.clamp_min(0) * math.tan(math.radians(angle) / 2) - across
+    return (sharpness * border).sigmoid() * (sharpness * along).sigmoid()

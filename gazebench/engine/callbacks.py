@@ -1,4 +1,4 @@
-"""What the harness hangs into Lightning's loops: seeds, progress, checkpoints, validation scores."""
+"""Lightning callbacks: seeds, progress bar, checkpoints, validation scores."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gazebench.metrics.scoring import Scorer
 
 
 class StepSeed(Callback):
-    """Seeds every step anew, so that a resumed training goes on exactly as an uninterrupted one."""
+    """Seeds torch before every step, so that a resumed training equals an uninterrupted one."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -29,7 +29,7 @@ class StepSeed(Callback):
 
 
 class ProgressBar(TQDMProgressBar):
-    """Lightning's bar without the logger's version, which a reader cannot use."""
+    """Lightning's progress bar without the logger's version number."""
 
     def __init__(self) -> None:
         super().__init__(refresh_rate=1 if sys.stderr.isatty() else 25)
@@ -39,7 +39,7 @@ class ProgressBar(TQDMProgressBar):
 
 
 class TimedCheckpoint(ModelCheckpoint):
-    """``last.ckpt`` after every epoch, the best one too where an epoch is selected; both know the time spent."""
+    """Writes ``last.ckpt`` after every epoch, and ``best.ckpt`` where one is selected; both hold the time spent."""
 
     def __init__(self, folder: Path, monitor: str | None, mode: str) -> None:
         super().__init__(
@@ -50,7 +50,7 @@ class TimedCheckpoint(ModelCheckpoint):
 
     @property
     def seconds(self) -> float:
-        """Time spent on training, before interruptions too."""
+        """Time spent on training, including that before interruptions."""
         return self.earlier + time.monotonic() - self.begun
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Configuration: constructor signatures are the schema, recipes the defaults, the command line the last word."""
+"""Configuration: constructor signatures are the schema, recipes give defaults, the command line overrides them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gazebench.core.errors import DataError
 from gazebench.data.datamodule import GazeDataModule
 from gazebench.data.dataset import GazeDataset
 from gazebench.engine.method import Method, Recipe, Setting
-from gazebench.engine.registry import Plugin, find, load_dataset
+from gazebench.engine.registry import Plugin, find, load_dataset, load_method
 
 _TRAINER_FIXED = {
     "logger", "callbacks", "default_root_dir", "enable_checkpointing", "use_distributed_sampler", "plugins",
@@ -36,15 +36,10 @@ _TRAINER_FIXED = {
 _LOADER_FIXED = {"dataset", "preprocess", "seed", "sees_images", "tasks"}
 
 _NO_EFFECT = {
-    "dataset.root",
-    "model.feature_cache",
-    "model.feature_cache_gib",
-    "loader.workers",
-    "trainer.enable_progress_bar",
-}
-"""Settings that are no part of a run's identity; the data's own fingerprint is, wherever they lie."""
-
-_GROUPS = ("model", "dataset", "loader", "trainer")
+    "dataset": ["root"], "model": ["feature_cache", "feature_cache_gib"], "loader": ["workers"],
+    "trainer": ["enable_progress_bar"],
+}  # fmt: skip
+"""Settings that are no part of a run's identity; for ``dataset.root`` the data's fingerprint is."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +48,8 @@ class Config:
 
     Attributes:
         values: plain data, as in ``config.yaml``.
-        method: the method that ``values["method"]`` names.
-        dataset: the data set that ``values["data"]`` names.
+        method: the method named by ``values["method"]``.
+        dataset: the data set named by ``values["data"]``.
     """
 
     values: dict[str, Any]
@@ -62,47 +57,44 @@ class Config:
     dataset: Plugin
 
     def new_method(self) -> Method:
-        """The method with its settings; what is random in it comes from torch's global seed."""
+        """Builds the method with its settings; random weights come from torch's global seed."""
         method: Method = self.method.cls(**self.values["model"])
         return method
 
     def new_dataset(self) -> GazeDataset:
-        """The data set with its settings."""
         dataset: GazeDataset = self.dataset.cls(**self.values["dataset"])
         return dataset
 
     def yaml(self) -> str:
-        """The file that re-runs it: ``gazebench bench --config FILE``."""
+        """The text of ``config.yaml``, which repeats the run: ``gazebench bench --config FILE``."""
         return yaml.safe_dump(self.values, sort_keys=False)
 
     def public(self) -> dict[str, Any]:
-        """For records: folders of this machine are reduced to their names."""
+        """The values for records: without the folders of this machine's paths."""
         values = json.loads(json.dumps(self.values))
         for group in ("dataset", "model"):
             values[group] = {key: _public_path(value) for key, value in values[group].items()}
-        values["init"], values["method"] = _public_path(values["init"]), self.method.name
-        values["data"] = self.dataset.name
-        return values
+        values["init"] = _public_path(values["init"])
+        return values | {"method": self.method.name, "data": self.dataset.name}
 
     def recipe(self) -> Recipe:
-        """The method's recipe for the data set."""
         recipe: Recipe = self.method.cls.recipe(self.dataset.name, self.values["model"])
         return recipe
 
 
 def settings_digest(values: Mapping[str, Any], *further: str) -> str:
-    """Ten hex digits naming settings (of a configuration or record) together with what else a result depends on."""
+    """Ten hex digits of the settings of a configuration or record, and of what else a result depends on."""
     text = json.dumps([essence(values), *further], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def essence(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration's values, or a record's, without the settings that change no result."""
+    """The settings of a configuration or record without those that change no result."""
     kept: dict[str, Any] = json.loads(json.dumps(values))
     kept.pop("provenance", None)
-    for name in _NO_EFFECT:
-        group, key = name.split(".")
-        kept.get(group, {}).pop(key, None)
+    for group, names in _NO_EFFECT.items():
+        for name in names:
+            kept.get(group, {}).pop(name, None)
     return kept
 
 
@@ -114,7 +106,7 @@ def resolve(
     Later wins: signature defaults, the method's recipe for the data set, ``base`` and the config file, options.
 
     Raises:
-        DataError: an option that does not exist or does not fit; PluginError: an unknown name.
+        DataError: an option is unknown or has a bad value. PluginError: a name is unknown.
     """
     names, options, from_file = _split(arguments)
     given: dict[str, Any] = {**(base or {}), **from_file}
@@ -124,7 +116,9 @@ def resolve(
             if option.startswith(f"--{key}="):
                 given[key] = option.split("=", 1)[1]
         if key not in given:
-            raise DataError(f"{prog}: say which {'method' if key == 'method' else 'dataset'}: {prog} METHOD DATASET")
+            raise DataError(
+                f"{prog}: the {'method' if key == 'method' else 'dataset'} is missing: {prog} METHOD DATASET"
+            )
     method, dataset = find("methods", given["method"]), find("datasets", given["data"])
     recipe = method.cls.recipe(dataset.name, {**given.get("model", {}), **_model_options(options)})
     parser = _parser(prog, method.cls, dataset.cls)
@@ -133,44 +127,44 @@ def resolve(
         config = parser.parse_args(options)
     values = yaml.safe_load(parser.dump(config, skip_unset=False, skip_validation=True))
     values = {"model": {}, "dataset": {}} | values
-    for name in ("root", "subsets"):  # the file re-runs from any folder
+    for name in ("root", "subsets"):  # absolute, so that config.yaml works in any folder
         if values["dataset"].get(name) and Path(values["dataset"][name]).exists():  # else the name of a shipped split
             values["dataset"][name] = str(Path(values["dataset"][name]).resolve())
     return Config(values, method, dataset)
 
 
 def dataset_with(name: str, options: Sequence[str]) -> GazeDataset:
-    """A data set from ``--dataset.root=DIR`` and the like, where no method is involved.
+    """A data set from options such as ``--dataset.root=DIR``, without a method.
 
     Raises:
-        DataError: an option it does not have.
+        DataError: an option is unknown or has a bad value.
     """
-    dataset: GazeDataset = _with_options(load_dataset(name), "dataset", options, {})
+    dataset: GazeDataset = _built(load_dataset(name), "dataset", options, {})
     return dataset
 
 
 def method_with(name: str, options: Sequence[str], given: Mapping[str, Any]) -> Method:
-    """A method from settings and options ``--model.lr=1e-3``, where no data set is involved.
+    """A method from constructor arguments and options such as ``--model.lr=1e-3``, without a data set.
 
     Raises:
-        DataError: a setting it does not have.
+        DataError: an option is unknown or has a bad value.
     """
-    method: Method = _with_options(find("methods", name).cls, "model", options, given)
+    method: Method = _built(load_method(name), "model", options, given)
     return method
 
 
-def _with_options(cls: type, group: str, options: Sequence[str], given: Mapping[str, Any]) -> Any:
+def _built(cls: type, group: str, options: Sequence[str], given: Mapping[str, Any]) -> Any:
     parser = ArgumentParser(prog="gazebench", exit_on_error=False)
     parser.add_class_arguments(cls, group, fail_untyped=False)
     with clear_errors("gazebench", parser):
         parser.set_defaults({f"{group}.{key}": value for key, value in given.items()})
         values = yaml.safe_load(parser.dump(parser.parse_args(list(options)), skip_unset=False))
-        return cls(**values.get(group, {}))
+        return cls(**values.get(group) or {})
 
 
 @contextmanager
 def clear_errors(prog: str, parser: ArgumentParser) -> Iterator[None]:
-    """Turns the parser's complaints about settings into one readable error, with the nearest name of an unknown one."""
+    """Turns errors of the parser into a ``DataError``, with the nearest name of an unknown setting."""
     try:
         yield
     except (ArgumentError, TypeError, ValueError, KeyError) as error:
@@ -184,7 +178,7 @@ def clear_errors(prog: str, parser: ArgumentParser) -> Iterator[None]:
 
 
 def settings_help(method: str, dataset: str, prog: str = "gazebench bench") -> str:
-    """Every setting of a method on a data set, from the signatures, with the recipe's values as defaults."""
+    """The help text of all settings of a method on a data set, with the recipe's values as defaults."""
     found, data = find("methods", method), find("datasets", dataset)
     parser = _parser(prog, found.cls, data.cls)
     parser.set_defaults(_defaults(found.cls.recipe(data.name, {})))
@@ -192,7 +186,7 @@ def settings_help(method: str, dataset: str, prog: str = "gazebench bench") -> s
 
 
 def provenance(config: Config) -> dict[str, dict[str, Any]]:
-    """For every setting of the recipe: its value in this run, where it comes from, and whether the user changed it."""
+    """The value of every setting of the recipe in this run, its origin (``user`` if changed), and the reason."""
     sheet = {}
     for name, setting in config.recipe().items():
         value: Any = config.values
@@ -211,13 +205,13 @@ def _parser(prog: str, method: type[Method], dataset: type[GazeDataset]) -> Argu
     parser = ArgumentParser(prog=prog, exit_on_error=False)
     parser.add_argument("--method", type=str, help="a name of `gazebench list` or a Python file")
     parser.add_argument("--data", type=str, help="a name of `gazebench list` or a Python file")
-    parser.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights, order and augmentation")
     parser.add_argument("--init", type=str | None, default=None, help="weights of an earlier stage to start from")
     parser.add_class_arguments(method, "model", fail_untyped=False)
     parser.add_class_arguments(dataset, "dataset", fail_untyped=False)
     parser.add_class_arguments(GazeDataModule, "loader", skip=_LOADER_FIXED, fail_untyped=False)
     parser.add_class_arguments(Trainer, "trainer", skip=_TRAINER_FIXED, fail_untyped=False)
-    # Deterministic: on two threads even a scattered sum in a backward pass comes out in another order every time.
+    # Deterministic: with several threads the order of a scattered sum in the backward pass changes from run to run.
     parser.set_defaults({"trainer.max_epochs": 1, "trainer.precision": "32-true", "trainer.deterministic": "warn"})
     return parser
 
@@ -240,7 +234,7 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str], dict[str, An
         else:
             options.append(word)
     if len(names) > 2:
-        raise DataError(f"unexpected words: {' '.join(names[2:])}; options begin with --")
+        raise DataError(f"unexpected arguments: {' '.join(names[2:])}; options begin with --")
     return names, options, from_file
 
 
@@ -248,7 +242,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """The settings in a ``config.yaml``.
 
     Raises:
-        DataError: there is no such file, or it is no mapping.
+        DataError: the file does not exist or holds no mapping.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such config file")
@@ -277,10 +271,10 @@ def _defaults(recipe: Recipe) -> dict[str, Any]:
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Groups become dotted names; what is inside a setting stays as it is."""
+    """Dotted names for the settings of all groups; a setting that is itself a mapping stays one."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        grouped = key in _GROUPS and isinstance(value, Mapping)
+        grouped = key in ("model", "dataset", "loader", "trainer") and isinstance(value, Mapping)
         flat |= {f"{key}.{name}": item for name, item in value.items()} if grouped else {key: value}
     return flat
 

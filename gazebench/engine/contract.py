@@ -1,8 +1,8 @@
-"""The contract every method and dataset keeps, as findings a person can act on.
+"""The contract test of methods and data sets.
 
 The same checks run in our test suite, behind ``gazebench check NAME``, and in a plug-in's own tests, which call
 ``check(NAME)`` and expect an empty list; its signature is kept stable for them. A finding says what was expected, what
-was found and what to change. Exceptions are declared capabilities, never names.
+was found and what to change. Exceptions are declared as capabilities, never by name.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 import inspect
 import tempfile
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from gazebench.core.errors import DataError
+from gazebench.core.errors import DataError, some
 from gazebench.core.plugins import PluginError
 from gazebench.core.types import IN_FRAME, SOCIAL, Batch, Prediction, Records
 from gazebench.data.check import findings as data_findings
@@ -32,20 +32,17 @@ from gazebench.engine.train import quiet
 from gazebench.metrics.scoring import Scorer
 
 SMALL = [
-    "--loader.workers=0",
-    "--trainer.enable_progress_bar=false",
-    "--trainer.accelerator=cpu",
-    "--trainer.devices=1",
-]
+    "--loader.workers=0", "--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", "--trainer.devices=1"
+]  # fmt: skip
 TOLERANCE = 1e-4
-"""How far a prediction may move with the rest of its batch: what float32 sums taken in another order differ by."""
+"""How much a prediction may depend on the rest of its batch: float32 sums in another order differ by less."""
 
 
 def check(name: str, *options: str) -> list[str]:
-    """Findings about a method or dataset; none when the contract is kept.
+    """Findings about a method or data set; none when the contract is kept.
 
     Args:
-        name: of the method or dataset, or a file's path.
+        name: name of the method or data set, or a file's path.
         options: settings of the method, to check another configuration than its default.
 
     Raises:
@@ -56,7 +53,8 @@ def check(name: str, *options: str) -> list[str]:
         return list(check_method(name, load_method(name), *options))
     if "datasets" in registered:
         dataset = load_dataset(name)
-        return [*_name_findings(name, dataset), *check_dataset(dataset)]
+        wrong = f"card.name is {dataset.card.name!r}; make it {name!r}, the name of its file or entry point"
+        return [*([] if dataset.card.name == name else [wrong]), *check_dataset(dataset)]
     try:
         method = load_method(name)
     except PluginError as no_method:
@@ -68,16 +66,8 @@ def check(name: str, *options: str) -> list[str]:
     return list(check_method(name, method, *options))
 
 
-def _name_findings(name: str, dataset_class: type[GazeDataset]) -> Iterator[str]:
-    if dataset_class.card.name != name:
-        yield (
-            f"card.name is {dataset_class.card.name!r}, but the command line knows this dataset as {name!r}, the name "
-            "of its file or entry point; make the two the same"
-        )
-
-
 def check_dataset(dataset_class: type[GazeDataset]) -> Iterator[str]:
-    """Its fake set, in the official layout, through its own parser and its own protocol."""
+    """Findings about a data set: reads its fake set by its own parser and scores it by its own protocol."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             yield from _dataset_findings(dataset_class, Path(folder))
@@ -94,28 +84,22 @@ def _dataset_findings(dataset_class: type[GazeDataset], folder: Path) -> Iterato
     for split in ("train", "val", "test"):
         records = dataset.records(split)
         if not records.people and split != "val":
-            yield f"fake() writes nobody into {split}; the parser has to be seen reading people there"
+            yield f"fake() writes nobody into {split}; the check needs people there to test the parser"
         ids = [str(person) for person in records.person_id]
         twice = sorted({person for person in ids if ids.count(person) > 1})
         if twice:
-            yield (
-                f"{split}: person ids repeat ({twice[0]!r} and {len(twice) - 1} more); results are joined by them, so "
-                "build them from what tells people apart, e.g. image and row"
-            )
+            yield f"{split}: person ids repeat ({some(twice)}); make them unique, e.g. from image and row"
         seen[split] = {str(group) for group in records.groups}
         yield from (f"{split}: {finding}" for finding in data_findings(dataset, split, 0))
         if dataset.parse(split).fingerprint() != dataset.parse(split).fingerprint():
-            yield (
-                f"{split}: parse() gives other annotations the second time; sort what it lists (folders, sets), and "
-                "draw nothing at random"
-            )
+            yield f"{split}: parse() gives other annotations the second time; sort folders and sets, use no randomness"
         yield from _record_findings(dataset, records)
     for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
         shared = sorted(seen[one] & seen[other])
         if shared:
             yield (
-                f"{one} and {other} share the source {shared[0]!r} and {len(shared) - 1} more; `groups` names the clip "
-                "or scene a picture comes from, and a source belongs to one split"
+                f"{one} and {other} share the source {shared[0]!r} and {len(shared) - 1} more; the `groups` (clips, "
+                "scenes) of two splits must differ"
             )
     both, train, val = (dataset.records(split).people for split in ("trainval", "train", "val"))
     if both != train + val:
@@ -130,19 +114,19 @@ def _dataset_findings(dataset_class: type[GazeDataset], folder: Path) -> Iterato
 
 def _record_findings(dataset: GazeDataset, records: Records) -> Iterator[str]:
     for image in range(len(records)):
-        picture = dataset.image(records, image, size=(28, 42))
-        if picture.shape != (28, 42, 3) or picture.dtype != np.uint8:
+        pixels = dataset.image(records, image, size=(28, 42))
+        if pixels.shape != (28, 42, 3) or pixels.dtype != np.uint8:
             yield (
-                f"image(size=(28, 42)) is {picture.dtype} {picture.shape}, not uint8 (28, 42, 3); "
-                "gazebench.data.images.load_image and resized return that"
+                f"image(size=(28, 42)) is {pixels.dtype} {pixels.shape}, not uint8 (28, 42, 3); use load_image or "
+                "resized of gazebench.data.images"
             )
             break
     box = records.head
     flat = np.isfinite(box).all(axis=1) & ~(box[:, 2:] > box[:, :2]).all(axis=1)
     if flat.any():
         yield (
-            f"{records.person_id[flat][0]}: the head box has no area inside the picture; parse() gives xmin, ymin, "
-            "xmax, ymax in `head_unit`, and a row of NaN where there is none"
+            f"{records.person_id[flat][0]}: the head box has no area inside the image; parse() gives xmin, ymin, "
+            "xmax, ymax in `head_unit`, and a row of NaN for no box"
         )
     bare = np.flatnonzero((np.diff(records.point_start) == 0) & (records.inout == IN_FRAME))
     if len(bare):
@@ -153,7 +137,7 @@ def _record_findings(dataset: GazeDataset, records: Records) -> Iterator[str]:
 
 
 def _scoring_findings(dataset: GazeDataset) -> Iterator[str]:
-    """Whether the protocol finds what it scores, when it is given every kind of answer there is."""
+    """Whether the protocol can score a prediction that has every kind of output."""
     records = dataset.records("test")
     answer = Prediction(
         heatmap=torch.rand(records.people, 8, 8, generator=torch.Generator().manual_seed(0)),
@@ -173,7 +157,7 @@ def _scoring_findings(dataset: GazeDataset) -> Iterator[str]:
 
 
 def small_config(name: str, data: str = "gazeworld", *options: str) -> Config:
-    """A method on a handful of embedded scenes, on the CPU, without any download, one epoch."""
+    """A configuration of a method for one epoch on a few embedded scenes, on the CPU, without any download."""
     method = load_method(name)
     world = [f"--dataset.{split}={count}" for split, count in (("train", 6), ("val", 3), ("test", 4))]
     given = [*SMALL, "--loader.batch_size=6", "--trainer.max_epochs=1", *(world if data == "gazeworld" else [])]
@@ -181,12 +165,12 @@ def small_config(name: str, data: str = "gazeworld", *options: str) -> Config:
 
 
 def check_method(name: str, method_class: type[Method], *options: str) -> Iterator[str]:
-    """Shapes, ranges, gradients, batching, leakage, checkpoints, and a whole run on a few scenes."""
+    """Findings about a method: shapes, ranges, gradients, batching, leakage, checkpoints, and a run on a few scenes."""
     quiet()
     try:
         config = small_config(name, "gazeworld", *options)
     except DataError as error:
-        if options:  # the user's, who is told what is wrong with them
+        if options:  # the error is about the user's options
             raise
         yield f"its constructor and its recipe do not make a configuration: {error}"
         return
@@ -195,7 +179,7 @@ def check_method(name: str, method_class: type[Method], *options: str) -> Iterat
     except Exception as error:
         found = [_raised("on four scenes", error, method_class)]
     yield from found
-    if found:  # a whole run would only repeat it in harder words
+    if found:  # a whole run would only repeat it, less clearly
         return
     with tempfile.TemporaryDirectory() as folder:
         places = Places(Path(folder) / "runs", Path(folder) / "leaderboards")
@@ -205,14 +189,13 @@ def check_method(name: str, method_class: type[Method], *options: str) -> Iterat
             yield _raised("a whole run fails", error, method_class)
             return
         if not bench(config, places).repeated:
-            yield "repeating a finished run runs again: keep the class in a file that does not change between two runs"
+            yield "a finished run is run again when it is repeated: keep the class in a file that does not change"
         if first.record["status"]["class"] == "official":
-            yield "a run on a few scenes looks like an official result: weights_identity() must tell the weights' grade"
+            yield "a run on a few scenes counts as official: weights_identity() must return the grade of the weights"
 
 
 def _method_findings(config: Config) -> Iterator[str]:
-    missing = list(_missing(config.method.cls, "preprocess", "forward"))
-    if missing:
+    if missing := list(_missing(config.method.cls, "preprocess", "forward")):
         yield from missing
         return
     torch.manual_seed(0)
@@ -231,8 +214,7 @@ def _method_findings(config: Config) -> Iterator[str]:
     method.observe(module.annotations())
     method.eval()
     prediction = method.predict_batch(batch)
-    wrong = list(_prediction_findings(method, prediction, batch))
-    if wrong:  # what follows would only repeat it in harder words
+    if wrong := list(_prediction_findings(method, prediction, batch)):  # the checks below would only repeat these
         yield from wrong
         return
     if method.trains:
@@ -241,10 +223,10 @@ def _method_findings(config: Config) -> Iterator[str]:
         prediction = method.predict_batch(batch)
     again = method.predict_batch(batch).tensors()
     drifting = [name for name, value in prediction.tensors().items() if not torch.equal(value, again[name])]
-    if drifting:  # every comparison below would stumble over it
+    if drifting:  # every comparison below would fail too
         yield (
-            f"{_some(drifting)} changes from one call to the next in eval mode: switch off what is random there "
-            "(dropout), or draw it from batch.person_ids"
+            f"{some(drifting)} changes from one call to the next in eval mode: switch off what is random there "
+            "(dropout), or seed it by batch.person_ids"
         )
         return
     yield from _batching_findings(method, prediction, several)
@@ -269,7 +251,7 @@ def _prediction_findings(method: Method, prediction: Prediction, batch: Batch) -
     wanted = {
         "heatmap": f"({people}, rows, columns)",
         "point": f"({people}, 2): x, y of each person, normalised",
-        "inout": f"({people},): one score a person",
+        "inout": f"({people},): one score for each person",
         **dict.fromkeys(SOCIAL, f"({pairs},): one score for each of batch.pairs"),
     }
     for name, value in prediction.tensors().items():
@@ -277,10 +259,10 @@ def _prediction_findings(method: Method, prediction: Prediction, batch: Batch) -
         fits = len(shape) == 3 if name == "heatmap" else shape[1:] == ((2,) if name == "point" else ())
         unit, count = ("pair", pairs) if name in SOCIAL else ("person", people)
         if len(value) != count:
-            order = "of batch.pairs" if name in SOCIAL else "in the batch's order (batch.image_index tells the image)"
+            order = "of batch.pairs" if name in SOCIAL else "in the order of batch.person_ids"
             yield (
-                f"{name} has {len(value)} rows for {people} people in {len(batch.image_ids)} images: one a {unit} "
-                f"{order}, {count} in all"
+                f"{name} has {len(value)} rows for {people} people in {len(batch.image_ids)} images: give one for "
+                f"each {unit} {order}, {count} in all"
             )
         elif not fits:
             yield f"{name} has shape {shape}, not {wanted[name]}"
@@ -306,9 +288,9 @@ def _label_findings(method: Method, prediction: Prediction, people: int) -> Iter
     if labels is None:
         return
     if len(labels) != people or not all(isinstance(label, str) for label in labels):
-        yield f"label is {labels!r:.60}, not a text for each of {people} people ('' where nothing is named)"
+        yield f"label is {labels!r:.60}, not a text for each of {people} people ('' for no answer)"
     if "semantic" not in method.capabilities:
-        yield "names what is looked at without declaring it: add 'semantic' to `capabilities`"
+        yield "predicts label without declaring it: add 'semantic' to `capabilities`"
 
 
 def _training_findings(method: Method, batch: Batch) -> Iterator[str]:
@@ -316,8 +298,7 @@ def _training_findings(method: Method, batch: Batch) -> Iterator[str]:
     learning = {name: p for name, p in method.named_parameters() if p.requires_grad}
     if not learning:
         return
-    missing = list(_missing(type(method), "loss", "optimizer"))
-    if missing:
+    if missing := list(_missing(type(method), "loss", "optimizer")):
         yield from (f"{finding} (or set trains = False)" for finding in missing)
         return
     losses = method.loss(batch)
@@ -340,18 +321,11 @@ def _training_findings(method: Method, batch: Batch) -> Iterator[str]:
     total.backward()
     without = [name for name, parameter in learning.items() if parameter.grad is None]
     if without:
-        yield (
-            f"no gradient reaches {_some(without)}: use it in forward() and loss(), or freeze it with "
-            "requires_grad_(False)"
-        )
+        yield f"no gradient reaches {some(without)}: use it in loss(), or freeze it with requires_grad_(False)"
     frozen = [n for n, p in method.named_parameters() if not p.requires_grad and p.grad is not None]
     if frozen:
-        yield f"frozen parameters get gradients: {_some(frozen)}; leave requires_grad alone during loss()"
+        yield f"frozen parameters get gradients: {some(frozen)}; leave requires_grad alone during loss()"
     method.zero_grad()
-
-
-def _some(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}"
 
 
 def _batching_findings(method: Method, together: Prediction, samples: list[Sample]) -> Iterator[str]:
@@ -374,7 +348,6 @@ def _leakage_findings(method: Method, prediction: Prediction, batch: Batch) -> I
         point=torch.full_like(targets.point, torch.nan),
         points=torch.full_like(targets.points, torch.nan),
         inout=torch.full_like(targets.inout, -1),
-        subset=[""] * batch.people,
         columns={},
         pairs={},
         truths={},
@@ -390,15 +363,12 @@ def _leakage_findings(method: Method, prediction: Prediction, batch: Batch) -> I
 
 
 def _headless_findings(method: Method, batch: Batch) -> Iterator[str]:
-    """A person without a head box, as ``gazebench predict`` asks about when it is given none."""
+    """Whether a person without a head box gets a finite prediction, which ``gazebench predict`` without --box needs."""
     head = batch.head.clone()
     head[0] = torch.nan
     for name, value in method.predict_batch(replace(batch, head=head)).tensors().items():
         if not torch.isfinite(value).all():
-            yield (
-                f"{name} is not finite for a person without a head box (a row of NaN in batch.head): "
-                "fill it in, e.g. batch.head.nan_to_num(0.5)"
-            )
+            yield f"{name} is not finite for a person without a head box; use e.g. batch.head.nan_to_num(0.5)"
 
 
 def _export_findings(config: Config, method: Method, batch: Batch) -> Iterator[str]:
@@ -411,8 +381,8 @@ def _export_findings(config: Config, method: Method, batch: Batch) -> Iterator[s
     for name, value in method.predict_batch(batch).tensors().items():
         if not torch.equal(value, others[name]):
             yield (
-                f"{name} differs after export() and load_export(): what training changes must be a parameter or a "
-                "persistent buffer, and whatever is random in forward() off in eval mode"
+                f"{name} differs after export() and load_export(): all that training changes must be a parameter or a "
+                "persistent buffer"
             )
     if method.trains and weights:
         broken = dict(weights)
@@ -421,11 +391,11 @@ def _export_findings(config: Config, method: Method, batch: Batch) -> Iterator[s
             again.load_export(broken)
         except ValueError:
             return
-        yield "load_export() takes weights with a missing key: raise ValueError and name it, or leave it to the base"
+        yield "load_export() takes weights with a missing key: raise a ValueError that names it, or inherit it"
 
 
 def _raised(when: str, error: Exception, culprit: type) -> str:
-    """An exception as a finding, with the last line of the author's own file it came through."""
+    """An exception as a finding, with the last line of the culprit's own file in its traceback."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if frame.filename == inspect.getsourcefile(culprit)]
     place = (own or frames)[-1]

@@ -1,4 +1,4 @@
-"""What a method is to the suite: one LightningModule base owns every step; a method supplies the nouns."""
+"""The base class of methods, and the settings of their recipes with their origins."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ Capability = Literal["point", "heatmap", "inout", "semantic", "social", "text"]
 
 @dataclass(frozen=True)
 class Setting:
-    """One value of a recipe and where it comes from.
+    """One value of a recipe and its origin.
 
     Attributes:
-        value: what the command line would be given.
+        value: the value, as an option of the command line would give it.
         origin: ``paper``, ``official code`` or ``ours``.
         why: the place in the paper or code, or the reason for our choice.
     """
@@ -43,7 +43,7 @@ Recipe = Mapping[str, Setting]
 
 
 def from_paper(place: str, **values: Any) -> dict[str, Setting]:
-    """Settings the paper gives; in their names ``__`` stands for the dot (``model__lr=1e-3``)."""
+    """Settings from the paper; in their names ``__`` stands for the dot (``model__lr=1e-3``)."""
     return _settings("paper", place, values)
 
 
@@ -62,50 +62,55 @@ def _settings(origin: Origin, why: str, values: Mapping[str, Any]) -> dict[str, 
 
 
 def chosen(recipe: Recipe, model: Mapping[str, Any], name: str) -> Any:
-    """The constructor argument ``name``: the user's, else the recipe's, else None."""
+    """The value of the constructor argument ``name``: the user's, else the recipe's, else None."""
     setting = recipe.get(f"model.{name}")
     return model.get(name, setting.value if setting else None)
 
 
 def total_loss(losses: Mapping[str, Tensor]) -> Tensor:
-    """What is minimised: ``total`` where ``Method.loss`` gives it, else the sum."""
+    """The loss to minimise: ``total`` if ``Method.loss`` gives it, else the sum."""
     return losses["total"] if "total" in losses else torch.stack(list(losses.values())).sum()
 
 
 @dataclass(frozen=True)
 class MethodCard:
-    """What everybody who reads a table should know of a method."""
+    """Facts about a method for tables and records; ``paper`` and ``citation`` name its source."""
 
     title: str
     family: str
     paper: str = ""
     citation: str = ""
     licence: str = ""
-    note: str = ""
 
 
 @dataclass(frozen=True)
 class Published:
-    """Weights the authors of a method released: their address and the constructor arguments they belong to."""
+    """Weights that the authors of a method released: their address, and the constructor arguments that fit them."""
 
     url: str
     model: Mapping[str, Any]
 
 
 class Method(LightningModule):
-    """Base of all methods: ``forward`` and ``loss`` are theirs, the steps and the logging are here.
+    """Base class of all methods: they define ``forward`` and ``loss``, it defines the steps and the logging.
 
-    A method's constructor is its schema on the command line. At evaluation ``forward`` sees no targets: the base takes
-    them out of the batch, so that nothing can leak (``reads_annotations`` declares the human baselines' exception).
+    The arguments of a method's constructor are its settings on the command line. At evaluation the base removes the
+    targets from the batch, so that ``forward`` cannot use them.
 
     Attributes:
         version: raised, with a line in the changelog, whenever the method computes something else; part of a run's id.
         superseded_by: name of the method or version that replaces this one.
-        tasks: tasks beyond where people look that the method answers; their items come with its batches.
+        capabilities: what a prediction of it holds.
+        tasks: further tasks that the method solves; their items come with its batches.
+        recipes: settings by data set; ``"*"`` is for all others.
+        published: weights of its authors by name.
         stage: constructor arguments that must agree for one run's weights to fit another (``init from:DATASET``).
-        sources: where the defaults of the constructor come from: origin, and the place or the reason.
-        offline: options of a small configuration that needs no download: what the contract test builds.
-        title: what tables call this configuration; the card's title when it is empty.
+        sources: origins of the constructor's defaults, each with the place or the reason.
+        offline: options of a small configuration without downloads, for the contract test.
+        title: name of this configuration in tables; the card's title when it is empty.
+        trains: whether it learns anything.
+        sees_images: whether batches need images.
+        reads_annotations: whether it is a human baseline, whose ``forward`` reads the targets at evaluation too.
     """
 
     card: ClassVar[MethodCard]
@@ -125,10 +130,10 @@ class Method(LightningModule):
 
     _spare: Batch | None = None
 
-    # What a method supplies ------------------------------------------------------------------------------------
+    # What a method defines -------------------------------------------------------------------------------------
 
     def preprocess(self) -> Preprocess:
-        """How images and targets reach this method (its recipe's augmentation is used in training only)."""
+        """The size of images and the augmentation (which is used in training only)."""
         raise NotImplementedError
 
     def forward(self, batch: Batch) -> Prediction:
@@ -136,71 +141,76 @@ class Method(LightningModule):
         raise NotImplementedError
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Scalar training losses by name; ``total`` is what is minimised (the sum where it is not given).
+        """Scalar training losses by name; ``total`` is minimised, or the sum of all where there is no ``total``.
 
-        Usually ``prediction = self(batch)`` and its distance to ``batch.targets``. Where a loss is a mean over people,
-        ``nn.losses.batch_mean`` takes it over those of all processes.
+        Most methods compare ``self(batch)`` with ``batch.targets``. For a mean over people use
+        ``nn.losses.batch_mean``, which takes it over all processes.
         """
         raise NotImplementedError
 
     def optimizer(self) -> tuple[torch.optim.Optimizer, Any]:
-        """The optimizer and a scheduler stepped once an epoch (or None, or Lightning's dict for another rhythm)."""
+        """The optimizer and a scheduler: stepped once an epoch, or None, or Lightning's dict with another interval."""
         raise NotImplementedError
 
     def observe(self, train: Iterable[Batch]) -> None:
-        """May go through the training annotations once, before training (e.g. to take their mean); no images."""
+        """Called before training with batches of all training annotations, without images; e.g. to take their mean."""
 
     def load_initial(self, path: Path) -> None:
-        """Starts from the weights of an earlier stage (``INIT=``)."""
+        """Loads the weights of an earlier stage (``INIT=``)."""
         raise ValueError(f"{self.card.title} does not start from another model's weights; leave INIT out")
 
     def export(self) -> dict[str, Tensor]:
-        """The weights to publish: what was trained, in the method's public form."""
+        """The weights to publish: trainable parameters and buffers, under the method's public names."""
         learnt = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         learnt |= {name for name, _ in self.named_buffers()}
         return {name: value for name, value in self.state_dict().items() if name in learnt}
 
     def load_export(self, weights: Mapping[str, Tensor], may_lack: Iterable[str] = ()) -> None:
-        """Loads what ``export`` wrote, strictly; parts named in ``may_lack`` may be missing and stay as they are."""
+        """Loads what ``export`` gave, strictly; names in ``may_lack`` may be missing and keep their values.
+
+        Raises:
+            WeightsError: names are missing or unknown, or shapes differ.
+        """
         remedy = f"use the --model.{', .'.join(self.stage)} they were trained with" if self.stage else ""
         what = self.title or type(self).__name__
-        own = self.state_dict()  # live tensors: those that export() gives may be copies
+        own = self.state_dict()  # not the tensors that export() gives, which may be copies
         live = {name: own[name] for name in self.export()}
         load_strictly(live, weights, what=what, may_lack=may_lack, remedy=remedy)
 
     def weights_identity(self) -> dict[str, Any]:
-        """What was not trained in this run: ``name`` of the backbone, the ``grade`` of its weights, their digests.
+        """The pretrained weights: ``name`` of the backbone, ``grade`` of its weights, and their digests.
 
-        The grade is ``published``, ``embedded`` (small ones of this package, good for its own world only), ``file``
-        (nobody can vouch for them), ``random``, or ``none`` where nothing is pretrained. All of it is part of a run's
-        id, so weights behind a name need their digest here.
+        The grade is ``published``, ``embedded`` (small weights of this package, for its drawn world only), ``file``
+        (of unknown origin), ``random``, or ``none`` where nothing is pretrained. All of it is part of a run's id, so
+        weights that are known by a name need their digest here.
         """
         return {"grade": "none", "name": ""}
 
     @classmethod
     def recipe(cls, dataset: str, model: Mapping[str, Any]) -> Recipe:
-        """The settings for a data set; ``"*"`` serves those without one of their own.
+        """The settings for a data set.
 
         Args:
             dataset: name of the data set.
-            model: constructor arguments the user gave (a recipe may depend on e.g. the backbone).
+            model: constructor arguments the user gave; a recipe may depend on e.g. the backbone.
         """
         return cls.recipes.get(dataset, cls.recipes.get("*", {}))
 
-    # What the base owns ----------------------------------------------------------------------------------------
+    # What the base class defines -------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, index: int) -> Tensor | None:
-        """One step; a batch is empty where no image of it can be read, or other processes have the last ones.
+        """Lightning's training step.
 
-        Alone, such a step is passed over. Several processes exchange gradients at every step, so one that has nobody
-        goes along with people it had before, who do not count.
+        A batch is empty where none of its images can be read, or where other processes have the last ones. A single
+        process skips such a step. Several processes exchange gradients at every step, so a process with an empty batch
+        computes its first batch again, with a loss of zero.
 
         Raises:
-            ValueError: the loss is not finite. DataError: a process among several could read nothing from the start.
+            ValueError: the loss is not finite. DataError: the first batch of a process among several is empty.
         """
         nobody = not batch.people
         if world_size() > 1:
-            batch = self._people_to_keep_step(batch)
+            batch = self._batch_or_first(batch)
         elif nobody:
             return None
         with idle(nobody):
@@ -218,8 +228,8 @@ class Method(LightningModule):
                 self.log(f"loss/{name}", value.detach(), on_step=False, **options)
         return total
 
-    def _people_to_keep_step(self, batch: Batch) -> Batch:
-        """The batch; the first one of this process again where it is empty."""
+    def _batch_or_first(self, batch: Batch) -> Batch:
+        """The batch, or the first one of this process where it is empty."""
         if self._spare is None:
             if not batch.people:
                 raise DataError(
@@ -232,8 +242,8 @@ class Method(LightningModule):
     def predict_batch(self, batch: Batch) -> Prediction:
         """``forward`` as evaluation calls it: without gradients, without the targets, and in float32.
 
-        Autocast is for training: half precision rounds a heatmap to a few hundred levels, and AUC needs the raw map.
-        A method may still run its frozen encoder in what precision it likes.
+        Half precision would round a heatmap to a few hundred levels, and AUC needs the raw map. A method may still run
+        its frozen encoder in another precision.
         """
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
             return self(batch if self.reads_annotations else replace(batch, targets=None))
@@ -247,7 +257,6 @@ class Method(LightningModule):
         return self.predict_batch(batch) if batch.people else None
 
     def configure_optimizers(self) -> Any:
-        """Lightning's form of ``optimizer``."""
         optimizer, scheduler = self.optimizer()
         if scheduler is None:
             return optimizer
@@ -255,10 +264,10 @@ class Method(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": given}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leaves frozen weights out: they are named in the record and rebuilt from their source."""
+        """Leaves out frozen weights, which are rebuilt from their source."""
         checkpoint["state_dict"] = self.export()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Fills the frozen weights back in, so that Lightning's strict loading holds."""
+        """Adds the frozen weights, which Lightning's strict loading expects."""
         self.load_export(checkpoint["state_dict"])
         checkpoint["state_dict"] = self.state_dict()

@@ -1,4 +1,4 @@
-"""One image, some heads: where they look."""
+"""Prediction for the people of one image."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Gaze:
     Attributes:
         head: (4,) normalised xyxy; NaN where no box was given.
         point: x, y, normalised.
-        inout: larger means more surely in frame; None where the method does not say.
-        heatmap: (h, w) in [0, 1]; likewise.
+        inout: larger means more surely in frame; None where the method does not predict it.
+        heatmap: (h, w) in [0, 1]; None where the method does not predict it.
     """
 
     head: FloatArray
@@ -40,10 +40,10 @@ class Gaze:
 
 
 def parse_box(text: str, width: int, height: int) -> FloatArray:
-    """``x0,y0,x1,y1`` in pixels, or normalised when no number exceeds 1, to (4,) normalised.
+    """A head box (4,), normalised, from the text ``x0,y0,x1,y1`` in pixels, or normalised if no number exceeds 1.
 
     Raises:
-        DataError: not four numbers, or a box without area inside the image.
+        DataError: the text is not four numbers, or the box has no area inside the image.
     """
     try:
         numbers = np.array([float(part) for part in text.split(",")])
@@ -53,19 +53,19 @@ def parse_box(text: str, width: int, height: int) -> FloatArray:
         raise DataError(f"--box {text}: give four numbers x0,y0,x1,y1, in pixels or all in [0, 1]")
     box = clean_boxes(normalise(numbers, "normalised" if (numbers <= 1).all() else "pixel", (width, height)))
     if box[2] <= box[0] or box[3] <= box[1]:
-        raise DataError(f"--box {text}: has no area inside the picture of {width} x {height} pixels")
+        raise DataError(f"--box {text}: the box has no area inside the image of {width} x {height} pixels")
     return box
 
 
 def method_of_weights(weights: str | None, settings: Sequence[str] = ()) -> Method:
-    """The method a file of weights belongs to: told by the ``config.yaml`` beside it or by a published name.
+    """The method of a weights file, with these weights; its name is in ``config.yaml`` beside the file, or published.
 
     Args:
         weights: a file, an address, or a published name.
-        settings: further ones of the method, ``--model.name=value``; ``--method=NAME`` where nothing else tells.
+        settings: settings of the method, ``--model.name=value``.
 
     Raises:
-        DataError: no weights, or nothing tells the method.
+        DataError: there are no weights, or their method is not known.
     """
     published = {
         name: (entry.name, facts)
@@ -90,15 +90,20 @@ def method_of_weights(weights: str | None, settings: Sequence[str] = ()) -> Meth
         method = method_with(known[0], settings, known[1].model)
     else:
         raise DataError(
-            f"{path}: there is no config.yaml beside these weights and their name is none of {', '.join(published)}, "
-            "so it is not known whose they are"
+            f"{path}: the method of these weights is not known: there is no config.yaml beside them, and their name is "
+            f"none of {', '.join(published)}"
         )
     method.load_export(read_weights(path))
     return method.eval()
 
 
 def predict_image(method: Method, path: Path, boxes: FloatArray) -> list[Gaze]:
-    """Where the people of one image look; boxes (P, 4) normalised, a row of NaN is no box.
+    """Where the people of one image look.
+
+    Args:
+        method: the method.
+        path: the image.
+        boxes: (P, 4) head boxes, normalised xyxy; a row of NaN is no box.
 
     Raises:
         DataError: the method predicts neither a point nor a heatmap.
@@ -110,7 +115,6 @@ def predict_image(method: Method, path: Path, boxes: FloatArray) -> list[Gaze]:
         head=torch.from_numpy(boxes).float(),
         person_ids=[f"{path.name}#{i}" for i in range(len(boxes))],
         image_ids=[path.name],
-        groups=[path.name],
         sizes=torch.tensor([image_size(path)]),
     )
     prediction = method.predict_batch(batch).to("cpu")

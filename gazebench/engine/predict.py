@@ -1,4 +1,4 @@
-"""Loop 1, *predict*: a prepared run in, ``predictions.parquet`` out."""
+"""Prediction: from a prepared run to ``predictions.parquet`` in its folder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def predict(run: Run) -> None:
-    """Predicts for everybody of the test split; the file says what made it (``provenance`` of its metadata)."""
+    """Predicts for everybody of the test split; the file's metadata hold the ``provenance``."""
     parts = run.folder / "parts"
     shutil.rmtree(parts, ignore_errors=True)
     trainer = new_trainer(run, [_Store(parts, run.dataset.protocol)])
@@ -41,7 +41,7 @@ def predict(run: Run) -> None:
 
 
 class _Store(Callback):
-    """Streams this process's predictions into a part of its own, in constant memory."""
+    """Writes the predictions of this process to a file, batch by batch."""
 
     def __init__(self, folder: Path, protocol: Protocol) -> None:
         self.folder, self.protocol = folder, protocol
@@ -60,7 +60,7 @@ class _Store(Callback):
 
 
 def _provenance(run: Run, skipped: list[str]) -> dict[str, Any]:
-    """What made the predictions, as the record will say it."""
+    """What made the predictions, in the form of the record."""
     method, config, made = run.method, run.config, run.folder / "weights.pt"
     card = method.card
     trained = {"file": made.name, "sha256": file_digest(made)} if run.trains and made.is_file() else None

@@ -1,4 +1,4 @@
-"""The predictions file: a row a person, enough to score without the model; other people's files too."""
+"""Predictions files: one row for each person, written by this suite or by any other program."""
 
 from __future__ import annotations
 
@@ -21,22 +21,23 @@ from gazebench.core.files import write_atomically
 from gazebench.core.types import SOCIAL, Batch, Item, Prediction, Records, pairs_of
 from gazebench.metrics.protocol import Protocol
 
-FORMAT = """One row a person. CSV, Parquet or JSON lines, with the columns
+FORMAT = """CSV, Parquet or JSON lines with one row for each person and the columns
   person_id            as `gazebench data ids DATASET` lists them
   x, y                 the predicted point, normalised to [0, 1]; leave them out to have the protocol decode the heatmap
   inout                optional; larger means more surely in frame
-  label                optional; the name of the category looked at, empty for no answer (which is wrong)
-  lah, laeo, sa        optional; a JSON object with a probability for everybody else of the picture, by person_id: that
+  label                optional; the name of the category looked at; empty for no answer, which counts as wrong
+  lah, laeo, sa        optional; a JSON object with a probability for everybody else of the image, by person_id: that
                        this person looks at the other one's head, that they look at each other, at the same thing
   questions            optional; a JSON object with the answer to every question about this person, by the question's id
                        (`gazebench vqa build` lists the questions)
   heatmap              optional; the raw map, row by row (a list, or little-endian float32 bytes in Parquet)
   heatmap_h, heatmap_w its height and width
-Metrics a file has no column for are absent from its result (AUC needs the raw heatmap)."""
+A metric whose columns are missing is left out of the result (AUC needs the raw heatmap)."""
 
 ROWS = 512
-"""People whose rows are read and written at a time."""
+"""Rows that are read and written at a time."""
 
+Heatmap = npt.NDArray[np.float32]
 _METADATA = b"gazebench"
 _NUMBERS = ("x", "y", "inout", "heatmap_h", "heatmap_w", "used_annotation")
 _TYPES: dict[str, pa.DataType] = {
@@ -58,7 +59,7 @@ class PartWriter:
         """Appends the people of a batch.
 
         Raises:
-            UserError: an answer is not a finite number; left out of a score, it would make it look better.
+            UserError: a prediction is not finite; to leave it out would improve the score.
         """
         for name, value in prediction.tensors().items():
             if not torch.isfinite(value).all():
@@ -120,7 +121,14 @@ def _objects(people: int, entries: Sequence[tuple[int, str, Any]]) -> list[str]:
 
 
 def merge_parts(folder: Path, target: Path, order: Sequence[str], provenance: Mapping[str, Any]) -> None:
-    """Joins the processes' parts into one file, each person once and in ``order``, and removes them."""
+    """Joins the processes' parts into one file and removes them.
+
+    Args:
+        folder: holds ``part-*.parquet``.
+        target: the file to write.
+        order: ids of the people in the order to write; each is written once, although several parts may have it.
+        provenance: JSON values for the file's metadata.
+    """
     parts = [_Rows(path) for path in sorted(folder.glob("part-*.parquet"))]
     place: dict[str, tuple[int, int]] = {}
     for number, part in enumerate(parts):
@@ -141,18 +149,17 @@ def merge_parts(folder: Path, target: Path, order: Sequence[str], provenance: Ma
 
 
 class _Rows:
-    """Rows of a Parquet file, some hundred in memory at a time; in ascending order nothing is read twice."""
+    """Rows of a Parquet file, ``ROWS`` in memory at a time; rows should be asked for in ascending order."""
 
     def __init__(self, path: Path, columns: list[str] | None = None) -> None:
-        # Unbuffered, a row group would be read whole, and pandas writes a million rows into one.
+        # Without a buffer size a whole row group is read, and pandas writes a million rows into one.
         self.file, self.columns = pq.ParquetFile(path, buffer_size=2**20, pre_buffer=False), columns
         counts = [self.file.metadata.row_group(group).num_rows for group in range(self.file.num_row_groups)]
         self.start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         self.batches: Iterator[pa.RecordBatch] = iter(())
-        self.first, self.batch = int(self.start[-1]), pa.record_batch({})  # behind every row: nothing is open yet
+        self.first, self.batch = int(self.start[-1]), pa.record_batch({})  # after the last row: nothing is open yet
 
     def row(self, row: int) -> pa.RecordBatch:
-        """One row, as a batch of it alone."""
         group = int(np.searchsorted(self.start, row, "right")) - 1
         if row < self.first or self.start[group] >= self.first + self.batch.num_rows:
             self.batches = self.file.iter_batches(ROWS, [group], self.columns)
@@ -163,7 +170,7 @@ class _Rows:
 
 
 def _number(value: Any) -> float:
-    """Exactly the float of a text (pandas' reader may round the last digit); NaN where it is none."""
+    """The float of a text, exactly (pandas' reader may round the last digit); NaN where it is no number."""
     try:
         return math.nan if "_" in str(value) else float(value)  # Python reads 1_0 as 10
     except (TypeError, ValueError):
@@ -171,23 +178,23 @@ def _number(value: Any) -> float:
 
 
 class PredictionFile:
-    """A predictions file that was read and makes sense; heatmaps of a Parquet file stay on disk until asked for.
+    """A predictions file, read and checked; heatmaps of a Parquet file are read when they are needed.
 
     Attributes:
-        path: of the file.
-        frame: everything but heatmaps, by ``person_id``.
-        provenance: what made the predictions, where the suite did; else None.
+        path: the file.
+        frame: all columns but the heatmap, by ``person_id``.
+        provenance: what made the predictions; None for a file of another program.
 
     Raises:
-        DataError: the file is missing or unreadable, a column is missing, a row makes no sense; names file and row.
+        DataError: the file is missing or unreadable, a column is missing, or a row is wrong; names file and row.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path = Path(path)
         if not path.is_file():
-            raise DataError(f"{path}: no such file. Predictions are\n{FORMAT}")
+            raise DataError(f"{path}: no such file")
         self.provenance: dict[str, Any] | None = None
-        self._heatmaps: _Heatmaps | None = None
+        self._heatmap: Callable[[int], Heatmap | None] | None = None  # of a row
         try:
             frame = self._read(path)
         except (ValueError, OSError, pa.ArrowException) as error:
@@ -203,25 +210,26 @@ class PredictionFile:
             self.provenance = json.loads(metadata) if metadata else None
             names = [name for name in file.schema_arrow.names if name != "heatmap"]
             if len(names) < len(file.schema_arrow.names):
-                self._heatmaps = _Heatmaps(path)
+                rows = _Rows(path, ["heatmap", "heatmap_h", "heatmap_w"])
+                self._heatmap = lambda row: _map(path, row + 1, rows.row(row).to_pylist()[0])
             return file.read(columns=names).to_pandas()
-        if path.suffix in (".jsonl", ".ndjson"):  # not pandas: it rounds numbers and takes some texts for others
+        if path.suffix in (".jsonl", ".ndjson"):  # not by pandas, which rounds numbers and converts some texts
             lines = path.read_text(encoding="utf-8").split("\n")
-            rows = [_json_row(path, row, line) for row, line in enumerate(lines, start=1) if line.strip()]
-            return pd.DataFrame(rows, dtype=object)
+            found = [_json_row(path, row, line) for row, line in enumerate(lines, start=1) if line.strip()]
+            return pd.DataFrame(found, dtype=object)
         if path.suffix == ".csv":
-            # A category or a person may be called "None" or "NA": only an empty cell is a missing one.
+            # A category or a person may be called "None" or "NA": only an empty cell is missing.
             texts = dict.fromkeys(("person_id", "label", *_NUMBERS), str)
             return pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""])
         raise DataError(f"{path}: unknown ending {path.suffix!r}. Predictions are\n{FORMAT}")
 
     def _checked(self, frame: pd.DataFrame) -> pd.DataFrame:
         path, answers = self.path, set(frame.columns) - {"person_id", "image_id", "x", "y", "inout"}
-        if "person_id" not in frame or not ({"x", "y"} <= set(frame.columns) or answers or self._heatmaps):
+        if "person_id" not in frame or not ({"x", "y"} <= set(frame.columns) or answers or self._heatmap):
             raise DataError(f"{path}: columns are {', '.join(map(str, frame.columns))}. Predictions are\n{FORMAT}")
-        self._refuse(frame, "person_id", frame["person_id"].isna(), "which names nobody")
+        self._refuse(frame, "person_id", frame["person_id"].isna(), "which is no person")
         frame["person_id"] = frame["person_id"].astype(str)
-        self._refuse(frame, "person_id", frame["person_id"].duplicated(), "who is predicted twice; keep one row")
+        self._refuse(frame, "person_id", frame["person_id"].duplicated(), "which has two rows; keep one")
         for name in _NUMBERS:
             if name in frame:
                 numbers = frame[name].map(_number)
@@ -231,19 +239,19 @@ class PredictionFile:
         if "label" in frame:
             texts = frame["label"].map(lambda value: isinstance(value, str)) | frame["label"].isna()
             self._refuse(frame, "label", ~texts, "not the name of a category")
-        if (self._heatmaps or "heatmap" in frame) and not {"heatmap_h", "heatmap_w"} <= set(frame.columns):
+        if (self._heatmap or "heatmap" in frame) and not {"heatmap_h", "heatmap_w"} <= set(frame.columns):
             raise DataError(f"{path}: heatmap needs the columns heatmap_h and heatmap_w")
         frame = frame.drop(columns=[name for name in frame if frame[name].isna().all()])
         if "heatmap_h" not in frame:
-            self._heatmaps = None
+            self._heatmap = None
         for name in _NUMBERS:
             if name in frame:
-                self._refuse(frame, name, frame[name].isna(), "but others have one; all or nobody")
+                self._refuse(frame, name, frame[name].isna(), "but other rows have one; give it for all or for nobody")
         if "label" in frame:
             frame = frame.fillna({"label": ""})
         if "heatmap" in frame:
             maps = [_map(path, row, record) for row, record in enumerate(frame.to_dict("records"), start=1)]
-            self._heatmaps = _Heatmaps(path, maps)
+            self._heatmap = maps.__getitem__
             frame = frame.drop(columns="heatmap")
         for name in SOCIAL:
             if name in frame:
@@ -269,8 +277,8 @@ class PredictionFile:
         if not known.any():
             here, there = (str(next(iter(some), "")) for some in (self.frame.index, records.person_id))
             raise DataError(
-                f"{self.path}: nobody of {records.dataset}/{records.split} is in it (it says e.g. {here!r}, the data "
-                f"{there!r}); `gazebench data ids` lists the ids"
+                f"{self.path}: nobody of {records.dataset}/{records.split} is in it (an id in the file: {here!r}, in "
+                f"the data: {there!r}); `gazebench data ids` lists the ids"
             )
         return known
 
@@ -278,7 +286,7 @@ class PredictionFile:
         """The predictions for the people of these records, and for these items by task.
 
         Raises:
-            DataError: the file says nothing of a pair or an item.
+            DataError: the file lacks a pair or an item.
         """
         ids = [str(person) for person in records.person_id]
         rows = self.frame.loc[ids]
@@ -290,9 +298,8 @@ class PredictionFile:
         social: dict[str, Any] = {
             name: self._pair_scores(name, ids, pairs, rows[name].tolist()) for name in SOCIAL if name in rows
         }
-        maps = self._heatmaps
         return Prediction(
-            heatmap=None if maps is None else torch.from_numpy(maps.of(rows["row"].tolist())),
+            heatmap=None if self._heatmap is None else self._heatmaps(self._heatmap, rows["row"].tolist()),
             point=tensor(["x", "y"]) if {"x", "y"} <= set(rows) else None,
             inout=tensor("inout") if "inout" in rows else None,
             label=rows["label"].tolist() if "label" in rows else None,
@@ -306,7 +313,7 @@ class PredictionFile:
         )
 
     def _outputs(self, task: str, ids: list[str], cells: list[Any], items: Sequence[Item]) -> list[str]:
-        """A text for each item; cells are read here, for only who asks knows which columns are tasks."""
+        """The text for each item. Cells are parsed here and not before, since only now it is known which are tasks'."""
         outputs = []
         read = [
             _object(self.path, int(self.frame["row"][ids[p]]) + 1, task, cell, _text) for p, cell in enumerate(cells)
@@ -315,50 +322,32 @@ class PredictionFile:
             answer = (read[item.person] or {}).get(item.id)
             if answer is None:
                 raise DataError(
-                    f'{self.path}: {task} of {ids[item.person]!r} lack item {item.id!r}; give "" for no answer, or '
+                    f'{self.path}: {task} of {ids[item.person]!r} lacks item {item.id!r}; give "" for no answer, or '
                     "leave the column out"
                 )
             outputs.append(answer)
         return outputs
+
+    def _heatmaps(self, heatmap_of: Callable[[int], Heatmap | None], rows: Sequence[int]) -> torch.Tensor:
+        """(N, h, w) the heatmaps of these rows."""
+        found = {row: heatmap_of(row) for row in sorted(rows)}  # ascending, so that the file is read once
+        size = next((heatmap.shape for heatmap in found.values() if heatmap is not None), None)
+        for row, heatmap in found.items():
+            if heatmap is None or heatmap.shape != size:
+                has = "no heatmap" if heatmap is None else f"a heatmap of {heatmap.shape}"
+                raise DataError(f"{self.path}:{row + 1}: {has}; all people need one of the same size, e.g. {size}")
+        return torch.from_numpy(np.stack([found[row] for row in rows]))  # type: ignore[misc]
 
     def _pair_scores(self, name: str, ids: list[str], pairs: Any, cells: list[Any]) -> torch.Tensor:
         scores = []
         for i, j in pairs.tolist():
             if ids[i] not in cells[j]:
                 raise DataError(
-                    f"{self.path}: {name} of {ids[j]!r} says nothing of {ids[i]!r}, who is in the same picture; give "
-                    "a probability for everybody else there"
+                    f"{self.path}: {name} of {ids[j]!r} lacks {ids[i]!r}, who is in the same picture; give a "
+                    "probability for everybody else there"
                 )
             scores.append(cells[j][ids[i]])
         return torch.tensor(scores, dtype=torch.float64)
-
-
-class _Heatmaps:
-    """The heatmaps of a file by row; those of a Parquet file stay on disk until asked for."""
-
-    def __init__(self, path: Path, maps: list[npt.NDArray[np.float32] | None] | None = None) -> None:
-        self.path, self.maps = path, maps
-        self.rows = _Rows(path, ["heatmap", "heatmap_h", "heatmap_w"]) if maps is None else None
-
-    def of(self, rows: Sequence[int]) -> npt.NDArray[np.float32]:
-        """(N, h, w) the maps of these rows.
-
-        Raises:
-            DataError: somebody has none, or one of another size.
-        """
-        found = {row: self._one(row) for row in sorted(rows)}  # the file is read forwards, whatever the order
-        size = next((heatmap.shape for heatmap in found.values() if heatmap is not None), None)
-        for row, heatmap in found.items():
-            if heatmap is None or heatmap.shape != size:
-                has = "no heatmap" if heatmap is None else f"a heatmap of {heatmap.shape}"
-                raise DataError(f"{self.path}:{row + 1}: {has}; all people need one of the same size, e.g. {size}")
-        return np.stack([found[row] for row in rows])  # type: ignore[misc]
-
-    def _one(self, row: int) -> npt.NDArray[np.float32] | None:
-        if self.maps is not None:
-            return self.maps[row]
-        assert self.rows is not None
-        return _map(self.path, row + 1, self.rows.row(row).to_pylist()[0])
 
 
 def _json_row(path: Path, row: int, line: str) -> dict[str, Any]:
@@ -372,7 +361,7 @@ def _json_row(path: Path, row: int, line: str) -> dict[str, Any]:
 
 
 def _object(path: Path, row: int, name: str, cell: Any, kind: Callable[[Any], Any]) -> dict[str, Any] | None:
-    """A cell that holds a JSON object by id, every value checked; None of an empty cell."""
+    """The JSON object in a cell, with every value checked by ``kind``; None for an empty cell."""
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return None
     try:
@@ -401,7 +390,7 @@ def _text(value: Any) -> str:
     return value
 
 
-def _map(path: Path, row: int, cells: Mapping[Any, Any]) -> npt.NDArray[np.float32] | None:
+def _map(path: Path, row: int, cells: Mapping[Any, Any]) -> Heatmap | None:
     raw = cells["heatmap"]
     if raw is None or (isinstance(raw, float) and math.isnan(raw)):
         return None
@@ -417,7 +406,7 @@ def _map(path: Path, row: int, cells: Mapping[Any, Any]) -> npt.NDArray[np.float
 
 
 def chunks(records: Records, people: int = 256) -> Iterator[npt.NDArray[np.int64]]:
-    """Positions of whole images, in order, with about so many people each."""
+    """Chunks of image positions, in order, each with at most ``people`` people or one image."""
     start = records.person_start
     first = 0
     while first < len(records):

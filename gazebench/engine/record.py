@@ -1,4 +1,4 @@
-"""Records: one immutable, schema-checked JSON file a result."""
+"""Records: one JSON file per result, checked against ``record.schema.json`` and never changed."""
 
 from __future__ import annotations
 
@@ -24,115 +24,27 @@ from gazebench.core.files import write_atomically
 from gazebench.data import saliency_splits
 from gazebench.data.dataset import GazeDataset
 from gazebench.metrics.intervals import DRAWS, METHOD
-from gazebench.metrics.protocol import SUBSETS
 from gazebench.metrics.scoring import Score
 
-SCHEMA_VERSION = 2
-"""2 names versions of method and data set, and tasks; records of version 1 stay readable."""
 PACKAGE = Path(gazebench.__file__).resolve().parent
 CHECKOUT = PACKAGE.parent if (PACKAGE.parent / "pyproject.toml").is_file() else None
 CODE_FOLDERS = ("gazebench", "methods", "datasets", "splits")
 INTERVALS = {"level": 0.95, "method": METHOD, "draws": DRAWS}
-"""How ``low`` and ``high`` of a metric were found; records of before have neither."""
+"""How ``low`` and ``high`` of a metric were computed; older records have neither."""
 
-_TEXT = {"type": "string"}
-_COUNT = {"type": "integer", "minimum": 0}
-_NUMBER = {"type": "number"}
-_OBJECT = {"type": "object"}
-SCHEMA: dict[str, Any] = {
-    "$schema": "https://json-schema.org/draft/2020-12/schema",
-    "title": "gazebench result",
-    "type": "object",
-    "additionalProperties": False,
-    "required": [
-        "schema", "run", "method", "dataset", "status", "metrics", "samples", "protocol", "data", "weights",
-        "config", "seed", "selection", "code", "parameters", "wall_seconds", "peak_memory_bytes", "hardware",
-        "finished",
-    ],
-    "properties": {
-        "schema": {"enum": [1, SCHEMA_VERSION]},
-        "run": {"type": "string", "pattern": "^[a-z0-9_.-]+$"},
-        "kind": {"enum": ["bench", "eval", "score"]},
-        "method": {
-            "type": "object",
-            "required": ["name", "title", "family"],
-            "properties": {
-                "version": _COUNT,
-                **dict.fromkeys(
-                    ["name", "title", "family", "source", "origin", "paper", "citation", "licence"], _TEXT
-                ),
-            },
-        },
-        "dataset": _TEXT,
-        "status": {
-            "type": "object",
-            "required": ["class", "reasons"],
-            "properties": {
-                "class": {"enum": ["official", "synthetic", "smoke"]},
-                "reasons": {"type": "array", "items": _TEXT},
-            },
-        },
-        "metrics": {
-            "type": "object",
-            "minProperties": 1,
-            "additionalProperties": {
-                "type": "object",
-                "additionalProperties": False,
-                "required": ["all"],
-                "properties": {
-                    subset: {
-                        "type": "object",
-                        "additionalProperties": False,
-                        "required": ["value", "count"],
-                        "properties": {"value": _NUMBER, "count": {"type": "integer", "minimum": 1},
-                                       "low": _NUMBER, "high": _NUMBER,
-                                       "sources": {"type": "integer", "minimum": 2}},
-                        "dependentRequired": {"low": ["high", "sources"], "high": ["low"], "sources": ["low"]},
-                    }
-                    for subset in SUBSETS
-                },
-            },
-        },
-        "intervals": {"type": "object", "required": ["level", "method", "draws"]},
-        "samples": {
-            "type": "object",
-            "required": ["people", "images", "skipped_images"],
-            "properties": {"people": _COUNT, "images": _COUNT, "skipped_images": {"type": "array", "items": _TEXT},
-                           "predictions_sha256": {"type": ["string", "null"]}},
-        },
-        "protocol": {"type": "object", "required": ["id", "decoder", "headline", "metrics"]},
-        "data": {"type": "object", "required": ["name", "split", "fingerprint", "complete", "label_version",
-                                                "head_boxes"]},
-        "weights": {"type": "object", "required": ["grade", "name"], "properties": {
-            "grade": {"enum": ["none", "published", "embedded", "file", "random"]}, "name": _TEXT,
-            "trained": {"type": ["object", "null"], "required": ["file", "sha256"]}}},
-        "config": _OBJECT,
-        "seed": {"type": ["integer", "null"]},
-        "selection": _TEXT,
-        "training": {"type": ["object", "null"]},
-        "code": {"type": "object", "required": ["version", "commit", "dirty", "digest"]},
-        "parameters": {"type": "object", "required": ["total", "trained"],
-                       "properties": {"total": _COUNT, "trained": _COUNT}},
-        "wall_seconds": {"type": "object", "additionalProperties": _NUMBER},
-        "peak_memory_bytes": {"type": "object", "additionalProperties": _COUNT},
-        "hardware": _OBJECT,
-        "finished": _TEXT,
-    },
-}  # fmt: skip
-
-
+SCHEMA: dict[str, Any] = json.loads(Path(__file__).with_name("record.schema.json").read_text(encoding="utf-8"))
 _VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 
 
 class RecordError(DataError):
-    """A record that breaks the schema."""
+    """A record that does not fit the schema."""
 
 
 def validate(record: Mapping[str, Any], where: str = "record") -> None:
     """Checks a record against ``SCHEMA``.
 
     Raises:
-        RecordError: names the file, the place in it and what is wrong.
+        RecordError: the record does not fit; the message names ``where``, the place in it and what is wrong.
     """
     error = jsonschema.exceptions.best_match(_VALIDATOR.iter_errors(record))
     if error is not None:
@@ -154,20 +66,20 @@ def make(
     """The record of a scored predictions file.
 
     Args:
-        dataset: what was scored on.
-        identity: of the split.
-        scores: of every metric by subset.
+        dataset: the data set.
+        identity: identity of the split (``GazeDataset.identity``).
+        scores: scores of every metric by subset.
         made: what made the predictions (``engine.predict``).
         kind: ``bench``, ``eval`` or ``score``.
-        reasons: why this is not an official result, as far as the caller knows.
-        tasks: description of each task that was scored, by name.
+        reasons: the caller's reasons why this is not an official result.
+        tasks: description of each scored task, by name.
         samples: numbers of people and images, digest of the predictions file.
     """
     card, skipped = dataset.card, list(made["skipped_images"])
     reasons = [*reasons, *smoke_reasons(identity, made, kind)]
     protocol = dataset.protocol.describe()
     record = {
-        "schema": SCHEMA_VERSION,
+        "schema": 2,
         "run": made["run"],
         "kind": kind,
         "method": made["method"],
@@ -204,9 +116,10 @@ def make(
 
 
 def untrained(**known: Any) -> dict[str, Any]:
-    """What made some predictions, in the form of ``make``, where this suite trained and timed nothing.
+    """The argument ``made`` of ``make`` for predictions that this suite neither trained nor timed.
 
-    ``known`` are the fields that the caller knows: at least ``run``, ``method``, ``weights`` and ``config``.
+    Args:
+        known: fields to set; at least ``run``, ``method``, ``weights`` and ``config``.
     """
     return {
         "data": {"train": None},
@@ -226,16 +139,16 @@ def untrained(**known: Any) -> dict[str, Any]:
 
 _GRADES = {
     "embedded": "the small weights of this package, made for its own world",
-    "file": "weights of a file nobody can vouch for",
+    "file": "weights of a file of unknown origin",
     "random": "random weights",
 }
 
 
 def smoke_reasons(identity: Mapping[str, Any], made: Mapping[str, Any], kind: str) -> list[str]:
-    """Why a result must not look like an official one; empty when nothing speaks against it."""
+    """The reasons why a result is not official; empty for an official one."""
     reasons = []
     if kind == "score":
-        reasons.append("scored from a file: what made it is not known to the suite")
+        reasons.append("scored from a file of unknown origin")
     for split, data in {"test": identity, "train": made["data"].get("train")}.items():
         # Not every training set has published counts; a test set must.
         if data and not data["complete"] and (split == "test" or data["official"] or data["skipped_rows"]):
@@ -243,7 +156,7 @@ def smoke_reasons(identity: Mapping[str, Any], made: Mapping[str, Any], kind: st
             short = [f"{found[k]:,} of {n:,} {k}" for k, n in official.items() if found[k] != n]
             if data["skipped_rows"]:
                 short.append(f"{data['skipped_rows']:,} rows skipped")
-            reasons.append(f"{split} data: {', '.join(short) or 'no official counts to hold it against'}")
+            reasons.append(f"{split} data: {', '.join(short) or 'no official counts to compare with'}")
     if made["data"].get("limited"):
         reasons.append("a limit on the number of images was set")
     weights = made["weights"]
@@ -261,16 +174,16 @@ def smoke_reasons(identity: Mapping[str, Any], made: Mapping[str, Any], kind: st
 
 
 def write_record(record: Mapping[str, Any], folder: Path) -> Path:
-    """Stores a record below ``folder/<dataset>/`` as ``<method>-<run>.json``; no stored record is ever changed.
+    """Stores a record as ``folder/<dataset>/<method>-<run>.json``; no stored record is ever changed.
 
-    The same run may come out differently on another processor. Then both records are kept, the later one with a
-    digest of its scores in its name.
+    The same run may give other scores on another processor. Both records are then kept, the later one with a digest
+    of its scores in its name.
 
     Raises:
-        RecordError: the record breaks the schema.
+        RecordError: the record does not fit the schema.
     """
     validate(record)
-    text = json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    text = as_json(record)
     name = f"{record['method']['name']}-{record['run']}"
     scores = hashlib.sha256(json.dumps(record["metrics"], sort_keys=True).encode()).hexdigest()[:6]
     for path in (folder / str(record["dataset"]) / f"{stem}.json" for stem in (name, f"{name}-{scores}")):
@@ -279,11 +192,20 @@ def write_record(record: Mapping[str, Any], folder: Path) -> Path:
             return path
         if _same_scores(json.loads(path.read_text(encoding="utf-8"))["metrics"], record["metrics"]):
             return path
-    raise RecordError(f"{path}: is there with other scores than its name says; move it away")
+    raise RecordError(f"{path}: its scores are not those its name stands for; move the file away")
+
+
+def as_json(record: Mapping[str, Any]) -> str:
+    """The text of a record's file.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    return json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
 def _same_scores(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Equal but for what another machine's arithmetic does to the last digits."""
+    """Whether two results agree up to the rounding of another machine's arithmetic."""
     flat = [
         {(metric, subset): score for metric, subsets in metrics.items() for subset, score in subsets.items()}
         for metrics in (one, other)
@@ -295,15 +217,15 @@ def _same_scores(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def read_records(folder: Path, dataset: str) -> list[dict[str, Any]]:
-    """All records of a dataset, checked, in file order; raises as ``read_files``."""
+    """The values of ``read_files``."""
     return list(read_files(folder, dataset).values())
 
 
 def read_files(folder: Path, dataset: str) -> dict[str, dict[str, Any]]:
-    """All records of a dataset, checked, by file name without its ending.
+    """All records of a data set by file name without its ending.
 
     Raises:
-        RecordError: a file is no JSON or breaks the schema.
+        RecordError: a file is no JSON or does not fit the schema.
     """
     records = {}
     for path in sorted((folder / dataset).glob("*.json")):
@@ -316,12 +238,9 @@ def read_files(folder: Path, dataset: str) -> dict[str, dict[str, Any]]:
     return records
 
 
-# Where a number comes from -----------------------------------------------------------------------------------
-
-
 @cache
 def code_identity() -> dict[str, Any]:
-    """Version, commit, whether code files differ from it, and a digest of the code itself."""
+    """Version, commit, whether code files have uncommitted changes, and a digest of the code itself."""
     digest = hashlib.sha256()
     roots = [PACKAGE] if CHECKOUT is None else [CHECKOUT / folder for folder in CODE_FOLDERS]
     for root in roots:

@@ -1,4 +1,4 @@
-"""Methods, data sets and tasks by name, checked; a broken plug-in is named and passed over (docs/plugins.md)."""
+"""Loads and checks methods, data sets and tasks by name; a broken plug-in stops no other (docs/plugins.md)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from gazebench.core.plugins import Entry, PluginError, claims
 
-if TYPE_CHECKING:  # they import torch and Lightning: seconds that listing names need not take
+if TYPE_CHECKING:  # they import torch and Lightning, which takes seconds and is not needed to list names
     from gazebench.data.dataset import GazeDataset
     from gazebench.data.task import Task
     from gazebench.engine.method import Method
@@ -26,14 +26,14 @@ KINDS: tuple[Kind, ...] = ("methods", "datasets")
 
 @dataclass(frozen=True)
 class Plugin:
-    """A method, data set or task that was found and checked.
+    """A checked method, data set or task.
 
     Attributes:
-        name: results are filed under it: the name itself, or a file's stem.
+        name: its name in results: as registered, or a file's stem.
         cls: the class.
-        origin: who brings it, as records say it: a distribution with its version, or a file's name.
-        source: digest of the file the class is defined in; "" where there is none.
-        from_file: whether it was given as the path of a file, which has no version of its own.
+        origin: the distribution with its version, or the file's name, as records have it.
+        source: digest of the file that defines the class; "" where there is none.
+        from_file: whether it was given as the path of a file.
     """
 
     name: str
@@ -44,16 +44,16 @@ class Plugin:
 
 
 def entries(kind: Kind) -> dict[str, Entry]:
-    """All names of a kind; ours win over a plug-in of the same name."""
+    """All names of a kind; our own have precedence over a plug-in of the same name."""
     return {name: found[0] for name, found in claims(kind).items()}
 
 
 def find(kind: Kind, name: str) -> Plugin:
-    """What is called ``name``, which may also be the path of a Python file.
+    """The class called ``name``, which may also be the path of a Python file.
 
     Raises:
-        PluginError: unknown name (with the nearest ones), one that two plug-ins claim, broken module, or no class of
-            the right base in it.
+        PluginError: the name is unknown (the message has the nearest ones) or claimed by two plug-ins, the module is
+            broken, or it has no class of the right base.
     """
     if is_file(name):
         path = Path(name)
@@ -67,7 +67,7 @@ def find(kind: Kind, name: str) -> Plugin:
     entry, *others = known[name]
     if others and not entry.ours:
         raise PluginError(
-            f"{len(others) + 1} plug-ins bring a {kind[:-1]} called {name!r}: "
+            f"{len(others) + 1} plug-ins have a {kind[:-1]} called {name!r}: "
             f"{', '.join(f'{claim.target} of {claim.origin}' for claim in (entry, *others))}; "
             "uninstall all but one, or rename an entry point"
         )
@@ -80,28 +80,23 @@ def find(kind: Kind, name: str) -> Plugin:
 
 
 def load_method(name: str) -> type[Method]:
-    """The method class of that name or path."""
     method: type[Method] = find("methods", name).cls
     return method
 
 
 def load_dataset(name: str) -> type[GazeDataset]:
-    """The data set class of that name or path."""
     dataset: type[GazeDataset] = find("datasets", name).cls
     return dataset
 
 
 def tasks() -> dict[str, Task]:
-    """All registered tasks by name, but for broken plug-ins."""
+    """All registered tasks by name, without broken plug-ins."""
     found = [cls() for _, cls in usable("tasks") if not isinstance(cls, PluginError)]
     return {task.name: task for task in found}
 
 
 def usable(kind: Kind) -> Iterator[tuple[Entry, Any]]:
-    """Every entry with its class, or with a ``PluginError`` that says what is wrong.
-
-    A plug-in that claims a name of ours is among them.
-    """
+    """Every entry with its class, or with a ``PluginError`` where it is broken or claims a name of ours."""
     for name, (entry, *others) in claims(kind).items():
         try:
             yield entry, find(kind, name).cls
@@ -109,11 +104,11 @@ def usable(kind: Kind) -> Iterator[tuple[Entry, Any]]:
             yield entry, error
         if entry.ours:
             for other in others:
-                yield other, PluginError(f"{kind[:-1]} {other}: gazebench has one itself; rename the entry point")
+                yield other, PluginError(f"{kind[:-1]} {other}: gazebench has that name itself; rename the entry point")
 
 
 def is_file(name_or_path: str) -> bool:
-    """Whether it is the path of a file rather than a name."""
+    """Whether it is the path of a file, not a name."""
     return name_or_path.endswith(".py") or "/" in name_or_path
 
 
@@ -143,7 +138,7 @@ def _module_of_file(path: Path) -> ModuleType:
 
 
 def _base(kind: Kind) -> tuple[type, dict[str, type]]:
-    """What every class of a kind extends, and what everybody who lists or names one relies on."""
+    """The base class of a kind, and the types of the class attributes that every class of it needs."""
     if kind == "methods":
         from gazebench.engine.method import Method, MethodCard
 
@@ -159,7 +154,7 @@ def _base(kind: Kind) -> tuple[type, dict[str, type]]:
 
 
 def _class_in(kind: Kind, module: ModuleType, name: str) -> type:
-    """The one public class of a module, or of a package's modules that its ``__init__`` shows."""
+    """The one public class of a module, or of a package's ``__init__``."""
     base, _ = _base(kind)
     own = [
         value
@@ -174,7 +169,7 @@ def _class_in(kind: Kind, module: ModuleType, name: str) -> type:
         has = ", ".join(found.__name__ for found in own) or "none"
         raise PluginError(
             f"{kind[:-1]} {name!r}: {module.__file__} must define exactly one public subclass of "
-            f"{base.__module__}.{base.__name__}; it has {has} (helpers: begin their names with an underscore)"
+            f"{base.__module__}.{base.__name__}; it has {has} (begin the names of helpers with an underscore)"
         )
     return _checked(kind, (whole or own)[0], f"{name!r} ({module.__file__})")
 

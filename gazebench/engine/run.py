@@ -1,12 +1,13 @@
-"""One run on one page: train, predict, score.
+"""A run: train, predict, score.
 
-*Predict* writes a predictions file, *score* turns a predictions file into metrics and a record: ``gazebench score`` on
-anybody's file is the second half of this, with the same code.
+``predict`` writes a predictions file, and ``score`` turns it into metrics and a record. ``gazebench score`` uses the
+same ``score`` for the files of other programs.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,7 +36,7 @@ BOARDS = (CHECKOUT or Path.cwd()) / "leaderboards"
 
 @dataclass(frozen=True)
 class Places:
-    """Where runs and records go."""
+    """The folders of runs and of records."""
 
     runs: Path = RUNS
     boards: Path = BOARDS
@@ -43,7 +44,7 @@ class Places:
 
 @dataclass
 class Run:
-    """A run that is prepared: everything is built, nothing is computed.
+    """A prepared run: everything is built, nothing is computed.
 
     Attributes:
         config: its settings.
@@ -51,12 +52,12 @@ class Run:
         dataset: the data set.
         method: the method, with the weights it starts from or is evaluated with.
         module: the loaders.
-        decides: what decides the run's numbers besides its settings.
-        id: ten hex digits naming the settings and ``decides``.
-        folder: where it keeps its files.
+        decides: whatever else its numbers depend on, as JSON values.
+        id: ten hex digits of the settings and ``decides``.
+        folder: the folder of its files.
         data: identity of the test set and, where something is trained, of the training set.
-        initial: identity of the weights given, if any.
-        training: what a step of training was made of.
+        initial: identity of the given weights, if any.
+        training: sizes of a training step, and the number of processes.
         wall_seconds: time spent by stage.
     """
 
@@ -75,13 +76,12 @@ class Run:
 
     @property
     def trains(self) -> bool:
-        """Whether it learns anything."""
         return self.method.trains and self.kind == "bench"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run left behind; ``repeated`` is True when it had been finished before."""
+    """The result of a run; ``repeated`` is True when it had been finished before."""
 
     record: dict[str, Any]
     folder: Path
@@ -89,22 +89,22 @@ class Outcome:
 
 
 class RunningError(UserError, RuntimeError):
-    """The same run is going on in another process."""
+    """The same run is in progress in another process."""
 
 
 def bench(config: Config, places: Places | None = None, *, weights: Path | None = None, again: bool = False) -> Outcome:
-    """Trains (unless ``weights`` are given or the method learns nothing), predicts, scores, records.
+    """Trains (unless ``weights`` are given or the method learns nothing), predicts, scores, and stores the record.
 
-    Repeating a killed run continues from its last epoch; repeating a finished one returns its record.
+    A killed run continues from its last epoch when it is repeated; a finished one returns its record.
 
     Args:
         config: the settings.
-        places: where runs and records go.
-        weights: evaluates these instead of training.
-        again: forgets what an earlier run of the same id left behind.
+        places: the folders of runs and records.
+        weights: weights to evaluate, instead of training.
+        again: delete the files of an earlier run with the same id.
 
     Raises:
-        DataError: missing or bad data, before anything is computed. RunningError: the run is going on elsewhere.
+        DataError: data is missing or bad. RunningError: the same run is in progress in another process.
     """
     places = places or Places()
     run = prepare(config, places, weights)
@@ -131,7 +131,7 @@ def bench(config: Config, places: Places | None = None, *, weights: Path | None 
 
 
 def prepare(config: Config, places: Places, weights: Path | None = None) -> Run:
-    """Builds data set, method and loaders, and names the run by all that decides its numbers."""
+    """Builds data set, method and loaders, and the run's id from everything that its numbers depend on."""
     quiet()
     values = config.values
     with _fitting():
@@ -157,7 +157,7 @@ def prepare(config: Config, places: Places, weights: Path | None = None) -> Run:
         "subsets": data["test"]["subsets"],
         "weights": method.weights_identity(),
         "start": source and file_digest(source),
-        # A file of somebody's own has no version yet: its text stands for one.
+        # A method or data set given as a file has no version: the digest of its text is used instead.
         "files": [plugin.source for plugin in (config.method, config.dataset) if plugin.from_file],
         **({"tasks": [task.describe()["id"] for task in module.tasks]} if module.tasks else {}),
     }
@@ -169,22 +169,21 @@ def prepare(config: Config, places: Places, weights: Path | None = None) -> Run:
 
 @contextmanager
 def _fitting() -> Iterator[None]:
-    """Settings that a constructor refuses are a user's error."""
+    """Turns the ``ValueError`` of a constructor that refuses a setting into a ``DataError``."""
     try:
         yield
     except UserError:
         raise
     except ValueError as error:
-        raise DataError(f"a setting does not fit: {error}") from error
+        raise DataError(f"a setting has a bad value: {error}") from error
 
 
 def run_id(values: Mapping[str, Any], decides: Mapping[str, Any]) -> str:
-    """The id of a run, from its settings (``Config.public``, as records have them) and ``Run.decides``."""
+    """The id of a run from its settings (``Config.public``) and ``Run.decides``."""
     return settings_digest(values, json.dumps(decides, sort_keys=True))
 
 
 def data_module(config: Config, dataset: GazeDataset, method: Method) -> GazeDataModule:
-    """The loaders of a configuration."""
     return GazeDataModule(
         dataset,
         method.preprocess(),
@@ -196,10 +195,10 @@ def data_module(config: Config, dataset: GazeDataset, method: Method) -> GazeDat
 
 
 def initial_weights(config: Config, places: Places) -> Path | None:
-    """The file ``init`` stands for.
+    """The weights file that the setting ``init`` names; None for ``none``.
 
-    It is a path, an address, ``none``, or ``from:DATASET``: the newest run of this very model on that data set, an
-    official one if there is any.
+    ``init`` is a path, an address, ``none``, or ``from:DATASET``, which is the newest run of the same model on that
+    data set, an official one if there is any.
 
     Raises:
         DataError: there is no such run; the message says what to run first.
@@ -223,10 +222,10 @@ def initial_weights(config: Config, places: Places) -> Path | None:
     raise DataError(
         f"{cls.card.title} on {config.dataset.name} starts from its {stage} weights "
         f"({', '.join(f'{key} {value}' for key, value in shape.items())}), and there are none yet. Either\n"
-        f"  train them first:  make bench METHOD={config.method.name} DATASET={stage} DATA_ROOT=...  and repeat this "
-        f"command,\n  give them:         INIT=path/or/address of weights.pt"
+        f"  train them first:       make bench METHOD={config.method.name} DATASET={stage} DATA_ROOT=...  and repeat "
+        f"this command,\n  give them:              INIT=path or address of weights.pt"
         + (f" (published ones: {published})" if published else "")
-        + "\n  or start afresh:   INIT=none  (the record will say so)"
+        + "\n  or start without them:  INIT=none  (the record will say so)"
     )
 
 
@@ -237,6 +236,8 @@ def _start(method: Method, source: Path, *, evaluate: bool) -> dict[str, Any]:
             method.load_export(read_weights(source))
         else:
             method.load_initial(source)
+    except UserError:  # names the file already
+        raise
     except (ValueError, RuntimeError) as error:
         raise DataError(f"{source}: {error}") from error
     beside = source.parent / "record.json"
@@ -248,14 +249,12 @@ def _warn_of_other_code(run: Run, record: dict[str, Any]) -> None:
     source = record["method"].get("source")
     if source and source != run.config.method.source:
         print(
-            f"note: {record['method']['name']} was other code when run {run.id} was made, under the same version "
-            f"{run.method.version}; raise the version where the function changed, or repeat with --again"
+            f"note: the code of {record['method']['name']} has changed since run {run.id}, but not its version "
+            f"{run.method.version}; raise the version if the function changed, or repeat with --again"
         )
 
 
 def _forget(folder: Path) -> None:
-    import shutil
-
     for path in folder.iterdir():
         if path.name != ".lock":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -263,7 +262,7 @@ def _forget(folder: Path) -> None:
 
 @contextmanager
 def _only_one(folder: Path) -> Iterator[None]:
-    """Holds a run's folder; other ranks of the same run pass."""
+    """Locks a run's folder against other processes, but not against other ranks of the same run."""
     if distributed.rank():
         yield
         return
@@ -271,4 +270,4 @@ def _only_one(folder: Path) -> Iterator[None]:
         with FileLock(folder / ".lock", timeout=0):
             yield
     except Timeout:
-        raise RunningError(f"this very run is going on in another process ({folder})") from None
+        raise RunningError(f"{folder}: the same run is in progress in another process; wait for it") from None

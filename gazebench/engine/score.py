@@ -1,8 +1,7 @@
-"""Loop 2, *score*: a predictions file in, metrics and a record out; the same for everybody's file."""
+"""Scoring: from a predictions file, of this suite or of any other program, to metrics and a record."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,23 +32,23 @@ def score(
     kind: str = "score",
     tasks: Sequence[Task] = (),
 ) -> dict[str, Any]:
-    """Scores a predictions file; returns the record.
+    """Scores a predictions file and returns the record.
 
-    A file of a run of ours (``kind`` ``bench`` or ``eval``) gets ``record.json`` and ``scores.parquet``, a row a person
-    with every metric's value, beside it.
+    For a file of a run (``kind`` ``bench`` or ``eval``) it also writes ``record.json`` beside the file, and
+    ``scores.parquet`` with a row for each person and a column for each metric.
 
     Args:
-        path: see ``predictions.FORMAT``.
-        dataset: what the predictions are about.
-        split: of the data set.
-        records: who is to be predicted; everybody of the split where not given.
+        path: the file, see ``predictions.FORMAT``.
+        dataset: the data set that was predicted.
+        split: a split of it.
+        records: the people to be predicted; by default everybody of the split.
         partial: accept a file that leaves people out; the record says so.
-        title: what tables call it; the file's name where not given.
+        title: name in tables; by default the file's name.
         kind: ``score``, or the kind of the run that made the file.
-        tasks: those of the method, where they are not registered.
+        tasks: the method's tasks that are not registered.
 
     Raises:
-        DataError: a bad file, or people it leaves out (unless ``partial``), named.
+        DataError: the file is bad, or leaves people out (without ``partial``); the message names them.
     """
     file = PredictionFile(path)
     made = file.provenance if kind != "score" else None
@@ -60,7 +59,7 @@ def score(
     used = {} if left_out else answered
     scores, people = measure(file, dataset, records, known, list(used.values()))
     if not scores:
-        raise DataError(f"{path}: not one person could be scored, so there is no result to record")
+        raise DataError(f"{path}: none of its people could be scored, so there is no result to record")
     identity = dataset.identity(split)
     reasons = []
     if left_out:
@@ -77,22 +76,21 @@ def score(
     )  # fmt: skip
     if kind != "score":
         write_atomically(path.parent / "scores.parquet", people.to_parquet)
-        text = json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n"
-        write_atomically(path.parent / "record.json", text)
+        write_atomically(path.parent / "record.json", results.as_json(record))
     return record
 
 
 def measure(
     file: PredictionFile, dataset: GazeDataset, records: Records, known: npt.NDArray[np.bool_], tasks: Sequence[Task]
 ) -> tuple[dict[str, dict[str, Score]], pd.DataFrame]:
-    """Every metric with its subsets and intervals, and a row a person with the values of those that count people.
+    """Every metric with its subsets and intervals, and a table of the values of each person.
 
     Args:
         file: the predictions.
-        dataset: what they are about.
-        records: whom the tasks' items are about.
-        known: (P,) bool, who of them is scored.
-        tasks: those that are scored, of whole images.
+        dataset: the data set that was predicted.
+        records: all P people to be predicted; items of tasks are about these.
+        known: (P,) bool, the people who are scored.
+        tasks: the tasks to score.
     """
     sources = {task.name: task.source(dataset, records) for task in tasks}
     place, scored = np.unique(records.person_image[known]), records.select(known)
@@ -129,7 +127,7 @@ def _person_rows(records: Records, file: PredictionFile, values: Mapping[str, An
 
 
 def _covered(file: PredictionFile, records: Records, partial: bool) -> tuple[npt.NDArray[np.bool_], int]:
-    """(P,) whom the file speaks of, and how many it leaves out besides the people of images that cannot be read."""
+    """(P,) who is scored, and how many others there are, not counting the people of skipped images."""
     known = file.covers(records)
     skipped = (file.provenance or {}).get("skipped_images", [])
     excused: npt.NDArray[np.bool_] = np.isin(records.images, skipped)[records.person_image]
@@ -151,7 +149,7 @@ def _covered(file: PredictionFile, records: Records, partial: bool) -> tuple[npt
 
 
 def _unknown(file: PredictionFile, title: str, identity: Mapping[str, Any]) -> dict[str, Any]:
-    """The provenance of a file that somebody brings: the file itself."""
+    """The provenance of a file that no run of this suite made."""
     title = title or file.path.stem
     slug = "".join(c if c.isalnum() or c in "._-" else "_" for c in title.lower()) or "predictions"
     digest = file_digest(file.path)

@@ -1,4 +1,4 @@
-"""Training: a prepared run in, ``weights.pt`` in its folder out."""
+"""Training: from a prepared run to ``weights.pt`` in its folder."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
 
 def train(run: Run) -> None:
-    """Trains a run's method, from its last checkpoint where there is one; time and step size go into ``run``.
+    """Trains a run's method, from its last checkpoint where there is one; sets ``run.training`` and ``wall_seconds``.
 
     Raises:
-        DataError: an epoch is to be selected and nobody is in the validation split.
+        DataError: an epoch is to be selected, but the validation split is empty.
     """
     method, module, dataset, folder = run.method, run.module, run.dataset, run.folder
     method.observe(module.annotations())
@@ -74,11 +74,11 @@ def new_trainer(run: Run, callbacks: list[Any], logger: Any = False) -> Trainer:
     """Lightning's trainer with the run's settings.
 
     Raises:
-        DataError: settings that it refuses.
+        DataError: Lightning refuses a setting.
     """
     settings = dict(run.config.values["trainer"])
     if settings.get("devices") == "auto":
-        settings["devices"] = 1  # a run is one process, on every machine alike, unless more are asked for
+        settings["devices"] = 1  # so that a run does not depend on the machine
     if settings.get("enable_progress_bar") is not False:
         callbacks = [*callbacks, ProgressBar()]
     try:
@@ -93,7 +93,7 @@ def new_trainer(run: Run, callbacks: list[Any], logger: Any = False) -> Trainer:
             **settings,
         )
     except (MisconfigurationException, ValueError) as error:
-        raise DataError(f"a setting of --trainer does not fit: {error}") from error
+        raise DataError(f"a setting of --trainer has a bad value: {error}") from error
 
 
 def save_weights(method: Method, folder: Path) -> None:
@@ -104,7 +104,7 @@ def save_weights(method: Method, folder: Path) -> None:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Lightning answers Ctrl-C by leaving the program; the command line has something to say first."""
+    """Turns the ``SystemExit`` that Lightning raises after Ctrl-C back into a ``KeyboardInterrupt``."""
     try:
         yield
     except SystemExit as left:
@@ -112,7 +112,6 @@ def interruptible() -> Iterator[None]:
 
 
 def quiet() -> None:
-    """Keeps Lightning's advice out of the way; what matters to a user is printed by the command line."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning\..*")
@@ -120,7 +119,7 @@ def quiet() -> None:
 
 
 def _readable(path: Path) -> Path | None:
-    """The last checkpoint if it can be read; an unreadable one is set aside and training starts again."""
+    """The checkpoint if it can be read; an unreadable one is renamed, and training starts again."""
     if not path.is_file():
         return None
     try:

@@ -1,1 +1,1 @@
-"""Shared by several methods: backbones and a cache of their features, Qwen3-VL and decoding, losses, optimizers."""
+"""Parts that several methods share: backbones and a feature cache, Qwen3-VL and decoding, losses, optimizers."""

@@ -1,8 +1,8 @@
 """Frozen ViT backbones: DINOv2 from torch.hub or timm, and the small ones embedded in data sets' folders.
 
-The forward pass is written here once, over the parts that all sources name alike (``patch_embed.proj``,
-``cls_token``, ``pos_embed``, ``blocks``, ``norm``). So hub and timm compute the same at any size, and weights go from
-one to the other.
+The forward pass is written here, over the parts that have the same names in all sources (``patch_embed.proj``,
+``cls_token``, ``pos_embed``, ``blocks``, ``norm``). Hub and timm therefore compute the same at any size, and the
+weights of one fit the other.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class ViTBackbone(nn.Module):
 
     Args:
         model: a ViT with DINOv2's names and one prefix token, the class token.
-        name: how results name it.
-        source: where its code came from.
+        name: its name in results.
+        source: the origin of its code.
         weights: ``pretrained``, ``embedded``, ``random`` or ``sha256:`` of a file.
         compute_dtype: ``bfloat16`` runs embedding and blocks under autocast; parameters and output stay float32.
-        input_size: the customary side of a square input, in pixels.
+        input_size: the usual side of a square input, in pixels.
     """
 
     prefix_tokens: Final = 1
@@ -108,7 +108,7 @@ class ViTBackbone(nn.Module):
         return height // p, width // p
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The context that sets the precision of ``embed`` and ``blocks``."""
+        """A context that sets the precision of ``embed`` and ``blocks``."""
         dtype = getattr(torch, self.compute_dtype)
         return torch.autocast(self.image_mean.device.type, dtype, enabled=dtype is not torch.float32)
 
@@ -154,7 +154,7 @@ class ViTBackbone(nn.Module):
 
 
 def weights_grade(weights: str) -> str:
-    """The ``grade`` of a result's weights, from what the identity of its backbone calls them."""
+    """The ``grade`` in a record for the ``weights`` of a backbone's identity."""
     return {"pretrained": "published", "embedded": "embedded", "random": "random"}.get(weights, "file")
 
 
@@ -224,7 +224,7 @@ def build_backbone(
 
 
 def _embedded(name: str) -> tuple[nn.Module, Path, int]:
-    """A model with random weights, the file of its trained ones, and the side of its input in pixels."""
+    """A model with random weights, the file of its trained weights, and the side of its input in pixels."""
     builders = embedded("BACKBONES")
     if name not in builders:
         known = [*DINOV2, *builders]
@@ -237,7 +237,7 @@ def _embedded(name: str) -> tuple[nn.Module, Path, int]:
 def _dinov2(name: str, source: str, pretrained: bool) -> nn.Module:
     try:
         if source == "timm":
-            # init_values: the hub's initial layer scale; with timm's own, 1e-5, random blocks would do nothing.
+            # init_values is the hub's initial layer scale; timm's own, 1e-5, would make random blocks identities.
             return timm.create_model(DINOV2[name], pretrained=pretrained, num_classes=0, init_values=1.0)
         if source == "hub":
             return torch.hub.load(HUB, name, pretrained=pretrained)
@@ -245,7 +245,7 @@ def _dinov2(name: str, source: str, pretrained: bool) -> nn.Module:
             return torch.hub.load(source, name, source="local", pretrained=pretrained)
     except Exception as error:  # the exceptions of a failed download differ by library and version
         raise WeightsError(
-            f"could not get {name} from {source} ({type(error).__name__}: {error}). Without a network: fetch "
+            f"{name} cannot be loaded from {source} ({type(error).__name__}: {error}). Without a network: download "
             f"https://dl.fbaipublicfiles.com/dinov2/{name}/{name}_pretrain.pth elsewhere and pass "
             f"--model.backbone_weights FILE, or pass a clone of github.com/{HUB} as --model.backbone_source"
         ) from error

@@ -1,7 +1,7 @@
-"""Constrained decoding: answers written under a grammar of forced tokens and choices, with a cache.
+"""Constrained decoding: the model writes answers under a grammar of forced tokens and choices, with a cache.
 
-All forced tokens between two choices go through the model at once. A person of OmniGF's schema takes some eight passes
-instead of two dozen, and the state of any token comes out on the way, without a second pass over the answer.
+All forced tokens between two choices go through the model in one pass: one person in OmniGF's schema takes about 8
+passes instead of 24. The hidden state of any token can be kept, so that no second pass over the answer is needed.
 """
 
 # transformers' generate with prefix_allowed_tokens_fn gives the same texts and takes twice as long (76 passes for 22).
@@ -21,7 +21,7 @@ from gazebench.nn.qwen3vl import Qwen3VL, TokenRows
 
 @dataclass(frozen=True)
 class ForcedTokens:
-    """Tokens that come next whatever the model prefers; ``keep_state``: the state of the first one is kept."""
+    """Tokens that are written whatever the model predicts; ``keep_state`` keeps the state of the first one."""
 
     ids: Sequence[int]
     keep_state: bool = False
@@ -29,11 +29,11 @@ class ForcedTokens:
 
 @dataclass(frozen=True)
 class Choice:
-    """The model chooses the likeliest token.
+    """A place where the model chooses the likeliest token.
 
     Attributes:
         allowed: the tokens (N,) to choose from; None allows all but the suppressed ones.
-        keep_probability: the probability of the first allowed token among the allowed ones is kept.
+        keep_probability: keep the probability of the first allowed token among the allowed ones.
     """
 
     allowed: Sequence[int] | Tensor | None = None
@@ -41,7 +41,7 @@ class Choice:
 
 
 Grammar = Generator[ForcedTokens | Choice, int, None]
-"""Yields the steps of one row's answer; it is sent the chosen token after every ``Choice``."""
+"""Yields the steps of one row's answer, and receives the chosen token after every ``Choice``."""
 
 
 @dataclass
@@ -54,7 +54,7 @@ class DecodedRow:
         states: the kept states (C,).
         probabilities: the kept probabilities.
         pending: the tokens that the model has not seen yet.
-        keep: places in ``pending`` whose states are to be kept.
+        keep: positions in ``pending`` whose states are to be kept.
         choice: the choice after them; None at the end of the answer.
     """
 
@@ -67,7 +67,7 @@ class DecodedRow:
     choice: Choice | None = None
 
     def advance(self, chosen: int | None = None) -> None:
-        """Goes on to the next choice or to the end, from the start or after a choice."""
+        """Runs the grammar to its next choice or its end, from the start or after a choice."""
         self.pending, self.keep, self.choice = [], [], None
         if chosen is not None:
             self._append([chosen])
@@ -128,7 +128,7 @@ def decode(
 
 
 def _choose(vlm: Qwen3VL, rows: Sequence[DecodedRow], states: Tensor, last: Tensor) -> None:
-    """Chooses where nothing is pending before a choice, by the states of the rows' ``last`` tokens."""
+    """Chooses a token for rows at a choice with nothing pending, by the states at their positions ``last``."""
     asking = [index for index, row in enumerate(rows) if row.choice is not None and not row.pending]
     if not asking:
         return

@@ -15,17 +15,17 @@ from gazebench.nn.backbones import ViTBackbone
 
 
 class CachedEncoder:
-    """Calls a frozen backbone and keeps the features of each image on disk.
+    """Calls a frozen backbone and stores the features of each image on disk.
 
-    A file ``<backbone, digest of its weights, precision, device>/<hash of pixels and shape>.npz`` holds one image.
-    The format's checksum makes a damaged file count as missing. Files are renamed into place, so several processes may
+    A file ``<backbone, digest of its weights, precision, device>/<hash of pixels and shape>.npz`` holds one image. A
+    damaged file, which its checksum shows, counts as missing. Files are renamed into place, so several processes may
     share a folder; each counts its own writes against ``max_bytes``. (joblib stores calls, not the images of a batch;
     diskcache does not check what it reads.)
 
     Args:
-        backbone: must stay frozen; other weights in it use another folder.
+        backbone: must stay frozen; after its weights change, another folder is used.
         folder: None switches the cache off.
-        max_bytes: when the folder would grow beyond, writing stops with one warning; reading goes on.
+        max_bytes: largest size of the folder; once it is reached, nothing more is written, with one warning.
     """
 
     def __init__(self, backbone: ViTBackbone, folder: str | Path | None, max_bytes: int | None = None) -> None:
@@ -57,10 +57,10 @@ class CachedEncoder:
         return torch.stack([features[file] for file in files])
 
     def _weights_folder(self, root: Path) -> Path:
-        """The folder of the present weights; they are hashed again after something was loaded into them."""
+        """The folder for the current weights, which are hashed again after they have changed."""
         if not self.backbone.frozen:
             raise ValueError("only a frozen backbone can be cached: some of its parameters require a gradient")
-        # A tensor made in inference mode counts no versions.
+        # A tensor made in inference mode has no version counter.
         weights = [(p.data_ptr(), -1 if p.is_inference() else p._version) for p in self.backbone.parameters()]
         if weights != self._weights:
             self._weights = weights

@@ -1,4 +1,4 @@
-"""Means of losses that weigh every person alike, however many processes share a batch."""
+"""Means of losses over all processes that share a batch."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _idle: ContextVar[bool] = ContextVar("idle", default=False)
 
 
 def batch_mean(losses: Tensor) -> Tensor:
-    """The mean over the whole batch, whichever process holds its parts; of nothing, a zero that keeps the graph.
+    """The mean over the batch of all processes; for an empty batch, a zero that keeps the graph.
 
-    DDP averages the gradients of the processes. A mean taken in each process would weigh a person by how many others
-    the same process drew. Each process therefore gives its sum over the count of all, times the number of processes:
-    the average of the gradients is then the gradient of the one mean. All processes have to call it equally often.
+    DDP averages the gradients of the processes, which may have different numbers of people. Each process therefore
+    returns its sum, divided by the count of all processes and multiplied by their number: the averaged gradient is then
+    that of the mean over all people. All processes have to call the function equally often.
 
     Args:
-        losses: one value for each person (place, token, pair) of this process, in any shape.
+        losses: one value for each person (pixel, token, pair) of this process, in any shape.
     """
     world = world_size()
     if world == 1:
@@ -35,7 +35,7 @@ def batch_mean(losses: Tensor) -> Tensor:
 
 @contextmanager
 def idle(is_idle: bool) -> Iterator[None]:
-    """While ``is_idle``, the people of this process do not count: it only keeps step with the others."""
+    """While ``is_idle``, ``batch_mean`` does not count the people of this process."""
     token = _idle.set(is_idle)
     try:
         yield

@@ -14,14 +14,14 @@ NEWTON_SCHULZ: Final = (3.4445, -4.7750, 2.0315)
 
 
 class MuonAdamW(torch.optim.AdamW):
-    """AdamW; parameter groups with ``muon=True`` hold matrices, which take Keller Jordan's Muon steps instead.
+    """AdamW, but with Keller Jordan's Muon for the matrices of parameter groups that have ``muon=True``.
 
-    Small transformers trained from scratch learn to read an image in minutes with it and not with AdamW alone. The
-    update is that of ``torch.optim.Muon``: Nesterov momentum, five iterations of Newton and Schulz, and a rate
-    multiplied by sqrt(rows / columns) where there are more rows than columns.
+    With it, small transformers trained from scratch learn to read an image within minutes; with AdamW alone they do
+    not. The update is that of ``torch.optim.Muon``: Nesterov momentum, five Newton-Schulz iterations, and a learning
+    rate multiplied by sqrt(rows / columns) where there are more rows than columns.
     """
 
-    # torch.optim.Muon steps take 4 to 17 times as long on CPUs: one matrix at a time, in bfloat16.
+    # torch.optim.Muon takes 4 to 17 times as long on CPUs: it computes one matrix at a time, in bfloat16.
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -61,7 +61,7 @@ class MuonAdamW(torch.optim.AdamW):
 
 
 def orthogonalised(matrices: Tensor, iterations: int = 5) -> Tensor:
-    """(N, rows, columns) -> float32 of the same shape, each matrix nearly orthogonal."""
+    """(N, rows, columns) -> float32 of the same shape: the nearest orthogonal matrices, approximately."""
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.float().mT if tall else matrices.float()
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp_min(1e-7)
@@ -75,12 +75,12 @@ def orthogonalised(matrices: Tensor, iterations: int = 5) -> Tensor:
 def adamw_or_muon(
     name: str, groups: Iterable[dict[str, Any]], model: nn.Module, lr_muon: float, weight_decay: float
 ) -> torch.optim.Optimizer:
-    """AdamW over parameter groups; with the name ``muon``, a model's matrices take Muon's steps.
+    """AdamW over parameter groups; ``muon`` uses Muon for the weights of the model's linear layers.
 
     Args:
         name: ``adamw`` or ``muon``.
         groups: each with ``params`` and ``lr``; empty ones are left out.
-        model: the model whose linear layers' weights are taken out of the groups for Muon.
+        model: the model whose linear layers use Muon.
         lr_muon: learning rate of the matrices.
         weight_decay: decoupled weight decay of all parameters.
     """
@@ -92,7 +92,7 @@ def adamw_or_muon(
 
 
 def linear_weights(model: nn.Module) -> list[Tensor]:
-    """The learning weights of a model's linear layers, except output layers and weights shared with an embedding."""
+    """The trainable weights of linear layers, except output layers and weights shared with an embedding."""
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     return [
         module.weight
@@ -103,8 +103,8 @@ def linear_weights(model: nn.Module) -> list[Tensor]:
 
 
 def warm_cosine(optimizer: torch.optim.Optimizer, steps: int, warm: float = 0.03) -> dict[str, Any]:
-    """Lightning's schedule, step by step: a linear warm-up over a share of the steps, then a cosine down to 0."""
-    # transformers' get_cosine_schedule_with_warmup would waste the first step, whose rate is 0 there.
+    """A schedule in Lightning's form: a linear warm-up over the share ``warm`` of the steps, then a cosine to 0."""
+    # transformers' get_cosine_schedule_with_warmup has a rate of 0 in the first step.
     rising = max(1, round(warm * steps))
     warm_up = LinearLR(optimizer, 1 / rising, total_iters=rising - 1)
     cosine = CosineAnnealingLR(optimizer, max(1, steps - rising))
@@ -116,13 +116,13 @@ def adam_cosine(
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """Adam whose learning rate falls from ``lr`` to ``final_lr`` by a cosine, stepped once an epoch (Gaze-LLE)."""
     optimizer = torch.optim.Adam(params, lr=lr)
-    return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=max(1, epochs), eta_min=final_lr)
+    return optimizer, CosineAnnealingLR(optimizer, T_max=max(1, epochs), eta_min=final_lr)
 
 
 def adam_one_cycle(groups: list[dict[str, Any]], lr: float, steps: int) -> tuple[torch.optim.Optimizer, dict[str, Any]]:
-    """Adam with torch's one-cycle schedule over ``steps`` steps, for trainings of an epoch or two.
+    """Adam and torch's one-cycle schedule in Lightning's form, over ``steps`` steps, for an epoch or two.
 
-    Every group peaks at its own learning rate (``lr`` where it has none). Returns the scheduler in Lightning's form.
+    The highest learning rate of a group is its own ``lr``, or the argument.
     """
     optimizer = torch.optim.Adam(groups, lr=lr)
     peaks = [group["lr"] for group in optimizer.param_groups]
@@ -133,5 +133,4 @@ def adam_one_cycle(groups: list[dict[str, Any]], lr: float, steps: int) -> tuple
 
 
 def trainable(module: nn.Module) -> list[nn.Parameter]:
-    """The parameters of a module that require a gradient."""
     return [parameter for parameter in module.parameters() if parameter.requires_grad]

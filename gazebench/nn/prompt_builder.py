@@ -1,8 +1,8 @@
-"""Conversations about an image as rows of tokens, all of which begin alike, up to the end of the image.
+"""Conversations about an image as rows of tokens, which are all the same up to the end of the image.
 
-The chat template and the rotary positions are the library's, taken once from a conversation with placeholders. Rows
-are then put together from tokenised parts: ``apply_chat_template`` and ``get_rope_index`` for every row take twelve
-times as long (91 ms instead of 7 for 8 rows of 3 people), and answer masks would need a template with ``generation``.
+The library's chat template and rotary positions are applied once, to a conversation with placeholders. Rows are then
+concatenated from tokenised parts: ``apply_chat_template`` and ``get_rope_index`` for every row take twelve times as
+long (91 ms instead of 7 for 8 rows of 3 people), and answer masks would need a template with ``generation``.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ class PromptBuilder:
     """Builds prompts for one model and one system prompt.
 
     Args:
-        vlm: the model; special tokens that prompts use have been added to its tokenizer before.
+        vlm: the model; its tokenizer already has the special tokens that prompts use.
         system: the system prompt; may be empty.
         grid: rows and columns of image tokens.
 
     Attributes:
-        start: the tokens up to the user's text, which comes after the image.
+        start: the tokens before the user's text, image included.
         before_answer: the tokens between the user's text and the answer.
         end: the token that ends an answer.
-        pieces: tokenises a text, remembering the latest results.
+        pieces: ``tokens`` with a cache.
 
     Raises:
-        ValueError: the chat template or the tokenizer is not like Qwen's.
+        ValueError: the chat template or the tokenizer differs from Qwen's.
     """
 
     def __init__(self, vlm: Qwen3VL, system: str, grid: tuple[int, int]) -> None:
@@ -75,11 +75,11 @@ class PromptBuilder:
         return list(self.tokenizer.batch_decode(bare, clean_up_tokenization_spaces=False))
 
     def padded(self, ids: Sequence[Sequence[int]], learnt: Sequence[Sequence[int]] | None = None) -> TokenRows:
-        """Rows of any lengths as ``TokenRows``, padded on the left, so that answers begin in one column.
+        """Rows of any lengths as ``TokenRows``, padded on the left, so that all answers begin in the same column.
 
         Args:
-            ids: the tokens of each row, of which the first are ``start``.
-            learnt: for each token, see ``TokenRows``.
+            ids: the tokens of each row; they begin with ``start``.
+            learnt: a number for each token, see ``TokenRows``.
         """
         lengths = torch.tensor([len(row) for row in ids])
         width = int(lengths.max())
@@ -92,7 +92,7 @@ class PromptBuilder:
         )
 
     def positions(self, place: Tensor) -> Tensor:
-        """(R, L) places in a row -> (3, R, L) rotary positions; those of negative places (padding) are 0."""
+        """(R, L) places in a row, negative on padding -> (3, R, L) rotary positions, 0 on padding."""
         at_start = self._start_positions[:, place.clamp(0, len(self.start) - 1)]
         return torch.where(place < len(self.start), at_start, place + self._after_start)
 
@@ -103,9 +103,9 @@ def padded(rows: Sequence[Sequence[int]], value: int, side: str) -> Tensor:
 
 
 def _rotary_positions(vlm: Qwen3VL, start: Sequence[int], grid: tuple[int, int]) -> tuple[Tensor, int]:
-    """The positions (3, S) of the tokens up to the end of the image, and what later tokens add to their place.
+    """The positions (3, S) of the tokens ``start``, and the shift of the positions of later tokens.
 
-    An image takes as many positions as its longer side has tokens.
+    An image advances the position by the number of tokens of its longer side.
     """
     config, ids = vlm.model.config, torch.tensor([start])
     patches = torch.tensor([[1, *grid]]) * torch.tensor([1, *[config.vision_config.spatial_merge_size] * 2])

@@ -1,4 +1,4 @@
-"""Qwen3-VL as a backbone: loading it, choosing what learns, encoding images, and the hidden states of token rows."""
+"""Qwen3-VL as a backbone: loading, fine-tuning, encoding of images, and hidden states of token rows."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
+from gazebench.core.errors import brief, some
 from gazebench.core.files import file_digest
 from gazebench.core.plugins import embedded
 from gazebench.core.weights import WeightsError, load_strictly, local_file, read_weights
 from gazebench.nn.backbones import ComputeDtype, weights_grade
-from gazebench.vlm.local import validate
+from gazebench.vlm.local import PLACEHOLDERS, validate
 
 Tuning = Literal["lora", "language", "full", "none"]
 LORA_TARGETS: Final = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
 IGNORED: Final = -100
-"""Marks in ``TokenRows.learnt`` a token whose prediction is not learnt."""
+"""The value in ``TokenRows.learnt`` of a token that is not learnt."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,7 @@ class Qwen3VL(nn.Module):
     Attributes:
         dim: width C of the hidden states.
         cell: side of an image token in pixels.
-        suppressed: tokens that are never written: weak models write them, and they are no text.
+        suppressed: tokens for images, which are never to be written (weak models do).
     """
 
     model: Any
@@ -71,12 +72,11 @@ class Qwen3VL(nn.Module):
         config = self.model.config
         self.dim = int(config.text_config.hidden_size)
         self.cell = int(config.vision_config.patch_size * config.vision_config.spatial_merge_size)
-        names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
-        self.suppressed = {int(getattr(config, name)) for name in names}
+        self.suppressed = {int(getattr(config, name)) for name in PLACEHOLDERS}
         self.requires_grad_(False)
 
     def tune(self, tuning: Tuning, rank: int, alpha: int, dropout: float, checkpointing: bool = False) -> None:
-        """Chooses what learns.
+        """Chooses the trainable weights.
 
         Args:
             tuning: ``lora``, low-rank updates of the language model; ``language``, all of it; ``full``, the image
@@ -103,7 +103,7 @@ class Qwen3VL(nn.Module):
     def weights_identity(self, tuning: Tuning) -> dict[str, Any]:
         """This model's part of a method's ``weights_identity``."""
         grade = weights_grade(self.identity["weights"])
-        if tuning == "full" and grade == "random":  # nothing was there before the run, and nothing stays as it was
+        if tuning == "full" and grade == "random":  # all weights are trained in the run
             grade = "none"
         return {"grade": grade, "name": self.identity["name"], "backbone": self.identity}
 
@@ -142,8 +142,8 @@ class Qwen3VL(nn.Module):
 
         Args:
             rows: R of them.
-            images: (1 + D, R, N, C), each row's encoded image; None where rows go on from a cache.
-            cache: keys and values of the tokens before; those of the rows are added.
+            images: (1 + D, R, N, C), each row's encoded image; None where rows continue from a cache.
+            cache: keys and values of earlier tokens, to which those of the rows are added.
         """
         model = self.model.model
         embeddings, visual = model.get_input_embeddings()(rows.input_ids), {}
@@ -152,8 +152,8 @@ class Qwen3VL(nn.Module):
             first, *levels = images.flatten(1, 2).to(embeddings.dtype)
             embeddings = embeddings.masked_scatter(mask[..., None], first)
             visual = {"visual_pos_masks": mask, "deepstack_visual_embeds": levels}
-        # The language model itself: only newer versions of transformers let the whole model take encoded images, and
-        # older ones ignore them without a word.
+        # The language model is called directly, because older versions of the whole model silently ignore encoded
+        # images.
         return model.language_model(
             inputs_embeds=embeddings,
             attention_mask=rows.attention_mask,
@@ -172,7 +172,7 @@ class Qwen3VL(nn.Module):
         return self.model.lm_head(states).float()
 
     def token_losses(self, rows: TokenRows, states: Tensor) -> Tensor:
-        """The cross-entropy (T,) of each learnt token, which is predicted by the state before it."""
+        """The cross-entropy (T,) of each learnt token, predicted from the state of the token before it."""
         assert rows.learnt is not None
         learnt = rows.learnt[:, 1:] != IGNORED
         return F.cross_entropy(self.logits(states[:, :-1][learnt]), rows.input_ids[:, 1:][learnt], reduction="none")
@@ -189,7 +189,7 @@ def load(name: str, weights: str | Path = "pretrained", dtype: ComputeDtype = "f
         dtype: dtype of the frozen weights.
 
     Raises:
-        WeightsError: no such model, no Qwen3-VL, or weights that do not fit; the message names the remedy.
+        WeightsError: the model is not found, is no Qwen3-VL, or its weights do not fit; the message names the remedy.
     """
     is_folder, shipped = Path(name).is_dir(), None
     if is_folder or "/" in name:
@@ -198,7 +198,7 @@ def load(name: str, weights: str | Path = "pretrained", dtype: ComputeDtype = "f
         builders = embedded("VLMS")
         if name not in builders:
             raise WeightsError(f"{name!r} is no folder, no hub id ('owner/name') and none of {', '.join(builders)}")
-        model, processor, shipped = builders[name]()  # with random weights that suit its size
+        model, processor, shipped = builders[name]()
         for parameter in model.parameters():  # not the frequencies of rotary positions, which stay float32
             parameter.data = parameter.data.to(getattr(torch, dtype))
     if weights == "random":
@@ -218,7 +218,6 @@ def load(name: str, weights: str | Path = "pretrained", dtype: ComputeDtype = "f
 
 
 def _from_pretrained(name: str, random: bool, dtype: ComputeDtype) -> tuple[Any, Any]:
-    """Model and processor of a folder or hub id."""
     precision = getattr(torch, dtype)
     try:
         config = AutoConfig.from_pretrained(name)
@@ -233,18 +232,17 @@ def _from_pretrained(name: str, random: bool, dtype: ComputeDtype) -> tuple[Any,
         raise
     except (OSError, ValueError) as error:
         raise WeightsError(
-            f"{name} cannot be loaded ({type(error).__name__}: {str(error).strip().splitlines()[0]}): pass a folder as "
-            "save_pretrained writes it, or the id of a model on the hub; without a network it must have been fetched "
-            "before (hf download)"
+            f"{name} cannot be loaded ({brief(error)}): pass a folder as save_pretrained writes it, or the id of a "
+            "model on the hub, which without a network must have been downloaded before (hf download)"
         ) from error
     model, report = loaded
-    if report["missing_keys"]:  # transformers would go on with random numbers in their place
-        raise WeightsError(f"{name}: no weights for {sorted(report['missing_keys'])[:4]}; fetch it anew")
+    if report["missing_keys"]:  # transformers would leave random numbers in their place
+        raise WeightsError(f"{name}: no weights for {some(sorted(report['missing_keys']))}; download it again")
     return model, processor
 
 
 def _fill(model: Any, file: Path) -> None:
-    """Loads a state dict from a file; a method's export may hold other parts besides."""
+    """Loads a state dict from a file, which may be a method's export with other parts too."""
     state = load_file(local_file(file)) if file.suffix == ".safetensors" else read_weights(local_file(file))
     prefix = "vlm.model."
     if any(key.startswith(prefix) for key in state):

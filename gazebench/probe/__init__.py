@@ -1,1 +1,1 @@
-"""The prober: which regions of an image are likely to attract somebody, by scene context alone; splits made of it."""
+"""Probers, which name the regions of an image that are likely to attract a person, and the splits built from them."""

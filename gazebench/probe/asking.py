@@ -1,4 +1,4 @@
-"""Asks a prober about the people of a split, resumably."""
+"""Asks a prober about the people of a split; an interrupted pass can be continued."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Probe:
     """A prober and the people of a split it is asked about.
 
     Attributes:
-        stride: of video, every n-th appearance of a person is asked about; the others take the nearest one's regions.
-        source: (P,) int64; the person whose regions stand for person p: p itself where p is asked about, -1 where p
-            has no head box and cannot be asked about.
+        stride: in video, every n-th frame of a person is asked about; the other frames take the nearest one's regions.
+        source: (P,) int64; the row whose regions are used for row p: p itself where p is asked about, -1 where p has no
+            head box.
 
     Raises:
         DataError: the stride is below 1.
@@ -44,7 +44,7 @@ class Probe:
 
     @property
     def asked(self) -> IntArray:
-        """The people asked about, ascending."""
+        """The rows asked about, ascending."""
         return np.unique(self.source[self.source >= 0])
 
     def unreadable(self, image: int) -> str:
@@ -57,12 +57,11 @@ class Probe:
         return ""
 
     def parse(self, person: int, reply: Reply) -> ParsedAnswer:
-        """The regions of an answer about a person."""
         width, height = self.records.sizes[self.records.person_image[person]].tolist()
         return self.prober.parse(reply, (width, height))
 
     def final(self, person: int, stored: Sequence[StoredAnswer]) -> ParsedAnswer:
-        """The first usable one of a person's answers, or the last one."""
+        """A person's first usable answer, or the last one if none is usable."""
         for answer in stored:
             found = self.parse(person, answer.reply)
             if found.usable:
@@ -73,13 +72,13 @@ class Probe:
 def sources(records: Records, stride: int) -> IntArray:
     """(P,) int64, see ``Probe.source``.
 
-    Who is the same person in the frames of a clip is told by the group and by the person id after its last ``#``.
+    Rows with the same group and the same text after the last ``#`` of the person id are frames of one person.
     """
     if stride < 1:
-        raise DataError(f"--stride {stride}: must be at least 1")
+        raise DataError(f"--stride {stride}: the stride must be at least 1")
     source = np.full(records.people, -1, dtype=np.int64)
     appearances: dict[tuple[str, str], list[int]] = {}
-    # Of an image without a size the boxes are not known, but may well be in the release.
+    # An image without a size has no normalised boxes, although the release may have some.
     unknown = (records.sizes == 0).any(axis=1)[records.person_image]
     for person in np.flatnonzero(np.isfinite(records.head).all(axis=1) | unknown).tolist():
         who = str(records.person_id[person]).rpartition("#")[2]
@@ -94,7 +93,7 @@ def sources(records: Records, stride: int) -> IntArray:
 
 
 def ask(probe: Probe, *, shard: tuple[int, int] | None = None, limit: int = 0, progress: str = "") -> Outcome:
-    """Asks about everybody (or the shard, or the first ``limit``) who has no usable answer yet.
+    """Asks about everybody (or the shard, or the first ``limit`` people) without a usable answer.
 
     Raises:
         VLMError: the model cannot be asked. All answers until then are stored.

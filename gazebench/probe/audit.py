@@ -1,4 +1,4 @@
-"""How far a split can be trusted: sheets to look at, agreement with other verdicts, and other thresholds."""
+"""The audit of a split: sample sheets, agreement with other splits, and the effect of the rule's threshold."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ COLUMNS, ROWS = 4, 3
 
 
 def agreement(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, Any]:
-    """How far two sets of verdicts agree, over the people both decide.
+    """The agreement of two splits, over the people who have a subset in both.
 
     Returns:
-        ``people``, ``accuracy``, Cohen's ``kappa`` (nan where either knows only one subset) and ``confusion``, rows by
+        ``people``, ``accuracy``, Cohen's ``kappa`` (nan where either has only one subset) and ``confusion``, rows by
         ``one`` and columns by ``other``.
     """
     both = [person for person in one if one[person] and other.get(person)]
@@ -45,7 +45,7 @@ def agreement(one: Mapping[str, str], other: Mapping[str, str]) -> dict[str, Any
 
 
 def sensitivity(found: Sequence[Verdict]) -> pd.DataFrame:
-    """The share of consistent people, and the number whose verdict changes, at other thresholds than one half."""
+    """The share of consistent people at each threshold, and how many verdicts differ from those at one half."""
     decided = [one for one in found if one.subset]
     rows = []
     for threshold in THRESHOLDS:
@@ -64,14 +64,13 @@ def audit(folder: Path, probe: Probe, against: Sequence[str] = (), sheets: int =
     """Writes ``audit.md`` with its images into a folder.
 
     Args:
-        folder: made where it is missing.
-        probe: whose stored answers are looked at.
-        against: splits to compare with, as ``--dataset.subsets`` takes them; the subsets that the data set comes with
-            are always compared with.
-        sheets: of sample people.
+        folder: created where it is missing.
+        probe: the prober and its people; their stored answers are used.
+        against: splits to compare with, as ``--dataset.subsets`` takes them, besides the data set's own subsets.
+        sheets: number of sheets of sample people.
 
     Raises:
-        DataError: nobody has an answer yet, or a split has nothing for these people.
+        DataError: nobody has an answer yet, or a split has no file for these people.
     """
     records, found = probe.records, verdicts(probe)
     if all(one.origin == UNANSWERED for one in found):
@@ -83,7 +82,7 @@ def audit(folder: Path, probe: Probe, against: Sequence[str] = (), sheets: int =
     for name in against:
         place = locate(Path(name), records.dataset, records.split)
         if place is None:
-            raise DataError(f"--against {name}: it has nothing for {records.split}")
+            raise DataError(f"--against {name}: the split has no file for {records.split}")
         others[name] = {str(person): subset for person, subset in read(place).rows["subset"].items()}
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "audit.md"
@@ -102,7 +101,6 @@ def _page(
     card: Mapping[str, Any],
     others: Mapping[str, Mapping[str, str]],
 ) -> str:
-    """The page up to its samples."""
     counts, share = card["counts"], card["share_consistent"]
     percent = "-" if share is None else f"{100 * share:.1f}%"
     text = f"""\
@@ -151,7 +149,7 @@ Blue: the head asked about. Orange: the regions named. Points: the annotations, 
 
 
 def _samples(found: Sequence[Verdict], sheets: int) -> list[list[int]]:
-    """Rows of people of every kind in turn, always the same ones; one list a sheet."""
+    """Rows of sample people, from every subset and origin in turn, one list for each sheet; the same on every call."""
     kinds: dict[str, list[int]] = {}
     for row, one in enumerate(found):
         kinds.setdefault(one.subset or one.origin, []).append(row)
@@ -166,7 +164,7 @@ def _samples(found: Sequence[Verdict], sheets: int) -> list[list[int]]:
 
 
 def sheet(probe: Probe, found: Sequence[Verdict], people: Sequence[int], path: Path) -> None:
-    """Draws people of the records, each in its image with head, regions and points."""
+    """Draws each person's image with head, regions and points."""
     rows = -(-len(people) // COLUMNS)
     figure, axes = plt.subplots(rows, COLUMNS, figsize=(4 * COLUMNS, 3.3 * rows), squeeze=False)
     for axis in axes.flat:

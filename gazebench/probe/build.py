@@ -1,4 +1,4 @@
-"""From stored answers to a split with its card; only the date and the commit differ when it is made again."""
+"""Builds a split and its card from stored answers; the same answers give the same split."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from gazebench.probe.asking import Probe
 ANSWER, UNPARSED, UNANSWERED, NO_BOX, OUT = "answer", "unparsed", "unanswered", "no_head_box", "out_of_frame"
 WITHOUT_VERDICT = UNPARSED, UNANSWERED, NO_BOX, OUT
 FROM = "from "
-"""Origin of a verdict that rests on the regions of a neighbouring frame: this and the person's id there."""
+"""Beginning of the origin of a verdict from the regions of another frame; the person's id there follows."""
 
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
-    """One person of a split.
+    """The verdict on one person of a split.
 
     Attributes:
-        person_id: of the data set.
-        subset: ``consistent``, ``inconsistent`` or "".
-        inside: annotated points inside the regions.
-        points: annotated points.
-        origin: what it rests on: ``answer``, ``from OTHER`` (propagated), or why there is none: ``unparsed``,
-            ``unanswered``, ``no_head_box``, ``out_of_frame``.
+        person_id: id in the data set.
+        subset: ``consistent``, ``inconsistent`` or "" for no verdict.
+        inside: number of annotated points inside the regions.
+        points: number of annotated points.
+        origin: ``answer``, ``from OTHER`` (propagated), or the reason for no verdict: ``unparsed``, ``unanswered``,
+            ``no_head_box``, ``out_of_frame``.
         regions: (K, 4) normalised xyxy.
     """
 
@@ -50,20 +50,20 @@ class Verdict:
 
 
 def verdicts(probe: Probe, threshold: float = 0.5) -> list[Verdict]:
-    """The verdict on everybody of a split, in the records' order; whose image cannot be read has no answer."""
+    """The verdict on everybody of a split, in the records' order; ``unanswered`` for unreadable images."""
     records, stored = probe.records, probe.store.answers(probe.records.split)
     readable = (records.sizes == 0).sum(axis=1)[records.person_image] == 0
     nothing = np.zeros((0, 4))
-    said: dict[int, tuple[str, FloatArray]] = {-1: (NO_BOX, nothing)}
+    results: dict[int, tuple[str, FloatArray]] = {-1: (NO_BOX, nothing)}
     for person in probe.asked.tolist():
-        said[person] = UNANSWERED, nothing
+        results[person] = UNANSWERED, nothing
         answers = stored.get(str(records.person_id[person]))
         if answers and readable[person]:
             answer = probe.final(person, answers)
-            said[person] = (ANSWER if answer.usable else UNPARSED), answer.regions
+            results[person] = (ANSWER if answer.usable else UNPARSED), answer.regions
     found = []
     for person, source in enumerate(probe.source.tolist()):
-        origin, regions = said[source]
+        origin, regions = results[source]
         points, hit, subset = records.points_of(person), 0, ""
         if source >= 0 and not np.isfinite(points).all():  # the release has them in pixels of an unreadable image
             origin, regions = UNANSWERED, nothing
@@ -79,10 +79,10 @@ def verdicts(probe: Probe, threshold: float = 0.5) -> list[Verdict]:
 
 
 def write(folder: Path, probe: Probe, *, partial: bool = False) -> tuple[Path, dict[str, Any]]:
-    """Writes ``<split>.tsv`` and its card into a folder; the same answers give the same file.
+    """Writes ``<split>.tsv`` and its card into a folder; returns the path and the card.
 
     Raises:
-        DataError: somebody was not asked yet, and ``partial`` is not set.
+        DataError: somebody has no answer yet, and ``partial`` is not set.
     """
     records, store, found = probe.records, probe.store, verdicts(probe)
     open_ = sum(one.origin == UNANSWERED for one in found)
@@ -102,7 +102,7 @@ def write(folder: Path, probe: Probe, *, partial: bool = False) -> tuple[Path, d
             "annotations": records.fingerprint(),
         }
     }
-    # The card last: a split without a card is only unvouched for, a card without its split would be an error.
+    # The card last: a split without a card is accepted, a card without its split is an error.
     path.with_suffix(".json").unlink(missing_ok=True)
     write_atomically(path, text)
     write_atomically(path.with_suffix(".json"), json.dumps(card, indent=1, sort_keys=True) + "\n")
@@ -110,7 +110,7 @@ def write(folder: Path, probe: Probe, *, partial: bool = False) -> tuple[Path, d
 
 
 def describe(probe: Probe, found: Sequence[Verdict]) -> dict[str, Any]:
-    """The card of a split, but for checksums."""
+    """The card of a split without its checksums."""
     subsets = Counter(one.subset for one in found)
     origins = Counter("propagated" if one.origin.startswith(FROM) else one.origin for one in found)
     decided = subsets[CONSISTENT] + subsets[INCONSISTENT]

@@ -1,4 +1,4 @@
-"""From a prober's answer in words to regions: format and scale are forgiven, an answer that is not whole is not."""
+"""Parses a prober's answer into regions: formats and scales vary, but the answer must be complete."""
 
 from __future__ import annotations
 
@@ -9,30 +9,31 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gazebench.core.boxes import FloatArray
+from gazebench.core.boxes import FloatArray, clean_boxes
+from gazebench.vlm.coordinates import LARGEST
 from gazebench.vlm.parsing import json_values, numbers, without_thoughts
 
 Convention = Literal["0-999", "unit"]
-"""How coordinates are to be written: whole numbers from 0 to 999 (999 is the right or lower edge), or shares."""
+"""The expected coordinates: whole numbers from 0 to 999 (999 is the right or lower edge), or from 0 to 1."""
 
 MOST_REGIONS = 20
-"""More than that is a model repeating itself."""
+"""An answer with more regions is rejected: the model repeats itself."""
 
 _NATIVE = re.compile(r"\(\s*(-?[\d.]+)\s*,\s*(-?[\d.]+)\s*\)\s*,\s*\(\s*(-?[\d.]+)\s*,\s*(-?[\d.]+)\s*\)")
 """Boxes as older Qwen-VL models write them: (x0,y0),(x1,y1)."""
 _CORNERS = (("x0", "y0", "x1", "y1"), ("x1", "y1", "x2", "y2"), ("xmin", "ymin", "xmax", "ymax"),
             ("x_min", "y_min", "x_max", "y_max"), ("left", "top", "right", "bottom"))  # fmt: skip
 _NOT_A_REGION = re.compile(r"point|score|conf|prob|size|scale|colou?r|head|person|observer|subject|thought|reason")
-"""Under such names four numbers are something else, or the person who was asked about."""
+"""Names of JSON fields whose four numbers are no region, or are the person who was asked about."""
 
 
 @dataclass(frozen=True, eq=False)
 class ParsedAnswer:
-    """What an answer says.
+    """The regions in an answer.
 
     Attributes:
         regions: (K, 4) float64 xyxy, normalised, inside the image, with area; K = 0 when the answer is unusable.
-        problem: why it is unusable, "" when it can be used.
+        problem: why the answer is unusable; "" if it is usable.
     """
 
     regions: FloatArray
@@ -40,7 +41,6 @@ class ParsedAnswer:
 
     @property
     def usable(self) -> bool:
-        """Whether a verdict can rest on it."""
         return not self.problem
 
 
@@ -49,17 +49,17 @@ def parse_answer(
 ) -> ParsedAnswer:
     """Finds the regions in an answer.
 
-    Forgiven: code fences, prose and thoughts around the JSON, one box instead of a list, other names for it, corners
-    in the wrong order, boxes reaching over the edge, and coordinates in pixels of the image shown (when one is over
-    999) or as shares (when all are at most 1 and one is no whole number). Not forgiven: an answer that was cut, that
-    names no region, or whose numbers fit none of these.
+    Accepted: code fences, prose and thoughts around the JSON, one box instead of a list, other field names, corners in
+    the wrong order, boxes that extend beyond the edge, and coordinates in pixels of the image shown (if one is over
+    1000) or from 0 to 1 (if all are at most 1 and one is no whole number). Unusable: an answer that was cut, that names
+    no region, or that has other numbers.
 
     Args:
         text: the answer.
-        finish_reason: as the server told it.
+        finish_reason: see ``Reply``.
         size: (width, height) in pixels of the image as it was shown.
-        convention: of the coordinates.
-        may_be_none: whether no region is an answer too, as it is where regions are computed.
+        convention: the expected coordinates.
+        may_be_none: whether an answer without a region is usable, as it is where regions are computed.
     """
     if finish_reason == "length":
         return _unusable("cut at the limit of tokens")
@@ -72,7 +72,7 @@ def parse_answer(
     if cut:
         return _unusable("the JSON is not closed")
     found = [(_has_names(value), list(_boxes(value))) for value in values]
-    if any(named and boxes for named, boxes in found):  # a bare box in the prose is then the one asked about
+    if any(named and boxes for named, boxes in found):  # a box in the prose is then the head that was asked about
         found = [(named, boxes) for named, boxes in found if named]
     boxes = [box for _, some in found for box in some]
     if not boxes:
@@ -97,15 +97,14 @@ def _normalised(boxes: FloatArray, size: tuple[int, int], convention: Convention
     largest, whole = boxes.max(), bool((boxes == np.rint(boxes)).all())
     if convention == "unit" or (largest <= 1 and not whole):
         scale = np.ones(4)
-    elif largest <= 1000:  # 1000 for the edge is a slip of one
-        scale = np.full(4, 999.0)
+    elif largest <= 1000:  # some models write 1000 for the edge
+        scale = np.full(4, float(LARGEST))
     else:
         scale = np.array([*size, *size], dtype=np.float64)
     boxes = boxes / scale
-    boxes = np.concatenate([np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])], axis=1)
     if (boxes > 1.05).any() or (boxes < -0.05).any():
         return _unusable("a box far outside the image")
-    boxes = np.clip(boxes, 0.0, 1.0)
+    boxes = clean_boxes(boxes)
     boxes = boxes[(boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])]
     return ParsedAnswer(np.unique(boxes, axis=0)) if len(boxes) else _unusable("no box with an area")
 

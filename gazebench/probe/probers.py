@@ -1,4 +1,4 @@
-"""Who can be asked for regions: vision-language models, the truth of drawn scenes, and a saliency map."""
+"""Probers: vision-language models, the ground truth of drawn scenes, and a saliency map."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from gazebench.core.types import Records
 from gazebench.data.dataset import GazeDataset
 from gazebench.data.images import resized
 from gazebench.probe.parsing import Convention, ParsedAnswer, parse_answer
+from gazebench.vlm.coordinates import whole
 from gazebench.vlm.encoding import Encoding
 from gazebench.vlm.images import ask_about_images
 from gazebench.vlm.messages import Backend, Decoding, EncodedImage, Failure, Message, Reply, Request, Unreadable
@@ -32,9 +33,9 @@ class Job:
 
     Attributes:
         key: the person's id.
-        image: of the records.
+        image: position of the image in the records.
         head: (4,) xyxy, normalised.
-        attempt: answers about this person that were of no use before.
+        attempt: number of earlier answers, all unusable.
     """
 
     key: str
@@ -44,7 +45,7 @@ class Job:
 
 
 class Prober(ABC):
-    """Says which regions are likely to attract a person by scene context alone."""
+    """Names the regions that are likely to attract a person, by scene context alone."""
 
     name: str
     convention: Convention
@@ -53,28 +54,28 @@ class Prober(ABC):
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """All that its answers depend on, as JSON values."""
+        """Everything that its answers depend on, as JSON values."""
 
     @abstractmethod
     def ask(self, dataset: GazeDataset, records: Records, jobs: Iterable[Job]) -> Iterator[Reply | Failure]:
-        """Answers as they arrive, in any order; jobs are drawn from lazily.
+        """Yields answers as they arrive, in any order, and ``Unreadable`` for people of unreadable images.
 
-        People of an image that cannot be read get ``Unreadable``, and the others are asked about.
+        ``jobs`` is consumed lazily.
         """
 
     def shown_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(width, height) in pixels of an image of this size as it is shown."""
+        """The (width, height) in pixels at which an image of this (width, height) is shown."""
         return size
 
     def parse(self, reply: Reply, size: tuple[int, int]) -> ParsedAnswer:
-        """The regions of an answer about somebody of an image of this size."""
+        """The regions of an answer about an image of this (width, height)."""
         shown = self.shown_size(size)
         return parse_answer(reply.text, reply.finish_reason, shown, self.convention, self.may_name_none)
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """An entry of ``prompts.yaml``; ``user`` has the place ``{box}``."""
+    """An entry of ``prompts.yaml``; ``{box}`` in ``user`` is replaced by the head box."""
 
     name: str
     convention: Convention
@@ -82,20 +83,23 @@ class Prompt:
     user: str
 
     def messages(self, head: FloatArray, image: EncodedImage) -> tuple[Message, ...]:
-        """The image comes first: all who are asked about in it then share its part of a server's cache."""
-        box = ", ".join(str(round(999 * float(value))) for value in head)
+        """The messages about one person; the image is first, so that a server can cache it for all its people."""
+        box = ", ".join(str(whole(float(value))) for value in head)
         return Message("system", (self.system,)), Message("user", (image, self.user.format(box=box)))
 
 
 @cache
 def prompts() -> Mapping[str, Prompt]:
-    """The prompts there are, by name."""
     text = (files("gazebench.probe") / "prompts.yaml").read_text(encoding="utf-8")
     return {name: Prompt(name=name, **entry) for name, entry in yaml.safe_load(text).items()}
 
 
 def prompt(name: str) -> Prompt:
-    """A prompt by name; DataError when there is none."""
+    """A prompt by name.
+
+    Raises:
+        DataError: there is none.
+    """
     if name not in prompts():
         raise DataError(f"no prompt {name!r}; gazebench/probe/prompts.yaml has {', '.join(prompts())}")
     return prompts()[name]
@@ -105,16 +109,16 @@ class ModelProber(Prober):
     """A vision-language model.
 
     Args:
-        backend: where it runs.
+        backend: the model.
         prompt: what it is asked.
         encoding: how images are shown to it.
-        decoding: of the first attempt.
-        attempts: an answer of no use is asked for again so often in all, at temperature 0.7 with another seed.
-        name: of the splits it makes; by default the model's.
+        decoding: decoding of the first attempt.
+        attempts: attempts to get a usable answer; those after the first are at temperature 0.7 with other seeds.
+        name: name of the splits from its answers; by default the model's.
     """
 
     AGAIN: ClassVar[float] = 0.7
-    """At temperature 0 the same words would come again."""
+    """Temperature of the later attempts: at 0 the model would repeat its answer."""
 
     def __init__(
         self,
@@ -146,8 +150,6 @@ class ModelProber(Prober):
         return self.encoding.shown_size(size)
 
     def ask(self, dataset: GazeDataset, records: Records, jobs: Iterable[Job]) -> Iterator[Reply | Failure]:
-        """Asks the backend; an image is encoded once for all its people."""
-
         def request(job: Job, image: EncodedImage) -> Request:
             decoding = self.decoding
             if job.attempt:
@@ -159,7 +161,7 @@ class ModelProber(Prober):
 
 
 class LocalProber(Prober):
-    """Base of probers that compute their regions."""
+    """Base class of probers that compute their regions."""
 
     convention: Convention = "unit"
     may_name_none = True
@@ -180,7 +182,7 @@ class LocalProber(Prober):
 
 
 class Oracle(LocalProber):
-    """What the scene's maker knows; only drawn data sets have it."""
+    """The ground truth of the scene, which only drawn data sets have."""
 
     name = "oracle"
 
@@ -191,13 +193,13 @@ class Oracle(LocalProber):
         """The data set's ``salient_regions``.
 
         Raises:
-            DataError: it knows of none.
+            DataError: the data set has none.
         """
         found = dataset.salient_regions(records, job.image)
         if found is None:
             raise DataError(
-                f"{dataset.card.title} has no truth about what is salient, so it has no oracle; use --prober saliency, "
-                "openai or transformers"
+                f"{dataset.card.title} has no ground truth of salient regions; use --prober saliency, openai or "
+                "transformers"
             )
         return found
 
@@ -205,8 +207,9 @@ class Oracle(LocalProber):
 class SpectralResidual(LocalProber):
     """A saliency map without a model: Hou and Zhang, Saliency Detection: A Spectral Residual Approach, 2007.
 
-    The map's largest regions above its mean plus two deviations, of those that are not mostly the asked person's own
-    head. It sees contrast, not meaning: a stand-in to try the pipeline with, no substitute for the paper's prober.
+    Its regions are the most salient ones above the map's mean plus two standard deviations, without those that are
+    mostly the person's own head. The map shows contrast, not meaning: it is for trying out the pipeline, and no
+    substitute for the paper's prober.
     """
 
     name = "spectral-residual"
@@ -228,7 +231,6 @@ class SpectralResidual(LocalProber):
         }
 
     def regions(self, dataset: GazeDataset, records: Records, job: Job) -> FloatArray:
-        """Those of the image, computed once, but the person's own head."""
         key = str(records.images[job.image])
         if self._last[0] != key:
             self._last = key, self._of_image(dataset.image(records, job.image))

@@ -1,1 +1,1 @@
-"""A small installable package with a method or a data set of one's own, written from templates."""
+"""Writes a small installable package with a new method or data set, from templates."""

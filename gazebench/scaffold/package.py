@@ -1,4 +1,4 @@
-"""Fills the templates in; what it writes runs as it stands."""
+"""Fills in the templates; the resulting package works without changes."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from gazebench.engine.registry import KINDS, Kind, entries
 
 TEMPLATES = Path(__file__).parent / "templates"
 SUFFIX = ".tmpl"
-"""A template is no Python file: no linter, type checker or importer takes it for one."""
+"""Ending of a template, so that linters and type checkers do not take it for a Python file."""
 
 CLASS = {"methods": "Method", "datasets": "Data"}
-"""What the name of the class ends with, so that it never is that of something the module imports."""
+"""Ending of the class's name, so that it differs from all names that the module imports."""
 
 
 def write(kind: Kind, name: str, folder: Path) -> list[Path]:
     """Writes the package into a new folder; returns its files.
 
     Raises:
-        DataError: the name cannot be one or is taken, or the folder is there.
+        DataError: the name is invalid or taken, or the folder exists.
     """
     _check_name(name)
     if folder.exists():
-        raise DataError(f"{folder} is there already: give another folder, or move it away")
+        raise DataError(f"{folder}: the folder exists already; give another one, or move it away")
     title = " ".join(word.capitalize() for word in name.split("_"))
     values = {
         "name": name,
@@ -51,12 +51,12 @@ def write(kind: Kind, name: str, folder: Path) -> list[Path]:
         for path, text in texts.items():
             path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise DataError(f"{folder} cannot be written ({error.strerror}): give another folder") from error
+        raise DataError(f"{folder}: the folder cannot be written ({error.strerror}); give another one") from error
     return list(texts)
 
 
 def distribution(name: str) -> str:
-    """What the package is called where packages are installed; its module is the same with underscores."""
+    """The name of the distribution; the module's name is the same with underscores."""
     return f"gazebench-{name.replace('_', '-')}"
 
 
@@ -65,9 +65,9 @@ def _check_name(name: str) -> None:
         better = re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()).strip("_")
         better = better if better[:1].isalpha() and not keyword.iskeyword(better) else f"my_{better or 'own'}"
         raise DataError(
-            f"{name!r} cannot be a name: it takes lower-case letters, digits and single underscores, a letter first, "
-            f"and no word of Python's own; {better} would do"
+            f"{name!r} is no valid name: use lower-case letters, digits and single underscores, a letter first, and no "
+            f"keyword of Python; {better} would do"
         )
-    for kind in KINDS:  # both: `gazebench check NAME` must know which of the two is meant
+    for kind in KINDS:  # both, since `gazebench check NAME` must know which one is meant
         if name in entries(kind):
             raise DataError(f"{name!r} is a {kind[:-1]} of {entries(kind)[name].origin} already: give another name")

@@ -16,9 +16,9 @@ from matplotlib.patches import Patch
 
 from gazebench.core.errors import DataError
 from gazebench.data.dataset import GazeDataset
+from gazebench.data.transforms import cone_mask
 from gazebench.engine.config import dataset_with
 from gazebench.engine.run import Places
-from gazebench.methods.hclora.supervision import cone_mask
 from gazebench.metrics.intervals import Interval
 from gazebench.metrics.protocol import ALL
 from gazebench.report.figures import style

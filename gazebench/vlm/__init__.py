@@ -1,1 +1,1 @@
-"""Asking vision-language models: one interface over servers and in-process models, and a store of their raw answers."""
+"""One interface to vision-language models behind servers and in this process, and a store of their answers."""

@@ -1,4 +1,4 @@
-"""The resumable loop that asks a model about many items: answers are stored as they come, and are never asked again."""
+"""The resumable loop that asks a model about many items and stores the answers as they arrive."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from gazebench.vlm.messages import Failure, Reply, Unreadable
 from gazebench.vlm.store import AnswerStore
 
 Send = Callable[[int, Callable[[str], bool]], Iterable[Reply | Failure]]
-"""Called with the attempt (from 0) and a function that tells whether a key needs it; gives answers in any order."""
+"""Takes the attempt (from 0) and a function that says whether a key needs it; yields answers in any order."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a pass came to.
+    """The result of asking.
 
     Attributes:
-        asked: items of this pass, those answered before included.
-        answered: answers that came in this pass.
-        open: reason by key of those without any answer, by the fault of the server or of an image.
-        unusable: items all of whose answers were of no use.
-        unreadable: those of the reasons that are images nobody can read; each once.
+        asked: number of items, including those answered before.
+        answered: number of answers that arrived now.
+        open: reason by key for items without any answer.
+        unusable: number of items that have unusable answers only.
+        unreadable: the reasons that are unreadable images, each once.
     """
 
     asked: int
@@ -45,20 +45,20 @@ def ask(
     usable: Callable[[str, Reply], bool] | None = None,
     progress: str = "",
 ) -> Outcome:
-    """Asks for every key that has no usable answer in the store yet, at most ``attempts`` times in all.
+    """Asks about every item that has no usable answer in the store yet.
 
-    A failure leaves a key open: the next pass asks again.
+    An item that gets a failure and no answer stays open: the next call asks about it again.
 
     Args:
-        store: keeps the answers.
-        split: the file of the store.
-        keys: of the items to be answered in this pass.
-        send: asks for the items that ``waiting(key)`` is true for when their turn comes; it should draw its items
-            lazily, for answers may arrive in between.
+        store: the store of the answers.
+        split: name of the file in the store.
+        keys: the items.
+        send: asks about the items for which ``waiting(key)`` is true. It should go through its items lazily, since
+            answers may arrive in between.
         shard: ``(index, count)`` writes to this shard's file.
-        attempts: answers of no use are asked for again, so often in all.
-        usable: whether an answer is of use; by default any is.
-        progress: what the items are called on a progress bar (``people``); no bar by default.
+        attempts: largest number of answers to an item; unusable ones are asked for again.
+        usable: whether an answer is usable; by default every answer is.
+        progress: unit of the progress bar, e.g. ``people``; no bar by default.
 
     Raises:
         VLMError: the model cannot be asked. All answers until then are stored.
@@ -94,13 +94,13 @@ def ask(
                 open_ = key in wanted and key not in done
                 return open_ and attempt not in before and before.issuperset(range(attempt))
 
-            for said in send(attempt, waiting):
-                if isinstance(said, Reply):
-                    writer.append(said, attempt)
+            for result in send(attempt, waiting):
+                if isinstance(result, Reply):
+                    writer.append(result, attempt)
                     answered += 1
-                    take(attempt, said)
-                elif said.key not in tried:
-                    failed[said.key] = said
+                    take(attempt, result)
+                elif result.key not in tried:
+                    failed[result.key] = result
                 bar.set_postfix_str(f"{len(tried) - len(done) + len(failed):,} without use", refresh=False)
                 bar.update(len(done) - bar.n)
     return Outcome(
@@ -108,5 +108,5 @@ def ask(
         answered=answered,
         open={key: failed[key].reason if key in failed else "not answered" for key in wanted if key not in tried},
         unusable=len(tried) - len(done),
-        unreadable=tuple(dict.fromkeys(said.reason for said in failed.values() if isinstance(said, Unreadable))),
+        unreadable=tuple(dict.fromkeys(each.reason for each in failed.values() if isinstance(each, Unreadable))),
     )

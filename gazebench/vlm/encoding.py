@@ -1,4 +1,4 @@
-"""From a file or an array to the JPEG or PNG bytes that a model is shown."""
+"""Encodes an image file or array as the JPEG or PNG bytes that a model is shown."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _MIME = {"JPEG": "image/jpeg", "PNG": "image/png"}
 
 @dataclass(frozen=True)
 class Encoding:
-    """How images are made small enough to be sent; part of the identity of the answers.
+    """How images are resized and encoded; part of the identity of the answers.
 
     Attributes:
-        max_side: the longer side in pixels, at most; smaller images are not enlarged.
-        format: of images that have to be encoded; a JPEG or PNG file that fits is sent as it is.
-        quality: of JPEG, 1 to 95.
+        max_side: largest length of the longer side in pixels; smaller images are not enlarged.
+        format: format of images that have to be encoded; a JPEG or PNG file that fits is sent as it is.
+        quality: quality of JPEG, 1 to 95.
     """
 
     max_side: int = 1280
@@ -41,24 +41,24 @@ class Encoding:
             raise ValueError(f"quality={self.quality}: choose 1 to 95")
 
     def identity(self) -> dict[str, Any]:
-        """The setting as JSON values; without the quality where nothing depends on it."""
+        """The settings as JSON values; without the quality for PNG, which does not depend on it."""
         identity: dict[str, Any] = {"max_side": self.max_side, "format": self.format}
         return identity | ({"quality": self.quality} if self.format == "jpeg" else {})
 
     def shown_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(width, height) in pixels that an image of some (width, height) is shown at."""
+        """The (width, height) in pixels at which an image of this (width, height) is shown."""
         scale = min(1.0, self.max_side / max(size))
         return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
     def encode(self, source: Path | str | npt.NDArray[np.uint8]) -> EncodedImage:
-        """An image file, or an (H, W, 3) uint8 RGB array, as the model is shown it.
+        """Encodes an image file, or an (H, W, 3) uint8 RGB array.
 
-        Larger images are reduced to ``max_side``, their aspect kept. An RGB JPEG or PNG file that fits is sent as it
-        is. Annotations are in stored pixels, and a server may turn an image by its orientation tag: a file with such a
-        tag is encoded anew, without it and without turning. Alpha is dropped.
+        Larger images are resized to ``max_side``, keeping the aspect ratio. An RGB JPEG or PNG file that fits is sent
+        as it is, unless it has an orientation tag: annotations are in stored pixels, and a server might turn the image,
+        so it is encoded without the tag. Alpha is dropped.
 
         Raises:
-            ImageError: the file is missing, truncated or no image. ValueError: an array of another shape or type.
+            ImageError: the file is missing, truncated or no image. ValueError: the array has another shape or type.
         """
         if not isinstance(source, np.ndarray):
             found = self._from_file(source)
@@ -68,10 +68,8 @@ class Encoding:
         if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or not source.size:
             raise ValueError(f"an image is (H, W, 3) uint8, this is {source.shape} {source.dtype}")
         image = Image.fromarray(np.ascontiguousarray(source))
-        scale = self.max_side / max(image.size)
-        if scale < 1:
-            width, height = (max(1, round(side * scale)) for side in image.size)
-            image = image.resize((width, height), Image.Resampling.LANCZOS)
+        if max(image.size) > self.max_side:
+            image = image.resize(self.shown_size(image.size), Image.Resampling.LANCZOS)
         file = BytesIO()
         if self.format == "jpeg":
             image.save(file, "JPEG", quality=self.quality)
@@ -87,7 +85,7 @@ class Encoding:
             with Image.open(BytesIO(data)) as image:
                 mime, size = _MIME.get(image.format or ""), image.size
                 if mime and max(size) <= self.max_side and _plain(image):
-                    # Read through to find broken files here and not at the server; most of a JPEG is skipped.
+                    # Decoding finds broken files here and not at the server; draft() skips most of a JPEG.
                     image.draft("RGB", (max(1, size[0] // 8), max(1, size[1] // 8)))
                     image.load()
                     return EncodedImage(data, mime, size)
@@ -103,4 +101,4 @@ def _plain(image: Image.Image) -> bool:
     try:
         return bool(image.getexif().get(ExifTags.Base.Orientation, 1) == 1)
     except Exception:
-        return False  # a broken tag block is no broken image, but who knows what a server makes of it
+        return False  # servers may read a broken tag block in different ways

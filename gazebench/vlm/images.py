@@ -1,4 +1,4 @@
-"""Asking about the images of a data set: each is encoded once for all the requests about it that follow each other."""
+"""Asks about the images of a data set; each image is encoded once for successive requests about it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from gazebench.vlm.encoding import Encoding
 from gazebench.vlm.messages import Backend, EncodedImage, Failure, Reply, Request, Unreadable
 
 Job = tuple[int, str, Callable[[EncodedImage], Request]]
-"""An image, the key of a request about it, and what makes the request from the encoded image."""
+"""An image's position, the key of a request about it, and a function from the encoded image to the request."""
 
 
 class ImageSource(Protocol):
-    """What is needed of a data set (``data.dataset.GazeDataset``)."""
+    """The part of ``data.dataset.GazeDataset`` that is needed here."""
 
     root: Path | None
 
@@ -31,21 +31,21 @@ class ImageSource(Protocol):
 
 
 def encoded(dataset: ImageSource, records: Records, encoding: Encoding, image: int) -> EncodedImage:
-    """An image as models are shown it; a data set without a root draws its images.
+    """Encodes an image of a data set.
 
     Raises:
         ImageError: it cannot be read.
     """
-    drawn = dataset.root is None
+    drawn = dataset.root is None  # there are no files
     return encoding.encode(dataset.image(records, image) if drawn else dataset.path(records, image))
 
 
 def ask_about_images(
     backend: Backend, jobs: Iterable[Job], dataset: ImageSource, records: Records, encoding: Encoding
 ) -> Iterator[Reply | Failure]:
-    """Answers as they arrive, and an ``Unreadable`` for every job whose image cannot be read.
+    """Yields answers as they arrive, and an ``Unreadable`` for every job whose image cannot be read.
 
-    ``jobs`` is drawn from lazily.
+    ``jobs`` is consumed lazily.
     """
     unreadable: list[Unreadable] = []
 

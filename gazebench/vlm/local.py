@@ -1,4 +1,4 @@
-"""A vision-language model in this process, by transformers: for one GPU, or a small model on the CPU."""
+"""A vision-language model in this process, through transformers: on one GPU, or a small model on the CPU."""
 
 from __future__ import annotations
 
@@ -26,11 +26,13 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from gazebench.core.errors import brief, some
+from gazebench.core.files import file_digest
 from gazebench.vlm.messages import Backend, Decoding, Dtype, EncodedImage, Failure, Message, Reply, Request, VLMError
 
-# What a folder's answers depend on beside the weights: configuration, processor, tokenizer and chat template.
+# Files that answers depend on besides the weights: configuration, processor, tokenizer and chat template.
 SETTINGS: Final = ("*.json", "*.jinja", "*.txt")
-# Tokens that stand for images. Weak models do write them; they are no text, and break a later pass over the answer.
+# Tokens that stand for images. Weak models write them, but they are no text and break a later pass over the answer.
 PLACEHOLDERS: Final = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
 HUB_TIMEOUT: Final = 10.0
 
@@ -42,27 +44,27 @@ class _Loaded(NamedTuple):
 
 
 class LocalModel(Backend):
-    """One of transformers' models that take images and text; Qwen3-VL is what it is made for.
+    """A model of transformers that takes images and text, e.g. a Qwen3-VL.
 
-    The configuration is read at once, the weights when the first request is asked. ``batch_size`` requests are taken
-    at a time, and those of one decoding are generated together. Only what a request's decoding says is applied, not
-    the sampling defaults that a model may bring (top_k, repetition penalty ...).
+    The configuration is read at once, the weights with the first request. ``batch_size`` requests are taken at a time,
+    and those with the same decoding are generated together. A model's own sampling defaults (top_k, repetition penalty
+    ...) are ignored.
 
-    A request has the same answer whoever shares its batch, up to rounding: padding and shapes change the last bits,
-    which float32 hardly ever shows, while bfloat16 now and then prefers another token. Where temperature is above 0
-    the draw depends on ``decoding.seed`` and the request's ``key``, and on the kind of device.
+    An answer does not depend on the other requests of its batch, up to rounding: padding and shapes change the last
+    bits, which rarely matters in float32, while bfloat16 sometimes leads to another token. At a temperature above 0 the
+    answer depends on ``decoding.seed``, the request's ``key`` and the kind of device.
 
     Args:
         path_or_name: a folder as ``save_pretrained`` writes it, or a model's id on the hub.
         revision: branch, tag or commit on the hub, by default its main branch; for a folder only a note of its origin.
-        dtype: of the weights; ``auto`` is bfloat16 on CUDA and float32 elsewhere.
-        device: such as ``cuda:1``; ``auto`` takes CUDA where there is one.
-        batch_size: requests at once.
-        min_pixels: that images are enlarged to; by default what the model's processor says.
-        max_pixels: that images are reduced to, likewise.
+        dtype: type of the weights; ``auto`` is bfloat16 on CUDA and float32 elsewhere.
+        device: such as ``cuda:1``; ``auto`` takes CUDA if available.
+        batch_size: requests at a time.
+        min_pixels: smaller images are enlarged to this number of pixels; by default the processor's setting.
+        max_pixels: larger images are reduced to this number of pixels; by default the processor's setting.
 
     Raises:
-        VLMError: no such model, or one that takes no images.
+        VLMError: the model is not found, or takes no images.
     """
 
     def __init__(
@@ -81,7 +83,7 @@ class LocalModel(Backend):
         cuda = torch.cuda.is_available()
         self.device = torch.device(("cuda" if cuda else "cpu") if device == "auto" else device)
         if self.device.type == "cuda" and not cuda:
-            raise VLMError(f"device={device!r}, but there is no CUDA device: pass device='cpu'")
+            raise VLMError(f"device={device!r}: there is no CUDA device; pass device='cpu'")
         self.dtype = ("bfloat16" if self.device.type == "cuda" else "float32") if dtype == "auto" else dtype
         limits = {"min_pixels": min_pixels, "max_pixels": max_pixels}
         self._limits = {name: value for name, value in limits.items() if value is not None}
@@ -89,17 +91,17 @@ class LocalModel(Backend):
         self._refusal = "" if self._folder else _refusal(self.name, revision)
         self._place = self.name
         if self._refusal and (snapshot := _snapshot(self.name, revision)):
-            # Told to keep to local files, transformers asks the hub all the same; of a folder it does not.
+            # transformers asks the hub even with local_files_only, but not for a folder.
             self._place = str(snapshot)
         self._source = {"local_files_only": bool(self._folder or self._refusal), "revision": revision or "main"}
         self._config = self._fetched(AutoConfig)
         snapshot = None if self._folder else _snapshot(self.name, revision)
         self._commit = snapshot.name if snapshot else ""
-        if self._commit:  # for all files, should the branch move on meanwhile
+        if self._commit:  # so that all files are of one commit
             self._source["revision"] = self._commit
         kind = self._config.model_type
         if type(self._config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
-            raise VLMError(f"{self.name} is a {kind} model and takes no images: choose one that does, a Qwen3-VL say")
+            raise VLMError(f"{self.name} is a {kind} model and takes no images: choose one that does, e.g. a Qwen3-VL")
         if self._limits and not kind.startswith("qwen"):
             raise VLMError(f"{self.name} is a {kind} model: min_pixels and max_pixels are for Qwen's, leave them out")
         if kind in ("qwen3_vl", "qwen3_vl_moe"):
@@ -130,14 +132,14 @@ class LocalModel(Backend):
         waiting = iter(requests)
         shown: dict[EncodedImage, Image.Image] = {}
         while batch := list(islice(waiting, self.batch_size)):
-            # The people of one image mostly come in a row, which may reach over the end of a batch.
+            # Requests about one image usually follow each other, and may continue in the next batch.
             before, shown = shown, {}
             alike: dict[Decoding, list[Request]] = {}
             for request in batch:
                 try:
-                    for image in _images(request):
-                        if image not in shown:
-                            shown[image] = before.get(image) or _decoded(image)
+                    for part in (part for message in request.messages for part in message.parts):
+                        if isinstance(part, EncodedImage) and part not in shown:
+                            shown[part] = before.get(part) or _decoded(part)
                 except ValueError as error:
                     yield Failure(request.key, str(error))
                 else:
@@ -155,7 +157,7 @@ class LocalModel(Backend):
         except ValueError as error:
             if len(group) == 1:
                 yield Failure(group[0].key, str(error))
-            else:  # which one it is shows one by one
+            else:  # one by one, to find the request that is refused
                 for request in group:
                     yield from self._answers([request], decoding, shown)
             return
@@ -178,7 +180,7 @@ class LocalModel(Backend):
         settings: dict[str, Any] = {"padding": True, "padding_side": "left"}
         if self._limits:
             own = processor.image_processor.size
-            settings["size"] = {  # by name sides, by meaning numbers of pixels
+            settings["size"] = {  # numbers of pixels, despite the names
                 "shortest_edge": self._limits.get("min_pixels", own["shortest_edge"]),
                 "longest_edge": self._limits.get("max_pixels", own["longest_edge"]),
             }
@@ -192,7 +194,7 @@ class LocalModel(Backend):
         ).to(self.device, getattr(torch, self.dtype))
 
     def _generate(self, inputs: Any, decoding: Decoding, keys: Sequence[str]) -> Tensor:
-        """(B, up to max_tokens): the answers, each up to its end and padded from there."""
+        """(B, up to max_tokens) the tokens of the answers, padded after their ends."""
         count, length = inputs["input_ids"].shape
         draw = [_Draw(decoding, keys, self.device)] if decoding.temperature > 0 else []
         try:
@@ -206,7 +208,7 @@ class LocalModel(Backend):
 
     @cached_property
     def _digests(self) -> dict[str, str]:
-        if self._folder is None:  # there the commit tells
+        if self._folder is None:  # the commit identifies the files
             return {}
         return {"weights": _digest(self._folder, "*.safetensors"), "settings": _digest(self._folder, *SETTINGS)}
 
@@ -215,7 +217,7 @@ class LocalModel(Backend):
         processor = self._fetched(AutoProcessor)
         if not hasattr(processor, "image_processor") or not processor.chat_template:
             raise VLMError(f"{self.name} lacks an image processor or a chat template: complete its files")
-        # Straight to the GPU: a large model need not fit into the main memory.
+        # Straight to the GPU: a large model may not fit into the main memory.
         place = {} if self.device.type == "cpu" else {"device_map": self.device}
         try:
             model, report = self._fetched(
@@ -224,10 +226,8 @@ class LocalModel(Backend):
         except torch.OutOfMemoryError as error:
             raise VLMError(f"{self.name} does not fit on {self.device}: take a smaller model or dtype") from error
         if lacking := sorted(report["missing_keys"]):
-            # transformers would go on with random numbers in their place.
-            raise VLMError(
-                f"{self.name}: no weights for {', '.join(lacking[:4])} ({len(lacking)} in all); fetch it anew"
-            )
+            # transformers would leave random numbers in their place.
+            raise VLMError(f"{self.name}: no weights for {some(lacking)}; download it again")
         own = model.generation_config.eos_token_id
         ends = {processor.tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}
         mute = {getattr(self._config, name, None) for name in PLACEHOLDERS} - {None, *ends}
@@ -247,21 +247,21 @@ class LocalModel(Backend):
         except Exception as error:  # what a failed load raises differs by library and version
             if self._folder:
                 raise VLMError(
-                    f"{self.name} cannot be loaded ({_brief(error)}): give a complete folder, "
+                    f"{self.name} cannot be loaded ({brief(error)}): give a complete folder, "
                     "as save_pretrained writes it"
                 ) from error
             raise VLMError(
-                f"{self.name} cannot be loaded ({self._refusal or _brief(error)}): it is neither a folder nor to be "
-                "had from the hub. Pass a folder as save_pretrained writes it, or the id of a model that is open to "
-                f"you; without a network it must have been fetched before (hf download {self.name})"
+                f"{self.name} cannot be loaded ({self._refusal or brief(error)}): it is neither a folder nor on the "
+                "hub. Pass a folder as save_pretrained writes it, or the id of a model that you have access to; "
+                f"without a network it must have been downloaded before (hf download {self.name})"
             ) from error
 
 
 def validate(config: Any) -> None:
-    """Checks a Qwen3-VL configuration, of any size, for mistakes that transformers accepts without a word.
+    """Checks a Qwen3-VL configuration for mistakes that transformers accepts silently.
 
     Raises:
-        ValueError: a part of the model would silently be left out or be another one than written; names them all.
+        ValueError: transformers would leave out or change a part of the model; the message names all mistakes.
     """
     text, vision = config.text_config, config.vision_config
     problems = []
@@ -274,93 +274,81 @@ def validate(config: Any) -> None:
     if len(indexes) > text.num_hidden_layers:
         problems.append(
             f"{len(indexes)} deepstack levels for {text.num_hidden_layers} language layers: "
-            "each level needs a layer of its own"
+            "each level needs its own layer"
         )
     half = (getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads) // 2
-    # What the model takes where nothing is written; meant for heads of 128.
+    # The model's default, which is for heads of 128.
     section = list((text.rope_parameters or {}).get("mrope_section", [24, 20, 20]))
     if len(section) != 3 or sum(section) != half:
         problems.append(f"mrope_section {section}: three numbers whose sum is half of head_dim, {half}")
     elif max(3 * section[1] - 2, 3 * section[2] - 1) >= half:
-        # Height and width have every third frequency each, counted from 1 and from 2; what lies past the end is lost.
+        # Height and width have every third frequency, from 1 and from 2; those beyond the end would be lost.
         problems.append(f"mrope_section {section}: more than a third of {half} frequencies for height or width")
     positions = vision.num_position_embeddings
     if math.isqrt(positions) ** 2 != positions:
         problems.append(f"num_position_embeddings {positions}: the square of the position grid's side")
     if problems:
-        raise ValueError("not a sound Qwen3-VL configuration: " + "; ".join(problems))
+        raise ValueError("not a valid Qwen3-VL configuration: " + "; ".join(problems))
 
 
 class _Draw:
-    """Makes the likeliest token a drawn one: by Gumbel noise on the scores, from each answer's own generator."""
+    """Turns greedy decoding into sampling: adds Gumbel noise to the scores, from a generator for each answer."""
 
     def __init__(self, decoding: Decoding, keys: Sequence[str], device: torch.device) -> None:
         self._temperature = TemperatureLogitsWarper(float(decoding.temperature))
         self._top_p = TopPLogitsWarper(float(decoding.top_p))
-        self._dice = []
+        self._generators = []
         for key in keys:
-            # With the key in it two people do not get the same luck.
             seed = hashlib.sha256(f"{decoding.seed} {key}".encode()).digest()
-            self._dice.append(torch.Generator(device).manual_seed(int.from_bytes(seed[:7], "big")))
+            self._generators.append(torch.Generator(device).manual_seed(int.from_bytes(seed[:7], "big")))
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         scores = self._top_p(input_ids, self._temperature(input_ids, scores))
-        noise = torch.stack(
-            [torch.empty_like(row).exponential_(generator=dice) for row, dice in zip(scores, self._dice, strict=True)]
-        )
+        pairs = zip(scores, self._generators, strict=True)
+        noise = torch.stack([torch.empty_like(row).exponential_(generator=generator) for row, generator in pairs])
         return scores - noise.clamp_min(torch.finfo(noise.dtype).tiny).log()
 
 
 def _refusal(name: str, revision: str) -> str:
-    """Why the hub does not give a model; empty where it does.
+    """Why a model is not available from the hub; empty where it is.
 
-    Asked once, before anything is fetched: without a network transformers would try for half a minute.
+    This is asked first, since transformers would try for half a minute without a network.
     """
     try:
         HfApi().model_info(name, revision=revision or None, timeout=HUB_TIMEOUT)
     except Exception as error:  # what it raises differs by library and version
-        return _brief(error)
+        return brief(error)
     return ""
 
 
 def _snapshot(name: str, revision: str) -> Path | None:
-    """The folder, named by its commit, with what was fetched of a model's revision; None if there is none."""
+    """The folder of a downloaded revision of a model, named by its commit; None if there is none."""
     try:
         config = try_to_load_from_cache(name, "config.json", revision=revision or "main")
-    except ValueError:  # no name that the hub would allow: a folder that is not there
+    except ValueError:  # not a possible name on the hub, e.g. a missing folder
         return None
     return Path(config).parent if isinstance(config, str) else None
 
 
-def _brief(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
 def _digest(folder: Path, *patterns: str) -> str:
-    """16 hex digits of the names and contents of the files of these patterns."""
+    """16 hex digits of the names and contents of the files that match the patterns."""
     digest = hashlib.sha256()
     for file in sorted({file for pattern in patterns for file in folder.glob(pattern)}):
-        with file.open("rb") as stream:
-            digest.update(f"{file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+        digest.update(f"{file.name} {file_digest(file)}\n".encode())
     return digest.hexdigest()[:16]
-
-
-def _images(request: Request) -> list[EncodedImage]:
-    return [part for message in request.messages for part in message.parts if isinstance(part, EncodedImage)]
 
 
 def _decoded(encoded: EncodedImage) -> Image.Image:
     try:
         with Image.open(BytesIO(encoded.data)) as image:
-            # Upright, as servers show it.
+            # Turned by its orientation tag, as servers do.
             return ImageOps.exif_transpose(image).convert("RGB")
     except Exception as error:  # Pillow's plugins raise almost anything on rubbish
         raise ValueError(f"an image cannot be decoded ({type(error).__name__}: {error})") from error
 
 
 def _turn(message: Message, shown: Mapping[EncodedImage, Image.Image]) -> dict[str, Any]:
-    """A turn as chat templates take it."""
+    """A message in the form of chat templates."""
     content = [
         {"type": "image", "image": shown[part]} if isinstance(part, EncodedImage) else {"type": "text", "text": part}
         for part in message.parts

@@ -1,4 +1,4 @@
-"""What is asked of a vision-language model, and what comes back; backends turn the one into the other."""
+"""Requests to vision-language models, their replies, and the interface of backends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 
 
 class VLMError(UserError):
-    """A model cannot be asked at all: no such server, no such model, no key; the message names the remedy."""
+    """A model cannot be asked at all, e.g. for want of a server, a model or a key; the message names the remedy."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +26,7 @@ class EncodedImage:
     Attributes:
         data: the file's bytes, JPEG or PNG.
         mime: ``image/jpeg`` or ``image/png``.
-        size: (width, height) in pixels, of what the model is shown.
+        size: (width, height) in pixels.
     """
 
     data: bytes
@@ -35,13 +35,13 @@ class EncodedImage:
 
     @cached_property
     def url(self) -> str:
-        """The image as a data URL; made once however many people of it are asked about."""
+        """The image as a data URL, computed once."""
         return f"data:{self.mime};base64,{b64encode(self.data).decode('ascii')}"
 
 
 @dataclass(frozen=True)
 class Message:
-    """One turn: text and images in the order they are shown."""
+    """One turn of a conversation: texts and images in their order."""
 
     role: Role
     parts: tuple[str | EncodedImage, ...]
@@ -49,13 +49,13 @@ class Message:
 
 @dataclass(frozen=True)
 class Decoding:
-    """How an answer is drawn; part of the identity of whatever is made of it.
+    """How an answer is sampled; part of the identity of the answers.
 
     Attributes:
-        max_tokens: of the answer.
+        max_tokens: largest length of the answer.
         temperature: 0 takes the likeliest token each time.
-        top_p: share of the probability mass that is drawn from.
-        seed: of the draw, where the backend takes one.
+        top_p: share of the probability mass to sample from.
+        seed: seed of the sampling, where the backend takes one.
     """
 
     max_tokens: int = 512
@@ -66,7 +66,7 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Request:
-    """One question; ``key`` (a person's id, say) comes back with the answer."""
+    """One question; its ``key``, e.g. a person's id, is in the reply."""
 
     key: str
     messages: tuple[Message, ...]
@@ -78,11 +78,11 @@ class Reply:
     """One answer, word for word.
 
     Attributes:
-        key: of the request.
-        text: what the model wrote; may be empty, cut or nonsense.
-        finish_reason: ``stop``, ``length`` (cut at max_tokens), ``content_filter`` ... or "" where it is not told.
-        seconds: from sending to the last byte.
-        tokens: (prompt, answer) where they are told.
+        key: key of the request.
+        text: what the model wrote, which may be empty, cut or nonsense.
+        finish_reason: ``stop``, ``length`` (cut at max_tokens), ``content_filter`` ... or "" if unknown.
+        seconds: time from the request to the end of the answer.
+        tokens: numbers of tokens of prompt and answer, if known.
     """
 
     key: str
@@ -94,30 +94,30 @@ class Reply:
 
 @dataclass(frozen=True)
 class Failure:
-    """No answer came, after all retries: the server's fault, not the model's; the question stays open."""
+    """No answer arrived, after all retries; the question stays open."""
 
     key: str
     reason: str
 
 
 class Unreadable(Failure):
-    """Nothing was asked, for the image cannot be read: not the server's fault either."""
+    """Nothing was asked, because the image cannot be read."""
 
 
 class Backend(ABC):
-    """A model that can be asked."""
+    """A model that answers requests."""
 
     @abstractmethod
     def identity(self) -> Mapping[str, Any]:
-        """What the answers depend on beside the request: JSON values; no addresses, keys or paths of this machine."""
+        """JSON values of what answers depend on besides the request; no addresses, keys or paths of this machine."""
 
     @abstractmethod
     def ask(self, requests: Iterable[Request]) -> Iterator[Reply | Failure]:
-        """Answers as they arrive, in any order, one per request.
+        """Yields one answer per request as they arrive, in any order.
 
-        ``requests`` is drawn from lazily, a bounded number ahead of the answers. Closing the iterator early (or an
-        exception in its consumer) stops asking.
+        ``requests`` is consumed lazily, a bounded number ahead of the answers. Asking stops when the iterator is
+        closed, or when its consumer raises an exception.
 
         Raises:
-            VLMError: nothing can be asked; what was yielded before stays valid.
+            VLMError: the model cannot be asked; earlier answers stay valid.
         """

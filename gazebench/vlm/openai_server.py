@@ -1,4 +1,4 @@
-"""Asking a model behind an OpenAI-compatible server, many requests in flight, through the official client."""
+"""A model behind an OpenAI-compatible server, asked by many requests at a time through the official client."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from gazebench.vlm.messages import Backend, EncodedImage, Failure, Message, Repl
 _LENGTH = 300
 """Characters of a server's message that are shown."""
 _Answer = tuple[Reply | Failure, bool]
-"""An answer, and whether it is a sign that the server may be gone."""
+"""An answer, and whether it suggests that the server is down."""
 
 
 class OpenAIServer(Backend):
@@ -30,15 +30,15 @@ class OpenAIServer(Backend):
 
     Args:
         base_url: address of the interface, such as ``http://localhost:8000/v1``.
-        model: as the server calls it.
-        api_key: None takes the environment variable OPENAI_API_KEY, and what local servers expect if there is none.
-        revision: of the model's weights, where it is known.
-        in_flight: requests that wait for an answer at the same time; at most twice as many are drawn ahead.
+        model: the server's name of the model.
+        api_key: by default the environment variable OPENAI_API_KEY, or ``EMPTY``, which local servers accept.
+        revision: revision of the model's weights, where it is known.
+        in_flight: requests at a time; at most twice as many are taken ahead.
         timeout: seconds to wait for one answer.
         max_retries: of one request after a timeout, a lost connection, or status 408, 409, 429 or 5xx; the waits in
-            between grow, or are as long as the server asks. At least 1: some servers drop a connection after an error,
-            and the next request on it then fails for no fault of its own.
-        give_up_after: requests that fail one after another, all retries included, before the server counts as gone.
+            between grow, or are as long as the server asks. At least 1, since some servers drop a connection after an
+            error, and the next request on it then fails too.
+        give_up_after: number of successive requests that fail, with all retries, before the server counts as down.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class OpenAIServer(Backend):
         give_up_after: int = 8,
     ) -> None:
         if not base_url.startswith(("http://", "https://")):
-            raise VLMError(f"{base_url}: not the address of a server; give it as http://HOST:PORT/v1")
+            raise VLMError(f"{base_url}: not the address of a server; give one like http://HOST:PORT/v1")
         if min(in_flight, max_retries, give_up_after) < 1 or not timeout > 0:
             raise ValueError("in_flight, max_retries and give_up_after are at least 1, timeout is above 0 seconds")
         self.base_url, self.model, self.revision = base_url, model, revision
@@ -62,15 +62,15 @@ class OpenAIServer(Backend):
         self._api_key = api_key if api_key is not None else os.environ.get("OPENAI_API_KEY") or "EMPTY"
 
     def identity(self) -> dict[str, Any]:
-        """Model and revision; of a model that is served under an absolute path the last part of the path."""
+        """Backend, model and revision; of a model that is an absolute path, only the last part."""
         model = PurePosixPath(self.model).name if self.model.startswith("/") else self.model
         return {"backend": "openai", "model": model, "revision": self.revision}
 
     def check(self) -> tuple[str, ...]:
-        """The models that the server says it serves; empty where it does not tell.
+        """The models that the server lists; empty where it cannot list them.
 
         Raises:
-            VLMError: nothing answers at the address, or the key is refused.
+            VLMError: no server answers, or it refuses the key.
         """
         options: dict[str, Any] = {"timeout": min(self.timeout, 30.0), "max_retries": 1}
         with openai.OpenAI(base_url=self.base_url, api_key=self._api_key, **options) as client:
@@ -85,18 +85,17 @@ class OpenAIServer(Backend):
             except openai.APIStatusError as error:
                 if error.status_code in (401, 403):
                     raise self._hopeless(error) from error
-                return ()  # a server that cannot list its models may well answer
+                return ()  # a server that cannot list its models may still answer
             except (ValueError, KeyError, TypeError):
                 return ()
 
     def ask(self, requests: Iterable[Request]) -> Iterator[Reply | Failure]:
-        """Answers as they arrive; ``requests`` is drawn from in the caller's thread, between the answers.
+        """Yields answers as they arrive; ``requests`` is consumed in the caller's thread, between the answers.
 
-        An exception out of ``requests`` is raised after the answers that have arrived by then; what is still
-        waited for is dropped.
+        An exception from ``requests`` is raised after the answers that have arrived by then; later ones are dropped.
 
         Raises:
-            VLMError: the key or the model is refused, or ``give_up_after`` requests in a row had no answer.
+            VLMError: the key or the model is refused, or ``give_up_after`` requests in a row failed.
         """
         drawn: Iterator[Request] | None = iter(requests)
         broken: Exception | None = None
@@ -126,28 +125,27 @@ class OpenAIServer(Backend):
                         continue
                     if not waiting:
                         return
-                said, lost = arrived.get().result()
+                reply, lost = arrived.get().result()
                 waiting -= 1
                 failed = failed + 1 if lost else 0
-                if isinstance(said, Failure) and failed >= self.give_up_after:
+                if isinstance(reply, Failure) and failed >= self.give_up_after:
                     raise VLMError(
-                        f"{self.base_url}: {failed} requests in a row failed; the last: {said.reason}; the server seems"
-                        " to be gone: look at its log, start it again and repeat the same command, which goes on where"
-                        " this ended"
+                        f"{self.base_url}: {failed} requests in a row failed; the last: {reply.reason}; the server"
+                        " seems to be down: look at its log, start it again and repeat the command to continue"
                     )
-                yield said
+                yield reply
 
     async def _answer(self, client: openai.AsyncOpenAI, slots: asyncio.Semaphore, key: str, body: bytes) -> _Answer:
         try:
             async with slots:
-                # Not chat.completions.create, which takes 2 to 3 times as long (benchmarks/vlm_client.py): it walks
-                # through typed messages, escapes a quarter of a megabyte of base64 and makes objects of the answer.
+                # Not chat.completions.create, which takes 2 to 3 times as long (benchmarks/vlm_client.py): it checks
+                # the messages, escapes a quarter of a megabyte of base64, and builds objects from the answer.
                 response = await client.post("/chat/completions", content=body, cast_to=httpx2.Response)
             return _reply(key, response.content, response.elapsed.total_seconds()), False
         except openai.APIStatusError as error:
             if self._is_hopeless(error):
                 raise self._hopeless(error) from error
-            refused = error.status_code < 500 and error.status_code not in (408, 409, 429)  # the server is well
+            refused = error.status_code < 500 and error.status_code not in (408, 409, 429)  # the server works
             return Failure(key, _why(error)), not refused
         except openai.APITimeoutError:
             reason = (
@@ -161,7 +159,7 @@ class OpenAIServer(Backend):
         return Failure(key, reason), True
 
     def _hopeless(self, error: openai.APIStatusError) -> VLMError:
-        """What no retry and no other request can cure."""
+        """The error for a refusal that neither a retry nor another request can avoid."""
         if error.status_code in (401, 403):
             remedy = "give a valid key with the environment variable OPENAI_API_KEY"
         elif error.status_code in (400, 404, 405):
@@ -176,15 +174,14 @@ class OpenAIServer(Backend):
     def _is_hopeless(self, error: openai.APIStatusError) -> bool:
         if error.status_code != 400:
             return error.status_code in (401, 402, 403, 404, 405)
-        # Every server words it in its own way: a 400 that names the model is about the model, others are about the
-        # request.
-        named = re.search(rf"(?<![\w./-]){re.escape(self.model)}(?![\w/-])", _said(error))
+        # Servers word it differently: a 400 that names the model is about the model, others are about the request.
+        named = re.search(rf"(?<![\w./-]){re.escape(self.model)}(?![\w/-])", _detail(error))
         return error.code == "model_not_found" or error.param == "model" or named is not None
 
 
 @contextmanager
 def _event_loop(client: openai.AsyncOpenAI) -> Iterator[asyncio.AbstractEventLoop]:
-    """An event loop in a thread of its own; at the end what is not answered yet is dropped."""
+    """An event loop in its own thread; at the end, open requests are cancelled."""
     loop = asyncio.new_event_loop()
     thread = Thread(target=loop.run_forever, name="gazebench-vlm", daemon=True)
     thread.start()
@@ -207,11 +204,11 @@ def _event_loop(client: openai.AsyncOpenAI) -> Iterator[asyncio.AbstractEventLoo
 
 
 class _NoAnswerError(ValueError):
-    """Status 200 with something that is no chat completion."""
+    """A response with status 200 that is no chat completion."""
 
 
 def _body(model: str, request: Request) -> bytes:
-    """The request as JSON, written by hand as far as images go, for base64 needs no escaping."""
+    """The request as JSON; images are inserted as text, since base64 needs no escaping."""
     decoding = request.decoding
     fields = {
         "model": model,
@@ -251,11 +248,10 @@ def _reply(key: str, content: bytes, seconds: float) -> Reply:
         tokens = cast("tuple[int, int]", counts) if all(isinstance(count, int) for count in counts) else None
         return Reply(key, text, str(choice.get("finish_reason") or ""), seconds, tokens)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        said = _short(content.decode("utf-8", "replace"))
-        raise _NoAnswerError(f"what came back is no chat completion: {said!r}") from error
+        raise _NoAnswerError(f"not a chat completion: {_short(content.decode('utf-8', 'replace'))!r}") from error
 
 
-def _said(error: openai.APIStatusError) -> str:
+def _detail(error: openai.APIStatusError) -> str:
     body = error.body
     if isinstance(body, dict):  # OpenAI and vLLM say message, FastAPI says detail
         return str(body.get("message") or body.get("detail") or body)
@@ -264,7 +260,7 @@ def _said(error: openai.APIStatusError) -> str:
 
 def _why(error: openai.APIError) -> str:
     if isinstance(error, openai.APIStatusError):
-        return f"status {error.status_code}: {_short(_said(error))}"
+        return f"status {error.status_code}: {_short(_detail(error))}"
     return f"{error.message} {_short(str(error.__cause__ or ''))}".strip()
 
 

@@ -1,4 +1,4 @@
-"""What commands that ask models share: which model, where it runs, and which part is asked."""
+"""Options of commands that ask models: which model, where it runs, and which part of the items."""
 
 from __future__ import annotations
 
@@ -18,25 +18,22 @@ BackendName = Literal["openai", "transformers"]
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """A model as the command line describes it; ``gazebench.cli.model_options`` makes an option of each field.
-
-    The texts are the help of the options.
-    """
+    """The options of a model; ``gazebench.cli.model_options`` reads their types, defaults and help texts here."""
 
     model: Annotated[str, "A model's id on the hub, or a folder."]
     revision: Annotated[str, "Branch, tag or commit of the model."] = ""
-    max_side: Annotated[int, "Images are shown at most this large, in pixels."] = 1280
-    max_tokens: Annotated[int, "Tokens of an answer at most."] = 512
+    max_side: Annotated[int, "Longer side of the images shown, at most, in pixels."] = 1280
+    max_tokens: Annotated[int, "Longest answer, in tokens."] = 512
     temperature: Annotated[float, "0 takes the likeliest token each time."] = 0.0
     url: Annotated[str, "openai: address of the server."] = "http://localhost:8000/v1"
-    in_flight: Annotated[int, "openai: requests that wait for an answer at a time."] = 64
+    in_flight: Annotated[int, "openai: requests at a time."] = 64
     timeout: Annotated[float, "openai: seconds a request may take."] = 120.0
     device: Annotated[str, "transformers: e.g. cuda:1; `auto` takes CUDA where there is one."] = "auto"
     dtype: Annotated[Dtype, "transformers: type of the weights."] = "auto"
     batch_size: Annotated[int, "transformers: requests at a time."] = 8
 
     def backend(self, name: str) -> Backend:
-        """The model behind the backend ``name``, one of ``BackendName``."""
+        """The model behind a backend, one of ``BackendName``."""
         if name == "openai":
             from gazebench.vlm.openai_server import OpenAIServer
 
@@ -45,30 +42,23 @@ class ModelOptions:
             )
         from gazebench.vlm.local import LocalModel
 
-        return LocalModel(
-            self.model,
-            revision=self.revision,
-            dtype=self.dtype,
-            device=self.device,
-            batch_size=self.batch_size,
-        )
+        return LocalModel(self.model, self.revision, self.dtype, self.device, self.batch_size)
 
     def encoding(self) -> Encoding:
-        """How images are shown."""
         from gazebench.vlm.encoding import Encoding
 
         return Encoding(max_side=self.max_side)
 
     def decoding(self) -> Decoding:
-        """How answers are drawn."""
         return Decoding(max_tokens=self.max_tokens, temperature=self.temperature)
 
 
 def check_server(backend: Any) -> None:
-    """Stops where a server says that it does not serve the model; other backends pass.
+    """Checks that a server is there and serves the model; does nothing for other backends.
 
     Raises:
-        DataError: it names what is served. VLMError: nothing answers, or the key is refused.
+        DataError: the server has other models; the message names them. VLMError: no server answers, or it refuses the
+            key.
     """
     if not hasattr(backend, "check"):
         return
@@ -78,10 +68,10 @@ def check_server(backend: Any) -> None:
 
 
 def shard(text: str) -> tuple[int, int] | None:
-    """``I/N`` as numbers; None of nothing.
+    """The numbers of ``I/N``; None for an empty text.
 
     Raises:
-        DataError: it is no part of N.
+        DataError: the text is not of this form, or I is not between 1 and N.
     """
     if not text:
         return None

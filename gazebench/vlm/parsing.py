@@ -1,4 +1,4 @@
-"""What all parsers of models' answers need: thoughts left out, JSON found in prose."""
+"""Helpers of the parsers of models' answers: they remove thoughts and find JSON in prose."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _BRACKET = re.compile(r"[{\[]")
 
 
 def without_thoughts(text: str) -> str:
-    """The text without what stands between ``<think>`` and ``</think>``, or after a ``<think>`` that is not closed."""
+    """The text without the parts between ``<think>`` and ``</think>``, or after a ``<think>`` that is not closed."""
     return _THOUGHTS.sub(" ", text)
 
 
 def json_values(text: str) -> tuple[list[Any], bool]:
     """The outermost JSON objects and lists in a text, and whether one was opened and never closed."""
-    # Not the library json_repair (0.64 was tried): it closes what was cut, and so makes up a box, and of several
-    # objects in a row it keeps the last.
+    # Not the library json_repair (0.64 was tried): it completes JSON that was cut, which invents a box, and it keeps
+    # only the last of several objects.
     decoder, values, place = json.JSONDecoder(), list[Any](), 0
     while opening := _BRACKET.search(text, place):
         try:
@@ -42,7 +42,7 @@ def _closes(text: str) -> bool:
 
 
 def numbers(values: Any) -> bool:
-    """Whether all of some values are finite numbers, or text that is one."""
+    """Whether all values are finite numbers, or texts of such."""
     try:
         return all(not isinstance(value, bool) and math.isfinite(float(value)) for value in values)
     except (TypeError, ValueError, OverflowError):

@@ -1,7 +1,7 @@
-"""Raw answers, kept word for word as they arrive; everything else is made of them and can be made again.
+"""A store of raw answers, from which all results are computed.
 
-A folder belongs to one identity (model, prompt, decoding, encoding ...), told by the digest in its name: a changed
-prompt begins a folder of its own. Inside it is a file of JSON lines for every split, or for every shard of one.
+A folder holds the answers of one identity (model, prompt, decoding, encoding ...), whose digest is in its name: a
+changed prompt gets a new folder. It has a file of JSON lines for every split, or for every shard of a split.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from gazebench.core.files import write_atomically
 from gazebench.vlm.messages import Reply
 
 Shard = tuple[int, int]
-"""Part 1 to n, and n."""
+"""The number of a part, from 1, and the number of parts."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SPLIT = re.compile(r"[A-Za-z0-9_-]+")
@@ -35,7 +35,7 @@ _FILE = re.compile(r"(?P<split>[A-Za-z0-9_-]+)(?:\.shard-(?P<index>\d+)-of-(?P<c
 
 @dataclass(frozen=True)
 class StoredAnswer:
-    """Which attempt at its item an answer is, from 0, and what was written."""
+    """An answer, and its attempt at the item, from 0."""
 
     attempt: int
     reply: Reply
@@ -43,7 +43,7 @@ class StoredAnswer:
 
 @dataclass(frozen=True)
 class Sibling:
-    """Answers of the same name but another identity: their folder, their number, and what is different."""
+    """A store with the same name but another identity: its folder, the number of answers, and what differs."""
 
     folder: Path
     answers: int
@@ -55,11 +55,11 @@ class AnswerStore:
 
     Args:
         root: folder of all stores.
-        name: of the prober, for people to read.
-        identity: JSON values; all that the answers depend on.
+        name: name of the prober, for readers.
+        identity: everything that the answers depend on, as JSON values.
 
     Raises:
-        DataError: the folder is there and holds the answers of another identity.
+        DataError: the folder exists and holds the answers of another identity.
     """
 
     def __init__(self, root: Path | str, name: str, identity: Mapping[str, Any]) -> None:
@@ -74,10 +74,10 @@ class AnswerStore:
 
     @contextmanager
     def writer(self, split: str, shard: Shard | None = None) -> Iterator[AnswerWriter]:
-        """Opens a split, or a shard of it, for more answers; a line that was cut is repaired first.
+        """Opens a split, or a shard of it, for more answers; an incomplete last line is removed first.
 
         Raises:
-            DataError: another process writes this very file.
+            DataError: another process is writing this file.
         """
         path = self.folder / _file_name(split, shard)
         self._check()
@@ -88,7 +88,7 @@ class AnswerStore:
             lock.acquire(timeout=0)
         except Timeout:
             raise DataError(
-                f"{path}: another process is writing this file; wait for it, or give each process a shard of its own"
+                f"{path}: another process is writing this file; wait for it, or give each process its own shard"
             ) from None
         try:
             _repair(path)
@@ -98,12 +98,12 @@ class AnswerStore:
             lock.release()
 
     def answers(self, split: str) -> dict[str, list[StoredAnswer]]:
-        """All answers of a split by key, of all its shards; keys and attempts in ascending order.
+        """All answers of a split, with its shards, by key; keys and attempts in ascending order.
 
-        Of two answers to the same attempt the first counts. A cut last line is no answer yet.
+        Of two answers to the same attempt the first counts. An incomplete last line is ignored.
 
         Raises:
-            DataError: a line is no answer.
+            DataError: a line is no answer; the message names file and line.
         """
         self._check()
         merged: dict[tuple[str, int], Reply] = {}
@@ -116,7 +116,7 @@ class AnswerStore:
         return answers
 
     def digest(self, split: str) -> str:
-        """sha256 of the answers of a split, whatever their order, their files and the time they took."""
+        """The sha256 of the answers of a split; independent of their order, their files and the time they took."""
         digest = hashlib.sha256()
         for key, answers in self.answers(split).items():
             for answer in answers:
@@ -125,7 +125,7 @@ class AnswerStore:
         return digest.hexdigest()
 
     def other_identities(self) -> list[Sibling]:
-        """What lies beside this store under the same name."""
+        """The stores in the same root with the same name."""
         pattern = re.compile(re.escape(self.name) + "-[0-9a-f]{12}")
         found = sorted(self.folder.parent.glob(f"{self.name}-*"))
         others = [path for path in found if pattern.fullmatch(path.name) and path != self.folder and path.is_dir()]
@@ -141,12 +141,12 @@ class AnswerStore:
             stored = None
         if stored != self.identity:
             raise DataError(
-                f"{path}: does not describe the answers of this folder, whose name is made of another identity;"
-                " restore the file, or move the folder away to ask anew"
+                f"{path}: the identity does not fit the digest in the folder's name; restore the file, or move the"
+                " folder away to ask again"
             )
 
     def _files(self, split: str) -> list[Path]:
-        _file_name(split, None)  # refuses what is no name
+        _file_name(split, None)  # raises if it is no name
         found = []
         for path in self.folder.glob(f"{split}.*"):
             match = _FILE.fullmatch(path.name)
@@ -166,20 +166,20 @@ class AnswerStore:
 
 @dataclass(frozen=True)
 class AnswerWriter:
-    """One open file of answers; ``AnswerStore.writer`` makes it."""
+    """An open file of answers, from ``AnswerStore.writer``."""
 
     path: Path
     file: FileIO
 
     def append(self, reply: Reply, attempt: int = 0) -> None:
-        """Stores an answer; it is kept from then on, even if the process is killed.
+        """Stores an answer, which is then safe even if the process is killed.
 
         Raises:
             OSError: the disk is full.
         """
         fields = {**vars(reply), "seconds": round(reply.seconds, 3)}
         line = json.dumps({"key": fields.pop("key"), "attempt": attempt, **fields}).encode() + b"\n"
-        # Unbuffered and in one piece: it is with the operating system, or cut at the file's end and then repaired.
+        # One unbuffered write: the line is complete, or cut at the end of the file, where it is removed later.
         if self.file.write(line) != len(line):
             raise OSError(f"{self.path}: an answer could not be written as a whole; is the disk full?")
 
@@ -187,11 +187,11 @@ class AnswerWriter:
 def shard_of(groups: Sequence[str], index: int, count: int) -> IntArray:
     """Positions of the people of shard ``index`` (1 to ``count``), ascending.
 
-    People of one group (an image, say) come into the same shard. Shards are runs of groups in order of appearance,
-    and differ from an equal share by less than the largest group. The same groups give the same shards.
+    All people of a group, e.g. an image, are in the same shard. A shard is a run of groups in order of appearance; its
+    size differs from an equal share by less than the largest group.
 
     Raises:
-        ValueError: no such shard.
+        ValueError: there is no such shard.
     """
     _check_shard(index, count)
     if not len(groups):
@@ -225,7 +225,7 @@ def _file_name(split: str, shard: Shard | None) -> str:
 
 
 def _repair(path: Path) -> None:
-    """Ends the last line, or cuts it off if it is not whole."""
+    """Adds the missing newline to the last line, or removes the line if it is incomplete."""
     data = path.read_bytes() if path.is_file() else b""
     if data and not data.endswith(b"\n"):
         start = data.rfind(b"\n") + 1
@@ -267,7 +267,7 @@ def _lines(folder: Path) -> int:
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, str]:
-    """Leaves of nested objects by their dotted name, as JSON."""
+    """The leaves of nested objects by dotted name, as JSON."""
     if not isinstance(value, dict):
         return {prefix: _canonical(value)}
     flat: dict[str, str] = {}
@@ -279,5 +279,5 @@ def _flat(value: Any, prefix: str = "") -> dict[str, str]:
 def _short(value: str | None) -> str:
     if value is None or len(value) <= 60:
         return value or "absent"
-    # Long texts often differ late: the digest shows that they do.
+    # The digest shows that long texts differ, which their beginnings may not.
     return f"{value[:40]}... (sha256 {hashlib.sha256(value.encode()).hexdigest()[:8]})"

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from gazebench.data.transforms import cell_centres
 from gazebench.methods.gazelle import Encoded
 from gazebench.nn.backbones import ViTBackbone
 
@@ -51,14 +52,6 @@ class LocallyEncoded(Encoded):
 
     low_rank: list[Tensor]
     prior: Tensor
-
-
-def cell_centres(grid: tuple[int, int], device: torch.device | str | None = None) -> Tensor:
-    """(h, w, 2) float32: normalised x, y of the centre of every cell of a grid (h, w)."""
-    height, width = grid
-    y = (torch.arange(height, device=device) + 0.5) / height
-    x = (torch.arange(width, device=device) + 0.5) / width
-    return torch.stack(torch.meshgrid(y, x, indexing="ij")[::-1], dim=-1)
 
 
 def head_prior(head: Tensor, grid: tuple[int, int], scale: float = 0.5) -> Tensor:

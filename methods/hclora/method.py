@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gazebench.core.types import IN_FRAME, Batch
 from gazebench.core.weights import load_strictly
-from gazebench.data.transforms import gaussian_heatmap
+from gazebench.data.transforms import cone_mask, gaussian_heatmap
 from gazebench.engine.method import MethodCard, Origin, Published, Recipe, Setting, from_paper, our_choice
 from gazebench.methods.gazelle import Encoded, GazeLLE, backbone_of
 from gazebench.methods.hclora.adaptation import (
@@ -26,7 +26,7 @@ from gazebench.methods.hclora.adaptation import (
     PlainLoRA,
     PromptTuning,
 )
-from gazebench.methods.hclora.supervision import GazeEvidence, GazeVector, cone_mask, divergence, outside_ratio
+from gazebench.methods.hclora.supervision import GazeEvidence, GazeVector, divergence, outside_ratio
 from gazebench.nn.losses import batch_mean
 from gazebench.nn.optimizers import trainable
 

@@ -6,41 +6,13 @@ are ours.
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gazebench.methods.hclora.adaptation import cell_centres
+from gazebench.data.transforms import cell_centres
 
 EPSILON = 1e-6
-
-
-def cone_mask(
-    head: Tensor, target: Tensor, grid: tuple[int, int], angle: float = 60.0, sharpness: float = 50.0
-) -> Tensor:
-    """The soft cone C(p), equations 5 and 6: near 1 inside, near 0 outside and behind, 1/4 at the head itself.
-
-    Args:
-        head: (P, 2) normalised centre of the head.
-        target: (P, 2) normalised gaze target; NaN gives NaN. At the head's own centre there is no direction: the mask
-            is then at most 1/4 everywhere.
-        grid: (h, w) of the mask; its cells stand for their centres.
-        angle: theta, the full opening in degrees, between 0 and 180.
-        sharpness: alpha, per unit of normalised length.
-
-    Returns:
-        (P, h, w) float32 in [0, 1].
-    """
-    if not 0 < angle < 180:
-        raise ValueError(f"a cone opens by more than 0 and less than 180 degrees, got {angle}")
-    direction = (target - head) / ((target - head).norm(dim=-1, keepdim=True) + EPSILON)  # d, (P, 2)
-    offset = cell_centres(grid, head.device) - head[:, None, None]  # p - h, (P, h, w, 2)
-    along = (offset * direction[:, None, None]).sum(-1)  # t(p), (P, h, w)
-    across = (offset - along[..., None] * direction[:, None, None]).norm(dim=-1)
-    border = along.clamp_min(0) * math.tan(math.radians(angle) / 2) - across
-    return (sharpness * border).sigmoid() * (sharpness * along).sigmoid()
 
 
 def outside_ratio(evidence: Tensor, cone: Tensor) -> Tensor:

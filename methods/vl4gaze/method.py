@@ -94,7 +94,6 @@ class VL4Gaze(Method):
         paper="VL4Gaze: Unleashing Vision-Language Models for Gaze Following (abstract)",
         citation="vl4gaze",
         licence="Apache-2.0 (written from the abstract)",
-        note="protocol, templates and training are ours: the paper's are not public",
     )
     capabilities = frozenset({"point", "inout", "text"})
     tasks = (Questions,)
