@@ -111,12 +111,11 @@ class GazeFollowSemantic(GazeFollow, CategoryDataset):
             known = set(_keys(read_edition(self.existing_root(), "trainval")))
         strange = [key not in known for key in _keys(rows)]
         rows.reject(strange, f"{FILES['trainval']} has no row of {{path}}, id {{id}}")
-        label, left_out = np.full(people.people, "", dtype=object), 0
-        for key, name in zip(reversed(_keys(rows)), rows.table["gaze_pseudo_label"][::-1], strict=True):
-            if key in owner:
-                label[owner[key]] = name  # backwards: of several rows of a person the first one counts
-            else:
-                left_out += 1
+        person = np.array([owner.get(key, -1) for key in _keys(rows)], dtype=np.int64)
+        labelled, first = np.unique(person, return_index=True)  # of several rows of a person the first one counts
+        label = np.full(people.people, "", dtype=object)
+        label[labelled[labelled >= 0]] = rows.table["gaze_pseudo_label"].to_numpy()[first[labelled >= 0]]
+        left_out = int((person < 0).sum())
         return self._with(people, label, np.full_like(label, ""), rows.issues, labels_of_people_left_out=left_out)
 
     def _true(self, classes: Mapping[str, int]) -> Annotations:
@@ -127,8 +126,11 @@ class GazeFollowSemantic(GazeFollow, CategoryDataset):
         _keep_labelled(rows, "gaze_gt_label", "test_label_id")
         rows.reject(rows.table.duplicated("path"), "{path} is there twice")
         cells = rows.table[TRUE[1:]].itertuples(index=False)
-        rows.table["wrong"] = [_wrong(name, several, label_id, classes) for name, several, label_id in cells]
-        rows.reject(rows.table["wrong"] != "", "{wrong}")
+        rows.reject(
+            [not _sound(name, several, label_id, classes) for name, several, label_id in cells],
+            f"gaze_gt_label {{gaze_gt_label!r}}, test_label_id {{test_label_id:.0f}}, gaze_gt_labels "
+            f"{{gaze_gt_labels!r}}: expected a class of {VOCABULARY}, its number, and at most {MOST} classes",
+        )
         first = dict(zip(people.images.tolist(), people.person_start[:-1].tolist(), strict=True))
         rows.reject(~rows.table["path"].isin([*first]), f"{FILES['test']} has no row of {{path}}")
         label, labels = (np.full(people.people, "", dtype=object) for _ in range(2))
@@ -184,19 +186,10 @@ def _keep_labelled(rows: Rows, label: str, label_id: str) -> None:
     rows.keep((rows.table[label] != "") & (rows.table[label_id] != UNLABELLED))
 
 
-def _wrong(label: str, several: str, label_id: float, classes: Mapping[str, int]) -> str:
-    """What is wrong with a test row that gives a label; empty where nothing is."""
-    if label not in classes:
-        return f"gaze_gt_label {label!r} is not in {VOCABULARY}"
-    if classes[label] != label_id:
-        return f"test_label_id of {label!r} is {label_id:.0f}, {VOCABULARY} has {classes[label]}"
+def _sound(label: str, several: str, label_id: float, classes: Mapping[str, int]) -> bool:
+    """Whether a test row gives a class, its number, and at most ``MOST`` right classes."""
     names = _split(several or label, classes)
-    strange = [name for name in names if name not in classes]
-    if strange:
-        return f"gaze_gt_labels names {strange[0]!r}, which is not in {VOCABULARY}"
-    if len(names) > MOST:
-        return f"gaze_gt_labels names {len(names)} categories, at most {MOST} are expected"
-    return ""
+    return classes.get(label) == label_id and len(names) <= MOST and classes.keys() >= {*names}
 
 
 def _split(text: str, classes: Iterable[str]) -> list[str]:

@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score, f1_score
 from gazebench.metrics.base import GazeMetric
 from gazebench.metrics.intervals import bootstrap, interval, mean_of
 from gazebench.metrics.scoring import intervals_of
-from gazebench.metrics.social import LookingAtEachOther, SharedAttention, f1_drawn
+from gazebench.metrics.social import LookingAtEachOther, SharedAttention
 from gazebench.metrics.spatial import InOutAP, L2ToMean
 
 
@@ -59,11 +59,11 @@ def test_pooled_metrics_of_a_draw_are_scikit_learns_with_weights():
     answers = np.stack([score, truth], 1)
     assert InOutAP().drawn(answers, weights) == pytest.approx(expected, abs=1e-12)
     expected = [f1_score(truth, score > 0.5, sample_weight=row) for row in weights]
-    assert f1_drawn(truth, score, weights) == pytest.approx(expected, abs=1e-12)
+    assert LookingAtEachOther().drawn(answers[:, ::-1], weights) == pytest.approx(expected, abs=1e-12)
     only = truth.astype(float)[None]
     assert np.isnan(InOutAP().drawn(answers, only)).all(), "one label alone has no average precision"
     assert np.isnan(InOutAP().drawn(answers, 1 - only)).all()
-    assert np.isnan(f1_drawn(truth, np.zeros(60), 1 - only)).all()
+    assert np.isnan(LookingAtEachOther().drawn(np.stack([truth, np.zeros(60)], 1), 1 - only)).all()
 
 
 @pytest.mark.parametrize("metric", [InOutAP(), SharedAttention(), LookingAtEachOther(), L2ToMean()])

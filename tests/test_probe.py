@@ -111,9 +111,7 @@ def test_who_got_no_answer_stays_open_and_is_asked_the_next_time(world, tmp_path
         build.write(tmp_path / "s", probe)
     path, card = build.write(tmp_path / "s", probe, partial=True)
     assert (card["counts"]["unanswered"], card["complete"]) == (1, False)
-    split = saliency_splits.read(path)
-    coverage = saliency_splits.attach(probe.records, split)[1]
-    assert saliency_splits.defects(saliency_splits.identity(split, coverage))
+    assert saliency_splits.defects(saliency_splits.attach(probe.records, saliency_splits.read(path))[1])
     again = Scripted()
     probed(world, tmp_path, again)
     assert again.keys == [key]
@@ -193,7 +191,7 @@ def test_the_shipped_oracle_split_can_be_made_again(tmp_path):
     asking.ask(probe)
     shipped = saliency_splits.read(saliency_splits.locate(Path("oracle"), "gazeworld", "test"))
     for made in build.verdicts(probe):
-        assert shipped.rows[made.person_id] == (made.subset, made.inside, made.points, made.origin)
+        assert tuple(shipped.rows.loc[made.person_id]) == (made.subset, made.inside, made.points, made.origin)
     assert shipped.card["prober_digest"] == probe.store.digest_of_identity
 
 

@@ -90,19 +90,21 @@ def test_who_is_missing_where(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("rows", "header", "message"),
+    ("rows", "header", "place"),
     [
-        ([], ("id", "subset"), "first line"),
-        ([("a", "maybe")], subsets.COLUMNS[:2], r":2: subset is 'maybe'"),
-        ([("a", "consistent", 1)], subsets.COLUMNS[:2], r":2: 3 columns, expected 2"),
-        ([("a", "consistent"), ("a", "consistent")], subsets.COLUMNS[:2], r":3: a is there twice"),
-        ([("a", "consistent", "x", 2, "")], subsets.COLUMNS, r":2: inside and points"),
-        ([("a", "consistent")], subsets.COLUMNS[:2], "none of its 1 people"),
+        ([], ("id", "subset"), ":1: "),
+        ([("a", "maybe")], subsets.COLUMNS[:2], ":2: .*maybe"),
+        ([("a", "consistent", 1)], subsets.COLUMNS[:2], ":2: "),
+        ([("a", "consistent"), ("a", "consistent")], subsets.COLUMNS[:2], ":3: a "),
+        ([("a", "consistent", "x", 2, "")], subsets.COLUMNS, ":2: "),
+        ([("a", "consistent", 1.5, 2, "")], subsets.COLUMNS, ":2: "),
+        ([("a", "consistent", 1, 2)], subsets.COLUMNS, ":2: "),
+        ([("a", "consistent")], subsets.COLUMNS[:2], ": none of its 1 people"),
     ],
 )
-def test_rubbish_is_named(tmp_path, rows, header, message):
+def test_rubbish_is_named(tmp_path, rows, header, place):
     path = write(tmp_path / "test.tsv", rows, header)
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=f"{path.name}{place}"):
         WORLD(**SMALL, subsets=path).records("test")
 
 

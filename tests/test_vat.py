@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gazebench.core.errors import DataError
-from gazebench.datasets.vat import VAL_SHOWS, VAT, smooth
+from gazebench.datasets.vat import VAL_SHOWS, VAT
 
 REAL = Path(__file__).parents[2] / "shared" / "real" / "videoattentiontarget"
 
@@ -87,11 +87,6 @@ def test_boxes_are_smoothed_within_their_track(tmp_path, length):
     assert len(expected) == 4 * records.people
     for name, head in zip(records.person_id, records.head, strict=True):
         np.testing.assert_allclose(head, [expected[str(name), column] for column in range(4)])
-
-
-def test_smoothing_leaves_a_still_track_alone():
-    boxes = np.tile([1.0, 2.0, 3.0, 4.0], (9, 1))
-    np.testing.assert_allclose(smooth(boxes, np.repeat([0, 4], [2, 7])), boxes)
 
 
 def test_reversed_corners_are_put_in_order_before_smoothing(tmp_path):

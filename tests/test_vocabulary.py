@@ -101,7 +101,7 @@ def test_embeddings_of_classes_are_kept(weights, classes, monkeypatch, tmp_path)
     assert set(Vocabulary(classes, MODEL, weights).nearest(texts)) <= {"cup", "book"}, "other classes, another file"
 
 
-@pytest.mark.parametrize(("model", "named"), [("ViT-B-23", "ViT-B-32"), ("ViT-B-32", r"weights\.pt")])
+@pytest.mark.parametrize(("model", "named"), [("ViT-B-23", "ViT-B-23"), ("ViT-B-32", r"weights\.pt")])
 def test_weights_that_do_not_fit_are_named(weights, classes, model, named):
     with pytest.raises(DataError, match=named):
         Vocabulary(classes, model, weights).nearest(["mug"])
@@ -113,7 +113,7 @@ def test_a_vocabulary_that_is_none_is_refused(weights, classes, content):
     with pytest.raises(DataError, match=r"vocab2id\.json"):
         Vocabulary(classes, MODEL, weights).nearest(["mug"])
     classes.unlink()
-    with pytest.raises(DataError, match=r"vocab2id\.json: no such file"):
+    with pytest.raises(DataError, match=r"vocab2id\.json"):
         read_classes(classes)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from gazebench.core.errors import DataError
@@ -16,17 +18,19 @@ def findings(dataset: GazeDataset, split: str, images: int) -> list[str]:
     count = len(records)
     chosen = range(count) if not images else np.unique(np.linspace(0, count - 1, min(count, images)).astype(int))
     start = records.person_start
+    owner = np.repeat(np.arange(records.people), np.diff(records.point_start))
+    outside = ((records.points < 0) | (records.points > 1)).any(axis=1) & (records.inout[owner] == IN_FRAME)
+    defects: dict[str, Any] = {
+        "has a head box without area": (records.head[:, 2:] <= records.head[:, :2]).any(axis=1),
+        "is in frame with a target outside it": np.bincount(owner[outside], minlength=records.people) > 0,
+    }
     for image in chosen:
-        name = records.images[image]
         try:
             dataset.image(records, int(image))
         except DataError as error:
             found.append(str(error))
             continue
         for person in range(start[image], start[image + 1]):
-            box, points = records.head[person], records.points_of(person)
-            if np.isfinite(box).all() and (box[2:] <= box[:2]).any():
-                found.append(f"{name}: person {records.person_id[person]} has a head box without area")
-            if records.inout[person] == IN_FRAME and len(points) and not ((points >= 0) & (points <= 1)).all():
-                found.append(f"{name}: person {records.person_id[person]} is in frame with a target outside it")
+            told = f"{records.images[image]}: person {records.person_id[person]}"
+            found += [f"{told} {defect}" for defect, people in defects.items() if people[person]]
     return found

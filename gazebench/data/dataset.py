@@ -143,13 +143,10 @@ class GazeDataset(ABC):
             annotations = self.parse(split)
             sizes = annotations.sizes
             records = annotations.normalised(self._image_sizes(annotations) if sizes is None else sizes)
-            place = None
             if self.subsets is not None:
                 place = saliency_splits.locate(Path(self.subsets), self.card.name, split)
-            if place is not None:
-                used = saliency_splits.read(place)
-                records, coverage = saliency_splits.attach(records, used)
-                self._subsets[split] = saliency_splits.identity(used, coverage)
+                if place is not None:
+                    records, self._subsets[split] = saliency_splits.attach(records, saliency_splits.read(place))
             self._memo[split] = records
         return self._memo[split]
 

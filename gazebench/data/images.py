@@ -98,9 +98,9 @@ def _pixels(image: Image.Image) -> Tensor:
     width, height = image.size
     try:
         # Without a copy, which above a megapixel costs as much as the decoding. A picture over Pillow's 16 MB block
-        # is not in one piece, and Pillow before 11.2 does not export.
+        # is not in one piece.
         exported: Any = pa.array(image)
         flat = from_dlpack(exported.flatten())
-    except (ValueError, TypeError, AttributeError):
+    except ValueError:
         flat = torch.from_numpy(np.array(image).reshape(-1))
     return flat.view(height, width, -1).permute(2, 0, 1)[None]

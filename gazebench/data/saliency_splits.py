@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from gazebench.core.boxes import FloatArray
 from gazebench.core.errors import DataError
@@ -51,19 +53,14 @@ class Split:
     Attributes:
         path: of the file.
         sha256: of the file.
-        rows: person id to the other columns; ``inside`` and ``points`` are -1 in a file without them.
-        card: what ``gazebench probe`` wrote beside it; None for a file of somebody's own.
+        rows: ``COLUMNS`` by person id; ``inside`` and ``points`` are -1 in a file without them.
+        card: what ``gazebench probe`` wrote beside it; empty for a file of somebody's own.
     """
 
     path: Path
     sha256: str
-    rows: Mapping[str, tuple[str, int, int, str]]
-    card: Mapping[str, Any] | None
-
-    @property
-    def name(self) -> str:
-        """The prober's, or the file's."""
-        return str(self.card["name"]) if self.card else self.path.name
+    rows: pd.DataFrame
+    card: Mapping[str, Any]
 
 
 def locate(given: Path, dataset: str, split: str) -> Path | None:
@@ -97,32 +94,30 @@ def read(path: Path) -> Split:
     data = path.read_bytes()
     sha256 = hashlib.sha256(data).hexdigest()
     card = _card(path, sha256)
-    lines = data.decode("utf-8-sig", errors="replace").splitlines()
-    header = tuple(lines[0].split("\t")) if lines else ()
-    if header not in (COLUMNS, COLUMNS[:2]):
+    header, *rows = [line.split("\t") for line in data.decode("utf-8-sig", errors="replace").splitlines()] or [[]]
+    if tuple(header) not in (COLUMNS, COLUMNS[:2]):
         raise DataError(f"{path}:1: the first line must be 'person_id<TAB>subset' or {'<TAB>'.join(COLUMNS)!r}")
-    rows: dict[str, tuple[str, int, int, str]] = {}
-    for number, line in enumerate(lines[1:], start=2):
-        cells = line.split("\t")
-        if len(cells) != len(header):
-            raise DataError(f"{path}:{number}: {len(cells)} columns, expected {len(header)}")
-        if cells[1] not in (CONSISTENT, INCONSISTENT, ""):
+    seen: set[str] = set()
+    for number, cells in enumerate(rows, start=2):
+        fits = len(cells) == len(header) and cells[1] in (CONSISTENT, INCONSISTENT, "")
+        if not fits or not all(re.fullmatch(r"-?\d+", count) for count in cells[2:4]):
             raise DataError(
-                f"{path}:{number}: subset is {cells[1]!r}; it must be 'consistent', 'inconsistent' or empty"
+                f"{path}:{number}: {cells} is no row of {', '.join(header)}; subset is {CONSISTENT!r}, "
+                f"{INCONSISTENT!r} or empty, inside and points are whole numbers"
             )
-        if cells[0] in rows:
+        if cells[0] in seen:
             raise DataError(f"{path}:{number}: {cells[0]} is there twice; remove one of the two lines")
-        try:
-            rows[cells[0]] = (cells[1], int(cells[2]), int(cells[3]), cells[4]) if cells[2:] else (cells[1], -1, -1, "")
-        except ValueError:
-            raise DataError(f"{path}:{number}: inside and points must be whole numbers, not {cells[2:4]}") from None
-    return Split(path, sha256, rows, card)
+        seen.add(cells[0])
+    table = pd.DataFrame(rows, columns=header)
+    if len(header) == 2:
+        table = table.assign(inside=-1, points=-1, origin="")
+    return Split(path, sha256, table.astype({"inside": np.int64, "points": np.int64}).set_index("person_id"), card)
 
 
-def _card(path: Path, sha256: str) -> dict[str, Any] | None:
+def _card(path: Path, sha256: str) -> dict[str, Any]:
     place = path.with_suffix(".json")
     if not place.is_file():
-        return None
+        return {}
     try:
         card: dict[str, Any] = json.loads(place.read_text(encoding="utf-8"))
         expected = card["sha256"]["split"]
@@ -137,65 +132,47 @@ def _card(path: Path, sha256: str) -> dict[str, Any] | None:
     return card
 
 
-@dataclass(frozen=True)
-class Coverage:
-    """How a split file and the records it is used on fit together.
+def attach(records: Records, split: Split) -> tuple[Records, dict[str, Any]]:
+    """The records with the column ``subset``, "" for whom the file does not name; what a result records of the split.
 
-    Attributes:
-        unnamed: people of the data, in frame, whom the file does not name.
-        unknown: people the file names who are not in the data.
-        undecided: people in frame the file names without a verdict (unparsed answers, no head box).
-    """
-
-    unnamed: tuple[str, ...]
-    unknown: tuple[str, ...]
-    undecided: int
-
-
-def attach(records: Records, split: Split) -> tuple[Records, Coverage]:
-    """The records with the column ``subset``, "" for whom the file does not name; and who is missing where.
+    Of the people who are missing in one of the two, ``unnamed`` counts those of the data, in frame, whom the file does
+    not name, ``unknown`` those of the file who are not in the data; ``undecided`` are in frame, and in the file without
+    a verdict (unparsed answers, no head box).
 
     Raises:
         DataError: the file names nobody of the records, or was made for other annotations of them.
     """
-    people = [str(person) for person in records.person_id]
-    known = set(people)
-    unknown = tuple(person for person in split.rows if person not in known)
+    people = pd.Index(records.person_id.astype(str))
+    unknown = split.rows.index[~split.rows.index.isin(people)]
     if len(unknown) == len(split.rows):
         raise DataError(
             f"{split.path}: none of its {len(split.rows):,} people is in {records.dataset}/{records.split} "
-            f"(the file says e.g. {next(iter(split.rows), '')!r}, the data {next(iter(people), '')!r})"
+            f"(the file says e.g. {[*unknown[:1]]}, the data {[*people[:1]]})"
         )
-    rows = [split.rows.get(person, ("", -1, -1, "")) for person in people]
-    for person, (_, _, points, _), count in zip(people, rows, np.diff(records.point_start).tolist(), strict=True):
-        if points not in (-1, count):
-            raise DataError(
-                f"{split.path}: {person} has {points} annotated points there and {count} in the data: the "
-                "split was made for other annotations; make it anew with `gazebench probe`"
-            )
-    column = np.array([subset for subset, *_ in rows], dtype="U12")
-    without = [people[index] for index in np.flatnonzero((records.inout == IN_FRAME) & (column == ""))]
-    unnamed = tuple(person for person in without if person not in split.rows)
-    coverage = Coverage(unnamed, unknown, len(without) - len(unnamed))
-    return replace(records, columns={**records.columns, "subset": column}), coverage
-
-
-def identity(split: Split, coverage: Coverage) -> dict[str, Any]:
-    """What a result records of the subsets it is reported by."""
-    card = split.card or {}
-    return {
-        "name": split.name,
+    rows, counts = split.rows.reindex(people), np.diff(records.point_start)
+    for person in np.flatnonzero(~rows["points"].isin([-1, np.nan]) & (rows["points"] != counts))[:1]:
+        raise DataError(
+            f"{split.path}: {people[person]} has {rows['points'].iloc[person]:.0f} annotated points there and "
+            f"{counts[person]} in the data: the split was made for other annotations; make it anew with "
+            "`gazebench probe`"
+        )
+    subset = rows["subset"].fillna("").to_numpy().astype("U12")
+    named, without = people.isin(split.rows.index), (records.inout == IN_FRAME) & (subset == "")
+    unnamed = people[without & ~named]
+    identity = {
+        "name": split.card.get("name", split.path.name),
         "sha256": split.sha256,
-        "prober": card.get("prober"),
-        "rule": card.get("rule"),
-        "verified": split.card is not None,
-        "complete": bool(card.get("complete", True)),
-        "unnamed": len(coverage.unnamed),
-        "unnamed_examples": list(coverage.unnamed[:3]),
-        "unknown": len(coverage.unknown),
-        "unknown_examples": list(coverage.unknown[:3]),
-        "undecided": coverage.undecided,
+        "prober": split.card.get("prober"),
+        "rule": split.card.get("rule"),
+        "verified": bool(split.card),
+        "complete": bool(split.card.get("complete", True)),
+        "unnamed": len(unnamed),
+        "unnamed_examples": unnamed[:3].tolist(),
+        "unknown": len(unknown),
+        "unknown_examples": unknown[:3].tolist(),
+        "undecided": int((without & named).sum()),
     }
+    return replace(records, columns={**records.columns, "subset": subset}), identity
 
 
 def defects(subsets: Mapping[str, Any] | None) -> list[str]:

@@ -133,3 +133,17 @@ class GazeMetric(Metric):
         first = first.scatter_reduce_(0, group, torch.arange(len(keys), device=keys.device), "amin")
         once = first[: int(group.max()) + 1] if len(keys) else first
         return stored[once], sources[once]  # in the order of the keys, so that no sum depends on who saw whom
+
+
+class PooledMetric(GazeMetric):
+    """One number of the values (K, 2) of all people together; ``drawn`` says how, and has to be given."""
+
+    columns = 2
+    higher_is_better = True
+
+    def reduce(self, values: Tensor) -> Tensor:
+        """NaN where a value is: left out, a diverged model would score better; empty where there is no such number."""
+        if values.isnan().any():
+            return values.new_tensor(math.nan)
+        found = self.drawn(values.numpy(force=True), np.ones((1, len(values))))[0] if len(values) else math.nan
+        return values.new_zeros(0) if math.isnan(found) else values.new_tensor(found)

@@ -110,22 +110,13 @@ class Interval:
         """The upper end; the mean where there is no interval."""
         return self.mean + (self.half or 0.0)
 
-    def text(self, digits: int) -> str:
-        """``mean ± half``, the mean alone without an interval, a dash of nothing."""
-        if not self.count:
-            return format_value(None)
-        mean = format_value(self.mean, digits)
-        return mean if self.half is None else f"{mean} ± {format_value(self.half, digits)}"
 
-
-def interval(values: Sequence[float], level: float = 0.95) -> Interval:
-    """Student's interval of the mean of independent runs; values that are NaN do not count."""
+def interval(values: Sequence[float]) -> Interval:
+    """Student's 95% interval of the mean of independent runs; values that are NaN do not count."""
     known = np.asarray([value for value in values if not math.isnan(value)], dtype=np.float64)
-    if not len(known):
-        return Interval(math.nan, None, 0)
-    if len(known) == 1:
-        return Interval(float(known[0]), None, 1)
-    quantile = float(stdtrit(len(known) - 1, 0.5 + level / 2))
+    if len(known) < 2:
+        return Interval(float(known[0]) if len(known) else math.nan, None, len(known))
+    quantile = float(stdtrit(len(known) - 1, 0.975))
     return Interval(float(known.mean()), quantile * float(known.std(ddof=1)) / math.sqrt(len(known)), len(known))
 
 

@@ -132,12 +132,11 @@ class Protocol:
 
     def __post_init__(self) -> None:
         names = [column.name for column in self.metrics]
-        if self.headline not in names:
-            raise ValueError(f"protocol {self.name}: headline {self.headline!r} is none of {names}")
-        if self.decoder not in DECODERS:
-            raise ValueError(f"protocol {self.name}: decoder {self.decoder!r} is none of {sorted(DECODERS)}")
-        if self.selection_split == "test":
-            raise ValueError(f"protocol {self.name}: nobody selects on test")
+        if self.headline not in names or self.decoder not in DECODERS or self.selection_split == "test":
+            raise ValueError(
+                f"protocol {self.name}: headline {self.headline!r} must be one of {names}, decoder {self.decoder!r} "
+                f"one of {sorted(DECODERS)}, and selection_split not test"
+            )
 
     @property
     def id(self) -> str:
@@ -166,11 +165,7 @@ class Protocol:
 
     def describe(self) -> dict[str, Any]:
         """What a record says of the protocol."""
-        limited = {
-            column.name: {column.where[0]: sorted(column.where[1])}
-            for column in self.metrics
-            if column.where is not None
-        }
+        where = {column.name: column.where for column in self.metrics if column.where is not None}
         return {
             "id": self.id,
             "unit": self.unit,
@@ -180,6 +175,6 @@ class Protocol:
             "headline": self.headline,
             "selection_split": self.selection_split,
             "origin": self.origin,
-            **({"where": limited} if limited else {}),
+            **({"where": {name: {of: sorted(values)} for name, (of, values) in where.items()}} if where else {}),
             **({"vocabulary": self.vocabulary.describe()} if self.vocabulary is not None else {}),
         }

@@ -127,8 +127,10 @@ class Scorer(nn.Module):
         image = records.person_image
         points = torch.from_numpy(records.points)
         owner = torch.from_numpy(np.repeat(np.arange(records.people), np.diff(records.point_start)))
-        if prediction.used_annotation is not None:
-            points, owner = _without(points, owner, prediction.used_annotation)
+        if prediction.used_annotation is not None:  # the one a baseline has copied is left out
+            used = torch.from_numpy(records.point_start[:-1]) + prediction.used_annotation
+            others = torch.arange(len(points)) != used[owner]
+            points, owner = points[others], owner[others]
         pairs = torch.from_numpy(pairs_of(image))
         vocabulary = self.protocol.vocabulary
         label = prediction.label
@@ -245,14 +247,10 @@ def _tensor(column: Any) -> Any:
 
 def _probabilities(name: str, prediction: Prediction, pairs: int) -> Tensor | None:
     scores: Tensor | None = getattr(prediction, name)
-    if scores is None:
-        return None
-    if scores.shape != (pairs,):
-        raise ValueError(f"{name} has shape {tuple(scores.shape)} for {pairs} pairs: one score a row of Batch.pairs")
-    if (scores < 0).any() or (scores > 1).any():
+    if scores is not None and (scores.shape != (pairs,) or (scores < 0).any() or (scores > 1).any()):
         raise ValueError(
-            f"{name} leaves [0, 1] ({float(scores.min()):.3g} to {float(scores.max()):.3g}): give probabilities, not "
-            "logits"
+            f"{name} has shape {tuple(scores.shape)}, or leaves [0, 1]: give each of the {pairs} rows of Batch.pairs a "
+            "probability, not a logit"
         )
     return scores
 
@@ -263,12 +261,3 @@ def _keys(names: Iterable[str]) -> Tensor:
 
 def _key(metric: str, subset: str) -> str:
     return f"{metric}/{subset}"
-
-
-def _without(points: Tensor, owner: Tensor, used: Tensor) -> tuple[Tensor, Tensor]:
-    """Leaves out the annotation each person's baseline used (position among that person's annotations)."""
-    counts = torch.bincount(owner, minlength=len(used))
-    start = torch.cumsum(counts, 0) - counts
-    position = torch.arange(len(owner)) - start[owner]
-    keep = position != used[owner]
-    return points[keep], owner[keep]

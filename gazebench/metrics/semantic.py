@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,25 +11,13 @@ import torch
 from gazebench.metrics.base import GazeMetric, Values
 
 
-def label_accuracy(predicted: Sequence[str], truth: Sequence[str]) -> Values:
-    """Acc@1: 1 where the predicted category is the true one, letter by letter, else 0.
+def label_accuracy(predicted: Sequence[str], truths: Sequence[str], separator: str | None = None) -> Values:
+    """Acc@1: 1 where the predicted category is the true one, letter by letter, else 0; MultiAcc@1: is any of them.
 
     Args:
         predicted: P categories; "" is no answer, which is wrong.
-        truth: P categories; people whose category is "" have no value.
-
-    Raises:
-        ValueError: there is not one prediction for each person.
-    """
-    return multi_label_accuracy(predicted, truth, separator=None)
-
-
-def multi_label_accuracy(predicted: Sequence[str], truths: Sequence[str], separator: str | None = "|") -> Values:
-    """MultiAcc@1: 1 where the predicted category is any of the true ones, letter by letter, else 0.
-
-    Args:
-        predicted: P categories; "" is no answer, which is wrong.
-        truths: P texts, the right categories of each joined by ``separator``; people with "" have no value.
+        truths: P categories, or with a ``separator`` the right categories of each, joined by it; people with "" have
+            no value.
         separator: None where each text is one category.
 
     Raises:
@@ -62,7 +51,7 @@ class MultiLabelAccuracy(LabelAccuracy):
     """MultiAcc@1 of the category as it was named."""
 
     fields = ("predicted_label", "labels")
-    function = staticmethod(multi_label_accuracy)
+    function = staticmethod(partial(label_accuracy, separator="|"))
 
 
 class MultiClassAccuracy(MultiLabelAccuracy):

@@ -3,55 +3,27 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from gazebench.core.boxes import FloatArray
 from gazebench.core.types import IN_FRAME, UNKNOWN
-from gazebench.metrics.base import GazeMetric, Values
+from gazebench.metrics.base import PooledMetric, Values
 from gazebench.metrics.spatial import AveragePrecision
 
 THRESHOLD = 0.5
 """Above it a social score says yes (MTGS's script; its function's own default is .6)."""
 
 
-def f1(truth: Tensor, score: Tensor, threshold: float = THRESHOLD) -> float | None:
-    """F1 of "the score is above the threshold"; None where nothing is positive, neither in truth nor in score.
-
-    NaN where a score is: left out, a diverged model would score better.
-    """
-    if score.isnan().any():
-        return float("nan")
-    positive, claimed = truth == 1, score > threshold
-    wrong = int((positive != claimed).sum())
-    right = int((positive & claimed).sum())
-    return 2 * right / (2 * right + wrong) if right + wrong else None
-
-
-def f1_drawn(
-    positive: npt.NDArray[np.bool_], score: FloatArray, weights: FloatArray, threshold: float = THRESHOLD
-) -> FloatArray:
-    """(B,) ``f1`` where the samples (K,) are there (B, K) times; NaN where nothing is positive."""
-    claimed = score > threshold
-    right, wrong = weights @ (positive & claimed), weights @ (positive != claimed)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(2 * right / (2 * right + wrong))
-
-
-class F1(GazeMetric):
+class F1(PooledMetric):
     """F1 of truths and scores (K, 2) pooled over all people; its count is that of the values pooled."""
 
-    columns = 2
-    higher_is_better = True
-
-    def reduce(self, values: Tensor) -> Tensor:
-        """F1; nothing where nothing is positive."""
-        value = f1(values[:, 0], values[:, 1])
-        return values.new_zeros(0) if value is None else values.new_tensor(value)
-
     def drawn(self, values: FloatArray, weights: FloatArray) -> FloatArray:
-        return f1_drawn(values[:, 0] == 1, values[:, 1], weights)
+        """NaN where nothing is positive, neither in truth nor in score."""
+        positive, claimed = values[:, 0] == 1, values[:, 1] > THRESHOLD
+        right, wrong = weights @ (positive & claimed), weights @ (positive != claimed)
+        with np.errstate(invalid="ignore"):
+            return np.asarray(2 * right / (2 * right + wrong))
 
 
 def looking_at_heads(score: Tensor, label: Tensor, pairs: Tensor, inout: Tensor) -> Values:

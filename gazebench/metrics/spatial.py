@@ -12,12 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from sklearn.metrics import average_precision_score
 from torch import Tensor
 
 from gazebench.core.boxes import FloatArray
 from gazebench.core.types import IN_FRAME, UNKNOWN
-from gazebench.metrics.base import GazeMetric, Values
+from gazebench.metrics.base import GazeMetric, PooledMetric, Values
 
 Plane = Literal["normalised", "pixel"]
 
@@ -64,8 +63,12 @@ def auc_points(heatmap: Tensor, points: npt.ArrayLike | Tensor, width: int, heig
     """
     _finite(heatmap)
     resized = F.interpolate(heatmap.detach()[None, None].float(), (height, width), mode="bilinear", align_corners=False)
-    scores: npt.NDArray[np.float32] = resized[0, 0].cpu().numpy()
-    return _auc(scores.ravel(), _pixels(np.asarray(points, dtype=np.float64), width, height))
+    scores: npt.NDArray[np.float32] = resized[0, 0].cpu().numpy().ravel()
+    positive = _pixels(np.asarray(points, dtype=np.float64), width, height)
+    if not 0 < len(positive) < scores.size:
+        return None
+    ranks = sum(int(np.count_nonzero(scores < v)) + int(np.count_nonzero(scores <= v)) for v in scores[positive])
+    return _area(ranks / 2, len(positive), scores.size)
 
 
 class AUCPoints(GazeMetric):
@@ -129,13 +132,6 @@ class AUCRectangle(GazeMetric):
     def values(self, **fields: Any) -> Values:
         points, owner = in_frame(fields["points"], fields["point_person"], fields["inout"])
         return auc_rectangle(fields["heatmap"], first_annotation(len(fields["heatmap"]), points, owner))
-
-
-def _auc(scores: npt.NDArray[np.float32], positive: npt.NDArray[np.int64]) -> float | None:
-    if not 0 < len(positive) < scores.size:
-        return None
-    ranks = sum(int(np.count_nonzero(scores < v)) + int(np.count_nonzero(scores <= v)) for v in scores[positive])
-    return _area(ranks / 2, len(positive), scores.size)
 
 
 def _area(midranks: float, positives: int, pixels: int) -> float:
@@ -221,11 +217,6 @@ def angle(prediction: Tensor, target: Tensor, head: Tensor) -> Tensor:
     return degrees.masked_fill(undefined, torch.nan)
 
 
-def head_center(head: Tensor) -> Tensor:
-    """(P, 4) boxes to (P, 2) centres."""
-    return (head[:, :2].double() + head[:, 2:].double()) / 2
-
-
 def angle_to_mean(
     point: Tensor, points: Tensor, owner: Tensor, head: Tensor, sizes: Tensor, plane: Plane = "normalised"
 ) -> Values:
@@ -290,7 +281,8 @@ def _angles(
     if plane not in ("normalised", "pixel"):
         raise ValueError(f"plane is {plane!r}; it must be 'normalised' or 'pixel'")
     scale = (sizes.double() if plane == "pixel" else torch.ones_like(sizes, dtype=torch.float64))[owner]
-    degrees = angle(point.double()[owner] * scale, points.double() * scale, head_center(head)[owner] * scale)
+    center = (head[:, :2].double() + head[:, 2:].double()) / 2
+    degrees = angle(point.double()[owner] * scale, points.double() * scale, center[owner] * scale)
     # A prediction that is not a number stays in and spoils the mean: left out, a diverged model would score better.
     known = ~degrees.isnan() | point[owner].isnan().any(1)
     return degrees[known], owner[known]
@@ -380,16 +372,6 @@ class HeadPrecision(GazeMetric):
 # In or out of the frame --------------------------------------------------------------------------------------------
 
 
-def average_precision(scores: Tensor, positive: Tensor) -> float | None:
-    """Average precision (scikit-learn's); None unless there are both positives and negatives, NaN where a score is."""
-    truth = positive.cpu().numpy().astype(bool)
-    if truth.all() or not truth.any():
-        return None
-    if scores.isnan().any():
-        return float("nan")
-    return float(average_precision_score(truth, scores.double().cpu().numpy()))
-
-
 def average_precisions(
     scores: npt.NDArray[np.float64], positive: npt.NDArray[np.bool_], weight: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
@@ -415,11 +397,8 @@ def average_precisions(
         return np.asarray((mass * truth * shared).sum(axis=1) / hits[:, -1])
 
 
-class AveragePrecision(GazeMetric):
+class AveragePrecision(PooledMetric):
     """Average precision of scores and labels (its two ``fields``) pooled over all people."""
-
-    columns = 2
-    higher_is_better = True
 
     def values(self, **fields: Any) -> Values:
         """(K, 2): score and label, where the label is known."""
@@ -427,12 +406,8 @@ class AveragePrecision(GazeMetric):
         known = torch.nonzero(label != UNKNOWN)[:, 0]
         return torch.stack([score, label], dim=1)[known], known
 
-    def reduce(self, values: Tensor) -> Tensor:
-        """Average precision; nothing unless both labels occur."""
-        precision = average_precision(values[:, 0], values[:, 1] == 1)
-        return values.new_zeros(0) if precision is None else values.new_tensor(precision)
-
     def drawn(self, values: FloatArray, weights: FloatArray) -> FloatArray:
+        """NaN unless both labels occur."""
         positive = values[:, 1] == 1
         return np.where(weights @ ~positive > 0, average_precisions(values[None, :, 0], positive, weights), np.nan)
 

@@ -6,9 +6,8 @@ similarity is taken. Which CLIP the paper used is not said.
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -33,11 +32,9 @@ def read_classes(path: Path) -> dict[str, int]:
     """
     try:
         classes = json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; take it from the release") from None
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error}); take the file of the release") from error
-    if not isinstance(classes, dict) or not all(isinstance(number, int) for number in classes.values()):
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); take the file of the release") from error
+    if not classes or not isinstance(classes, dict) or not all(isinstance(one, int) for one in classes.values()):
         raise DataError(f"{path}: expected an object of categories and their numbers; take the file of the release")
     return classes
 
@@ -89,16 +86,9 @@ class Vocabulary:
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        """The classes by number.
-
-        Raises:
-            DataError: there is none, or the file is not one of classes.
-        """
-        if self.path is None:
-            raise DataError("no file of classes was given; name one")
+        """The classes by number; DataError where the file is not one of classes."""
+        assert self.path is not None, "only texts can be compared with each other"
         numbers = read_classes(self.path)
-        if not numbers:
-            raise DataError(f"{self.path}: holds no class; take the file of the release")
         return tuple(sorted(numbers, key=lambda name: (numbers[name], name)))
 
     @cached_property
@@ -133,17 +123,13 @@ class Vocabulary:
     def _clip(self) -> nn.Module:
         import open_clip
 
-        known: Mapping[str, Any] | list[str] = open_clip.list_models()
-        if self.model not in known:
-            near = difflib.get_close_matches(self.model, known, n=3, cutoff=0.3)
-            raise DataError(f"open_clip knows no model {self.model!r}; did you mean {' or '.join(near) or 'another'}?")
         assert self._digest  # a missing file is named as such
         try:
             model: nn.Module = open_clip.create_model(self.model, pretrained=str(self.weights))
         except Exception as error:
             told = str(error).partition("\n")[0][:200]
             raise DataError(
-                f"{self.weights}: not the weights of {self.model} ({type(error).__name__}: {told}); give those of the "
-                "model named, as a state dict or safetensors"
+                f"{self.weights}: not the weights of {self.model} ({type(error).__name__}: {told}); give a state dict "
+                "or safetensors, and the model by its name in open_clip.list_models()"
             ) from error
         return model.eval()

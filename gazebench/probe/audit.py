@@ -83,7 +83,7 @@ def audit(folder: Path, probe: Probe, against: Sequence[str] = (), sheets: int =
         place = locate(Path(name), records.dataset, records.split)
         if place is None:
             raise DataError(f"--against {name}: the split has no file for {records.split}")
-        others[name] = {person: row[0] for person, row in read(place).rows.items()}
+        others[name] = {str(person): subset for person, subset in read(place).rows["subset"].items()}
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "audit.md"
     text = _page(folder, probe, found, describe(probe, found), others)

@@ -13,12 +13,11 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 from torchmetrics.functional.text import rouge_score
 from torchmetrics.text import BLEUScore
 
 from gazebench.core.boxes import FloatArray
-from gazebench.metrics.base import GazeMetric, Values
+from gazebench.metrics.base import GazeMetric, PooledMetric, Values
 from gazebench.metrics.protocol import ProtocolMetric
 from gazebench.metrics.spatial import angle
 from gazebench.vqa.questions.geometry import FARTHEST, steps
@@ -115,16 +114,8 @@ def _ratio(hits: FloatArray, over: FloatArray) -> FloatArray:
     return np.where(over > 0, hits / np.where(over > 0, over, 1), math.nan)
 
 
-class _Pooled(QuestionMetric):
-    """Metrics of all questions together; ``drawn`` says how."""
-
-    columns = 2
-    higher_is_better = True
-
-    def reduce(self, values: Tensor) -> Tensor:
-        """From (K, columns) values; empty where it is a share of nothing."""
-        found = self.drawn(values.numpy(), np.ones((1, len(values)))) if len(values) else [math.nan]
-        return values.new_tensor(found[0]) if np.isfinite(found[0]) else values.new_zeros(0)
+class _Pooled(PooledMetric, QuestionMetric):
+    """Metrics of all questions together."""
 
 
 # Points ----------------------------------------------------------------------------------------------------------
