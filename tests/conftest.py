@@ -1,8 +1,10 @@
-"""For all tests: waiting threads sleep, and parsed annotations are kept apart from the user's; fresh environments."""
+"""For all tests: one thread a process, and parsed annotations kept apart from the user's; fresh environments."""
 
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported
+# Before torch is imported. One thread: sums then have the same digits in every process, and workers share the cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import asyncio
 import contextlib
@@ -204,7 +206,7 @@ def forked() -> Callable[[str], BaseProcess]:
     context.set_forkserver_preload(["gazebench.engine.run", "gazebench.report.run", "gazebench.nn.qwen3vl", "timm"])
 
     def start(code: str) -> BaseProcess:
-        process = context.Process(target=exec, args=(f"import torch\ntorch.set_num_threads(1)\n{code}", {}))
+        process = context.Process(target=exec, args=(code, {}))
         process.start()
         return process
 
