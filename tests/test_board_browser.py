@@ -3,11 +3,12 @@
 import json
 import re
 import shutil
+import subprocess
 
 import pytest
 
 from gazebench.engine.contract import small_config
-from gazebench.engine.record import read_records, write_record
+from gazebench.engine.record import read_files, write_record
 from gazebench.engine.run import BOARDS, Places, bench
 from gazebench.report import site
 from gazebench.report.board_rows import group_runs
@@ -33,8 +34,10 @@ def browser():
 
 @pytest.fixture(scope="module")
 def groups():
-    """The committed records of GazeWorld, seeds of one configuration together."""
-    return group_runs({record["run"]: record for record in read_records(BOARDS, "gazeworld")})
+    """The committed records of GazeWorld, seeds of one configuration together; not those of runs made beside them."""
+    listed = subprocess.run(["git", "ls-files", "gazeworld"], cwd=BOARDS, capture_output=True, text=True).stdout
+    records = {name: record for name, record in read_files(BOARDS, "gazeworld").items() if f"{name}.json" in listed}
+    return group_runs({record["run"]: record for record in records.values()})
 
 
 @pytest.fixture(scope="module")
