@@ -12,7 +12,8 @@ from gazebench.nn.backbones import ComputeDtype
 from gazebench.nn.optimizers import adamw_or_muon, trainable, warm_cosine
 from gazebench.nn.qwen3vl import Tuning, load
 
-UNSAID = "the paper does not say; "
+UNSAID = "no text we have says; "
+"""Of OmniGF the paper is at hand, of VL4Gaze the abstract alone."""
 
 
 class VLMMethod(Method):
