@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from gazebench.core.files import write_atomically
 from gazebench.engine.record import RecordError, code_identity, read_files, read_records, validate, write_record
 from gazebench.engine.registry import load_dataset
 from gazebench.engine.run import BOARDS
@@ -18,7 +19,7 @@ COMMITTED = sorted(path.name for path in BOARDS.glob("*/") if any(path.glob("*.j
 
 def record(run="a1", value=0.1, status="synthetic"):
     """A committed record with another id, one metric, and another status."""
-    found = json.loads(min((BOARDS / "gazeworld").glob("gazelle-*.json")).read_text(encoding="utf-8"))
+    found = json.loads((BOARDS / "gazeworld" / "gazelle-1b8e9795b7.json").read_text(encoding="utf-8"))
     scores = {"all": {"value": value, "count": 5}, "consistent": {"value": value, "count": 3}}
     reasons = ["because"] if status == "smoke" else []
     return found | {
@@ -72,6 +73,12 @@ def test_records_are_immutable(tmp_path):
     path.write_text("{")
     with pytest.raises(RecordError, match=path.name):
         read_records(tmp_path, "gazeworld")
+
+
+def test_a_file_that_is_being_written_is_not_listed(tmp_path):
+    seen = []
+    write_atomically(tmp_path / "a.json", lambda path: seen.extend([path.touch(), *tmp_path.glob("*.json")]))
+    assert (seen, list(tmp_path.iterdir())) == ([None], [tmp_path / "a.json"])
 
 
 def _finish(folder: Path, index: int) -> None:

@@ -28,7 +28,8 @@ def write_atomically(path: Path, content: str | bytes | Callable[[Path], None]) 
         content: text, bytes, or a function that writes the file at the temporary path it is given.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    # Another ending than the file's: who lists the folder at this moment must not take it for a finished one.
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     temporary = Path(name)
     os.close(handle)
     try:
