@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from gazebench.core.boxes import FloatArray, IntArray
 from gazebench.core.types import IN_FRAME, OUT_OF_FRAME
-from gazebench.vqa.questions.expressions import Trait, holds_nobody
+from gazebench.vqa.questions.expressions import Trait, has_box, holds_nobody
 from gazebench.vqa.questions.templates import ANYONE
 from gazebench.vqa.types import Form, Refusal
 
@@ -39,6 +39,7 @@ LEAST_OUTSIDE: Final = 0.1
 """Share of people who look out of the image from which on that is a reason, in as many questions as each other one."""
 TRIES: Final = 40
 """Images tried for a box that must hold nobody."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -87,7 +88,7 @@ class RecognitionPlan:
 
     def __post_init__(self) -> None:
         self.start = np.searchsorted(self.image, np.arange(len(self.fitting) + 1))
-        self.boxed = np.isfinite(self.head).all(axis=1)
+        self.boxed = has_box(self.head)
         self.given: set[int] = set()  # whose box is in a question already
         # Who stands in for several people or for nobody: first those of whom nothing else can be asked; those who look
         # out are the fewest, and have a question of their own.
@@ -253,7 +254,7 @@ def plan_pairs(
     weight = {each: min(map(len, answers)) for each, answers in enumerate(pools) if all(answers)}
     chosen: list[int] = []
     while weight:
-        both = []
+        both: list[int] = []
         for answer in (0, 1):
             while weight and len(both) == answer:
                 (each,) = rng.choices([*weight], [*weight.values()])

@@ -23,7 +23,7 @@ from gazebench.data.task import ItemSource
 from gazebench.vlm.coordinates import whole
 from gazebench.vqa.balance import BOX, CHUNK, LEAST_OUTSIDE, Asked, RecognitionPlan, plan_pairs
 from gazebench.vqa.files import QuestionRecord
-from gazebench.vqa.questions.expressions import Expressions, Trait, holds_nobody
+from gazebench.vqa.questions.expressions import Expressions, Trait, has_box, holds_nobody
 from gazebench.vqa.questions.geometry import DIRECTIONS, sector
 from gazebench.vqa.questions.templates import ANYONE, Templates, templates
 from gazebench.vqa.types import Form, Observer, Question, QuestionType, Refusal, Truth
@@ -238,7 +238,7 @@ class BalancedQuestionBuilder(QuestionBuilder):
         return found
 
     def _plain(
-        self, person: int, place: int, task: Form, expressions: Expressions, truths: dict[Form, Truth],
+        self, person: int, place: int, task: QuestionType, expressions: Expressions, truths: dict[Form, Truth],
         rng: random.Random,
     ) -> _Worded | None:  # fmt: skip
         form, refusal = self._asked(person, task, truths, rng)
@@ -274,7 +274,7 @@ class BalancedQuestionBuilder(QuestionBuilder):
         return None
 
     def _moved(self, person: int, donor: int, head: FloatArray) -> FloatArray:
-        """The donor's box beside a person as they stand in a view: as far from the head, and as large compared to it."""
+        """The donor's box beside a person in a view: as far from the head, and as large compared to it."""
         own, box = self.records.head[person], self.records.head[donor]
         if np.array_equal(own, head) or not np.isfinite(own).all():
             return box
@@ -289,7 +289,7 @@ class BalancedQuestionBuilder(QuestionBuilder):
         first, stop = self.pair_start[image], self.pair_start[image + 1]
         pairs = pairs_of(np.zeros(self.start[image + 1] - self.start[image], np.int64))
         labels = [self.records.pairs.get(name) for name in SOCIAL]
-        boxed = np.isfinite(self.records.head[self.start[image] : self.start[image + 1]]).all(axis=1)
+        boxed = has_box(self.records.head[self.start[image] : self.start[image + 1]])
         if self.all_pairs:
             chosen = [
                 (row, task, 0)
@@ -373,7 +373,7 @@ class BalancedQuestionBuilder(QuestionBuilder):
             label = self.records.pairs.get(name)
             if label is None:
                 continue
-            known = (label[begin:end] >= 0) & np.isfinite(head).all(axis=1)[pairs].all(axis=1)
+            known = (label[begin:end] >= 0) & has_box(head)[pairs].all(axis=1)
             if name != "lah":  # which is the same in both orders
                 known &= pairs[:, 0] < pairs[:, 1]
             words = tellable[pairs].all(axis=1) & (luck.random(len(pairs)) < 0.5)

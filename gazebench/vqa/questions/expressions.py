@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from gazebench.core.boxes import FloatArray
 from gazebench.data.dataset import Description
@@ -167,6 +168,11 @@ class Expressions:
         return None
 
 
+def has_box(head: FloatArray) -> npt.NDArray[np.bool_]:
+    """(P,) whose head box (P, 4) is known."""
+    return np.asarray(np.isfinite(head).all(axis=1))
+
+
 def holds_nobody(box: FloatArray, head: FloatArray) -> bool:
     """Whether no head is in or near a box.
 
@@ -174,6 +180,6 @@ def holds_nobody(box: FloatArray, head: FloatArray) -> bool:
         box: (4,) normalised xyxy.
         head: (P, 4) likewise, NaN where there is none.
     """
-    known = head[np.isfinite(head).all(axis=1)]
+    known = head[has_box(head)]
     apart = (box[:2] > known[:, 2:] + MARGIN).any(axis=1) | (box[2:] < known[:, :2] - MARGIN).any(axis=1)
     return bool(apart.all())

@@ -27,17 +27,21 @@ class ParsedAnswer:
         point: x, y normalised; of a question for a point.
         direction: sector 0 to 7; of a question for a direction, else -1.
         phrase: the thing named, in lower case and without article; of a question for an object.
+        verdict: "yes" or "no"; of a question for one of them.
+        p_yes: probability of "yes" against "no", where the backend gave it.
     """
 
     refusal: str = ""
     point: tuple[float, float] | None = None
     direction: int = -1
     phrase: str = ""
+    verdict: str = ""
+    p_yes: float | None = None
 
     @property
     def valid(self) -> bool:
         """Whether anything could be parsed."""
-        return bool(self.refusal or self.phrase) or self.point is not None or self.direction >= 0
+        return bool(self.refusal or self.phrase or self.verdict) or self.point is not None or self.direction >= 0
 
 
 def parse(form: Form, text: str, finish_reason: str = "", size: tuple[int, int] | None = None) -> ParsedAnswer:
@@ -60,6 +64,9 @@ def parse(form: Form, text: str, finish_reason: str = "", size: tuple[int, int] 
         return ParsedAnswer(refusal=refusal)
     if not text:
         return ParsedAnswer()
+    if form == "yes_no":
+        said = text.lower().strip(" .*\"'")
+        return ParsedAnswer(verdict=said if said in ("yes", "no") else "")
     if form == "point":
         return ParsedAnswer(point=_point(text, size))
     if form == "direction":
