@@ -79,5 +79,5 @@ def _now(device: torch.device) -> float:
 def _precision(method: Method) -> str:
     """The types a method computes in: those of its parameters, and ``compute_dtype`` of its parts."""
     found = {str(parameter.dtype).removeprefix("torch.") for parameter in method.parameters()}
-    found |= {part.compute_dtype for part in method.modules() if isinstance(getattr(part, "compute_dtype", 0), str)}
+    found |= {str(vars(part)["compute_dtype"]) for part in method.modules() if "compute_dtype" in vars(part)}
     return ", ".join(sorted(found)) or "float32"
