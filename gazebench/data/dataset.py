@@ -24,6 +24,9 @@ Crop = tuple[int, int, int, int]
 SPLITS = ("train", "val", "trainval", "test")
 """``train`` and ``val`` are disjoint by source and together are ``trainval``, the official training set."""
 
+COMPLETE = "complete"
+"""The verdict on a part of a data set that is all there (``GazeDataset.inventory``)."""
+
 
 @dataclass(frozen=True)
 class Card:
@@ -227,6 +230,14 @@ class GazeDataset(ABC):
             f"then give the folder: DATA_ROOT=... to make, --dataset.root ... to gazebench.\n"
             f"Without it, the embedded world runs everything: DATASET=gazeworld."
         )
+
+    def inventory(self, split: str) -> list[dict[str, Any]]:
+        """The parts of a split (say, its clips), of which a release lists what they hold; none by default.
+
+        One row a part with the same keys: what is expected, what is there, and a ``verdict`` that is ``COMPLETE`` where
+        nothing is amiss. Missing files are part of the table and no error.
+        """
+        return []
 
     def completeness(self, split: str) -> Completeness:
         """What is on disk against the card's official counts."""
