@@ -187,6 +187,7 @@ def test_parts(weights, expected):
 # The class -----------------------------------------------------------------------------------------------------------
 
 COMPLETE = {"state": "complete", "by": "digest", "defects": []}
+OWN_LIST = COMPLETE | {"state": "own list"}
 IDENTITY = {"synthetic": False, "subsets": None, "completeness": COMPLETE}
 MADE = {"data": {"train": None}, "skipped_images": [], "code": {"dirty": False}}
 PUBLISHED = Part("backbone", "b", "published", "digest")
@@ -198,12 +199,12 @@ OWN = Part("initial", "weights.pt", "own", "record", run="r", run_class="officia
     [
         ({}, [], "official"),
         ({}, [PUBLISHED, OWN], "official"),
-        ({"completeness": {**COMPLETE, "state": "own list"}}, [PUBLISHED], "listed"),
+        ({"completeness": OWN_LIST}, [PUBLISHED], "listed"),
         ({"completeness": {**COMPLETE, "state": "partial", "defects": ["1 of 2 people"]}}, [PUBLISHED], "smoke"),
         ({}, [PUBLISHED, replace(OWN, run_class="smoke")], "smoke"),
         ({}, [PUBLISHED, replace(OWN, run_class="unverified")], "unverified"),
         ({}, [replace(PUBLISHED, standing="unverified")], "unverified"),
-        ({"completeness": {**COMPLETE, "state": "own list"}}, [replace(PUBLISHED, standing="unverified")], "unverified"),
+        ({"completeness": OWN_LIST}, [replace(PUBLISHED, standing="unverified")], "unverified"),
         ({}, [replace(PUBLISHED, standing="random")], "smoke"),
         ({}, [replace(PUBLISHED, standing="own", by="embedded")], "smoke"),
         ({"synthetic": True}, [replace(PUBLISHED, standing="own", by="embedded")], "synthetic"),

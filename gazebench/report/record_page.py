@@ -79,7 +79,7 @@ def repeat(record: Record) -> str:
     if record.get("kind") == "score":
         file, data = record["config"].get("predictions", "FILE"), record["dataset"]
         return f'gazebench score {file} {data} --title="{record["method"]["title"]}"'
-    root = "" if record["status"]["class"] == "synthetic" else " --dataset.root=DIR"
+    root = "" if record["data"].get("synthetic") else " --dataset.root=DIR"
     return f"gazebench {'eval WEIGHTS' if record.get('kind') == 'eval' else 'bench'} --config=config.yaml{root}"
 
 
