@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from gazebench.core.boxes import FloatArray, IntArray
-from gazebench.core.errors import DataError, some
+from gazebench.core.errors import DataError
 from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, Annotations
 from gazebench.data.annotations import (
     BOX,
@@ -117,13 +117,13 @@ class ChildPlay(ReleasedDataset):
             (
                 words
                 for amiss, words in (
-                    (not file, "no annotation file"),
+                    (not file, "without an annotation file"),
                     (part is None, "not in the release's list"),
-                    (part not in file.split("/"), "a clip of another split"),
+                    (part not in file.split("/"), "of another split"),
                     ({*images.values()} - {*within, *WITHOUT_IMAGE}, "annotated beyond its end"),
-                    (not pictures, "no pictures"),
-                    (without, "annotated frames without a picture"),
-                    (pictures > frames, "more pictures than frames"),
+                    (not pictures, "without pictures"),
+                    (without, "with annotated frames without a picture"),
+                    (pictures > frames, "with more pictures than frames"),
                 )
                 if amiss
             ),
@@ -133,14 +133,6 @@ class ChildPlay(ReleasedDataset):
             "clip": clip, "frames": frames, "pictures": pictures, "annotated": len(images), "without_picture": without,
             "verdict": verdict,
         }  # fmt: skip
-
-    def lacking(self, split: str) -> list[str]:
-        """What is amiss with clips, with the names of some."""
-        clips: dict[str, list[str]] = {}
-        for row in self.inventory(split):
-            if row["verdict"] != COMPLETE:
-                clips.setdefault(row["verdict"], []).append(row["clip"])
-        return [f"{len(names)} clips: {verdict} ({some(names)})" for verdict, names in clips.items()]
 
     def image_file(self, image: str) -> str:
         """The file of a frame, below its clip's folder as spelt on disk."""
