@@ -196,14 +196,34 @@ class ObjectSimilarity(QuestionMetric):
 
 
 class ObjectJudged(QuestionMetric):
-    """Share of descriptions that a judge model takes for right; without a verdict wrong."""
+    """Share of descriptions that a judge model takes for right, of those it gave a readable verdict on.
+
+    No description is wrong without a verdict.
+    """
 
     fields = (*QuestionMetric.fields, "judged")
     task = "object"
     higher_is_better = True
 
+    def values(self, **fields: Any) -> Values:
+        rows, chosen = super().values(**fields)
+        known = ~rows[:, 0].isnan()
+        return rows[known], chosen[known]
+
     def measured(self, counted: Sequence[Answered], **fields: Any) -> list[Any]:
-        return [float(fields["judged"].get(question.id, False)) for question, _, _ in counted]
+        verdicts = fields["judged"]
+        return [float(verdicts.get(question.id, math.nan)) if answer.phrase else 0.0 for question, _, answer in counted]
+
+
+class ObjectUnjudged(QuestionMetric):
+    """Share of descriptions whose verdict could not be read."""
+
+    fields = (*QuestionMetric.fields, "judged")
+    task = "object"
+    higher_is_better = False
+
+    def measured(self, counted: Sequence[Answered], **fields: Any) -> list[Any]:
+        return [float(bool(answer.phrase) and question.id not in fields["judged"]) for question, _, answer in counted]
 
 
 def _words(text: str) -> str:
@@ -350,6 +370,7 @@ QUESTION_METRICS = (
     ProtocolMetric("vqa_object_bleu", ObjectBLEU, subsets=False),
     ProtocolMetric("vqa_object_rouge", ObjectROUGE, subsets=False),
     ProtocolMetric("vqa_object_judge", ObjectJudged, subsets=False),
+    ProtocolMetric("vqa_object_judge_open", ObjectUnjudged, subsets=False),
     ProtocolMetric("vqa_direction", DirectionAccuracy, subsets=False),
     ProtocolMetric("vqa_direction_steps", DirectionSteps, subsets=False, digits=2),
     ProtocolMetric("vqa_point", PointWithin, subsets=False),

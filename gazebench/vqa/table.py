@@ -21,7 +21,7 @@ from gazebench.vqa.questions.templates import templates
 GROUPS: dict[str, dict[str, str]] = {
     "object": {
         "vqa_object": "acc", "vqa_object_clip": "CLIP", "vqa_object_bleu": "BLEU-4", "vqa_object_rouge": "ROUGE-L",
-        "vqa_object_judge": "judge",
+        "vqa_object_judge": "judge", "vqa_object_judge_open": "no verdict",
     },
     "direction": {"vqa_direction": "acc", "vqa_direction_steps": "steps"},
     "point": {"vqa_point": "within .1", "vqa_point_l2": "L2", "vqa_point_angle": "angle"},
