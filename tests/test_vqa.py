@@ -178,6 +178,8 @@ def test_the_truth_scores_everything_and_others_answers_do_not(path, ask, measur
     perfect = measured(ask(Oracle())[1])
     best = {use.name: 1.0 if use.metric().higher_is_better else 0.0 for use in QUESTION_METRICS}
     assert set(perfect) == set(best) - {"vqa_object_clip", "vqa_object_judge", "vqa_object_judge_open"}
+    records = ask(Oracle())[1].records
+    best["vqa_refused"] = np.mean([bool(record.truth.refusal) for record in records])
     for name, score in perfect.items():
         tolerance = {"vqa_point_l2": 1e-3, "vqa_point_angle": 0.5}.get(name, 0)
         assert score.value == pytest.approx(best[name], abs=tolerance), name

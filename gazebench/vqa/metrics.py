@@ -21,7 +21,8 @@ from gazebench.metrics.base import GazeMetric, PooledMetric, Values
 from gazebench.metrics.protocol import ProtocolMetric
 from gazebench.metrics.spatial import angle
 from gazebench.vqa.questions.geometry import FARTHEST, steps
-from gazebench.vqa.questions.parsing import ParsedAnswer, names
+from gazebench.vqa.questions.parsing import ParsedAnswer, Status
+from gazebench.vqa.questions.phrases import names
 from gazebench.vqa.types import Question, QuestionType, Truth
 
 NEAR = 0.1
@@ -92,7 +93,7 @@ class _Accuracy(QuestionMetric):
 
 
 class ObjectAccuracy(_Accuracy):
-    """Share of answers that name a right category, by its word or a synonym (``questions.parsing.names``)."""
+    """Share of answers that name a right category, by its word or a synonym (``questions.phrases.names``)."""
 
     task = "object"
 
@@ -364,6 +365,36 @@ class Parsed(QuestionMetric):
         return float(answer.valid)
 
 
+class _Status(QuestionMetric):
+    """Share of all answers with a status."""
+
+    status: ClassVar[Status]
+
+    def counts(self, question: Question, truth: Truth) -> bool:
+        return True
+
+    def value(self, truth: Truth, answer: ParsedAnswer) -> float:
+        return float(answer.status == self.status)
+
+
+class Refused(_Status):
+    """Share of all answers that refuse, rightly or not."""
+
+    status = "refused"
+
+
+class Cut(_Status):
+    """Share of all answers that were cut at the limit of tokens before anything could be read."""
+
+    status = "cut"
+
+
+class Unread(_Status):
+    """Share of all answers that are complete and could not be read."""
+
+    status = "unread"
+
+
 QUESTION_METRICS = (
     ProtocolMetric("vqa_object", ObjectAccuracy, subsets=False),
     ProtocolMetric("vqa_object_clip", ObjectSimilarity, subsets=False),
@@ -383,5 +414,8 @@ QUESTION_METRICS = (
     ProtocolMetric("vqa_false_refusal", FalseRefusal, subsets=False),
     ProtocolMetric("vqa_overall", Overall, subsets=False),
     ProtocolMetric("vqa_parsed", Parsed, subsets=False),
+    ProtocolMetric("vqa_refused", Refused, subsets=False),
+    ProtocolMetric("vqa_cut", Cut, subsets=False),
+    ProtocolMetric("vqa_unread", Unread, subsets=False),
 )
 """Columns of methods that answer questions (docs/vqa.md); one named after a question type is its headline."""

@@ -29,7 +29,10 @@ GROUPS: dict[str, dict[str, str]] = {
         "vqa_refusal": "acc", "vqa_refusal_precision": "P", "vqa_refusal_recall": "R", "vqa_refusal_f1": "F1",
         "vqa_false_refusal": "false refusals",
     },
-    "": {"vqa_overall": "overall", "vqa_parsed": "parsed"},
+    "": {
+        "vqa_overall": "overall", "vqa_parsed": "parsed", "vqa_refused": "refused", "vqa_cut": "cut",
+        "vqa_unread": "unread",
+    },
 }  # fmt: skip
 """Metrics with their headings, by question type."""
 ORDER = ("ceiling", "floor", "zero-shot", "in context", "trained")
