@@ -15,8 +15,10 @@ from gazebench.vqa.questions.phrases import read_phrase
 from gazebench.vqa.questions.refusals import REFUSED, read_refusal
 from gazebench.vqa.types import Form, Refusal
 
-__all__ = ["REFUSED", "ParsedAnswer", "Status", "as_json", "ask_for_json", "parse", "schema"]
+__all__ = ["READER", "REFUSED", "ParsedAnswer", "Status", "as_json", "ask_for_json", "parse", "schema"]
 
+READER: Final = 2
+"""Version of the readers of answers, in every record; raised where an answer is read in another way."""
 Status = Literal["read", "refused", "cut", "unread"]
 
 
