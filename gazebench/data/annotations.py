@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,8 @@ from gazebench.core.files import cached
 from gazebench.core.types import IN_FRAME, Annotations, Issue, Policy, Records, ragged_starts
 from gazebench.data.dataset import GazeDataset
 from gazebench.metrics.vocabulary import Vocabulary
+
+T = TypeVar("T")
 
 PARTS_OF_SPLIT: Mapping[str, tuple[str, ...]] = {
     "train": ("train",), "val": ("val",), "trainval": ("train", "val"), "test": ("test",),
@@ -137,6 +140,13 @@ def _cells(
     return values
 
 
+def label_lines(path: Path) -> bytes:
+    """The content of an annotation file without what copies may change: line ends, blank lines, blanks around cells."""
+    lines = (line.split(b",") for line in path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines())
+    kept = (b",".join(cell.strip() for cell in cells) for cells in lines)
+    return b"".join(line + b"\n" for line in kept if line)
+
+
 def number(text: str) -> float:
     """A number from text; NaN where it is none."""
     try:
@@ -233,7 +243,7 @@ class ReleasedDataset(GazeDataset):
     missing_images: Policy = "error"
     _on_disk: dict[str, dict[str, str]] = field(default_factory=dict, init=False, repr=False)
 
-    def cached(self, files: Iterable[str], read: Callable[[], Annotations], *options: str) -> Annotations:
+    def cached(self, files: Iterable[str], read: Callable[[], T], *options: str) -> T:
         """``read()``, or what it gave last time from unchanged files (name, size, modification time).
 
         Args:
@@ -241,9 +251,34 @@ class ReleasedDataset(GazeDataset):
             read: its errors are passed on and nothing is kept.
             options: what its result depends on besides the files.
         """
+        return cached([self.card.name, self.version, options, *self._state(files)], read)
+
+    def _state(self, files: Iterable[str]) -> list[Any]:
+        """What changes with the files: their root, names, sizes and modification times."""
         root = self.existing_root()
-        state = [(file, (stat := (root / file).stat()).st_size, stat.st_mtime_ns) for file in files]
-        return cached([self.card.name, self.version, str(root.resolve()), options, state], read)
+        return [str(root.resolve()), [(file, (s := (root / file).stat()).st_size, s.st_mtime_ns) for file in files]]
+
+    def label_files(self, split: str) -> Mapping[str, str]:
+        """The annotation files of a split, relative to the root, by a name that no copy spells otherwise.
+
+        Only needed where the digest of the official files is known.
+        """
+        return {}
+
+    def label_digest(self, split: str) -> str | None:
+        """The sha256 of the names and contents of ``label_files``, sorted by name; see ``label_lines``."""
+        paths = dict(sorted(self.label_files(split).items()))
+        if not paths:
+            return None
+
+        def read() -> str:
+            digest, root = hashlib.sha256(), self.existing_root()
+            for name, path in paths.items():
+                digest.update(f"{name}\n".encode())
+                digest.update(label_lines(root / path))
+            return digest.hexdigest()
+
+        return cached(["label digest", *self._state(paths.values())], read)
 
     def checked(self, annotations: Annotations) -> Annotations:
         """The annotations without images that are not there; bad rows and missing images are errors unless skipped.
@@ -270,17 +305,16 @@ class ReleasedDataset(GazeDataset):
         return replace(kept, issues=(*annotations.issues, *missing))
 
     def _present(self, annotations: Annotations) -> npt.NDArray[np.bool_]:
-        root = self.existing_root()
-
-        @cache  # a folder is listed once, however many of its files are asked for
-        def listed(folder: str) -> frozenset[str]:
-            try:
-                return frozenset(entry.name for entry in os.scandir(root / folder))
-            except OSError:
-                return frozenset()
-
+        listed = cache(self.listed)  # a folder is listed once, however many of its files are asked for
         files = (self.image_file(image).rpartition("/") for image in annotations.images.tolist())
         return np.array([name in listed(folder) for folder, _, name in files], dtype=bool)
+
+    def listed(self, folder: str) -> frozenset[str]:
+        """The names of what a folder below the root holds; nothing where there is no such folder."""
+        try:
+            return frozenset(entry.name for entry in os.scandir(self.existing_root() / folder))
+        except OSError:
+            return frozenset()
 
     def path(self, records: Records, image: int) -> Path:
         return self.existing_root() / self.image_file(str(records.images[image]))
