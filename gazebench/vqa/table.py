@@ -20,7 +20,7 @@ from gazebench.report.table import Cell, Column, Table, csv
 _VERSION_1: dict[str, dict[str, str]] = {
     "object": {
         "vqa_object": "acc", "vqa_object_clip": "CLIP", "vqa_object_bleu": "BLEU-4", "vqa_object_rouge": "ROUGE-L",
-        "vqa_object_judge": "judge",
+        "vqa_object_judge": "judge", "vqa_object_judge_open": "no verdict",
     },
     "direction": {"vqa_direction": "acc", "vqa_direction_steps": "steps"},
     "point": {"vqa_point": "within .1", "vqa_point_l2": "L2", "vqa_point_angle": "angle"},
@@ -28,7 +28,10 @@ _VERSION_1: dict[str, dict[str, str]] = {
         "vqa_refusal": "acc", "vqa_refusal_precision": "P", "vqa_refusal_recall": "R", "vqa_refusal_f1": "F1",
         "vqa_false_refusal": "false refusals",
     },
-    "": {"vqa_overall": "overall", "vqa_parsed": "parsed"},
+    "": {
+        "vqa_overall": "overall", "vqa_parsed": "parsed", "vqa_refused": "refused", "vqa_cut": "cut",
+        "vqa_unread": "unread",
+    },
 }  # fmt: skip
 _SOCIAL = {"lah": "looks at head", "laeo": "at each other", "sa": "at the same"}
 
