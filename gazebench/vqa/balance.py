@@ -37,6 +37,8 @@ A box that holds a head means one person, and "the person" is somebody in every 
 """
 LEAST_OUTSIDE: Final = 0.1
 """Share of people who look out of the image from which on that is a reason, in as many questions as each other one."""
+PER_COLUMN: Final = 100
+"""The least number of heads in each of the columns that boxes are told apart by."""
 TRIES: Final = 40
 """Images tried for a box that must hold nobody."""
 
@@ -216,8 +218,9 @@ class RecognitionPlan:
 def _cells(head: FloatArray) -> list[str]:
     """A name for about where each head box (P, 4) lies and how large it is."""
     x, y, height = (head[:, 0] + head[:, 2]) / 2, (head[:, 1] + head[:, 3]) / 2, head[:, 3] - head[:, 1]
-    parts = [_quantile(x, x, 3), _quantile(y, y, 2), _quantile(height, height, 3)]
-    return ["".join(map(str, cell)) for cell in np.stack(parts, axis=1).tolist()]
+    columns = min(10, max(3, len(head) // PER_COLUMN))  # who looks out stands at the edges more often
+    parts = [_quantile(x, x, columns), _quantile(y, y, 3), _quantile(height, height, 3)]
+    return ["-".join(map(str, cell)) for cell in np.stack(parts, axis=1).tolist()]
 
 
 def _quantile(values: FloatArray, among: FloatArray, parts: int) -> IntArray:

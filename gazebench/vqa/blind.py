@@ -81,10 +81,12 @@ class CrossValidated(Baseline):
         """Of those without an answer ("") nothing is learnt."""
         truths = np.array(answers)
         made = np.full(len(records), most_frequent(Counter(answer for answer in answers if answer)), dtype=object)
-        x = self.features(records) if len(records) >= LEAST else None
+        if len(records) < LEAST:
+            return [str(answer) for answer in made]
+        x = self.features(records)
         for train, test in _parts(records, truths if len(set(answers)) == 2 else None):
             train = train[truths[train] != ""]
-            if x is not None and len(set(truths[train])) > 1:
+            if len(set(truths[train])) > 1:
                 made[test] = RidgeClassifier().fit(x[train], truths[train]).predict(x[test])
         return [str(answer) for answer in made]
 

@@ -36,7 +36,7 @@ TYPES: Final[tuple[QuestionType, ...]] = ("object", "direction", "point", "recog
 FORMS: Final[tuple[Form, ...]] = ("object", "direction", "point")
 REFUSALS: Final[tuple[Refusal, ...]] = tuple(reason for reason in get_args(Refusal) if reason)
 NOT_ASKED: Final = "not asked"
-PLAN: Final = 1
+PLAN: Final = 2
 """Version of the plans; part of the key they are stored by between runs."""
 ASKED: Final = np.dtype([("form", "i1"), ("refusal", "i1"), ("expression", "i2"), ("donor", "i4")])
 """A person's recognition question in a plan: places in ``FORMS`` (-1: none), ``Refusal`` and ``_expressions``."""
