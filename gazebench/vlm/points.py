@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
-from gazebench.vlm.coordinates import Convention
+from gazebench.vlm.coordinates import Convention, looks_like_shares
 from gazebench.vlm.parsing import How, answer_parts, json_values, number, numbers
 
 Point = tuple[float, float]
@@ -35,6 +35,15 @@ class Written(NamedTuple):
         ordered = [(y, x) if own.y_first and not self.in_order else (x, y) for x, y in pairs]
         found = [own.point(x, y, size) for x, y in ordered]
         return None if None in found else [point for point in found if point is not None]
+
+    def box(self, convention: Convention, size: tuple[int, int] | None) -> tuple[float, ...] | None:
+        """The box as shares of the image, wherever they are; None where the numbers are not of the convention."""
+        own = self.convention or convention
+        edges = own.edges(size)
+        if edges is None or (own.scale in ("thousand", "pixels") and looks_like_shares(*self.values)):
+            return None
+        swapped = own.y_first and not self.in_order
+        return tuple(self.values[index ^ swapped] / edges[index % 2] for index in range(4))
 
 
 def read_point(text: str, convention: Convention, size: tuple[int, int] | None = None) -> tuple[Point | None, How]:
