@@ -188,14 +188,14 @@ _BOX: Final = re.compile(
 _PAIR: Final = re.compile(rf"{_OPEN}\s*({_N}){_UNIT}\s*[,;\s]\s*({_N}){_UNIT}\s*{_CLOSE}", re.IGNORECASE)
 _LABELLED: Final = re.compile(
     rf"\bx(?:[ _-]?(?:coordinate|value|axis))?\d?[\"']?\s*(?:[:=≈~]|is|of|at)+\s*(?:about |around "
-    rf"|approximately )?[\"']?"
-    rf"({_N})[\"']?{_UNIT}[\s,;.]*(?:and\s+)?(?:the\s+)?"
+    rf"|approximately )?[\"']?({_N})[\"']?{_UNIT}[\s,;.]*(?:and\s+)?(?:the\s+)?"
     rf"[\"']?y(?:[ _-]?(?:coordinate|value|axis))?\d?[\"']?\s*(?:[:=≈~]|is|of|at)+\s*"
     rf"(?:about |around |approximately )?[\"']?({_N}){_UNIT}",
     re.IGNORECASE,
 )
-_BARE: Final = re.compile(rf"(?<![\d.,\w-])({_N}){_UNIT}\s*(?:,\s*|\s+(?=[\d.]+\W*$))({_N}){_UNIT}(?![\w%]|[.,]\s?\d)",
-                          re.IGNORECASE)  # fmt: skip
+_BARE: Final = re.compile(
+    rf"(?<![\d.,\w-])({_N}){_UNIT}\s*(?:,\s*|\s+(?=[\d.]+\W*$))({_N}){_UNIT}(?![\w%]|[.,]\s?\d)", re.IGNORECASE
+)
 _FROM: Final = re.compile(
     rf"({_N})\s*(?:%|percent|per cent)\s*(?:of the way\s*)?(?:from|across from|in from)\s*(?:the\s*)?left\b[^.\d]*"
     rf"({_N})\s*(?:%|percent|per cent)\s*(?:of the way\s*)?(?:from|down from)\s*(?:the\s*)?top\b",
@@ -208,8 +208,10 @@ _OF_SOMETHING_ELSE: Final = re.compile(
     re.IGNORECASE,
 )
 _CUE: Final = re.compile(
-    r"(?:\b(?:at|points?|is|coordinates?|location|position|target|to|about|around|near|approximately|roughly)"
-                         r"|[:=~≈])[\s:*=~≈]*$", re.IGNORECASE)  # fmt: skip
+    r"(?:\b(?:at|points?|is|coordinates?|location|position|target|to|about|around|near|approximately|roughly)|[:=~≈])"
+    r"[\s:*=~≈]*$",
+    re.IGNORECASE,
+)
 
 
 def _prose(text: str) -> Iterator[Written]:
