@@ -130,11 +130,11 @@ def _clips(root: Path, folders: Sequence[str]) -> dict[str, str]:
     """
     clips: dict[str, str] = {}
     for folder in folders:
-        found = sorted((root / folder).glob("*.csv"))
+        found = sorted(file for file in (root / folder).glob("*.csv*") if file.name.endswith((".csv", ".csv.gz")))
         if not found:
             raise DataError(f"{root / folder} holds no annotation files VIDEO_START-END.csv")
         for file in found:
-            clip = ChildPlay.canonical(file.stem)
+            clip = ChildPlay.canonical(file.name.partition(".csv")[0])
             if not CLIP.fullmatch(clip):
                 raise DataError(f"{file}: not the name of a clip, VIDEO_START-END.csv; move it elsewhere")
             if clip in clips:
