@@ -215,19 +215,18 @@ def far_outside(points: npt.ArrayLike, limit: npt.ArrayLike = 1.0) -> npt.NDArra
     return np.any((points < -MARGIN * limit) | (points > (1 + MARGIN) * limit), axis=1)
 
 
-def outside(annotations: Annotations, sizes: IntArray) -> list[tuple[int, str]]:
+def outside(annotations: Annotations, sizes: IntArray) -> dict[int, str]:
     """The people of whom a box, or the target in frame, does not lie in their picture, each with the first reason.
 
+    Of several boxes a person (columns (P, K, 4)) those outside become NaN, no box: they need not be the person's own.
+
     Args:
-        annotations: in the release's units. Columns of several boxes a person are not looked at.
+        annotations: in the release's units.
         sizes: (I, 2) of the images; nothing is outside where one is 0.
     """
     size = np.where(sizes > 0, sizes, np.inf)[annotations.person_image]
     whole = np.ones_like(size)
     limit = size if annotations.head_unit == "pixel" else whole
-    boxes = {"head box": annotations.head} | {
-        name: column for name, column in annotations.columns.items() if holds_boxes(column) and column.ndim == 2
-    }
     found: dict[int, str] = {}
 
     def add(people: IntArray, what: str, values: FloatArray) -> None:
@@ -235,14 +234,20 @@ def outside(annotations: Annotations, sizes: IntArray) -> list[tuple[int, str]]:
             numbers, place = ",".join(f"{number:g}" for number in value), "{:g} x {:g} pixels".format(*size[person])
             found.setdefault(person, f"{what} {numbers}, outside the picture of {place}")
 
-    for name, column in boxes.items():
-        people = np.flatnonzero(without_area(column, limit))
-        add(people, name, column[people])
+    for name, column in {"head box": annotations.head, **annotations.columns}.items():
+        if holds_boxes(column):
+            bad = without_area(column, np.repeat(limit, math.prod(column.shape[1:-1]), axis=0)).reshape(
+                column.shape[:-1]
+            )
+            if column.ndim == 2:
+                add(np.flatnonzero(bad), name, column[bad])
+            else:
+                column[bad] = np.nan
     owner = np.repeat(np.arange(annotations.people), np.diff(annotations.point_start))
     limit = size if annotations.point_unit == "pixel" else whole
     points = np.flatnonzero(far_outside(annotations.points, limit[owner]))
     add(owner[points], "gaze", annotations.points[points])
-    return sorted(found.items())
+    return dict(sorted(found.items()))
 
 
 def texts(values: Iterable[Any]) -> npt.NDArray[Any]:
@@ -352,12 +357,12 @@ class ReleasedDataset(GazeDataset):
             annotations = replace(annotations, sizes=self._image_sizes(annotations))
         assert annotations.sizes is not None
         strange = outside(annotations, annotations.sizes)
-        issues = [Issue(*annotations.place(person), what) for person, what in strange]
+        issues = [Issue(*annotations.place(person), what) for person, what in strange.items()]
         self._refuse("bad_rows", issues)
         annotations = replace(annotations, issues=(*annotations.issues, *issues, *missing))
         if strange:
             kept = np.ones(annotations.people, dtype=bool)
-            kept[[person for person, _ in strange]] = False
+            kept[[*strange]] = False
             annotations, present = annotations.select(kept), present[np.unique(annotations.person_image[kept])]
         annotations = self.settled(annotations)
         return annotations if present.all() else annotations.select(present[annotations.person_image])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,9 @@ def load_image(
     try:
         # Never Image.draft: wherever reduced JPEG decoding reduces it is off by 10 to 100/255 (benchmarks/decode.py).
         with Image.open(path) as image:
-            pixels = _pixels(to_rgb(_upright(image) if own else image))
+            if own:
+                _turn_upright(image)
+            pixels = _pixels(to_rgb(image))
             found = image.size
     except Exception as error:
         # Pillow's plugins raise almost anything on rubbish: OSError, SyntaxError, struct.error, IndexError ...
@@ -96,11 +99,9 @@ def _fitted(
     return pixels[0, :3].permute(1, 2, 0).numpy()
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # a broken tag tells nothing
-        return image
+def _turn_upright(image: Image.Image) -> None:
+    with contextlib.suppress(Exception):  # a broken tag tells nothing
+        ImageOps.exif_transpose(image, in_place=True)
 
 
 def _pixels(image: Image.Image) -> Tensor:

@@ -93,6 +93,7 @@ def method_of_weights(weights: str | None, settings: Sequence[str] = ()) -> Meth
     beside = path.parent / "config.yaml"
     if beside.is_file():
         config = read_config(beside)
+        torch.manual_seed(config["seed"])  # frozen random parts, which are not in the file, are those of the run
         method = method_with(config["method"], settings, config["model"])
     elif known:
         method = method_with(known[0], settings, known[1].model)
