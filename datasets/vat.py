@@ -16,6 +16,7 @@ from gazebench.data.annotations import (
     BOX,
     POINT,
     ReleasedDataset,
+    annotation_files,
     ordered,
     people_of,
     read_rows,
@@ -79,6 +80,9 @@ class VAT(ReleasedDataset):
         val = np.array([clip.split("/")[0] in VAL_SHOWS for clip in annotations.groups.tolist()], dtype=bool)
         return self.checked(train_or_val(annotations, split, val))
 
+    def label_files(self, split: str) -> Mapping[str, str]:
+        return _tracks(self.existing_root(), "test" if split == "test" else "train")
+
     def image_file(self, image: str) -> str:
         """The file of a frame, below its show's folder as spelt on disk."""
         _, show, rest = image.split("/", 2)
@@ -126,9 +130,7 @@ def _tracks(root: Path, folder: str) -> dict[str, str]:
         DataError: there is none, or a show is there twice, with spaces and with underscores.
     """
     tracks: dict[str, str] = {}
-    for file in (root / "annotations" / folder).glob("*/*/*.txt*"):
-        if not file.name.endswith((".txt", ".txt.gz")):
-            continue
+    for file in annotation_files(root / "annotations" / folder, "*/*/*.txt"):
         show, clip, name = file.parts[-3:]
         key = f"{VAT.canonical(show)}/{clip}/{name.partition('.txt')[0]}"
         if key in tracks:

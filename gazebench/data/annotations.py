@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import hashlib
 import math
 import os
 import zlib
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,8 @@ from gazebench.core.files import cached
 from gazebench.core.types import IN_FRAME, Annotations, Issue, Policy, Records, ragged_starts
 from gazebench.data.dataset import GazeDataset
 from gazebench.metrics.vocabulary import Vocabulary
+
+T = TypeVar("T")
 
 PARTS_OF_SPLIT: Mapping[str, tuple[str, ...]] = {
     "train": ("train",), "val": ("val",), "trainval": ("train", "val"), "test": ("test",),
@@ -139,18 +142,21 @@ def read_rows(
 SEMICOLONS = " (it has semicolons, expected commas)"
 
 
-def _lines(path: Path) -> list[str]:
-    """The lines of a text file, plain or compressed; what is not UTF-8 becomes U+FFFD."""
+def _content(path: Path) -> bytes:
+    """An annotation file, decompressed where its name ends in .gz."""
     try:
-        opened: Any = gzip.open if path.suffix == ".gz" else open
-        with opened(path, "rt", encoding="utf-8-sig", errors="replace") as file:
-            text: str = file.read()
+        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{path}: {reason}; take the file of the release") from error
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of an annotation file; what is not UTF-8 becomes U+FFFD."""
+    text = _content(path).decode("utf-8-sig", errors="replace")
     if text.count("\0") > len(text) / 3:  # every other byte of English
         raise DataError(f"{path}: is UTF-16, expected UTF-8; take the file of the release, or convert it")
-    return text.split("\n")
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
 def _cells(
@@ -174,6 +180,13 @@ def _cells(
     return values
 
 
+def label_lines(path: Path) -> bytes:
+    """The content of an annotation file without what copies may change: line ends, blank lines, blanks around cells."""
+    lines = (line.split(b",") for line in _content(path).removeprefix(b"\xef\xbb\xbf").splitlines())
+    kept = (b",".join(cell.strip() for cell in cells) for cells in lines)
+    return b"".join(line + b"\n" for line in kept if line)
+
+
 def number(text: str) -> float:
     """A number from text; NaN where it is none."""
     try:
@@ -185,6 +198,11 @@ def number(text: str) -> float:
 def label_file(folder: Path, name: str) -> str:
     """The name of an annotation file in a folder, or of its compressed copy where that alone is there."""
     return f"{name}.gz" if not (folder / name).exists() and (folder / f"{name}.gz").is_file() else name
+
+
+def annotation_files(folder: Path, pattern: str) -> list[Path]:
+    """The annotation files of a folder, and the compressed ones."""
+    return [*folder.glob(pattern), *folder.glob(f"{pattern}.gz")]
 
 
 def ordered(boxes: npt.ArrayLike) -> FloatArray:
@@ -329,7 +347,7 @@ class ReleasedDataset(GazeDataset):
     missing_images: Policy = "error"
     _on_disk: dict[str, dict[str, str]] = field(default_factory=dict, init=False, repr=False)
 
-    def cached(self, files: Iterable[str], read: Callable[[], Annotations], *options: str) -> Annotations:
+    def cached(self, files: Iterable[str], read: Callable[[], T], *options: str) -> T:
         """``read()``, or what it gave last time from unchanged files (name, size, modification time).
 
         Args:
@@ -337,9 +355,34 @@ class ReleasedDataset(GazeDataset):
             read: its errors are passed on and nothing is kept.
             options: what its result depends on besides the files.
         """
+        return cached([self.card.name, self.version, options, *self._state(files)], read)
+
+    def _state(self, files: Iterable[str]) -> list[Any]:
+        """What changes with the files: their root, names, sizes and modification times."""
         root = self.existing_root()
-        state = [(file, (stat := (root / file).stat()).st_size, stat.st_mtime_ns) for file in files]
-        return cached([self.card.name, self.version, str(root.resolve()), options, state], read)
+        return [str(root.resolve()), [(file, (s := (root / file).stat()).st_size, s.st_mtime_ns) for file in files]]
+
+    def label_files(self, split: str) -> Mapping[str, str]:
+        """The annotation files of a split, relative to the root, by a name that no copy spells otherwise.
+
+        Only needed where the digest of the official files is known.
+        """
+        return {}
+
+    def label_digest(self, split: str) -> str | None:
+        """The sha256 of the names and contents of ``label_files``, sorted by name; see ``label_lines``."""
+        paths = dict(sorted(self.label_files(split).items()))
+        if not paths:
+            return None
+
+        def read() -> str:
+            digest, root = hashlib.sha256(), self.existing_root()
+            for name, path in paths.items():
+                digest.update(f"{name}\n".encode())
+                digest.update(label_lines(root / path))
+            return digest.hexdigest()
+
+        return cached(["label digest", *self._state(paths.values())], read)
 
     def checked(self, annotations: Annotations) -> Annotations:
         """The annotations that make sense, of images that are there; what is left out is an error unless skipped.
@@ -382,17 +425,16 @@ class ReleasedDataset(GazeDataset):
             )
 
     def _present(self, annotations: Annotations) -> npt.NDArray[np.bool_]:
-        root = self.existing_root()
-
-        @cache  # a folder is listed once, however many of its files are asked for
-        def listed(folder: str) -> frozenset[str]:
-            try:
-                return frozenset(entry.name for entry in os.scandir(root / folder))
-            except OSError:
-                return frozenset()
-
+        listed = cache(self.listed)  # a folder is listed once, however many of its files are asked for
         files = (self.image_file(image).rpartition("/") for image in annotations.images.tolist())
         return np.array([name in listed(folder) for folder, _, name in files], dtype=bool)
+
+    def listed(self, folder: str) -> frozenset[str]:
+        """The names of what a folder below the root holds; nothing where there is no such folder."""
+        try:
+            return frozenset(entry.name for entry in os.scandir(self.existing_root() / folder))
+        except OSError:
+            return frozenset()
 
     def path(self, records: Records, image: int) -> Path:
         return self.existing_root() / self.image_file(str(records.images[image]))
