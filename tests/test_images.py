@@ -183,6 +183,7 @@ def test_a_picture_of_ones_own_stands_upright(tmp_path, suffix, tag, upright):
     assert (load_image(path, own=True) == upright(stored)).all()
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_a_broken_orientation_tag_turns_nothing(tmp_path):
     picture = Image.fromarray(textured(60, 40))
     picture.save(tmp_path / "a.jpg", exif=b"Exif\0\0MM\0*\xff\xff\xff\xffrubbish")
