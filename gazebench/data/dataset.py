@@ -251,6 +251,7 @@ class GazeDataset(ABC):
             "head_boxes": self.card.head_boxes,
             "synthetic": self.card.synthetic,
             "fingerprint": self.records(split).fingerprint(),
+            "full_fingerprint": self.records(split).full_fingerprint(),
             "found": dict(completeness.found),
             "official": dict(completeness.official),
             "skipped_rows": completeness.issues,
