@@ -8,6 +8,7 @@ import math
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -109,6 +110,7 @@ def make(
                 "peak_memory_bytes", "hardware", "finished",
             )
         },
+        **({"inference": made["inference"]} if made.get("inference") else {}),
     }  # fmt: skip
     record = json.loads(json.dumps(record))
     validate(record)
@@ -280,7 +282,7 @@ def hardware_identity() -> dict[str, Any]:
         except PackageNotFoundError:
             continue
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "accelerators": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "python": platform.python_version(),
@@ -289,9 +291,10 @@ def hardware_identity() -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name of the CPU."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     except OSError:
@@ -301,11 +304,17 @@ def _processor() -> str:
 
 def peak_memory() -> dict[str, int]:
     """Peak memory of this process, and of its GPU where there is one, in bytes."""
-    import resource
-
     import torch
 
-    peak = {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    if sys.platform == "win32":
+        import psutil  # on Unix it knows no peak
+
+        peak = {"process": psutil.Process().memory_info().peak_wset}
+    else:
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak = {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
     if torch.cuda.is_available():
         peak["cuda"] = torch.cuda.max_memory_allocated()
     return peak
