@@ -265,6 +265,44 @@ def test_average_precision(kind):
             assert value.numel() == 0, "precision over one class says nothing"
 
 
+MONOTONE = {
+    "the map": lambda h: h,
+    "10h - 3": lambda h: 10 * h - 3,
+    "-1/h": lambda h: -1 / h,
+    "its logarithm": torch.log,
+    "its cube": lambda h: h**3,
+}
+"""Strictly increasing, also in float32, on the levels 1/64 to 1 that are drawn here."""
+
+
+@pytest.mark.parametrize("change", MONOTONE)
+def test_a_monotone_change_of_a_map_leaves_the_areas_as_they_are_to_the_last_digit(change):
+    rng = np.random.default_rng(6)
+    maps = torch.tensor(rng.integers(1, 65, (20, 64, 64)) / 64, dtype=torch.float32)
+    target = torch.tensor(rng.random((20, 2)))
+    changed = MONOTONE[change](maps)
+    assert auc_rectangle(changed, target)[0].tolist() == auc_rectangle(maps, target)[0].tolist()
+    for before, after in zip(maps, changed, strict=True):
+        points = annotations(rng, 5)
+        # At the map's own size: between cells of a map that is resized a curved change is another map.
+        assert auc_points(after, points, 64, 64) == auc_points(before, points, 64, 64)
+        if change == "10h - 3":
+            assert auc_points(after, points, 190, 130) == pytest.approx(auc_points(before, points, 190, 130), abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", [InOutAP, social.SharedAttention])
+def test_a_logit_has_the_average_precision_of_its_probability_to_the_last_digit(kind):
+    rng = np.random.default_rng(7)
+    logit, label = torch.tensor(rng.integers(-40, 41, 500) / 8), torch.tensor(rng.integers(-1, 2, 500))
+    found = []
+    for score in (logit, logit.sigmoid(), logit.sigmoid().float(), 10 * logit - 3):
+        metric = kind()
+        metric.update(torch.arange(500), **dict(zip(kind.fields, (score, label), strict=True)))
+        found.append(float(metric.compute()))
+    assert 0 < found[0] < 1
+    assert len(set(found)) == 1
+
+
 def crowded_heads(rng, people, most):
     """(P, K, 4) boxes on a grid of sixteenths, so that points lie on bounds; NaN where there are fewer than K."""
     low = rng.integers(0, 12, (people, most, 2)) / 16

@@ -25,6 +25,8 @@ VAT_SIZE = 64
 VAT_REACH = 9
 WORST_ANGLE = 180.0
 """Degrees."""
+AT_ORIGIN = 1e-6
+"""Normalised; a method that answers with the head centre rounds it to float32, and rounding is no direction."""
 
 
 def in_frame(points: Tensor, owner: Tensor, inout: Tensor) -> tuple[Tensor, Tensor]:
@@ -213,18 +215,25 @@ class MinL2(L2ToMean):
 # Angles ------------------------------------------------------------------------------------------------------------
 
 
-def angle(prediction: Tensor, target: Tensor, head: Tensor) -> Tensor:
-    """(N,) degrees in [0, 180] between the directions from the head centres (HCLoRA paper, eq. 9); all (N, 2).
+def angle(prediction: Tensor, target: Tensor, origin: Tensor, scale: Tensor | float = 1.0) -> Tensor:
+    """(N,) degrees in [0, 180] between two directions from the head centre (HCLoRA paper, eq. 9), or another origin.
 
     By the arc tangent of cross and dot product, exact also for small angles, where eq. 9's arc cosine is not. A
-    prediction at the centre has no direction and counts as the worst, 180: left out, a method would gain by it. NaN
-    where the target is at the centre, which then says nothing about any method, and where one of the three is NaN.
+    prediction at the origin has no direction and counts as the worst, 180: left out, a method would gain by it. NaN
+    where the target is at the origin, which says nothing about any method, and where one of the three is NaN.
+
+    Args:
+        prediction: (N, 2) normalised; within ``AT_ORIGIN`` of the origin it is there.
+        target: (N, 2) normalised.
+        origin: (N, 2) normalised.
+        scale: (N, 2) width and height of the plane in which the angle is measured.
     """
-    one, other = prediction.double() - head.double(), target.double() - head.double()
+    one, other = prediction.double() - origin.double(), target.double() - origin.double()
+    nowhere, undefined = (one.abs() < AT_ORIGIN).all(1), (other == 0).all(1) | other.isnan().any(1)
+    one, other = one * scale, other * scale
     cross = one[:, 0] * other[:, 1] - one[:, 1] * other[:, 0]
     degrees = torch.rad2deg(torch.atan2(cross.abs(), (one * other).sum(1)))
-    degrees = degrees.masked_fill((one == 0).all(1), WORST_ANGLE)
-    return degrees.masked_fill((other == 0).all(1) | other.isnan().any(1), torch.nan)
+    return degrees.masked_fill(nowhere, WORST_ANGLE).masked_fill(undefined, torch.nan)
 
 
 def angle_to_mean(
@@ -313,10 +322,9 @@ def _angles(
         raise ValueError(f"plane is {plane!r}; it must be 'normalised' or 'pixel'")
     towards = points.double() - origin.double()[owner]
     known = torch.isfinite(towards).all(1) & (towards != 0).any(1)
-    towards, owner = towards[known], owner[known]
-    scale = (sizes.double() if plane == "pixel" else torch.ones_like(sizes, dtype=torch.float64))[owner]
-    predicted = point.double()[owner] - origin.double()[owner]
-    return angle(predicted * scale, towards * scale, torch.zeros_like(towards)), owner
+    points, owner = points[known], owner[known]
+    scale = sizes.double()[owner] if plane == "pixel" else 1.0
+    return angle(point[owner], points, origin[owner], scale), owner
 
 
 def _distances(point: Tensor, points: Tensor, owner: Tensor) -> Tensor:
