@@ -144,5 +144,5 @@ def _people(rows: Rows, edition: str) -> Annotations:
     table["image"] = table["group"] = table["path"]
     table["person_id"] = [f"{path}#{eye!r}" for path, eye in zip(table["path"], table["eye_x"].tolist(), strict=True)]
     ids = table.groupby("person_id")["id"].agg(" ".join)
-    columns = {"rows": table["person_id"].map(ids), "eye": table[["eye_x", "eye_y"]]}
+    columns = {"rows": table["person_id"].map(ids).to_numpy(), "eye": table[["eye_x", "eye_y"]].to_numpy()}
     return people_of(rows, "gazefollow", edition, columns, point_unit="normalised")

@@ -243,7 +243,7 @@ class Study:
 
 def decides(record: Mapping[str, Any]) -> dict[str, Any]:
     """``engine.run.Run.decides`` of the run behind a record; what had no version yet counts as version 1."""
-    data, weights = record["data"], record["weights"]
+    data, weights, not_in_id = record["data"], record["weights"], ("initial", "trained", "standing", "parts")
     splits = {split: identity for split, identity in {"test": data, "train": data.get("train")}.items() if identity}
     full = {split: identity["full_fingerprint"] for split, identity in splits.items() if "full_fingerprint" in identity}
     tasks = record["protocol"].get("tasks", {})
@@ -257,7 +257,7 @@ def decides(record: Mapping[str, Any]) -> dict[str, Any]:
         "data": {split: identity["fingerprint"] for split, identity in splits.items()},
         **({"data_full": full} if full else {}),
         "subsets": data.get("subsets"),
-        "weights": {name: value for name, value in weights.items() if name not in ("initial", "trained")},
+        "weights": {name: value for name, value in weights.items() if name not in not_in_id},
         "start": (weights.get("initial") or {}).get("sha256"),
         "files": [],
         **({"tasks": [task["id"] for task in tasks.values()]} if tasks else {}),
