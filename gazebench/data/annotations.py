@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,8 @@ from gazebench.core.files import cached
 from gazebench.core.types import IN_FRAME, Annotations, Issue, Policy, Records, ragged_starts
 from gazebench.data.dataset import GazeDataset
 from gazebench.metrics.vocabulary import Vocabulary
+
+T = TypeVar("T")
 
 PARTS_OF_SPLIT: Mapping[str, tuple[str, ...]] = {
     "train": ("train",), "val": ("val",), "trainval": ("train", "val"), "test": ("test",),
@@ -241,7 +243,7 @@ class ReleasedDataset(GazeDataset):
     missing_images: Policy = "error"
     _on_disk: dict[str, dict[str, str]] = field(default_factory=dict, init=False, repr=False)
 
-    def cached(self, files: Iterable[str], read: Callable[[], Annotations], *options: str) -> Annotations:
+    def cached(self, files: Iterable[str], read: Callable[[], T], *options: str) -> T:
         """``read()``, or what it gave last time from unchanged files (name, size, modification time).
 
         Args:
@@ -303,17 +305,16 @@ class ReleasedDataset(GazeDataset):
         return replace(kept, issues=(*annotations.issues, *missing))
 
     def _present(self, annotations: Annotations) -> npt.NDArray[np.bool_]:
-        root = self.existing_root()
-
-        @cache  # a folder is listed once, however many of its files are asked for
-        def listed(folder: str) -> frozenset[str]:
-            try:
-                return frozenset(entry.name for entry in os.scandir(root / folder))
-            except OSError:
-                return frozenset()
-
+        listed = cache(self.listed)  # a folder is listed once, however many of its files are asked for
         files = (self.image_file(image).rpartition("/") for image in annotations.images.tolist())
         return np.array([name in listed(folder) for folder, _, name in files], dtype=bool)
+
+    def listed(self, folder: str) -> frozenset[str]:
+        """The names of what a folder below the root holds; nothing where there is no such folder."""
+        try:
+            return frozenset(entry.name for entry in os.scandir(self.existing_root() / folder))
+        except OSError:
+            return frozenset()
 
     def path(self, records: Records, image: int) -> Path:
         return self.existing_root() / self.image_file(str(records.images[image]))

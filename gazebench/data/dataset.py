@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gazebench.core.boxes import FloatArray, IntArray
-from gazebench.core.errors import DataError, ImageError
+from gazebench.core.errors import DataError, ImageError, some
 from gazebench.core.files import cached
 from gazebench.core.types import IN_FRAME, Annotations, Policy, Records
 from gazebench.data import saliency_splits
@@ -26,6 +26,9 @@ from gazebench.metrics.protocol import Protocol
 Crop = tuple[int, int, int, int]
 SPLITS = ("train", "val", "trainval", "test")
 """``train`` and ``val`` are disjoint by source and together are ``trainval``, the official training set."""
+
+COMPLETE = "complete"
+"""The verdict on a part of a data set that is all there (``GazeDataset.inventory``)."""
 
 
 @dataclass(frozen=True)
@@ -272,6 +275,14 @@ class GazeDataset(ABC):
             f"Without it, the embedded world runs everything: DATASET=gazeworld."
         )
 
+    def inventory(self, split: str) -> list[dict[str, Any]]:
+        """The parts of a split (say, its clips), of which a release lists what they hold; none by default.
+
+        One row a part with the same keys: what is expected, what is there, and a ``verdict`` that is ``COMPLETE`` where
+        nothing is amiss. Missing files are part of the table and no error.
+        """
+        return []
+
     def label_digest(self, split: str) -> str | None:
         """The sha256 of a split's annotation files, whatever the spelling of line ends and folders.
 
@@ -281,8 +292,16 @@ class GazeDataset(ABC):
         return None
 
     def lacking(self, split: str) -> list[str]:
-        """What the release has and this copy has not, beyond skipped rows, missing images and ``Card.official``."""
-        return []
+        """What the release has and this copy has not, beyond skipped rows, missing images and ``Card.official``.
+
+        By default the parts of ``inventory`` that are not complete, by verdict.
+        """
+        parts: dict[str, list[str]] = {}
+        for row in self.inventory(split):
+            kind, name = next(iter(row.items()))
+            if row["verdict"] != COMPLETE:
+                parts.setdefault(f"{kind}s {row['verdict']}", []).append(name)
+        return [f"{len(names):,} {what} ({some(names)})" for what, names in parts.items()]
 
     def completeness(self, split: str) -> Completeness:
         """What is on disk against what is known of the release."""
