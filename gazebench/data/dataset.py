@@ -259,7 +259,7 @@ class GazeDataset(ABC):
         return self.existing_root() / str(records.images[image])
 
     def existing_root(self, *needed: str) -> Path:
-        """The root, after checking that it and what is ``needed`` below it are there: files (with a suffix), folders.
+        """The root, after checking that what is ``needed`` below it is there: files (with a suffix, or .gz), folders.
 
         Raises:
             DataError: says what to download, from where, how to lay it out, and what to run without it.
@@ -271,7 +271,11 @@ class GazeDataset(ABC):
             problem = f"{self.root} is not a folder"
         else:
             paths = {name: Path(self.root) / name for name in needed}
-            missing = [name for name, path in paths.items() if not (path.is_file() if path.suffix else path.is_dir())]
+            missing = [
+                name
+                for name, path in paths.items()
+                if not (path.is_file() or Path(f"{path}.gz").is_file() if path.suffix else path.is_dir())
+            ]
             if not missing:
                 return Path(self.root)
             problem = f"{self.root} holds no {', '.join(missing)}"

@@ -116,7 +116,6 @@ def write_points(path: Path, answered: Answered) -> int:
     ]
     if not found:
         raise DataError("no question asks for a point, so there is nothing to put on a leaderboard")
-    path.parent.mkdir(parents=True, exist_ok=True)
     frame = pd.DataFrame(found, columns=["person_id", "x", "y", "inout"])
-    frame.round(6).to_csv(path, index=False)
+    write_atomically(path, frame.round(6).to_csv(index=False))
     return len(found)
