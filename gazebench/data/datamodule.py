@@ -14,7 +14,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
-from gazebench.core.boxes import FloatArray, IntArray, holds_boxes
+from gazebench.core.boxes import FloatArray, IntArray, holds_boxes, holds_points
 from gazebench.core.errors import DataError, ImageError
 from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, UNKNOWN, Batch, Item, Policy, Records, Targets, ragged_starts
 from gazebench.data.dataset import GazeDataset
@@ -103,7 +103,11 @@ class ImageSamples(TorchDataset[Sample]):
         view = sample_view(rng, self.preprocess, width, height, records.head, visible)
         head, points = apply_view(view, records.head, records.points)
         columns = {
-            name: _unjittered(view, column.reshape(-1, 4)).reshape(column.shape) if holds_boxes(column) else column
+            name: _unjittered(view, column.reshape(-1, 4)).reshape(column.shape)
+            if holds_boxes(column)
+            else apply_view(view, records.head, column)[1]
+            if holds_points(column)
+            else column
             for name, column in records.columns.items()
         }
         return replace(records, head=head, points=points, columns=columns, sizes=np.array([view.size])), view

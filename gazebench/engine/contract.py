@@ -38,6 +38,8 @@ from gazebench.metrics.scoring import Scorer
 SMALL = [
     "--loader.workers=0", "--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", "--trainer.devices=1"
 ]  # fmt: skip
+FAR = 10.0
+"""A point this many pictures away is in pixels."""
 TOLERANCE = 1e-4
 """How much a prediction may depend on the rest of its batch: float32 sums in another order differ by less."""
 
@@ -316,6 +318,8 @@ def _prediction_findings(method: Method, prediction: Prediction, batch: Batch) -
         elif not torch.isfinite(value).all():
             bad = ~torch.isfinite(value).reshape(count, -1).all(1)
             yield f"{name} is not finite for {int(bad.sum())} of {count} {'pairs' if name in SOCIAL else 'people'}"
+        elif name == "point" and count and value.abs().max() > FAR:
+            yield f"point reaches {float(value.abs().max()):.3g}: give x / width and y / height, not pixels"
         elif name not in ("point", "inout") and count and (value.min() < 0 or value.max() > 1):
             yield (
                 f"{name} leaves [0, 1]: {float(value.min()):.3g} to {float(value.max()):.3g}; end with a sigmoid, or "
