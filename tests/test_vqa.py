@@ -322,6 +322,8 @@ def test_points_against_numpy_and_no_point_as_the_worst():
     worst = {metrics.PointDistance: np.hypot(0.8, 0.9), metrics.PointAngle: 180, metrics.PointWithin: 0}
     for kind, value in worst.items():
         assert float(values_of(kind(), "point", silent)[0]) == pytest.approx(value)
+    at_the_head = [(silent[0][0], ParsedAnswer(point=(0.15, 0.15)))]
+    assert float(values_of(metrics.PointAngle(), "point", at_the_head)[0]) == 180
     assert not len(values_of(metrics.PointAngle(), "point", [(Truth("", points=((0.2, 0.9),)), pairs[0][1])])[0])
 
 

@@ -177,11 +177,14 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     def __init__(self, length: int, *, shuffle: bool, seed: int, rank: int = 0, world: int = 1, epoch: int = 0) -> None:
         self.length, self.shuffle, self.seed, self.rank, self.world = length, shuffle, seed, rank, world
-        self.epoch = epoch
+        self.epoch = self.first = epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this before each epoch."""
-        self.epoch = epoch
+        """Lightning calls this before each epoch.
+
+        One that did so before it has read the checkpoint would say 0 on resuming, so an epoch before the first is none.
+        """
+        self.epoch = max(epoch, self.first)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = np.arange(self.length)
