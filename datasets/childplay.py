@@ -20,6 +20,7 @@ from gazebench.data.annotations import (
     PARTS_OF_SPLIT,
     POINT,
     ReleasedDataset,
+    annotation_files,
     number,
     people_of,
     read_rows,
@@ -99,7 +100,7 @@ class ChildPlay(ReleasedDataset):
         """
         root = self.existing_root("annotations", "images")
         folders = [f"annotations/{part}" for part in PARTS_OF_SPLIT[split]]
-        clips = _clips(root, [folder for folder in folders if any((root / folder).glob("*.csv"))])
+        clips = _clips(root, [folder for folder in folders if any(annotation_files(root / folder, "*.csv"))])
         annotated = self.cached(clips.values(), lambda: _annotated(root, clips), "frames", split)
         listed = {clip for clip, (part, _) in released().items() if part in PARTS_OF_SPLIT[split]}
         return [self._row(clip, clips.get(clip, ""), annotated.get(clip, ())) for clip in sorted({*clips, *listed})]
@@ -185,7 +186,7 @@ def _frames(clip: str, file: str) -> int:
     name = CLIP.fullmatch(clip)
     assert name is not None, "``_clips`` lets no other through"
     every = 1 + int(name["end"]) - int(name["start"])
-    halved = Path(file).stem != clip
+    halved = Path(file).name.partition(".csv")[0] != clip
     return released().get(clip, ("", -(-every // 2) if halved else every))[1]
 
 
@@ -204,11 +205,11 @@ def _clips(root: Path, folders: Sequence[str]) -> dict[str, str]:
     """
     clips: dict[str, str] = {}
     for folder in folders:
-        found = sorted((root / folder).glob("*.csv"))
+        found = sorted(annotation_files(root / folder, "*.csv"))
         if not found:
             raise DataError(f"{root / folder} holds no annotation files VIDEO_START-END.csv")
         for file in found:
-            clip = ChildPlay.canonical(file.stem)
+            clip = ChildPlay.canonical(file.name.partition(".csv")[0])
             if not CLIP.fullmatch(clip):
                 raise DataError(f"{file}: not the name of a clip, VIDEO_START-END.csv; move it elsewhere")
             if clip in clips:

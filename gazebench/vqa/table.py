@@ -16,6 +16,7 @@ from gazebench.engine.record import read_records
 from gazebench.metrics.intervals import Interval
 from gazebench.report.run_data import metric_uses
 from gazebench.report.table import Cell, Column, Table, csv
+from gazebench.vqa.scoring import other_coordinates
 
 _VERSION_1: dict[str, dict[str, str]] = {
     "object": {
@@ -69,6 +70,7 @@ class ModelRow:
         mode: how it answers, e.g. ``zero-shot``.
         metrics: by name ``value`` and maybe ``low`` and ``high``.
         questions: how many it was asked.
+        coordinates: what its points would score by other conventions; "" where that is not known.
     """
 
     split: str
@@ -78,6 +80,7 @@ class ModelRow:
     model: str
     metrics: Mapping[str, Mapping[str, Any]]
     questions: int
+    coordinates: str = ""
 
     @property
     def place(self) -> tuple[Any, ...]:
@@ -122,6 +125,8 @@ def refresh(folder: Path, boards: Path, dataset: str, title: str) -> tuple[Path,
         chosen = [row for row in rows if (row.split, row.protocol, row.status) == kind]
         split, protocol, status = kind
         lines += ["", f"## {split}, {protocol}: {STATUS.get(status, 'complete')}", "", table(chosen).markdown()]
+        told = [f"- {row.model} ({row.mode}): {row.coordinates}" for row in chosen if row.coordinates]
+        lines += ["", "Coordinates:", "", *told] if told else []
     place, text = folder / dataset / "README.md", "\n".join(lines) + "\n"
     write_atomically(place, text)
     first = ("split", "protocol", "status", "mode", "model", "questions")
@@ -160,11 +165,12 @@ def _results(folder: Path) -> Iterator[ModelRow]:
             if not isinstance(protocol, str):
                 protocol = next(iter(protocol["tasks"].values()))["id"]
             protocol += ", all pairs" if config["questions"].get("all_pairs") else ""
-            answerer = record.get("method", record.get("answerer"))
+            answerer, read = record.get("method", record.get("answerer")), config.get("reading")
             metrics = {name: score.get("all", score) for name, score in record["metrics"].items()}
             row = ModelRow(
                 config["split"], "complete" if status == "official" else status, protocol, answerer["mode"],
                 answerer["title"], metrics, sum(config["questions"]["counts"].values()),
+                other_coordinates(read) if read and answerer["mode"] not in ORDER[:2] else "",
             )  # fmt: skip
             assert row.place
         except (ValueError, KeyError, TypeError) as error:
