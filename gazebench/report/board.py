@@ -9,12 +9,12 @@ from filelock import FileLock
 
 from gazebench.data.dataset import GazeDataset
 from gazebench.engine.record import read_files
+from gazebench.engine.standing import HEADINGS
 from gazebench.metrics.intervals import Interval
 from gazebench.metrics.protocol import ALL, SUBSETS
 from gazebench.metrics.scoring import Score
 from gazebench.report.board_rows import (
     ORIGIN_COLUMNS,
-    RESULT_CLASSES,
     Board,
     RunGroup,
     make_board,
@@ -63,7 +63,7 @@ def runs_csv(board: Board) -> str:
 
 
 def markdown(board: Board) -> str:
-    """Official, synthetic and smoke runs apart, and a table for every subset."""
+    """The classes of results apart, and a table for every subset."""
     protocol = board.protocol
     assert protocol is not None, "only a data set of the suite has a page of its own"
     lines = [
@@ -80,7 +80,7 @@ def markdown(board: Board) -> str:
         lines += ["", "In brackets: 95% intervals, by bootstrap over whole clips or images."]
     if any(isinstance(value, Interval) for value in values):
         lines += ["", "Of several seeds: the mean ± half of its 95% interval over seeds (Student's t)."]
-    for result_class, heading in RESULT_CLASSES.items():
+    for result_class, heading in HEADINGS.items():
         groups = [group for group in board.groups if group.result_class == result_class]
         if groups:
             lines += ["", f"## {heading}"]

@@ -17,6 +17,7 @@ from gazebench.data.dataset import GazeDataset
 from gazebench.engine.config import essence
 from gazebench.engine.method import MethodCard
 from gazebench.engine.registry import load_method
+from gazebench.engine.standing import HEADINGS
 from gazebench.metrics.intervals import Interval, interval
 from gazebench.metrics.protocol import ALL, SUBSETS, Protocol
 from gazebench.metrics.scoring import Score
@@ -24,13 +25,10 @@ from gazebench.report import published
 from gazebench.report.run_data import Record, metric_uses
 from gazebench.report.table import Column, number
 
-RESULT_CLASSES = {
-    "official": "Complete official test set",
-    "synthetic": "Complete runs (synthetic data: no published benchmark)",
-    "smoke": "Smoke runs (incomplete data, tiny or random weights, or limits: not benchmark results)",
-}
-"""Classes of runs, best first: a row never stands above one of a better class."""
-BADGES = {"official": "official", "synthetic": "synthetic", "smoke": "smoke run", "published": "published"}
+BADGES = {
+    "official": "official", "listed": "own file list", "synthetic": "synthetic", "unverified": "not verified",
+    "smoke": "smoke run", "published": "published",
+}  # fmt: skip
 UNKNOWN_FAMILY = "published only"
 ORIGIN_COLUMNS = ("brought by", "licence", "paper", "cite", "recipe", "weights")
 
@@ -85,7 +83,7 @@ class RunGroup:
 
     @property
     def result_class(self) -> str:
-        """One of ``RESULT_CLASSES``."""
+        """One of ``standing.HEADINGS``."""
         return str(self.lead["status"]["class"])
 
     @property
@@ -179,7 +177,7 @@ def make_board(name: str, dataset: type[GazeDataset], records: Mapping[str, Reco
     """The board of a data set from its records by file name; those of other protocols are left out."""
     protocol = dataset.protocol
     same = {stem: record for stem, record in records.items() if record["protocol"]["id"] == protocol.id}
-    order = list(RESULT_CLASSES)
+    order = list(HEADINGS)
     sign = -1 if protocol.metric(protocol.headline).higher_is_better else 1
 
     def place(group: RunGroup) -> tuple[Any, ...]:

@@ -17,12 +17,12 @@ from gazebench.core.plugins import PluginError
 from gazebench.engine.record import read_files
 from gazebench.engine.registry import load_dataset
 from gazebench.engine.run import Places
+from gazebench.engine.standing import HEADINGS, lowest, parts
 from gazebench.metrics.protocol import ALL, SUBSETS
 from gazebench.report import published
 from gazebench.report.board_rows import (
     BADGES,
     COSTS,
-    RESULT_CLASSES,
     UNKNOWN_FAMILY,
     Board,
     RunGroup,
@@ -36,7 +36,7 @@ from gazebench.report.record_page import record_page
 from gazebench.report.run_data import known_dataset
 from gazebench.report.table import Cell, Column, HtmlCell, Table, number
 
-SECTIONS = RESULT_CLASSES | {"official": "Complete official test set, and published values"}
+SECTIONS = HEADINGS | {"official": "Complete official test set, and published values"}
 """Headings of the groups of a table; no sorting mixes them."""
 
 
@@ -164,7 +164,8 @@ def _about_runs(group: RunGroup, addresses: Mapping[str, str]) -> dict[str, Any]
         for stem, one in group.records.items()
     ]
     facts = [("family", group.family), *((name, text) for name, text in found.items() if name != "weights")]
-    facts += [("weights", f"{weights.get('name') or 'no backbone'}, {weights['grade']}{trained}")]
+    standing = lowest(parts(weights, record.get("kind", "bench")))
+    facts += [("weights", f"{weights.get('name') or 'no backbone'}, {standing}{trained}")]
     facts += [("subsets by", name)] if (name := subsets_by(record)) else []
     facts += [(BADGES[group.result_class], reason) for reason in record["status"]["reasons"]]
     return {"link": pages[0][0], "facts": facts, "pages": pages}
