@@ -355,7 +355,7 @@ def test_pairs_know_who_looks(named):
 def test_positions_and_the_residual_are_added_before_the_product():
     torch.manual_seed(0)
     dim, grid = 16, (3, 5)
-    branch = GazeBranch(dim, 8, 1, (6, 10), grid=grid, residual=True)
+    branch = GazeBranch(dim, 16, 1, (6, 10), grid=grid, residual=True)
     image, person, heads = torch.randn(2, dim, *grid), torch.randn(3, dim), torch.randn(3, dim)
     row, pairs = torch.tensor([0, 0, 1]), torch.zeros(0, 2, dtype=torch.int64)
     moved = torch.empty(dim, *grid)
