@@ -22,15 +22,13 @@ _ARROWS: Final = {
 }  # fmt: skip
 _NO_DIRECTION: Final = re.compile(
     r"(?<!the )(?<!their )(?<!his )(?<!her )(?<!to )\bright (?=(?:at|now|in|into|next|behind|beside|there|here|before"
-    r"|after|past"
-    r"|under|above|below|through)\b)"
+    r"|after|past|under|above|below|through)\b)"
     r"|\b(?:on|on the) top of\b|\btop of\b|\bupside\b|\b(?:up|down) close\b|\bclose[- ]up\b|\b(?:back|left"
     r"|right)[- ]handed\b"
     r"|\b(?:stand|sit|pick|set|hold|ly|dress|mak|lift|kneel|writ|put|plac)(?:s|t?ing|es)?[- ](?:up|down)\b"
     r"|\b(?:in|wearing|with) (?:an? |the |his |her )?(?:\w+ )?top\b(?![- ](?:left|right))"
     r"|\b(?:left|right) (?:hand|arm|eye|ear|shoulder|knee|foot|leg|wrist)\b|\bleft (?:behind|over|out|alone)\b"
-    r"|\ball right\b"
-    r"|\bupper body\b|\blower (?:body|half)\b"
+    r"|\ball right\b|\bupper body\b|\blower (?:body|half)\b"
 )
 """Words of a direction that mean none."""
 _OF_ANOTHER: Final = re.compile(
@@ -50,8 +48,7 @@ _PLACE: Final = re.compile(r"\b(?:on|at|in|from|near)(?: the| their| his| her)?(
 """What stands before a direction that tells somebody's place."""
 _PERSON: Final = re.compile(
     r"\b(?:person|man|woman|boy|girl|child|individual|people|one|head|face|they|he|she|it|who|located|seated|standing"
-    r"|sitting"
-    r"|positioned|figure|player|kid|baby|located|is|are|wearing|shirt|hair)\b[^,.;]*$"
+    r"|sitting|positioned|figure|player|kid|baby|located|is|are|wearing|shirt|hair)\b[^,.;]*$"
 )
 _JOIN: Final = re.compile(
     r"(?:[\s,&()/–-]|\b(?:and|or|to|the|a|bit|little|slightly|somewhat|then|also|towards?|of|his|her|their|its|our|your"
