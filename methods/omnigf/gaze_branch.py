@@ -49,7 +49,7 @@ class HeatmapDecoder(nn.Module):
 class Positions(nn.Module):
     """A learnt projection of sines and cosines of where each of h x w image tokens lies: -> (C, h, w).
 
-    A table of one free vector a token learns more slowly (studies/omnigf-diagnosis).
+    It fits a grid of any size, unlike a table of one vector a token.
     """
 
     octaves: ClassVar[int] = 5

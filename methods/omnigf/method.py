@@ -132,9 +132,9 @@ class OmniGF(VLMMethod):
         "hidden_share": ("ours", "the paper hides no answer of its annotated people; for the mode that writes nothing"),
         "image_positions": (
             "ours",
-            "without them not even the true offset to the target is used (studies/omnigf-diagnosis)",
+            "states of image tokens say too little about where these are (docs/omnigf.md)",
         ),
-        "head_residual": ("ours", "without it head tokens are not used within minutes (studies/omnigf-diagnosis)"),
+        "head_residual": ("ours", "the way from a head token to an anchor is long (docs/omnigf.md)"),
         "people_limit": ("ours", "the paper sees accuracy fall with over 15 people"),
         "image_size": ("paper", "section 4.3"),
         "picture_size": ("ours", "the paper cuts heads from the original; twice the input keeps most of their detail"),
