@@ -322,6 +322,8 @@ def test_points_against_numpy_and_no_point_as_the_worst():
     worst = {metrics.PointDistance: np.hypot(0.8, 0.9), metrics.PointAngle: 180, metrics.PointWithin: 0}
     for kind, value in worst.items():
         assert float(values_of(kind(), "point", silent)[0]) == pytest.approx(value)
+    at_the_head = [(silent[0][0], ParsedAnswer(point=(0.15, 0.15)))]
+    assert float(values_of(metrics.PointAngle(), "point", at_the_head)[0]) == 180
     assert not len(values_of(metrics.PointAngle(), "point", [(Truth("", points=((0.2, 0.9),)), pairs[0][1])])[0])
 
 
@@ -488,6 +490,7 @@ def test_the_commands_from_questions_to_the_table(tmp_path, capsys, chat_server)
     code, told = run("ask", *given)
     assert (code, "Two words (zero-shot) on gazeworld/test" in told) == (0, True)
     assert "points read as thousand" in told
+    assert "structured" in run("score", *given, "--no-structured")[1], "answers that were asked for otherwise are named"
     assert len(asked) == before + 1, "only what was open is asked again"
     code, told = run("score", *given, "--judge", "openai")
     assert (code, "vqa_object_judge" in told) == (0, True)

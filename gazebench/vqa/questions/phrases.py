@@ -22,7 +22,8 @@ _LEAD: Final = re.compile(
     re.DOTALL,
 )
 _TRAIL: Final = re.compile(
-    rf"\s*(?:,\s*)?\b(?:{_BE} (?:what|where|the (?:target|object|thing|focus|item))\b.*|holds (?:the|their|his"
+    rf"\s*(?:,\s*)?\b(?:{_BE} (?:what|where|the (?:target|object|thing|focus|item))\b.*|i (?:think|believe|guess"
+    rf"|suppose)\b.*|holds (?:the|their|his"
     rf"|her) (?:gaze|attention).*)$"
 )
 _FILLER: Final = re.compile(
@@ -61,8 +62,8 @@ def _low(text: str) -> str:
 
 
 def _clean(text: str) -> str:
-    low = _low(text).strip(" \"'-•")
-    low = re.split(r"\.(?:\s|$)", low)[0]
+    low = re.sub(r"^(?:object|thing|target|gaze target)\s*:\s*", "", _low(text).strip(" \"'-•"))
+    low = re.split(r"\.(?:\s|$)|\s[—–-]\s", low)[0]
     low = _TRAIL.sub("", low) or low
     rest = _LEAD.sub("", low, count=1).strip(" \"'.!")
     low = _FILLER.sub("", (rest or low).strip(" \"'.!-"))

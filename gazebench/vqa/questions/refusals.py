@@ -34,9 +34,9 @@ _REASONS: Final = (
         rf"|\bambigu(?:ous|ity)\b|^which (?:{_PEOPLE}|one|of)\b|\bspecify which\b|\bclarify (?:which|who)\b"
         rf"|\bwhich (?:{_PEOPLE}|one) (?:do you|you|is meant|are you|the question)\b")),
     ("non_exist", re.compile(
-        rf"(?:^|[,:;]\s*|\b(?:but|that|because|since|as) )(?:there(?:'s| is| are| was| were| appears? to be"
-        rf"| seems? to be)"
-        rf"(?:n't| not| no)\b[^.;]{{0,40}}\b(?:{_PEOPLE}|one|anyone|anybody|somebody|someone|match|human)\b"
+        rf"(?:^|[,:;]\s*|\b(?:but|that|because|since|as) )(?:there(?:(?:'s| is| are| was| were"
+        rf"| appears? to be| seems? to be)(?:n't| not| no)| do(?:es)?(?: not|n't) (?:appear"
+        rf"|seem) to be)\b[^.;]{{0,40}}\b(?:{_PEOPLE}|one|anyone|anybody|somebody|someone|match|human)\b"
         rf"|(?:nobody|no one|no-one|none of (?:them|the {_PEOPLE})|no (?:such |visible |human )?(?:{_PEOPLE}))\b"
         rf"(?! in particular)[^.;]{{0,30}}\b(?:fits?|match\w*|is|are|was|in|here|there|wear\w*|with|like|at|visible"
         rf"|present|exists?|appears?|meets|sits|stands|has|who)\b"
@@ -56,7 +56,8 @@ _REFUSES: Final = re.compile(
     rf"|not able to|do not|don't|won't|will not)\s+{_CLEARLY}"
     r"(?:tell|determine|answer|say|identify|know|see|provide|help|assist|locate|find|infer|judge|make out"
     r"|be (?:\w+ly )?(?:answered|determined|told|said|inferred|identified|established|ascertained))\b"
-    r"|\bunanswerable\b|\bnot answerable\b|\b(?:un|in)determin|\b(?:not enough|insufficient|lack of) information\b"
+    r"|\bunanswerable\b|\bnot answerable\b|\b(?:un|in)determin|\b(?:insufficient|lack of) information\b"
+    r"|(?:\bnot|n't)[^.;]{0,30}\b(?:enough|sufficient) (?:information|context|detail)"
     r"|\brefuse to answer\b|\b(?:unclear|not clear|uncertain|unknown) (?:what|where|in which|which way|if|whether"
     r"|from)\b"
     r"|^(?:unknown|unclear|not visible|n/a|none|not applicable|not sure|i am not sure|i'm not sure|unsure)\W*$"
