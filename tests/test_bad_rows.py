@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from gazebench.core.errors import DataError, ImageError, UserError
 from gazebench.core.types import Annotations, Records
 from gazebench.data.annotations import ReleasedDataset
 from gazebench.data.check import findings
+from gazebench.data.images import image_size
 from gazebench.datasets.vsgaze import write_table
 from gazebench.engine.registry import load_dataset
 
@@ -201,8 +203,8 @@ def test_a_bad_row_is_named_or_skipped_and_counted(release, case, cells):
 
 MUTATIONS = int(os.environ.get("GAZEBENCH_MUTATIONS", "140"))
 """Mutated files in all; the environment variable asks for more."""
-NASTY = ["", " ", "nan", "inf", "-1", "0", "1", "2", "-0.0", "0.5", "1.3", "55", "5000", "1e308", "-1e308", "1_0", "0x10",
-         "\uff11", "x", '"', "\0", "a;b", "None", "true", "../..", "\\"]  # fmt: skip
+NASTY = ["", " ", "nan", "inf", "-1", "0", "1", "2", "-0.0", "0.5", "1.3", "55", "5000", "1e308", "-1e308", "1_0",
+         "0x10", "\uff11", "x", '"', "\0", "a;b", "None", "true", "../..", "\\"]  # fmt: skip
 
 
 def mutated(whole: bytes, rng: np.random.Generator) -> bytes:
@@ -282,7 +284,7 @@ class Files:
 
 
 Person = dict[str, Any]
-"""``image``, ``head``, ``points``, other boxes, ``inout`` and columns, in the release's units; ``place``: file and line."""
+"""``image``, ``head``, ``points``, ``inout`` and columns, in the release's units; ``place`` is file and line."""
 
 
 def floats(row: Mapping[str, str], names: Sequence[str]) -> list[float]:
@@ -431,6 +433,9 @@ def test_a_mutated_file_gives_a_typed_error_or_the_values_of_a_second_reading(re
     """Every line that is not named is there, with its values."""
     for module in ("annotations", "dataset"):
         monkeypatch.setattr(f"gazebench.data.{module}.cached", lambda key, build: build())
+    monkeypatch.setattr(
+        "gazebench.data.dataset._size", cache(lambda path: image_size(path) if path.is_file() else (0, 0))
+    )
     opened, file = release(case)
     split, whole, refused, read = TABLES[case].split, file.read_bytes(), 0, 0
     for seed in range(MUTATIONS // len(CSV)):
@@ -452,6 +457,67 @@ def test_a_mutated_file_gives_a_typed_error_or_the_values_of_a_second_reading(re
             raise
         read += 1
     assert read > refused
+
+
+def mutated_cell(cell: Any, rng: np.random.Generator) -> Any:
+    """A cell of a table after a change of one number, of its shape, or of the whole."""
+    if isinstance(cell, str):
+        return rng.choice(["", "a.jpg", "../a/b.jpg", "a//b.jpg", cell.replace("/", "\\"), f"{cell}x"])
+    value = np.array([*cell], dtype=float)
+    kind = int(rng.integers(9))
+    if kind < 4 and value.size:
+        value.flat[rng.integers(value.size)] = rng.choice([np.nan, np.inf, -1, 0, 1, 2, 0.5, 1.05, 1.3, 55, -30, 1e308])
+        return value
+    return [None, "text", value[:-1], np.concatenate([value, value[-1:]]), value.tolist(), value.astype(str)][kind % 6]
+
+
+def test_a_mutated_table_gives_a_typed_error_or_the_values_of_a_second_reading(release, monkeypatch):
+    for module in ("annotations", "dataset"):
+        monkeypatch.setattr(f"gazebench.data.{module}.cached", lambda key, build: build())
+    opened, file = release("vsgaze")
+    whole, read = read_table(file).to_dict("records"), 0
+    for seed in range(MUTATIONS // len(CSV)):
+        rng, rows = np.random.default_rng(seed), [dict(row) for row in whole]
+        for _ in range(rng.integers(1, 4)):
+            row, column = rows[rng.integers(len(rows))], rng.choice([*rows[0]])
+            row[column] = mutated_cell(whole[0][column] if rng.integers(4) == 0 else row[column], rng)
+        if rng.integers(4) == 0:
+            rows.insert(int(rng.integers(len(rows))), rows[rng.integers(len(rows))])
+        table = pd.DataFrame(rows)
+        monkeypatch.setattr(pd, "read_hdf", lambda *_, table=table: table.copy())
+        monkeypatch.setattr(pd, "read_parquet", lambda *_, table=table: table.copy())
+        records = opened(bad_rows="skip", missing_images="skip").records("test")
+        lines = {issue.row for issue in records.issues if issue.row}
+        missing = {issue.file for issue in records.issues if not issue.row}
+        people: dict[str, Person] = {}
+        labels: dict[str, list[int]] = {name: [] for name in ("lah_pairs", "laeo_pairs", "coatt_pairs")}
+        sound = [row for line, row in enumerate(rows, start=1) if line not in lines]
+        frames = {"vat/" + row["path"].replace("\\", "/"): row for row in sound}
+        for image in sorted(frames.keys() - missing):
+            row = frames[image]
+            ids = [int(float(number)) for number in row["person_ids"]]
+            for place, number in enumerate(ids):
+                if number != -1:
+                    inout = int(float(row["inout"][place]))
+                    corners = np.array([*row["head_bboxes"][place]], dtype=float).reshape(2, 2)
+                    people[f"{image}#{number}"] = {
+                        "head": np.sort(corners, axis=0).ravel().clip(0, 1), "inout": inout,
+                        "points": [np.array(row["gaze_points"][place], dtype=float)] * (inout == 1),
+                    }  # fmt: skip
+            real = [number for number in ids if number != -1]
+            pairs = [tuple(int(float(number)) for number in pair) for pair in row["pairs"]]
+            for name, found in labels.items():
+                known = dict(zip(pairs[::-1], [int(float(label)) for label in row[name]][::-1], strict=True))
+                found += [known.get(pair, -1) for pair in permutations(real, 2)]
+        assert sorted(records.person_id.tolist()) == sorted(people)
+        for person, name in enumerate(records.person_id.tolist()):
+            assert records.inout[person] == people[name]["inout"]
+            np.testing.assert_array_equal(records.head[person], people[name]["head"])
+            np.testing.assert_array_equal(records.points_of(person), np.reshape(people[name]["points"], (-1, 2)))
+        for name, found in zip(("lah", "laeo", "sa"), labels.values(), strict=True):
+            assert records.pairs[name].tolist() == found
+        read += bool(lines)
+    assert read
 
 
 @pytest.mark.parametrize(
