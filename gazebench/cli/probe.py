@@ -118,5 +118,6 @@ def _prober(kind: ProberName, options: ModelOptions, prompt: str, attempts: int,
         return probers.SpectralResidual()
     asked = probers.prompt(prompt)
     return probers.ModelProber(
-        options.backend(kind), asked, options.encoding(), options.decoding(), attempts=attempts, name=name
-    )
+        options.backend(kind), asked, options.encoding(), options.decoding(), attempts, name, options.coordinates,
+        options.structured and kind == "openai",
+    )  # fmt: skip
