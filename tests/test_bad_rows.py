@@ -479,8 +479,8 @@ def test_a_mutated_table_gives_a_typed_error_or_the_values_of_a_second_reading(r
     for seed in range(MUTATIONS // len(CSV)):
         rng, rows = np.random.default_rng(seed), [dict(row) for row in whole]
         for _ in range(rng.integers(1, 4)):
-            row, column = rows[rng.integers(len(rows))], rng.choice([*rows[0]])
-            row[column] = mutated_cell(whole[0][column] if rng.integers(4) == 0 else row[column], rng)
+            at, column = rng.integers(len(rows)), rng.choice([*rows[0]])
+            rows[at][column] = mutated_cell(whole[at if rng.integers(4) else 0][column], rng)
         if rng.integers(4) == 0:
             rows.insert(int(rng.integers(len(rows))), rows[rng.integers(len(rows))])
         table = pd.DataFrame(rows)
