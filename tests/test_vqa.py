@@ -490,6 +490,7 @@ def test_the_commands_from_questions_to_the_table(tmp_path, capsys, chat_server)
     code, told = run("ask", *given)
     assert (code, "Two words (zero-shot) on gazeworld/test" in told) == (0, True)
     assert "points read as thousand" in told
+    assert "structured" in run("score", *given, "--no-structured")[1], "answers that were asked for otherwise are named"
     assert len(asked) == before + 1, "only what was open is asked again"
     code, told = run("score", *given, "--judge", "openai")
     assert (code, "vqa_object_judge" in told) == (0, True)

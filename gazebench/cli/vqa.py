@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from gazebench.cli.model_options import model_options, print_open
+from gazebench.cli.model_options import model_options, print_open, print_siblings
 from gazebench.cli.options import BoardsOption, NameArgument, RunsOption, command, given_settings, places
 from gazebench.vlm.options import BackendName, ModelOptions, check_server
 from gazebench.vlm.options import shard as parse_shard
@@ -125,6 +125,7 @@ def answers(
         if asks:
             check_server(model)
     store, code = store_of(folder, answerer, card), 0
+    print_siblings(store)
     if asks:
         outcome = ask(questions, card, answerer, store, parse_shard(shard), limit)
         print(f"{outcome.answered:,} answers came, kept in {store.folder}")

@@ -9,7 +9,7 @@ import numpy as np
 from gazebench.core.boxes import FloatArray, clean_boxes
 from gazebench.vlm.coordinates import Convention
 from gazebench.vlm.parsing import WITHHELD, answer_parts, json_values
-from gazebench.vlm.points import read_boxes
+from gazebench.vlm.points import LONGEST_LIST, read_boxes
 
 MOST_REGIONS = 20
 """An answer with more regions is rejected: the model repeats itself."""
@@ -58,7 +58,7 @@ def parse_answer(
         return _unusable("cut at the limit of tokens")
     if finish_reason in WITHHELD:
         return _unusable("withheld by a content filter")
-    if not (parts := answer_parts(text)):
+    if not (parts := answer_parts(text, longest=LONGEST_LIST)):
         return _unusable("empty")
     values, cut = json_values(parts[-1])
     if cut:

@@ -11,6 +11,8 @@ from gazebench.vlm.coordinates import Convention, looks_like_shares
 from gazebench.vlm.parsing import How, answer_parts, json_values, number, numbers
 
 Point = tuple[float, float]
+LONGEST_LIST: Final = 40_000
+"""Characters of an answer with many boxes that are read."""
 
 
 class Written(NamedTuple):
@@ -76,7 +78,7 @@ def read_point(text: str, convention: Convention, size: tuple[int, int] | None =
 def read_boxes(text: str) -> list[Written]:
     """The boxes of an answer as they are written, those in tags, in JSON and in prose alike."""
     found: list[Written] = []
-    for part in answer_parts(text)[-1:]:
+    for part in answer_parts(text, longest=LONGEST_LIST)[-1:]:
         plain = _plain(part)
         for read in (_tags, _named, _prose):
             found = found or [one for one in read(plain) if len(one.values) == 4]
