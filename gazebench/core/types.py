@@ -178,11 +178,17 @@ class Records:
             digest.update(_bytes(self.columns[name] if name in self.columns else self.pairs[name]))
         return digest.hexdigest()
 
-    def full_fingerprint(self) -> str:
-        """Hex digest of everything a score or its interval depends on: also sources, sizes, all columns and pairs."""
+    def full_fingerprint(self, read: Iterable[str] = ()) -> str:
+        """Hex digest of everything a score or its interval depends on: also of sources, sizes, and what metrics read.
+
+        Args:
+            read: names of fields that metrics read; the columns and pairs among them are covered.
+        """
+        known = {**self.columns, **self.pairs}
+        covered = {"groups": self.groups, "sizes": self.sizes} | {name: known[name] for name in read if name in known}
         digest = hashlib.sha256(self.fingerprint().encode())
-        for name, column in sorted({**self.columns, **self.pairs, "groups": self.groups, "sizes": self.sizes}.items()):
-            digest.update(f"\n{name}\n".encode() + _bytes(column))
+        for name in sorted(covered):
+            digest.update(f"\n{name}\n".encode() + _bytes(covered[name]))
         return digest.hexdigest()
 
 
@@ -380,6 +386,8 @@ class Prediction:
         laeo: as ``lah``.
         sa: as ``lah``.
         text: P texts that a vision-language model wrote about each person, "" where nothing usable; stored, not scored.
+        text_point: (P, 2) float normalised, the points in such texts, scored apart from ``point``; the middle of the
+            image for a text without a point.
         used_annotation: (P,) int64, the index of the annotation that a human baseline gave as its prediction, which is
             then left out of the ground truth; -1 for none.
         outputs: by task, one text for each of the batch's ``items``, "" for none.
@@ -393,6 +401,7 @@ class Prediction:
     laeo: Tensor | None = None
     sa: Tensor | None = None
     text: list[str] | None = None
+    text_point: Tensor | None = None
     used_annotation: Tensor | None = None
     outputs: dict[str, list[str]] = field(default_factory=dict)
 
@@ -402,7 +411,7 @@ class Prediction:
 
     def tensors(self) -> dict[str, Tensor]:
         """The scored numeric fields that are not None, by name."""
-        names = ("heatmap", "point", "inout", *SOCIAL)
+        names = ("heatmap", "point", "inout", "text_point", *SOCIAL)
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 

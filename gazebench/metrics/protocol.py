@@ -29,6 +29,7 @@ from gazebench.metrics.spatial import (
     MeanL2,
     MinAngle,
     MinL2,
+    TextL2,
 )
 from gazebench.metrics.vocabulary import Vocabulary
 
@@ -76,6 +77,7 @@ SEVERAL_ANNOTATORS = (
     ProtocolMetric("avg_angle", AngleToMean, digits=2),
     ProtocolMetric("min_angle", MinAngle, digits=2),
     ProtocolMetric("mean_angle", MeanAngle, digits=2),
+    ProtocolMetric("text_l2", TextL2),
 )
 """GazeFollow's columns: for test sets in which a person's target was marked by several people."""
 
@@ -84,6 +86,7 @@ ONE_TARGET_IN_VIDEO = (
     ProtocolMetric("l2", L2ToMean),
     ProtocolMetric("angle", AngleToMean, digits=2),
     ProtocolMetric("ap", InOutAP, subsets=False),
+    ProtocolMetric("text_l2", TextL2),
 )
 """VideoAttentionTarget's columns: for one target a person and frame, which may be out of frame."""
 
@@ -142,6 +145,12 @@ class Protocol:
     def id(self) -> str:
         """Name and version, e.g. ``gazefollow-v1``."""
         return f"{self.name}-v{self.version}"
+
+    @property
+    def reads(self) -> set[str]:
+        """Names of all fields and columns that a score depends on."""
+        where = {column.where[0] for column in self.metrics if column.where is not None}
+        return {"subset", *where, *(field for column in self.metrics for field in column.metric().fields)}
 
     def metric(self, name: str) -> ProtocolMetric:
         """The metric of that name."""
