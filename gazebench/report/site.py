@@ -18,25 +18,35 @@ from gazebench.engine.record import read_files
 from gazebench.engine.registry import load_dataset
 from gazebench.engine.run import Places
 from gazebench.metrics.protocol import ALL, SUBSETS
+from gazebench.metrics.scoring import Score
 from gazebench.report import published
 from gazebench.report.board_rows import (
     BADGES,
     COSTS,
+    REFERENCES,
     RESULT_CLASSES,
     UNKNOWN_FAMILY,
     Board,
     RunGroup,
+    lacks,
     make_board,
     origins,
     published_rows,
+    selection,
     subsets_by,
+    trained_on,
 )
 from gazebench.report.page import MARK, copy_assets, link, render, write
 from gazebench.report.record_page import record_page
 from gazebench.report.run_data import known_dataset
 from gazebench.report.table import Cell, Column, HtmlCell, Table, number
 
-SECTIONS = RESULT_CLASSES | {"official": "Complete official test set, and published values"}
+SECTIONS = {
+    "official": "Complete official test set, and published values",
+    "synthetic": RESULT_CLASSES["synthetic"],
+    "reference": "For reference, not ranked: floors, and how far the annotators agree",
+    "smoke": RESULT_CLASSES["smoke"],
+}
 """Headings of the groups of a table; no sorting mixes them."""
 
 
@@ -89,7 +99,7 @@ def read_boards(folder: Path) -> tuple[list[Board], dict[str, str]]:
         if name not in names:
             dataset = known_dataset(name)
             title = titles.get(name, name)
-            shown.append(make_board(name, dataset, {}) if dataset else Board(name, title, None, [], rows))
+            shown.append(make_board(name, dataset, {}) if dataset else Board(name, name, title, None, [], rows))
     return shown, left_out
 
 
@@ -104,16 +114,18 @@ def index(boards: Sequence[Board], left_out: Mapping[str, str], addresses: Mappi
     families = {row.family for board in boards for row in board.rows}
     return render(
         "index.html.j2",
-        boards=[
-            {"board": board, "table": grid(board, addresses).html("grid", sortable=True),
-             "runs": sum(len(group.records) for group in board.groups),
-             "conventions": {cell.convention.key: cell.convention for row in board.published
-                             for cell in row.cells.values()}.values()}
-            for board in boards
+        datasets=[
+            (whole, [
+                {"board": board, "table": grid(board, addresses).html("grid", sortable=True),
+                 "conventions": {cell.convention.key: cell.convention for row in board.published
+                                 for cell in row.cells.values()}.values()}
+                for board in whole.by_task
+            ])
+            for whole in boards
         ],
         left_out=left_out, families=sorted(families, key=lambda family: (family == UNKNOWN_FAMILY, family)),
         assets="assets", subsets=SUBSETS, costs=COSTS, badges=BADGES,
-        data={board.name: plotted(board, addresses) for board in boards if board.groups},
+        data={board.key: plotted(board, addresses) for one in boards for board in one.by_task if board.groups},
     )  # fmt: skip
 
 
@@ -123,34 +135,39 @@ def grid(board: Board, addresses: Mapping[str, str]) -> Table:
         Column("method"),
         *board.columns.values(),
         Column("seeds", digits=0, higher=True, about="how many seeds a value is the mean of"),
+        Column("training data"),
+        Column("selection", about="of the epoch"),
         Column("people", digits=0, about="people tested"),
         *COSTS,
         Column("group"),
     ]
     rows: list[list[Cell]] = []
     attributes = []
-    classes = list(SECTIONS)
+    sections = list(SECTIONS)
     for row in board.rows:
         kind = row.result_class if isinstance(row, RunGroup) else "published"
-        section = kind if kind in SECTIONS else "official"
+        section = "reference" if row.reference and kind != "smoke" else kind if kind in SECTIONS else "official"
         attributes.append({"class": kind, "data-kind": kind, "data-family": row.family})
-        last = HtmlCell(Markup.escape(SECTIONS[section]), classes.index(section))
+        last = HtmlCell(Markup.escape(SECTIONS[section]), sections.index(section))
+        mark: dict[str, Any] = {"backbone": row.backbone, "kind": kind, "badge": BADGES[kind], "rank": "", "gaps": (),
+                                "reference": row.reference, "why": REFERENCES.get(row.reference, "")}  # fmt: skip
         if isinstance(row, RunGroup):
             values: list[Cell] = [row.value(*key) for key in board.columns]
-            values += [len(row.records), row.lead["samples"]["people"], *row.costs().values()]
-            about = _about_runs(row, addresses)
+            values += [len(row.counted), trained_on(row.lead) or None, selection(row.lead)]
+            values += [row.lead["samples"]["people"], *row.costs().values()]
+            about = _about_runs(row, addresses) | {"rank": board.ranks.get(row, "")}
         else:
             shown = [row.cells.get(key) for key in board.columns]
             values = [
                 HtmlCell(Markup(render("published.html.j2", cell=cell)), cell.printed) if cell else None
                 for cell in shown
             ]
-            values += [None] * (2 + len(COSTS))
+            values += [None] * (4 + len(COSTS))
             about = {"link": "", "facts": [
                 ("source", f"{row.source}: {'; '.join(row.places)}"), ("read", row.tag),
                 *(("note", note) for note in row.notes),
             ]}  # fmt: skip
-        cell = render("method.html.j2", title=row.title, backbone=row.backbone, kind=kind, badge=BADGES[kind], **about)
+        cell = render("method.html.j2", title=row.title, **mark | about)
         rows.append([HtmlCell(Markup(cell), row.title), *values, last])
     return Table(columns, rows, attributes=attributes)
 
@@ -167,7 +184,9 @@ def _about_runs(group: RunGroup, addresses: Mapping[str, str]) -> dict[str, Any]
     facts += [("weights", f"{weights.get('name') or 'no backbone'}, {weights['grade']}{trained}")]
     facts += [("subsets by", name)] if (name := subsets_by(record)) else []
     facts += [(BADGES[group.result_class], reason) for reason in record["status"]["reasons"]]
-    return {"link": pages[0][0], "facts": facts, "pages": pages}
+    gaps = {gap: [one["run"] for one in group.counted if gap in lacks(one)] for gap in ("intervals", "provenance")}
+    facts += [(f"no {gap}", ", ".join(runs)) for gap, runs in gaps.items() if runs]
+    return {"link": pages[0][0], "facts": facts, "pages": pages, "gaps": [gap for gap, runs in gaps.items() if runs]}
 
 
 def plotted(board: Board, addresses: Mapping[str, str]) -> dict[str, Any]:
@@ -177,7 +196,9 @@ def plotted(board: Board, addresses: Mapping[str, str]) -> dict[str, Any]:
         values: dict[str, dict[str, list[float | None]]] = {}
         for metric, subset in board.columns:
             if (value := group.value(metric, subset)) is not None:
-                values.setdefault(metric, {})[subset] = [number(value), value.low, value.high]
+                known = isinstance(value, Score) or value.half is not None
+                ends = (value.low, value.high) if known else (None, None)
+                values.setdefault(metric, {})[subset] = [number(value), *ends]
         rows.append({
             "row": position, "title": group.title, "backbone": group.backbone, "family": group.family,
             "kind": BADGES[group.result_class], "href": addresses[next(iter(group.records))],
