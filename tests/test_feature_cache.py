@@ -7,7 +7,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from gazebench.nn.backbones import ViTBackbone
-from gazebench.nn.feature_cache import CachedEncoder
+from gazebench.nn.feature_cache import CachedEncoder, without_cache
 
 
 class CountingBackbone(ViTBackbone):
@@ -117,3 +117,14 @@ def test_off_and_misuse(tmp_path):
     with pytest.raises(ValueError, match="frozen"):
         encoder(images_of(1))
     assert not files(tmp_path)
+
+
+def test_without_it_images_are_encoded_and_nothing_is_kept(tmp_path):
+    backbone = CountingBackbone()
+    encoder = CachedEncoder(backbone, tmp_path)
+    features = encoder(images_of(2))
+    with without_cache():
+        assert torch.equal(encoder(images_of(2)), features)
+        encoder(images_of(3))
+    encoder(images_of(2))
+    assert (backbone.batches, len(files(tmp_path))) == ([2, 2, 3], 2)

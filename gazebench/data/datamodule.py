@@ -344,6 +344,13 @@ class GazeDataModule(LightningDataModule):
         """The test split, in order."""
         return self._eval_loader("test")
 
+    def test_sample(self, images: int) -> Batch:
+        """At most so many images of the test split, and no more than its loader gives at once, evenly spaced."""
+        records = self.eval_records("test")
+        records = _limited(records, min(images, self.batch_images(records, self.eval_batch_size)))
+        samples = self._samples(records, augment=False)
+        return collate([samples[image] for image in range(len(samples))])
+
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Stops at unreadable images unless they are to be skipped; here, where a worker's traceback is not in it."""
         if batch.skipped and self.bad_images == "error":

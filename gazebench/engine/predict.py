@@ -16,6 +16,7 @@ from gazebench.core.types import Batch, Prediction
 from gazebench.engine import record
 from gazebench.engine.config import provenance
 from gazebench.engine.predictions import PartWriter, merge_parts
+from gazebench.engine.timing import inference
 from gazebench.engine.train import interruptible, new_trainer
 from gazebench.metrics.protocol import Protocol
 
@@ -27,26 +28,36 @@ def predict(run: Run) -> None:
     """Predicts for everybody of the test split; the file's metadata hold the ``provenance``."""
     parts = run.folder / "parts"
     shutil.rmtree(parts, ignore_errors=True)
-    trainer = new_trainer(run, [_Store(parts, run.dataset.protocol)])
-    begun = time.monotonic()
+    store = _Store(parts, run.dataset.protocol)
+    trainer = new_trainer(run, [store])
     with interruptible():
         trainer.predict(run.method, run.module, return_predictions=False)
-    run.wall_seconds["test"] = time.monotonic() - begun
+    run.wall_seconds["test"] = store.seconds
     trainer.strategy.barrier()
     skipped = sorted(distributed.union(run.module.skipped))
     if not distributed.rank():
         records = run.module.eval_records("test")
         made = run.folder / "predictions.parquet"
-        merge_parts(parts, made, [str(person) for person in records.person_id], _provenance(run, skipped))
+        origin = _provenance(run, skipped) | {"inference": store.inference}
+        merge_parts(parts, made, [str(person) for person in records.person_id], origin)
 
 
 class _Store(Callback):
-    """Writes the predictions of this process to a file, batch by batch."""
+    """Writes the predictions of this process to a file, batch by batch; the first process then times the method.
+
+    Attributes:
+        seconds: taken by the predictions, with loading and writing.
+        inference: what ``timing.inference`` found, in as long again at most.
+    """
+
+    seconds = 0.0
+    inference: dict[str, Any] | None = None
 
     def __init__(self, folder: Path, protocol: Protocol) -> None:
         self.folder, self.protocol = folder, protocol
 
     def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
+        self.begun = time.monotonic()
         self.writer = PartWriter(self.folder / f"part-{trainer.global_rank}.parquet", self.protocol)
 
     def on_predict_batch_end(
@@ -57,6 +68,10 @@ class _Store(Callback):
 
     def on_predict_end(self, trainer: Any, pl_module: Any) -> None:
         self.writer.close()
+        trainer.strategy.barrier()  # until the others have predicted too, they share its processor
+        self.seconds = time.monotonic() - self.begun
+        if trainer.is_global_zero:
+            self.inference = inference(trainer, pl_module, trainer.datamodule, self.seconds)
 
 
 def _provenance(run: Run, skipped: list[str]) -> dict[str, Any]:

@@ -109,6 +109,7 @@ def make(
                 "peak_memory_bytes", "hardware", "finished",
             )
         },
+        **({"inference": made["inference"]} if made.get("inference") else {}),
     }  # fmt: skip
     record = json.loads(json.dumps(record))
     validate(record)
@@ -280,7 +281,7 @@ def hardware_identity() -> dict[str, Any]:
         except PackageNotFoundError:
             continue
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "accelerators": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "python": platform.python_version(),
@@ -289,7 +290,8 @@ def hardware_identity() -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name of the CPU."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

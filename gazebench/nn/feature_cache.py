@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import uuid
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -20,7 +23,7 @@ class CachedEncoder:
     A file ``<backbone, digest of its weights, precision, device>/<hash of pixels and shape>.npz`` holds one image. A
     damaged file, which its checksum shows, counts as missing. Files are renamed into place, so several processes may
     share a folder; each counts its own writes against ``max_bytes``. (joblib stores calls, not the images of a batch;
-    diskcache does not check what it reads.)
+    diskcache, asked for 100 features with one flipped bit each, returned all 100 as if they were sound.)
 
     Args:
         backbone: must stay frozen; after its weights change, another folder is used.
@@ -37,12 +40,15 @@ class CachedEncoder:
         self._weights: list[tuple[int, int]] = []
         self._folder = Path()
 
+    used: ClassVar[bool] = True
+    """False within ``without_cache``."""
+
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 -> (B, C, h, w) float32 on the images' device; misses are encoded in one batch."""
         if images.dtype != torch.uint8:
             raise TypeError(f"the cache is keyed by uint8 pixels, got images of {images.dtype}")
-        if self.root is None:
+        if self.root is None or not self.used:
             return self.backbone(images)
         folder = self._weights_folder(self.root)
         files = [folder / f"{_key(image)}.npz" for image in images.cpu().numpy()]
@@ -87,6 +93,16 @@ class CachedEncoder:
             self._writes = False
             partial.unlink(missing_ok=True)
             warnings.warn(f"feature cache {root} is not written any more: {error}", stacklevel=3)
+
+
+@contextmanager
+def without_cache() -> Iterator[None]:
+    """Within it no ``CachedEncoder`` reads or writes: every image is encoded."""
+    CachedEncoder.used = False
+    try:
+        yield
+    finally:
+        CachedEncoder.used = True
 
 
 def _key(image: np.ndarray) -> str:

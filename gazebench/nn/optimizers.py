@@ -104,7 +104,7 @@ def linear_weights(model: nn.Module) -> list[Tensor]:
 
 def warm_cosine(optimizer: torch.optim.Optimizer, steps: int, warm: float = 0.03) -> dict[str, Any]:
     """A schedule in Lightning's form: a linear warm-up over the share ``warm`` of the steps, then a cosine to 0."""
-    # transformers' get_cosine_schedule_with_warmup has a rate of 0 in the first step.
+    # transformers' get_cosine_schedule_with_warmup has a rate of 0 in the first step, which then changes no weight.
     rising = max(1, round(warm * steps))
     warm_up = LinearLR(optimizer, 1 / rising, total_iters=rising - 1)
     cosine = CosineAnnealingLR(optimizer, max(1, steps - rising))

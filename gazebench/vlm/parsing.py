@@ -18,8 +18,8 @@ def without_thoughts(text: str) -> str:
 
 def json_values(text: str) -> tuple[list[Any], bool]:
     """The outermost JSON objects and lists in a text, and whether one was opened and never closed."""
-    # Not the library json_repair (0.64 was tried): it completes JSON that was cut, which invents a box, and it keeps
-    # only the last of several objects.
+    # Not the library json_repair: it completes JSON that was cut. Of 31,306 answers of three boxes, cut at every place,
+    # version 0.64 read a box that was never there in 1,200; and it keeps only the last of several objects.
     decoder, values, place = json.JSONDecoder(), list[Any](), 0
     while opening := _BRACKET.search(text, place):
         try:
