@@ -144,13 +144,12 @@ def _gaps(groups: Sequence[RunGroup]) -> list[str]:
 
 
 def _runs_section(groups: Sequence[RunGroup]) -> list[str]:
-    """Every run: who brings its method, on which terms, with how many settings of whose."""
-    known = [(group, record, origins(record)) for group in groups for record in group.records.values()]
-    names = [name for name in ORIGIN_COLUMNS if any(name in found for *_, found in known)]
-    columns = [Column("method"), Column("run"), Column("seed"), Column("people", digits=0), Column("trained", digits=0)]
-    rows: list[list[Cell]] = [
-        [group.title, record["run"], str(record["seed"]), record["samples"]["people"], record["parameters"]["trained"],
-         *(found.get(name, "-") for name in names)]
-        for group, record, found in known
-    ]  # fmt: skip
+    """The runs behind every row: how large, who brings the method, on which terms, how many settings of whose."""
+    names = [name for name in ORIGIN_COLUMNS if name != "weights"]  # which are a run's own, and in the CSV
+    columns = [Column("method"), Column("runs"), Column("people", digits=0), Column("trained parameters", digits=0)]
+    rows: list[list[Cell]] = []
+    for group in groups:
+        found = next(filter(None, map(origins, group.records.values())), {})
+        row: list[Cell] = [group.title, ", ".join(group.runs), group.lead["samples"]["people"]]
+        rows.append([*row, group.lead["parameters"]["trained"], *(found.get(name, "-") for name in names)])
     return ["", "## Runs", "", Table([*columns, *map(Column, names)], rows).markdown()] if rows else []

@@ -41,25 +41,40 @@ ORIGIN_COLUMNS = ("brought by", "licence", "paper", "cite", "recipe", "weights")
 COSTS = (
     Column("trained", digits=0, name="trained", about="trained parameters"),
     Column("parameters", digits=0, name="total", about="parameters"),
-    Column("ms / person", digits=1, name="test", about="test time per person, ms"),
+    Column("ms / person", digits=1, name="inference", about="inference per person, ms"),
     Column("training, min", digits=1, name="fit", about="training time, min"),
     Column("memory, GiB", digits=2, name="memory", about="peak memory, GiB"),
 )
-"""Times are those of the machine a run was on; memory is the GPU's where there was one, else the process's."""
+"""Times are those of the machine a run was on; memory is the GPU's where there was one, else the process's.
+
+Inference is the method's ``forward`` alone (``engine.timing``): what the whole test took holds loading and scoring.
+"""
 
 
 def costs(record: Record) -> dict[str, float | None]:
     """What a run cost, by the names of ``COSTS``; None where its record does not say it."""
     # What made a file of predictions is unknown, and how large it was.
     parameters = {} if record.get("kind") == "score" else record["parameters"]
-    seconds, peak, people = record["wall_seconds"], record["peak_memory_bytes"], record["samples"]["people"]
+    seconds, peak = record["wall_seconds"], record["peak_memory_bytes"]
     return {
         "trained": parameters.get("trained"),
         "total": parameters.get("total"),
-        "test": 1000 * seconds.get("test", 0) / people or None,
+        "inference": record.get("inference", {}).get("ms_per_person"),
         "fit": seconds.get("fit", 0) / 60 or None,
         "memory": (peak.get("cuda") or peak.get("process") or 0) / 2**30 or None,
     }
+
+
+def timing(record: Record) -> str:
+    """How inference was timed; empty where it was not."""
+    found = record.get("inference")
+    if not found:
+        return ""
+    threads = f", {found['threads']} threads" if found["accelerator"] == "cpu" and "threads" in found else ""
+    return (
+        f"{found['device']}{threads}, {found['precision']}, batch of {found['batch']}, {found['people_per_image']} people a "
+        f"picture, median of {found['repeats']}"
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,9 +278,14 @@ class Board:
 
     @cached_property
     def ranks(self) -> dict[RunGroup, int]:
-        """Places by the headline; neither smoke runs nor references have one."""
-        ranked = [group for group in self.groups if group.result_class != "smoke" and not group.reference]
-        return {group: place + 1 for place, group in enumerate(g for g in ranked if g.value(self.headline) is not None)}
+        """Places by the headline within a class; neither smoke runs nor references have one."""
+        places: dict[RunGroup, int] = {}
+        seen: Counter[str] = Counter()
+        for group in self.groups:
+            if group.result_class != "smoke" and not group.reference and group.value(self.headline) is not None:
+                seen[group.result_class] += 1
+                places[group] = seen[group.result_class]
+        return places
 
     @cached_property
     def by_task(self) -> list[Board]:

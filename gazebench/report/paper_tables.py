@@ -18,7 +18,7 @@ from gazebench.engine.record import read_records
 from gazebench.engine.registry import load_dataset, load_method
 from gazebench.metrics.intervals import Interval, interval
 from gazebench.metrics.protocol import ALL
-from gazebench.report.board_rows import score_of
+from gazebench.report.board_rows import distinct, over_seeds
 from gazebench.report.page import render
 from gazebench.report.published import MethodOptions, PublishedRow, PublishedTable, Vocabulary
 from gazebench.report.run_data import Record, known_dataset
@@ -36,7 +36,7 @@ class OurCell:
     """One cell of ours beside a published one.
 
     Attributes:
-        value: over the seeds there are records of.
+        value: over the seeds there are records of; nothing where one of them has none.
         published: None where the paper prints nothing, or where another data set stands in for the paper's.
         tolerance: within which a re-run counts as the same; None where nobody knows.
         command: what makes the run, where there is none and a run would have this value.
@@ -69,7 +69,7 @@ class FilledRow:
 
     @property
     def seeds(self) -> int:
-        """Of how many seeds there is a value."""
+        """Over how many seeds its values are."""
         return max((cell.value.count for cell in self.ours or ()), default=0)
 
 
@@ -121,8 +121,7 @@ def fill(table: PublishedTable, words: Vocabulary, boards: Path, dataset: str = 
         for column, name, printed in zip(table.columns, names, row.values, strict=True):
             convention, suite = row.convention(column), known_dataset(name)
             found = _by_seed(known[name], how, backbone)
-            scores = [score_of(record, convention.metric, column.subset) for record in found.values()]
-            value = interval([score.value for score in scores if score is not None])
+            value = over_seeds(distinct(found.values()), convention.metric, column.subset) or interval([])
             makes = ""
             if suite and convention.metric in metric_names(suite) and not value.count and (dataset or printed):
                 makes = command(how, suite, backbone, name in by_subset)

@@ -34,6 +34,7 @@ from gazebench.report.board_rows import (
     published_rows,
     selection,
     subsets_by,
+    timing,
     trained_on,
 )
 from gazebench.report.page import MARK, copy_assets, link, render, write
@@ -112,6 +113,8 @@ def index(boards: Sequence[Board], left_out: Mapping[str, str], addresses: Mappi
         addresses: of the records' pages, by the file names of the records.
     """
     families = {row.family for board in boards for row in board.rows}
+    data = {board.key: plotted(board, addresses) for one in boards for board in one.by_task if board.groups}
+    known = {name for one in data.values() for row in one["rows"] for name, cost in row["costs"].items() if cost}
     return render(
         "index.html.j2",
         datasets=[
@@ -124,8 +127,8 @@ def index(boards: Sequence[Board], left_out: Mapping[str, str], addresses: Mappi
             for whole in boards
         ],
         left_out=left_out, families=sorted(families, key=lambda family: (family == UNKNOWN_FAMILY, family)),
-        assets="assets", subsets=SUBSETS, costs=COSTS, badges=BADGES,
-        data={board.key: plotted(board, addresses) for one in boards for board in one.by_task if board.groups},
+        assets="assets", subsets=SUBSETS, badges=BADGES, data=data,
+        costs=[cost for cost in COSTS if cost.key in known],
     )  # fmt: skip
 
 
@@ -153,7 +156,7 @@ def grid(board: Board, addresses: Mapping[str, str]) -> Table:
                                 "reference": row.reference, "why": REFERENCES.get(row.reference, "")}  # fmt: skip
         if isinstance(row, RunGroup):
             values: list[Cell] = [row.value(*key) for key in board.columns]
-            values += [len(row.counted), trained_on(row.lead) or None, selection(row.lead)]
+            values += [len(row.counted), trained_on(row.lead) or "–", selection(row.lead)]
             values += [row.lead["samples"]["people"], *row.costs().values()]
             about = _about_runs(row, addresses) | {"rank": board.ranks.get(row, "")}
         else:
@@ -162,14 +165,15 @@ def grid(board: Board, addresses: Mapping[str, str]) -> Table:
                 HtmlCell(Markup(render("published.html.j2", cell=cell)), cell.printed) if cell else None
                 for cell in shown
             ]
-            values += [None] * (4 + len(COSTS))
+            values += [None, "–", "–", None, *[None] * len(COSTS)]
             about = {"link": "", "facts": [
                 ("source", f"{row.source}: {'; '.join(row.places)}"), ("read", row.tag),
                 *(("note", note) for note in row.notes),
             ]}  # fmt: skip
         cell = render("method.html.j2", title=row.title, **mark | about)
         rows.append([HtmlCell(Markup(cell), row.title), *values, last])
-    return Table(columns, rows, attributes=attributes)
+    kept = [index for index in range(len(columns)) if any(row[index] is not None for row in rows)]
+    return Table([columns[i] for i in kept], [[row[i] for i in kept] for row in rows], attributes=attributes)
 
 
 def _about_runs(group: RunGroup, addresses: Mapping[str, str]) -> dict[str, Any]:
@@ -182,6 +186,7 @@ def _about_runs(group: RunGroup, addresses: Mapping[str, str]) -> dict[str, Any]
     ]
     facts = [("family", group.family), *((name, text) for name, text in found.items() if name != "weights")]
     facts += [("weights", f"{weights.get('name') or 'no backbone'}, {weights['grade']}{trained}")]
+    facts += [("inference", how)] if (how := timing(record)) else []
     facts += [("subsets by", name)] if (name := subsets_by(record)) else []
     facts += [(BADGES[group.result_class], reason) for reason in record["status"]["reasons"]]
     gaps = {gap: [one["run"] for one in group.counted if gap in lacks(one)] for gap in ("intervals", "provenance")}
@@ -202,7 +207,7 @@ def plotted(board: Board, addresses: Mapping[str, str]) -> dict[str, Any]:
         rows.append({
             "row": position, "title": group.title, "backbone": group.backbone, "family": group.family,
             "kind": BADGES[group.result_class], "href": addresses[next(iter(group.records))],
-            "values": values, "costs": group.costs(),
+            "values": values, "costs": group.costs(), "timing": timing(group.lead),
         })  # fmt: skip
     metrics = {
         metric: {"higher": column.higher, "digits": column.digits}
