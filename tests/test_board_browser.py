@@ -136,7 +136,7 @@ def test_smoke_runs_filters_and_search(visit, board, groups):
     head(page, "avg_l2/all").get_by_role("button").click()
     expect(head(page, "avg_l2/all")).to_have_attribute("aria-sort", "descending")
     assert names(page)[-1] == "Too good", "in either direction"
-    assert page.locator(f"{SHOWN} .dtrg-group").count() == 2
+    assert page.locator(f"{SHOWN} .dtrg-group").count() == 3, "results, references, smoke runs"
     page.get_by_label("synthetic", exact=True).uncheck()
     assert names(page) == ["Too good"]
     page.get_by_label("synthetic", exact=True).check()

@@ -121,7 +121,8 @@ def resolve(
                 f"{prog}: the {'method' if key == 'method' else 'dataset'} is missing: {prog} METHOD DATASET"
             )
     method, dataset = find("methods", given["method"]), find("datasets", given["data"])
-    _compatible(method.cls, dataset.cls)
+    if wrong := misfit(method.cls, dataset.cls):
+        raise DataError(wrong)
     recipe = method.cls.recipe(dataset.name, {**given.get("model", {}), **_model_options(options)})
     parser = _parser(prog, method.cls, dataset.cls)
     with clear_errors(prog, parser):
@@ -135,14 +136,16 @@ def resolve(
     return Config(values, method, dataset)
 
 
-def _compatible(method: type[Method], dataset: type[GazeDataset]) -> None:
-    if method.reads_annotations and not dataset.protocol.several_annotators:
-        fit = [entry.name for entry, cls in usable("datasets") if not isinstance(cls, PluginError) and
-               cls.protocol.several_annotators]  # fmt: skip
-        raise DataError(
-            f"{method.card.title} compares one annotator with the others, and in {dataset.card.title} one marked each "
-            f"person's target; take a data set whose test people several marked: {', '.join(fit)}"
-        )
+def misfit(method: type[Method], dataset: type[GazeDataset]) -> str:
+    """Why a method has no result on a data set, whatever the settings, and what to take; empty where it has one."""
+    if not method.reads_annotations or dataset.protocol.several_annotators:
+        return ""
+    known = ((entry.name, cls) for entry, cls in usable("datasets") if not isinstance(cls, PluginError))
+    return (
+        f"{method.card.title} compares one annotator with the others, and in {dataset.card.title} one marked each "
+        "person's target; take a data set whose test people several marked: "
+        + ", ".join(name for name, cls in known if cls.protocol.several_annotators)
+    )
 
 
 def dataset_with(name: str, options: Sequence[str]) -> GazeDataset:

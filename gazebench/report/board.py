@@ -32,9 +32,9 @@ WIDEST = 12
 MARKS = {"intervals": "†", "provenance": "‡"}
 """Behind rows whose records do not say it."""
 READING = (
-    "Of three or more seeds: the mean ± half of its 95% interval over the seeds (Student's t); of two: the mean. Of one "
-    "run, in brackets: the 95% interval by bootstrap over whole clips or images. A mean is over exactly the seeds it "
-    "names; where one of them has no value there is a dash. Baselines are there to hold others against and have no "
+    "Of three or more seeds: the mean ± half of its 95% interval over the seeds (Student's t); of two: the mean. In "
+    "brackets, of one run: the 95% interval by bootstrap over whole clips or images. A mean is over exactly the seeds "
+    "it names; where one of them has no value there is a dash. Baselines are there to hold others against and have no "
     "rank: a floor is what is reached without looking at the picture, label noise how far the annotators agree."
 )
 

@@ -72,8 +72,8 @@ def timing(record: Record) -> str:
         return ""
     threads = f", {found['threads']} threads" if found["accelerator"] == "cpu" and "threads" in found else ""
     return (
-        f"{found['device']}{threads}, {found['precision']}, batch of {found['batch']}, {found['people_per_image']} people a "
-        f"picture, median of {found['repeats']}"
+        f"{found['device']}{threads}, {found['precision']}, batch of {found['batch']}, {found['people_per_image']} "
+        f"people a picture, median of {found['repeats']}"
     )
 
 

@@ -131,7 +131,7 @@ def _gain(verdict: Verdict) -> str:
     gain = verdict.gain
     if not gain.count:
         return format_value(None)
-    span = f"fewer than {LEAST} seeds: no interval" if gain.half is None else f"{100 * gain.low:.1f} to {100 * gain.high:.1f}"
+    span = "too few seeds: no interval" if gain.half is None else f"{100 * gain.low:.1f} to {100 * gain.high:.1f}"
     return f"{100 * gain.mean:.1f} % ({span})"
 
 

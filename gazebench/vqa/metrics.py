@@ -363,4 +363,5 @@ QUESTION_METRICS = (
     ProtocolMetric("vqa_refusal_recall", RefusalRecall, subsets=False),
     ProtocolMetric("vqa_refusal_f1", RefusalF1, subsets=False),
 )
-"""Columns of methods that answer questions (docs/vqa.md); one named after a question type is its headline; the first ranks."""
+"""Columns of methods that answer questions (docs/vqa.md); one named after a question type is its headline; boards
+rank by the first."""
