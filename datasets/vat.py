@@ -79,6 +79,9 @@ class VAT(ReleasedDataset):
         val = np.array([clip.split("/")[0] in VAL_SHOWS for clip in annotations.groups.tolist()], dtype=bool)
         return self.checked(train_or_val(annotations, split, val))
 
+    def label_files(self, split: str) -> Mapping[str, str]:
+        return _tracks(self.existing_root(), "test" if split == "test" else "train")
+
     def image_file(self, image: str) -> str:
         """The file of a frame, below its show's folder as spelt on disk."""
         _, show, rest = image.split("/", 2)

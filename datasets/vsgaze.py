@@ -117,6 +117,10 @@ class VSGaze(ReleasedDataset):
         self.existing_root(*(IMAGES[part] for part in self.parts))
         return self.checked(self.cached(tables.values(), lambda: _read(root, split, tables), split, *self.parts))
 
+    def lacking(self, split: str) -> list[str]:
+        """Parts that are left out or added."""
+        return [] if set(self.parts) == set(VIDEO) else [f"parts {', '.join(self.parts)}, not {', '.join(VIDEO)}"]
+
     def image_file(self, image: str) -> str:
         """The file of a frame, below its show's folder as spelt on disk."""
         part, folder, rest = image.split("/", 2)

@@ -39,6 +39,7 @@ def shared_folder(tmp_path_factory) -> Path:
 def _own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("GAZEBENCH_CACHE", str(shared_folder(tmp_path_factory) / "cache"))
+        patched.setenv("GAZEBENCH_CONFIG", str(shared_folder(tmp_path_factory) / "config"))
         yield
 
 

@@ -198,7 +198,9 @@ def test_stages_start_from_weights_without_inout(done, places):
     first = bench(small("gazelle", "--model.inout=false"), places)
     second = bench(small("gazelle", f"--init={first.folder / 'weights.pt'}"), places).record
     assert second["weights"]["initial"]["file"] == "weights.pt"
-    assert "it starts from the weights of a smoke run" in second["status"]["reasons"]
+    (initial,) = (part for part in second["weights"]["parts"] if part["part"] == "initial")
+    assert (initial["standing"], initial["by"], initial["run"]) == ("own", "record", first.record["run"])
+    assert "initial weights.pt: the weights of a smoke run" in second["status"]["reasons"]
     assert second["run"] != done.record["run"]
 
 

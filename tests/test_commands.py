@@ -95,7 +95,9 @@ def test_no_command_is_printed_where_there_is_no_result(tmp_path):
         "make bench METHOD=one_annotator DATASET=gazefollow DATA_ROOT=..."
     ]
     filled = paper_tables.fill(table, WORDS, tmp_path, "vat")
-    assert "one_annotator" not in {row["method"] for row in paper_tables.plan(filled, WORDS, "vat", [0])["rows"].values()}
+    assert "one_annotator" not in {
+        row["method"] for row in paper_tables.plan(filled, WORDS, "vat", [0])["rows"].values()
+    }
 
 
 def test_a_column_by_class_needs_clip_weights(tmp_path):

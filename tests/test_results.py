@@ -40,7 +40,7 @@ def test_committed_records_stay_readable(dataset):
     [
         ("seed", lambda r: r.pop("seed")),
         ("extra", lambda r: r.update(extra=1)),
-        ("schema", lambda r: r.update(schema=3)),
+        ("schema", lambda r: r.update(schema=4)),
         ("metrics", lambda r: r["metrics"].clear()),
         ("count", lambda r: r["metrics"][WORLD.protocol.headline]["all"].update(count=0)),
         ("low", lambda r: r["metrics"][WORLD.protocol.headline]["all"].update(low=0.1)),

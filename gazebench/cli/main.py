@@ -26,6 +26,7 @@ from gazebench.cli import (
     study,
     tables,
     vqa,
+    weights,
 )
 
 app = typer.Typer(
@@ -38,8 +39,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for module in (
-    bench, evaluate, score, predict, study, probe, vqa, compare, report, tables, listing, leaderboard, data, new, check,
-    settings,
+    bench, evaluate, score, predict, study, probe, vqa, compare, report, tables, listing, leaderboard, data, new,
+    weights, check, settings,
 ):  # fmt: skip
     app.add_typer(module.app)
 

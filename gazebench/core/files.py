@@ -1,4 +1,4 @@
-"""Atomic writing of files, their digests, and the cache folder."""
+"""Atomic writing of files, their digests, and the folders of cache and configuration."""
 
 from __future__ import annotations
 
@@ -54,15 +54,23 @@ def file_digest(path: Path) -> str:
 
 def cache_folder() -> Path:
     """The folder for whatever can be computed again: ``GAZEBENCH_CACHE``, else the platform's cache folder."""
-    if chosen := os.environ.get("GAZEBENCH_CACHE"):
+    return _user_folder("GAZEBENCH_CACHE", "LOCALAPPDATA", "~/Library/Caches", "XDG_CACHE_HOME", "~/.cache")
+
+
+def config_folder() -> Path:
+    """The folder for what a user told the suite: ``GAZEBENCH_CONFIG``, else the platform's configuration folder."""
+    home = "~/Library/Application Support"
+    return _user_folder("GAZEBENCH_CONFIG", "APPDATA", home, "XDG_CONFIG_HOME", "~/.config")
+
+
+def _user_folder(own: str, windows: str, mac: str, xdg: str, default: str) -> Path:
+    if chosen := os.environ.get(own):
         return Path(chosen)
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA")
-    elif sys.platform == "darwin":
-        base = "~/Library/Caches"
+    if sys.platform == "darwin":
+        base: str | None = mac
     else:
-        base = os.environ.get("XDG_CACHE_HOME")
-    return Path(base or "~/.cache").expanduser() / "gazebench"
+        base = os.environ.get(windows if sys.platform == "win32" else xdg)
+    return Path(base or default).expanduser() / "gazebench"
 
 
 def cached(key: Any, build: Callable[[], T]) -> T:

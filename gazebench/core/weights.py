@@ -56,6 +56,11 @@ def load_strictly(
             tensors[name].copy_(value)
 
 
+def download_path(address: str) -> Path:
+    """Where ``local_file`` and torch.hub put the file of an address."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(urlparse(address).path)  # noqa: PTH119
+
+
 def local_file(place: str | Path) -> Path:
     """The path of a weights file; an http(s) address is downloaded once into torch.hub's checkpoint folder.
 
@@ -68,7 +73,7 @@ def local_file(place: str | Path) -> Path:
         if not path.is_file():
             raise WeightsError(f"{path}: no such weights file")
         return path
-    target = Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(urlparse(text).path)  # noqa: PTH119
+    target = download_path(text)
     if not target.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
         try:

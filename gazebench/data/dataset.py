@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -74,17 +77,57 @@ class Description:
 
 @dataclass(frozen=True)
 class Completeness:
-    """What was found on disk against the official counts of a split."""
+    """Whether a split on disk is the release's, and how that is known.
+
+    Attributes:
+        split: the split.
+        found: counts on disk.
+        official: the published counts; empty where nothing is published.
+        issues: rows and images that were left out.
+        digest: of the annotation files (``GazeDataset.label_digest``).
+        pinned: that of the official annotation files; None where it is not known.
+        lacking: what else of the release is not there (``GazeDataset.lacking``).
+    """
 
     split: str
     found: Mapping[str, int]
     official: Mapping[str, int]
     issues: int
+    digest: str | None = None
+    pinned: str | None = None
+    lacking: tuple[str, ...] = ()
+
+    @property
+    def by(self) -> Literal["digest", "counts", "file list"]:
+        """The strongest check there is: the files' digest, published counts, or what the release's files list."""
+        return "digest" if self.pinned else "counts" if self.official else "file list"
+
+    @property
+    def defects(self) -> list[str]:
+        """What differs from the release."""
+        found = [f"{self.found[k]:,} of {n:,} {k}" for k, n in self.official.items() if self.found[k] != n]
+        return [*found, *([f"{self.issues:,} rows skipped"] if self.issues else []), *self._beyond_counts]
+
+    @property
+    def _beyond_counts(self) -> list[str]:
+        changed = []
+        if self.pinned and self.digest != self.pinned:
+            what = f"digest {str(self.digest)[:12]}, expected {self.pinned[:12]}"
+            changed.append(f"the annotation files are not those of the release ({what})")
+        return [*changed, *self.lacking]
+
+    @property
+    def state(self) -> Literal["complete", "own list", "partial"]:
+        """``own list``: nothing to compare with is published, but all that the release's own files list is there."""
+        return "partial" if self.defects else "own list" if self.by == "file list" else "complete"
 
     @property
     def complete(self) -> bool:
-        """Every published count is met and no row was skipped; False where nothing is published."""
-        return bool(self.official) and not self.issues and all(self.found[k] == n for k, n in self.official.items())
+        return self.state == "complete"
+
+    def identity(self) -> dict[str, Any]:
+        """What a result records of it."""
+        return {"state": self.state, "by": self.by, "defects": self.defects, "labels_sha256": self.digest}
 
     def __str__(self) -> str:
         parts = [
@@ -93,7 +136,8 @@ class Completeness:
         ]
         if self.issues:
             parts.append(f"{self.issues:,} rows skipped")
-        return f"{self.split}: {', '.join(parts)} - {'complete' if self.complete else 'not the official set'}"
+        partial = "; ".join(["not the official set", *self._beyond_counts])
+        return f"{self.split}: {', '.join(parts)} - {partial if self.state == 'partial' else f'complete by {self.by}'}"
 
 
 @dataclass(eq=False)
@@ -228,8 +272,20 @@ class GazeDataset(ABC):
             f"Without it, the embedded world runs everything: DATASET=gazeworld."
         )
 
+    def label_digest(self, split: str) -> str | None:
+        """The sha256 of a split's annotation files, whatever the spelling of line ends and folders.
+
+        It is compared with the digest of the official files in ``splits/NAME/labels.json``, by split. None where a data
+        set has no such rule.
+        """
+        return None
+
+    def lacking(self, split: str) -> list[str]:
+        """What the release has and this copy has not, beyond skipped rows, missing images and ``Card.official``."""
+        return []
+
     def completeness(self, split: str) -> Completeness:
-        """What is on disk against the card's official counts."""
+        """What is on disk against what is known of the release."""
         records = self.records(split)
         found = {
             "images": len(records),
@@ -238,7 +294,10 @@ class GazeDataset(ABC):
             **records.counts,
         }
         official = self.card.official.get(split, {})
-        return Completeness(split, found, official, len(records.issues))
+        pinned = _pinned_labels(self.card.name).get(split)
+        return Completeness(
+            split, found, official, len(records.issues), self.label_digest(split), pinned, tuple(self.lacking(split))
+        )
 
     def identity(self, split: str) -> dict[str, Any]:
         """What a result records of the data it was measured on."""
@@ -254,9 +313,16 @@ class GazeDataset(ABC):
             "found": dict(completeness.found),
             "official": dict(completeness.official),
             "skipped_rows": completeness.issues,
-            "complete": completeness.complete,
+            "completeness": completeness.identity(),
             "subsets": self._subsets.get(split),
         }
+
+
+@cache
+def _pinned_labels(name: str) -> dict[str, str]:
+    """Digests of the official annotation files of a data set by split, from ``splits/NAME/labels.json``."""
+    file = files("gazebench.splits") / name / "labels.json"
+    return dict(json.loads(file.read_text(encoding="utf-8"))["sha256"]) if file.is_file() else {}
 
 
 def _size(path: Path) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from argparse import ArgumentError
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import yaml
@@ -295,4 +295,5 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _public_path(value: Any) -> Any:
-    return Path(value).name if isinstance(value, str) and "/" in value and not value.startswith("http") else value
+    folders = isinstance(value, str) and re.search(r"[/\\]", value) and not value.startswith("http")
+    return PureWindowsPath(value).name if folders else value  # which takes either separator

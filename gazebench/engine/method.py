@@ -184,11 +184,13 @@ class Method(LightningModule):
         load_strictly(live, weights, what=what, may_lack=may_lack, remedy=remedy)
 
     def weights_identity(self) -> dict[str, Any]:
-        """The pretrained weights: ``name`` of the backbone, ``grade`` of its weights, and their digests.
+        """The weights that are not learnt here: ``name`` of the backbone, ``grade`` of its weights, and their digests.
 
-        The grade is ``published``, ``embedded`` (small weights of this package, for its drawn world only), ``file``
-        (of unknown origin), ``random``, or ``none`` where nothing is pretrained. All of it is part of a run's id, so
-        weights that are known by a name need their digest here.
+        The grade is ``published``, ``embedded`` (small weights of this package, for its drawn world only), ``file``,
+        ``random``, or ``none`` where nothing is pretrained. Every other mapping with a key ``weights`` (``pretrained``,
+        ``embedded``, ``random`` or ``sha256:`` of files) is a part of its own, e.g. ``backbone`` or ``head_encoder``;
+        ``engine.standing`` tells from the digests how far they are known. All of it is part of a run's id, so weights
+        that are known by a name need their digest here.
         """
         return {"grade": "none", "name": ""}
 

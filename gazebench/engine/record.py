@@ -8,6 +8,7 @@ import math
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -21,8 +22,8 @@ import jsonschema
 import gazebench
 from gazebench.core.errors import DataError
 from gazebench.core.files import write_atomically
-from gazebench.data import saliency_splits
 from gazebench.data.dataset import GazeDataset
+from gazebench.engine import standing
 from gazebench.metrics.intervals import DRAWS, METHOD
 from gazebench.metrics.scoring import Score
 
@@ -62,6 +63,7 @@ def make(
     *,
     tasks: Mapping[str, Any],
     samples: Mapping[str, Any],
+    places: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """The record of a scored predictions file.
 
@@ -74,17 +76,18 @@ def make(
         reasons: the caller's reasons why this is not an official result.
         tasks: description of each scored task, by name.
         samples: numbers of people and images, digest of the predictions file.
+        places: folders of records of this suite, which say which weights it wrote.
     """
     card, skipped = dataset.card, list(made["skipped_images"])
-    reasons = [*reasons, *smoke_reasons(identity, made, kind)]
+    found = [*standing.parts(made["weights"], kind, places), *_clip(dataset, made["config"])]
     protocol = dataset.protocol.describe()
     record = {
-        "schema": 2,
+        "schema": 3,
         "run": made["run"],
         "kind": kind,
         "method": made["method"],
         "dataset": made["config"]["data"],
-        "status": {"class": "smoke" if reasons else "synthetic" if card.synthetic else "official", "reasons": reasons},
+        "status": standing.status(identity, made, kind, found, reasons),
         "metrics": {
             name: {
                 subset: {key: value for key, value in asdict(score).items() if value is not None}
@@ -102,10 +105,13 @@ def make(
             "citation": card.citation,
             "licence": card.licence,
         },
+        "weights": {
+            **made["weights"], "standing": standing.lowest(found), "parts": [part.describe() for part in found]
+        },
         **{
             name: made[name]
             for name in (
-                "weights", "config", "seed", "selection", "training", "code", "parameters", "wall_seconds",
+                "config", "seed", "selection", "training", "code", "parameters", "wall_seconds",
                 "peak_memory_bytes", "hardware", "finished",
             )
         },
@@ -114,6 +120,13 @@ def make(
     record = json.loads(json.dumps(record))
     validate(record)
     return record
+
+
+def _clip(dataset: GazeDataset, config: Mapping[str, Any]) -> list[standing.Part]:
+    """The CLIP that brings words to classes, and the one that compares descriptions."""
+    words = [dataset.protocol.vocabulary.describe()] if dataset.protocol.vocabulary else []
+    words += [config["similarity"]] if "similarity" in config else []
+    return [standing.of_files("clip", one["clip"], one["weights_sha256"]) for one in words]
 
 
 def untrained(**known: Any) -> dict[str, Any]:
@@ -136,42 +149,6 @@ def untrained(**known: Any) -> dict[str, Any]:
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         **known,
     }
-
-
-_GRADES = {
-    "embedded": "the small weights of this package, made for its own world",
-    "file": "weights of a file of unknown origin",
-    "random": "random weights",
-}
-
-
-def smoke_reasons(identity: Mapping[str, Any], made: Mapping[str, Any], kind: str) -> list[str]:
-    """The reasons why a result is not official; empty for an official one."""
-    reasons = []
-    if kind == "score":
-        reasons.append("scored from a file of unknown origin")
-    for split, data in {"test": identity, "train": made["data"].get("train")}.items():
-        # Not every training set has published counts; a test set must.
-        if data and not data["complete"] and (split == "test" or data["official"] or data["skipped_rows"]):
-            found, official = data["found"], data["official"]
-            short = [f"{found[k]:,} of {n:,} {k}" for k, n in official.items() if found[k] != n]
-            if data["skipped_rows"]:
-                short.append(f"{data['skipped_rows']:,} rows skipped")
-            reasons.append(f"{split} data: {', '.join(short) or 'no official counts to compare with'}")
-    if made["data"].get("limited"):
-        reasons.append("a limit on the number of images was set")
-    weights = made["weights"]
-    fit = {"none", "published"} | ({"embedded"} if identity["synthetic"] else set())
-    if kind != "score" and weights["grade"] not in fit:
-        reasons.append(f"backbone {weights['name']}: {_GRADES[weights['grade']]}")
-    if (weights.get("initial") or {}).get("class") == "smoke":
-        reasons.append("it starts from the weights of a smoke run")
-    if made["skipped_images"]:
-        reasons.append(f"{len(made['skipped_images'])} unreadable images were skipped")
-    reasons += saliency_splits.defects(identity["subsets"])
-    if kind != "score" and made["code"]["dirty"]:
-        reasons.append("the code had uncommitted changes")
-    return reasons
 
 
 def write_record(record: Mapping[str, Any], folder: Path) -> Path:
@@ -293,7 +270,7 @@ def hardware_identity() -> dict[str, Any]:
 def processor() -> str:
     """The name of the CPU."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     except OSError:
@@ -303,11 +280,17 @@ def processor() -> str:
 
 def peak_memory() -> dict[str, int]:
     """Peak memory of this process, and of its GPU where there is one, in bytes."""
-    import resource
-
     import torch
 
-    peak = {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    if sys.platform == "win32":
+        import psutil  # on Unix it knows no peak
+
+        peak = {"process": psutil.Process().memory_info().peak_wset}
+    else:
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak = {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
     if torch.cuda.is_available():
         peak["cuda"] = torch.cuda.max_memory_allocated()
     return peak

@@ -109,7 +109,7 @@ def usable(kind: Kind) -> Iterator[tuple[Entry, Any]]:
 
 def is_file(name_or_path: str) -> bool:
     """Whether it is the path of a file, not a name."""
-    return name_or_path.endswith(".py") or "/" in name_or_path
+    return name_or_path.endswith(".py") or "/" in name_or_path or "\\" in name_or_path
 
 
 def _source_digest(value: type) -> str:

@@ -20,9 +20,10 @@ from lightning import seed_everything
 from gazebench.core import distributed
 from gazebench.core.errors import DataError, UserError
 from gazebench.core.files import file_digest, write_atomically
-from gazebench.core.weights import local_file, read_weights
+from gazebench.core.weights import download_path, local_file, read_weights
 from gazebench.data.datamodule import GazeDataModule
 from gazebench.data.dataset import GazeDataset
+from gazebench.engine import standing
 from gazebench.engine.config import Config, settings_digest
 from gazebench.engine.method import Method
 from gazebench.engine.predict import predict
@@ -122,7 +123,8 @@ def bench(config: Config, places: Places | None = None, *, weights: Path | None 
                 predict(run)
             if not distributed.rank():
                 records = run.module.eval_records("test")
-                score(predictions, run.dataset, records=records, kind=run.kind, tasks=run.module.tasks)
+                folders = (places.boards, places.runs)
+                score(predictions, run.dataset, records=records, kind=run.kind, tasks=run.module.tasks, places=folders)
         record = {} if distributed.rank() else json.loads(stored.read_text(encoding="utf-8"))
         if record:
             write_record(record, places.boards)
@@ -162,7 +164,7 @@ def prepare(config: Config, places: Places, weights: Path | None = None) -> Run:
         **({"tasks": [task.describe()["id"] for task in module.tasks]} if module.tasks else {}),
     }
     run = run_id(config.public(), decides)
-    initial = None if source is None else _start(method, source, evaluate=weights is not None)
+    initial = None if source is None else _start(method, source, places, evaluate=weights is not None)
     folder = places.runs / config.dataset.name / config.method.name / run
     return Run(config, kind, dataset, method, module, decides, run, folder, data, initial)
 
@@ -198,7 +200,7 @@ def initial_weights(config: Config, places: Places) -> Path | None:
     """The weights file that the setting ``init`` names; None for ``none``.
 
     ``init`` is a path, an address, ``none``, or ``from:DATASET``, which is the newest run of the same model on that
-    data set, an official one if there is any.
+    data set, one of the best class there is (``standing.HEADINGS``).
 
     Raises:
         DataError: there is no such run; the message says what to run first.
@@ -210,12 +212,12 @@ def initial_weights(config: Config, places: Places) -> Path | None:
         return local_file(init)
     stage, cls = init.removeprefix("from:"), config.method.cls
     shape = {key: value for key, value in config.values["model"].items() if key in cls.stage}
-    found = []
+    found, ranks = [], list(standing.HEADINGS)
     for path in (places.runs / stage / config.method.name).glob("*/record.json"):
         record, weights = json.loads(path.read_text(encoding="utf-8")), path.parent / "weights.pt"
         model = record["config"]["model"]
         if all(model.get(key) == value for key, value in shape.items()) and weights.is_file():
-            found.append((record["status"]["class"] == "official", weights.stat().st_mtime, weights))
+            found.append((-ranks.index(record["status"]["class"]), weights.stat().st_mtime, weights))
     if found:
         return max(found)[2]
     published = ", ".join(cls.published)
@@ -229,8 +231,8 @@ def initial_weights(config: Config, places: Places) -> Path | None:
     )
 
 
-def _start(method: Method, source: Path, *, evaluate: bool) -> dict[str, Any]:
-    """Loads the weights to evaluate, or those to start from; returns their identity."""
+def _start(method: Method, source: Path, places: Places, *, evaluate: bool) -> dict[str, Any]:
+    """Loads the weights to evaluate, or those to start from; returns what is known of them."""
     try:
         if evaluate:
             method.load_export(read_weights(source))
@@ -240,9 +242,10 @@ def _start(method: Method, source: Path, *, evaluate: bool) -> dict[str, Any]:
         raise
     except (ValueError, RuntimeError) as error:
         raise DataError(f"{source}: {error}") from error
-    beside = source.parent / "record.json"
-    status = json.loads(beside.read_text(encoding="utf-8"))["status"]["class"] if beside.is_file() else None
-    return {"file": source.name, "sha256": file_digest(source), "class": status}
+    sha256 = file_digest(source)
+    fetched = {download_path(published.url): name for name, published in method.published.items()}
+    made_by = standing.own_run(sha256, [source.parent / "record.json", places.boards, places.runs])
+    return {"file": source.name, "sha256": sha256, "published": fetched.get(source, ""), **made_by}
 
 
 def _warn_of_other_code(run: Run, record: dict[str, Any]) -> None:

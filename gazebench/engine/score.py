@@ -31,6 +31,7 @@ def score(
     title: str = "",
     kind: str = "score",
     tasks: Sequence[Task] = (),
+    places: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Scores a predictions file and returns the record.
 
@@ -46,6 +47,7 @@ def score(
         title: name in tables; by default the file's name.
         kind: ``score``, or the kind of the run that made the file.
         tasks: the method's tasks that are not registered.
+        places: folders of records of this suite, which say which weights it wrote.
 
     Raises:
         DataError: the file is bad, or leaves people out (without ``partial``); the message names them.
@@ -73,6 +75,7 @@ def score(
             "images": people["image_id"].nunique(),
             "predictions_sha256": file_digest(path),
         },
+        places=places,
     )  # fmt: skip
     if kind != "score":
         write_atomically(path.parent / "scores.parquet", people.to_parquet)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from gazebench.core.errors import DataError
 from gazebench.core.files import cached, file_digest
+from gazebench.core.known_weights import known
 
 TEMPLATE = "a photo of {}"
 CHUNK = 256
@@ -104,9 +105,17 @@ class Vocabulary:
     @cached_property
     def _digest(self) -> str:
         try:
-            return file_digest(self.weights)
+            digest = file_digest(self.weights)
         except OSError as error:
             raise DataError(f"{self.weights}: no CLIP weights there ({error.strerror}); give a file") from error
+        entry = known(digest)
+        if entry is not None and entry.clip and self.model not in entry.clip:
+            # The tensors may fit all the same: QuickGELU and GELU have none.
+            raise DataError(
+                f"{self.weights} is {entry.name}, the weights of {' or '.join(entry.clip)} and not of {self.model}; "
+                "name that model"
+            )
+        return digest
 
     @torch.no_grad()
     def _embedded(self, texts: Sequence[str]) -> Tensor:

@@ -132,7 +132,7 @@ def describe(probe: Probe, found: Sequence[Verdict]) -> dict[str, Any]:
         },
         "share_consistent": round(subsets[CONSISTENT] / decided, 4) if decided else None,
         "complete": not origins[UNANSWERED],
-        "data_complete": probe.dataset.completeness(probe.records.split).complete,
+        "data_complete": probe.dataset.completeness(probe.records.split).state != "partial",
         "date": datetime.now(UTC).date().isoformat(),
         "code": {"version": code["version"], "commit": code["commit"], "dirty": code["dirty"]},
     }

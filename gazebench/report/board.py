@@ -9,10 +9,10 @@ from filelock import FileLock
 
 from gazebench.data.dataset import GazeDataset
 from gazebench.engine.record import read_files
+from gazebench.engine.standing import HEADINGS
 from gazebench.metrics.protocol import ALL, SUBSETS
 from gazebench.report.board_rows import (
     ORIGIN_COLUMNS,
-    RESULT_CLASSES,
     Board,
     RunGroup,
     lacks,
@@ -78,7 +78,7 @@ def runs_csv(board: Board) -> str:
 
 
 def markdown(board: Board) -> str:
-    """A section a task; in it official, synthetic and smoke runs apart, and a table for every subset."""
+    """A section a task; in it the classes of results apart, and a table for every subset."""
     protocol = board.protocol
     assert protocol is not None, "only a data set of the suite has a page of its own"
     lines = [
@@ -93,7 +93,7 @@ def markdown(board: Board) -> str:
     ]
     for one in board.by_task:
         lines += ["", f"## {one.asks}", "", f"Ranked by `{one.headline}`."] if one.groups else []
-        for result_class, heading in RESULT_CLASSES.items():
+        for result_class, heading in HEADINGS.items():
             groups = [group for group in one.groups if group.result_class == result_class]
             lines += ["", f"### {heading}"] if groups else []
             for subset in SUBSETS if groups else ():

@@ -15,6 +15,7 @@ import pandas as pd
 from gazebench.data.dataset import GazeDataset
 from gazebench.engine.config import essence
 from gazebench.engine.record import same_scores
+from gazebench.engine.standing import HEADINGS
 from gazebench.metrics.intervals import Interval, interval
 from gazebench.metrics.protocol import ALL, SUBSETS, TASKS, Protocol
 from gazebench.metrics.scoring import Score
@@ -22,13 +23,10 @@ from gazebench.report import published
 from gazebench.report.run_data import Record, known_method, metric_uses
 from gazebench.report.table import Column, number
 
-RESULT_CLASSES = {
-    "official": "Complete official test set",
-    "synthetic": "Complete runs (synthetic data: no published benchmark)",
-    "smoke": "Smoke runs (incomplete data, tiny or random weights, or limits: not benchmark results)",
-}
-"""Classes of runs, best first: a row never stands above one of a better class."""
-BADGES = {"official": "official", "synthetic": "synthetic", "smoke": "smoke run", "published": "published"}
+BADGES = {
+    "official": "official", "listed": "own file list", "synthetic": "synthetic", "unverified": "not verified",
+    "smoke": "smoke run", "published": "published",
+}  # fmt: skip
 REFERENCES = {
     "floor": "what is reached without looking at the picture",
     "label noise": "one annotator against the others: how far the labels agree, not a method",
@@ -103,7 +101,7 @@ class RunGroup:
 
     @property
     def result_class(self) -> str:
-        """One of ``RESULT_CLASSES``."""
+        """One of ``standing.HEADINGS``."""
         return str(self.lead["status"]["class"])
 
     @property
@@ -318,7 +316,7 @@ def make_board(name: str, dataset: type[GazeDataset], records: Mapping[str, Reco
 
 def ordered(groups: Iterable[RunGroup], metrics: Mapping[str, bool]) -> list[RunGroup]:
     """By class, methods before references, then by the metrics (with whether higher is better), the best first."""
-    classes = list(RESULT_CLASSES)
+    classes = list(HEADINGS)
 
     def place(group: RunGroup) -> tuple[Any, ...]:
         values = [(number(group.value(metric)), higher) for metric, higher in metrics.items()]

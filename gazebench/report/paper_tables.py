@@ -195,11 +195,11 @@ def _records(boards: Path, dataset: str) -> list[dict[str, Any]]:
     found = known_dataset(dataset)
     if found is None:
         return []
-    wanted = "synthetic" if found.card.synthetic else "official"
+    wanted = ["synthetic"] if found.card.synthetic else ["official", "listed"]
     records = [
         record
         for record in read_records(boards, dataset)
-        if record["status"]["class"] == wanted and record["protocol"]["id"] == found.protocol.id
+        if record["status"]["class"] in wanted and record["protocol"]["id"] == found.protocol.id
     ]
     return sorted(records, key=lambda record: record["finished"])
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from gazebench.engine import standing
 from gazebench.metrics.protocol import SUBSETS, Protocol
 from gazebench.report.board_rows import BADGES, COSTS, costs, origins, score_of, timing
 from gazebench.report.page import render
@@ -78,7 +79,7 @@ def repeat(record: Record) -> str:
     if record.get("kind") == "score":
         file, data = record["config"].get("predictions", "FILE"), record["dataset"]
         return f'gazebench score {file} {data} --title="{record["method"]["title"]}"'
-    root = "" if record["status"]["class"] == "synthetic" else " --dataset.root=DIR"
+    root = "" if record["data"].get("synthetic") else " --dataset.root=DIR"
     return f"gazebench {'eval WEIGHTS' if record.get('kind') == 'eval' else 'bench'} --config=config.yaml{root}"
 
 
@@ -94,7 +95,8 @@ def facts(record: Record) -> list[tuple[str, str]]:
         "subsets": _subsets(data.get("subsets")),
         "trained on": _training(data.get("train")),
         "selection": record["selection"],
-        "backbone": f"{weights.get('name') or 'none'}, weights: {weights['grade']}",
+        "backbone": weights.get("name") or "none",
+        "weights": "; ".join(map(_weights, standing.parts(weights, record.get("kind", "bench")))),
         "started from": f"{initial['file']}, sha256 {initial['sha256']}" if initial else "",
         "weights of this run": f"{trained['file']}, sha256 {trained['sha256']}" if trained else "",
         "images left out": ", ".join(samples["skipped_images"][:5]),
@@ -128,7 +130,14 @@ def _counts(data: Record) -> str:
         f"{n:,} {what}" + (f" of {official[what]:,}" if official.get(what, n) != n else "")
         for what, n in (data.get("found") or {}).items()
     ]
-    return ", ".join([*counts, "complete" if data["complete"] else "not the official set"])
+    found = standing.completeness(data)
+    whole = {"complete": f"complete by {found['by']}", "own list": "complete by the release's own file list"}
+    return ", ".join([*counts, whole.get(found["state"], "not the official set")])
+
+
+def _weights(part: standing.Part) -> str:
+    how = {"record": f"record of run {part.run}", "": ""}.get(part.by, part.by)
+    return f"{part}: {part.standing}{f' by {how}' if how else ''}"
 
 
 def _training(train: Record | None) -> str:

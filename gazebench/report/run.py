@@ -56,6 +56,8 @@ def print_scores(record: Record, protocol: Protocol) -> None:
     status = record["status"]
     if status["class"] == "smoke":
         print("\n".join(["\nA smoke run, not a benchmark result:", *(f"  - {why}" for why in status["reasons"])]))
+    elif status["class"] == "unverified":
+        print("\n".join(["\nNot verified:", *(f"  - {why}" for why in status["reasons"])]))
     elif status["class"] == "synthetic":
         print("\nSynthetic data: no published benchmark.")
 

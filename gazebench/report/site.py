@@ -17,6 +17,7 @@ from gazebench.core.plugins import PluginError
 from gazebench.engine.record import read_files
 from gazebench.engine.registry import load_dataset
 from gazebench.engine.run import Places
+from gazebench.engine.standing import HEADINGS, lowest, parts
 from gazebench.metrics.protocol import ALL, SUBSETS
 from gazebench.metrics.scoring import Score
 from gazebench.report import published
@@ -24,7 +25,6 @@ from gazebench.report.board_rows import (
     BADGES,
     COSTS,
     REFERENCES,
-    RESULT_CLASSES,
     UNKNOWN_FAMILY,
     Board,
     RunGroup,
@@ -43,10 +43,10 @@ from gazebench.report.run_data import known_dataset
 from gazebench.report.table import Cell, Column, HtmlCell, Table, number
 
 SECTIONS = {
+    **{name: heading for name, heading in HEADINGS.items() if name != "smoke"},
     "official": "Complete official test set, and published values",
-    "synthetic": RESULT_CLASSES["synthetic"],
     "reference": "For reference, not ranked: floors, and how far the annotators agree",
-    "smoke": RESULT_CLASSES["smoke"],
+    "smoke": HEADINGS["smoke"],
 }
 """Headings of the groups of a table; no sorting mixes them."""
 
@@ -113,6 +113,7 @@ def index(boards: Sequence[Board], left_out: Mapping[str, str], addresses: Mappi
         addresses: of the records' pages, by the file names of the records.
     """
     families = {row.family for board in boards for row in board.rows}
+    shown = {row.result_class if isinstance(row, RunGroup) else "published" for one in boards for row in one.rows}
     data = {board.key: plotted(board, addresses) for one in boards for board in one.by_task if board.groups}
     known = {name for one in data.values() for row in one["rows"] for name, cost in row["costs"].items() if cost}
     return render(
@@ -128,6 +129,7 @@ def index(boards: Sequence[Board], left_out: Mapping[str, str], addresses: Mappi
         ],
         left_out=left_out, families=sorted(families, key=lambda family: (family == UNKNOWN_FAMILY, family)),
         assets="assets", subsets=SUBSETS, badges=BADGES, data=data,
+        kinds=[kind for kind in BADGES if kind in shown],
         costs=[cost for cost in COSTS if cost.key in known],
     )  # fmt: skip
 
@@ -185,7 +187,8 @@ def _about_runs(group: RunGroup, addresses: Mapping[str, str]) -> dict[str, Any]
         for stem, one in group.records.items()
     ]
     facts = [("family", group.family), *((name, text) for name, text in found.items() if name != "weights")]
-    facts += [("weights", f"{weights.get('name') or 'no backbone'}, {weights['grade']}{trained}")]
+    standing = lowest(parts(weights, record.get("kind", "bench")))
+    facts += [("weights", f"{weights.get('name') or 'no backbone'}, {standing}{trained}")]
     facts += [("inference", how)] if (how := timing(record)) else []
     facts += [("subsets by", name)] if (name := subsets_by(record)) else []
     facts += [(BADGES[group.result_class], reason) for reason in record["status"]["reasons"]]

@@ -135,10 +135,14 @@ def _start(task: Task, environment: Mapping[str, str], device: str) -> _Process:
 
 def _stop(active: Sequence[_Process]) -> None:
     """Asks all processes to end, and ends those that do not."""
-    for number, wait in ((signal.SIGINT, GRACE_SECONDS), (signal.SIGKILL, 5.0)):
+    for gently, wait in ((True, GRACE_SECONDS), (False, 5.0)):
         for child in active:
-            if child.process.poll() is None:
-                os.killpg(child.process.pid, number)
+            if child.process.poll() is not None:
+                continue
+            if sys.platform == "win32":  # it has neither groups of processes nor an interrupt for one of them
+                child.process.kill()
+            else:
+                os.killpg(child.process.pid, signal.SIGINT if gently else signal.SIGKILL)
         deadline = time.monotonic() + wait
         for child in active:
             try:

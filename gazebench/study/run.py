@@ -239,7 +239,7 @@ class Study:
 
 def decides(record: Mapping[str, Any]) -> dict[str, Any]:
     """``engine.run.Run.decides`` of the run behind a record; what had no version yet counts as version 1."""
-    data, weights = record["data"], record["weights"]
+    data, weights, not_in_id = record["data"], record["weights"], ("initial", "trained", "standing", "parts")
     splits = {"test": data, "train": data.get("train")}
     tasks = record["protocol"].get("tasks", {})
     if record["schema"] == 1 and "vqa_overall" in record["metrics"]:  # which had the questions in every protocol
@@ -251,7 +251,7 @@ def decides(record: Mapping[str, Any]) -> dict[str, Any]:
         "protocol": record["protocol"]["id"],
         "data": {split: identity["fingerprint"] for split, identity in splits.items() if identity},
         "subsets": data.get("subsets"),
-        "weights": {name: value for name, value in weights.items() if name not in ("initial", "trained")},
+        "weights": {name: value for name, value in weights.items() if name not in not_in_id},
         "start": (weights.get("initial") or {}).get("sha256"),
         "files": [],
         **({"tasks": [task["id"] for task in tasks.values()]} if tasks else {}),

@@ -28,6 +28,7 @@ from transformers import (
 
 from gazebench.core.errors import brief, some
 from gazebench.core.files import file_digest
+from gazebench.core.known_weights import digests
 from gazebench.vlm.messages import Backend, Decoding, Dtype, EncodedImage, Failure, Message, Reply, Request, VLMError
 
 # Files that answers depend on besides the weights: configuration, processor, tokenizer and chat template.
@@ -122,6 +123,9 @@ class LocalModel(Backend):
             "dtype": self.dtype,
             **self._limits,
         }
+
+    def weights(self) -> str:
+        return f"sha256:{digests(self._folder)}" if self._folder else "pretrained"
 
     def ask(self, requests: Iterable[Request]) -> Iterator[Reply | Failure]:
         """See ``Backend.ask``.

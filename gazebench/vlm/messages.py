@@ -111,6 +111,14 @@ class Backend(ABC):
     def identity(self) -> Mapping[str, Any]:
         """JSON values of what answers depend on besides the request; no addresses, keys or paths of this machine."""
 
+    def weights(self) -> str:
+        """Where its weights are from, in the words of ``ViTBackbone.weights``.
+
+        ``pretrained`` is fetched by name from the publisher, ``sha256:`` has the digests of the files joined by ``+``,
+        and ``unknown`` is what is behind a server.
+        """
+        return "unknown"
+
     @abstractmethod
     def ask(self, requests: Iterable[Request]) -> Iterator[Reply | Failure]:
         """Yields one answer per request as they arrive, in any order.

@@ -46,6 +46,10 @@ class Answerer(ABC):
     def ask(self, records: Iterable[QuestionRecord]) -> Iterator[Reply | Failure]:
         """Answers as they arrive, in any order; records are drawn from lazily."""
 
+    def weights(self) -> str:
+        """Where its weights are from (``Backend.weights``); empty where it has none."""
+        return ""
+
     def size(self, record: QuestionRecord) -> tuple[int, int] | None:
         """(width, height) in pixels of the image as it is shown; None where nothing is shown."""
         return None
@@ -95,6 +99,9 @@ class ModelAnswerer(Answerer):
             "decoding": vars(self.decoding),
             "examples": self.examples.identity() if self.examples else None,
         }
+
+    def weights(self) -> str:
+        return self.backend.weights()
 
     def size(self, record: QuestionRecord) -> tuple[int, int]:
         return self.encoding.shown_size(record.truth.size)

@@ -46,7 +46,7 @@ def build(
         "seed": SEED,
         "dataset": dataset.card.name,
         "split": split,
-        **{name: identity[name] for name in ("fingerprint", "label_version", "complete")},
+        **{name: identity[name] for name in ("fingerprint", "label_version", "completeness")},
         "synthetic": dataset.card.synthetic,
         "descriptions": describer or "the dataset's own",
         "everybody": dataset.everybody,

@@ -62,13 +62,16 @@ def make(
         reasons.append(f"{answered.open:,} of {len(answered.records):,} questions have no answer, which count as wrong")
     if card["code"]["dirty"]:
         reasons.append("the questions were built by code with uncommitted changes")
-    split = str(card["split"])
+    split, model, weights = str(card["split"]), str(store.identity["model"]), answerer.weights()
     made = results.untrained(
         run=f"{store.digest_of_identity[:10]}-{split}",
         method={
             "name": answerer.name, "title": answerer.title, "family": "answers to questions", "mode": answerer.mode,
         },
-        weights={"grade": "none", "name": str(store.identity["model"]), "initial": None},
+        weights={
+            "grade": "none", "name": model, "initial": None,
+            **({"vlm": {"name": model, "weights": weights}} if weights else {}),
+        },
         config={
             "data": card["dataset"],
             "split": split,

@@ -36,6 +36,8 @@ ORDER = ("ceiling", "floor", "zero-shot", "in context", "trained")
 STATUS = {
     "smoke": "incomplete data, open questions, or changed code: no results",
     "synthetic": "complete (synthetic data: no published benchmark)",
+    "listed": "complete by the release's own file list",
+    "unverified": "complete, weights not verified",
 }
 
 
@@ -44,7 +46,7 @@ class ModelRow:
     """What one model scored.
 
     Attributes:
-        status: ``complete``, ``synthetic`` or ``smoke``.
+        status: ``complete``, or a key of ``STATUS``.
         mode: how it answers, e.g. ``zero-shot``.
         metrics: by name ``value`` and maybe ``low`` and ``high``.
         questions: how many it was asked.
