@@ -288,20 +288,19 @@ class Board:
     @cached_property
     def by_task(self) -> list[Board]:
         """A board for every task that somebody has a value of: the rows that answer it, ranked by its headline."""
-        tasks = dict.fromkeys(self._known[metric][0] for metric, _ in self.columns)
-        return [
-            self._of_task(task, self.name if place == 0 else f"{self.name}-{task}")
-            for place, task in enumerate(sorted(tasks, key=lambda task: [*TASKS, task].index(task)))
-        ]
+        tasks = dict.fromkeys([*TASKS, *(facts[0] for facts in self._known.values())])
+        boards = [board for board in map(self._of_task, tasks) if board.columns]
+        return [replace(board, key=board.key if place else self.name) for place, board in enumerate(boards)]
 
-    def _of_task(self, task: str, key: str) -> Board:
+    def _of_task(self, task: str) -> Board:
         metrics = {metric for metric, facts in self._known.items() if facts[0] == task}
         cells = [
             replace(row, cells={at: cell for at, cell in row.cells.items() if at[0] in metrics})
             for row in self.published
         ]
         groups = [found for group in self.groups if (found := group.about(metrics))]
-        board = replace(self, key=key, task=task, groups=groups, published=[row for row in cells if row.cells])
+        there = [row for row in cells if row.cells]
+        board = replace(self, key=f"{self.name}-{task}", task=task, groups=groups, published=there)
         first = sorted((key[0] for key in board.columns if key[1] == ALL), key=lambda name: name != board.headline)
         return replace(board, groups=ordered(groups, {name: self._known[name][1] for name in first}))
 

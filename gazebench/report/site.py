@@ -115,7 +115,7 @@ def index(boards: Sequence[Board], left_out: Mapping[str, str], addresses: Mappi
     families = {row.family for board in boards for row in board.rows}
     shown = {row.result_class if isinstance(row, RunGroup) else "published" for one in boards for row in one.rows}
     data = {board.key: plotted(board, addresses) for one in boards for board in one.by_task if board.groups}
-    known = {name for one in data.values() for row in one["rows"] for name, cost in row["costs"].items() if cost}
+    known = {name for one in data.values() for row in one["rows"] for name, cost in row["costs"].items() if cost is not None}
     return render(
         "index.html.j2",
         datasets=[
@@ -158,7 +158,7 @@ def grid(board: Board, addresses: Mapping[str, str]) -> Table:
                                 "reference": row.reference, "why": REFERENCES.get(row.reference, "")}  # fmt: skip
         if isinstance(row, RunGroup):
             values: list[Cell] = [row.value(*key) for key in board.columns]
-            values += [len(row.counted), trained_on(row.lead) or "–", selection(row.lead)]
+            values += [len(row.counted), trained_on(row.lead) or None, selection(row.lead)]
             values += [row.lead["samples"]["people"], *row.costs().values()]
             about = _about_runs(row, addresses) | {"rank": board.ranks.get(row, "")}
         else:
@@ -167,7 +167,7 @@ def grid(board: Board, addresses: Mapping[str, str]) -> Table:
                 HtmlCell(Markup(render("published.html.j2", cell=cell)), cell.printed) if cell else None
                 for cell in shown
             ]
-            values += [None, "–", "–", None, *[None] * len(COSTS)]
+            values += [None] * (4 + len(COSTS))
             about = {"link": "", "facts": [
                 ("source", f"{row.source}: {'; '.join(row.places)}"), ("read", row.tag),
                 *(("note", note) for note in row.notes),
