@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -19,13 +20,14 @@ from gazebench.data.annotations import (
     PARTS_OF_SPLIT,
     POINT,
     ReleasedDataset,
+    annotation_files,
     number,
     people_of,
     read_rows,
     texts,
     without_area,
 )
-from gazebench.data.dataset import Card
+from gazebench.data.dataset import COMPLETE, Card
 from gazebench.metrics.protocol import ONE_TARGET_IN_VIDEO, Protocol, ProtocolMetric
 from gazebench.metrics.spatial import HeadPrecision
 
@@ -40,7 +42,13 @@ LEFT_OUT = ("gaze_shift", "inside_occluded", "inside_uncertain", "eyes_closed", 
 WITHOUT_IMAGE = ("images/4yWavYq9_Ks_405-451/4yWavYq9_Ks_452.jpg",)
 """A frame that the release annotates past its clip's end (405 to 451): no image exists."""
 
-CLIP = re.compile(r"(?P<video>.+)_(?P<start>\d+)-\d+")
+CLIP = re.compile(r"(?P<video>.+)_(?P<start>\d+)-(?P<end>\d+)")
+LIST = Path(__file__).with_name("childplay_clips.tsv")
+"""The release's 401 clips: split, name as released, and the number of frames.
+
+Nine names end in ``-downsampled``: those clips were filmed at 60 frames a second and hold every other frame. The names
+of the others say how many frames there are.
+"""
 
 
 @dataclass(eq=False)
@@ -67,6 +75,7 @@ class ChildPlay(ReleasedDataset):
         label_version="release of 2023",
         head_boxes="annotated",
     )
+    version = 2
     protocol: ClassVar[Protocol] = Protocol(
         name="childplay",
         version=1,
@@ -82,6 +91,49 @@ class ChildPlay(ReleasedDataset):
         root = self.existing_root(*folders, "images")
         clips = _clips(root, folders)
         return self.checked(self.cached(clips.values(), lambda: _read(root, split, clips), split))
+
+    def inventory(self, split: str) -> list[dict[str, Any]]:
+        """One row a clip of the release's list or of this copy.
+
+        ``frames`` are expected, ``pictures`` found; ``annotated`` counts the frames that its annotation file names,
+        whoever is in them, and ``without_picture`` those of them that have none.
+        """
+        root = self.existing_root("annotations", "images")
+        folders = [f"annotations/{part}" for part in PARTS_OF_SPLIT[split]]
+        clips = _clips(root, [folder for folder in folders if any(annotation_files(root / folder, "*.csv"))])
+        annotated = self.cached(clips.values(), lambda: _annotated(root, clips), "frames", split)
+        listed = {clip for clip, (part, _) in released().items() if part in PARTS_OF_SPLIT[split]}
+        return [self._row(clip, clips.get(clip, ""), annotated.get(clip, ())) for clip in sorted({*clips, *listed})]
+
+    def _row(self, clip: str, file: str, annotated: Sequence[int]) -> dict[str, Any]:
+        """Of ``inventory``; a clip without an annotation file has an empty name and no annotated frames."""
+        frames = _frames(clip, file)
+        names = self.listed(f"images/{self.on_disk('images', clip)}")
+        pictures = sum(name.endswith(".jpg") for name in names)
+        images = {frame: _image(clip, frame) for frame in annotated}
+        within = [image for frame, image in images.items() if frame <= frames]
+        without = sum(image.rpartition("/")[2] not in names for image in within)
+        part, _ = released().get(clip, (None, 0))
+        verdict = next(
+            (
+                words
+                for amiss, words in (
+                    (not file, "without an annotation file"),
+                    (part is None, "not in the release's list"),
+                    (part not in file.split("/"), "of another split"),
+                    ({*images.values()} - {*within, *WITHOUT_IMAGE}, "annotated beyond its end"),
+                    (not pictures, "without pictures"),
+                    (without, "with annotated frames without a picture"),
+                    (pictures > frames, "with more pictures than frames"),
+                )
+                if amiss
+            ),
+            COMPLETE,
+        )
+        return {
+            "clip": clip, "frames": frames, "pictures": pictures, "annotated": len(images), "without_picture": without,
+            "verdict": verdict,
+        }  # fmt: skip
 
     def image_file(self, image: str) -> str:
         """The file of a frame, below its clip's folder as spelt on disk."""
@@ -122,6 +174,29 @@ class ChildPlay(ReleasedDataset):
         return cls(root)
 
 
+@cache
+def released() -> dict[str, tuple[str, int]]:
+    """Split and number of frames of the release's clips, by name without ``-downsampled``."""
+    table = pd.read_csv(LIST, sep="\t")
+    return {ChildPlay.canonical(clip): (split, frames) for split, clip, frames in table.itertuples(index=False)}
+
+
+def _frames(clip: str, file: str) -> int:
+    """The frames of a clip: those of the release's list, or for another clip those its name says."""
+    name = CLIP.fullmatch(clip)
+    assert name is not None, "``_clips`` lets no other through"
+    every = 1 + int(name["end"]) - int(name["start"])
+    halved = Path(file).name.partition(".csv")[0] != clip
+    return released().get(clip, ("", -(-every // 2) if halved else every))[1]
+
+
+def _annotated(root: Path, clips: Mapping[str, str]) -> dict[str, list[int]]:
+    """The numbers of the frames that each clip's annotation file names."""
+    table = read_rows(root, [*clips.values()], text=[], numbers=["frame"]).table
+    found = table.groupby("file")["frame"].unique()
+    return {clip: sorted(found.get(place, np.zeros(0)).astype(int).tolist()) for place, clip in enumerate(clips)}
+
+
 def _clips(root: Path, folders: Sequence[str]) -> dict[str, str]:
     """Annotation files relative to the root by clip, sorted by it.
 
@@ -130,11 +205,11 @@ def _clips(root: Path, folders: Sequence[str]) -> dict[str, str]:
     """
     clips: dict[str, str] = {}
     for folder in folders:
-        found = sorted((root / folder).glob("*.csv"))
+        found = sorted(annotation_files(root / folder, "*.csv"))
         if not found:
             raise DataError(f"{root / folder} holds no annotation files VIDEO_START-END.csv")
         for file in found:
-            clip = ChildPlay.canonical(file.stem)
+            clip = ChildPlay.canonical(file.name.partition(".csv")[0])
             if not CLIP.fullmatch(clip):
                 raise DataError(f"{file}: not the name of a clip, VIDEO_START-END.csv; move it elsewhere")
             if clip in clips:
@@ -162,6 +237,14 @@ def _read(root: Path, split: str, clips: Mapping[str, str]) -> Annotations:
         ((counted % 1 != 0) | (counted < (1, 0)) | (counted > 2**53)).any(axis=1),
         "frame must be a whole number from 1 and person_id one from 0",
     )
+    rows.table["frames"] = rows.table["group"].map({clip: _frames(clip, file) for clip, file in clips.items()})
+    rows.table["image"] = [
+        _image(clip, int(frame)) for clip, frame in zip(rows.table["group"], rows.table["frame"], strict=True)
+    ]
+    rows.reject(
+        (rows.table["frame"] > rows.table["frames"]) & ~rows.table["image"].isin(WITHOUT_IMAGE),
+        "frame {frame:.0f} of a clip of {frames} frames",
+    )
     classes = [INSIDE, OUTSIDE, *LEFT_OUT]
     rows.reject(
         ~rows.table["gaze_class"].isin(classes), f"gaze_class is {{gaze_class!r}}, expected {', '.join(classes)}"
@@ -179,7 +262,6 @@ def _read(root: Path, split: str, clips: Mapping[str, str]) -> Annotations:
     clip, frame, person = table["group"], table["frame"].astype(np.int64), table["person_id"].astype(np.int64)
     table["track"] = clip + "#" + person.astype(str)
     table["person_id"] = clip + "/" + frame.astype(str) + "#" + person.astype(str)
-    table["image"] = [_image(*of) for of in zip(clip, frame.tolist(), strict=True)]
     table["inout"] = np.where(table["gaze_class"] == INSIDE, IN_FRAME, OUT_OF_FRAME)
     heads, table["number"] = _heads(table)
     left_out = {

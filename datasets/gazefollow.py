@@ -14,12 +14,15 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from gazebench.core.errors import DataError
 from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, UNKNOWN, Annotations
 from gazebench.data.annotations import (
     BOX,
     POINT,
     ReleasedDataset,
     Rows,
+    far_outside,
+    label_file,
     people_of,
     read_rows,
     train_or_val,
@@ -28,12 +31,15 @@ from gazebench.data.annotations import (
 from gazebench.data.dataset import Card
 from gazebench.metrics.protocol import SEVERAL_ANNOTATORS, Protocol
 
+EXTENDED = "https://github.com/ejcgt/attention-target-detection"
 FILES = {"trainval": "train_annotations_release.txt", "test": "test_annotations_release.txt"}
 NUMBERS = ("body_x", "body_y", "body_width", "body_height", "eye_x", "eye_y", *POINT, *BOX)
 LAYOUTS = (
     ("path", "id", *NUMBERS, "in_out", "source", "meta"),
     ("path", "id", *NUMBERS, "source", "meta"),
 )
+COLUMNS_OF_2015 = 12
+"""Of the rows of the first release, which has no head boxes."""
 INOUT = {"1": IN_FRAME, "0": OUT_OF_FRAME, "-1": UNKNOWN, None: IN_FRAME}
 """Labels of the files; in the layout without a label everybody is in frame."""
 
@@ -52,7 +58,7 @@ class GazeFollow(ReleasedDataset):
         name="gazefollow",
         title="GazeFollow",
         licence="research use; the pictures belong to their owners",
-        source="http://gazefollow.csail.mit.edu",
+        source=f"http://gazefollow.csail.mit.edu; the edition with head boxes, gazefollow_extended, at {EXTENDED}",
         citation="Recasens, Khosla, Vondrick, Torralba: Where are they looking? NeurIPS 2015; head boxes and in/out "
         "labels by Chong et al., ECCV 2018 and CVPR 2020",
         layout="train_annotations_release.txt\ntest_annotations_release.txt\ntrain/00000093/00093103.jpg ...\n"
@@ -78,7 +84,7 @@ class GazeFollow(ReleasedDataset):
     def annotations(self, edition: str) -> Annotations:
         """The people of one of the two files, ``trainval`` or ``test``; bad rows are not looked at yet."""
         root = self.existing_root(FILES[edition])
-        return self.cached([FILES[edition]], lambda: _people(read_edition(root, edition), edition))
+        return self.cached([label_file(root, FILES[edition])], lambda: _people(read_edition(root, edition), edition))
 
     @classmethod
     def fake(cls, root: Path, *, people: int = 12, seed: int = 0) -> GazeFollow:
@@ -124,8 +130,19 @@ def held_out(images: Iterable[str]) -> npt.NDArray[np.bool_]:
 
 
 def read_edition(root: Path, edition: str) -> Rows:
-    """The well-formed rows of one of the two files."""
-    return read_rows(root, [FILES[edition]], text=("path", "id", "in_out"), numbers=NUMBERS, layouts=LAYOUTS)
+    """The well-formed rows of one of the two files.
+
+    Raises:
+        DataError: it is the file of 2015.
+    """
+    file = label_file(root, FILES[edition])
+    rows = read_rows(root, [file], paths=["path"], text=["id", "in_out"], numbers=NUMBERS, layouts=LAYOUTS)
+    if rows.table.empty and any(issue.what.startswith(f"{COLUMNS_OF_2015} columns") for issue in rows.issues):
+        raise DataError(
+            f"{root / file}: its rows have {COLUMNS_OF_2015} columns, those of GazeFollow's release of 2015, which has "
+            f"no head boxes; take gazefollow_extended, which adds them and in/out labels ({EXTENDED})"
+        )
+    return rows
 
 
 def _people(rows: Rows, edition: str) -> Annotations:
@@ -133,9 +150,12 @@ def _people(rows: Rows, edition: str) -> Annotations:
     rows.reject(rows.table["path"] == "", "no image path")
     rows.reject([label not in INOUT for label in rows.table["in_out"]], "in/out is {in_out!r}, expected 1, 0 or -1")
     rows.reject(without_area(rows.table[BOX]), "head box of no area")
-    table = rows.table
-    table["inout"] = [INOUT[label] for label in table["in_out"]]
-    rows.keep(table["inout"] != UNKNOWN)
+    inout = rows.table["inout"] = [INOUT[label] for label in rows.table["in_out"]]
+    rows.reject(
+        (np.array(inout) == IN_FRAME) & far_outside(rows.table[POINT]),
+        "gaze {gaze_x:g},{gaze_y:g} of a person in frame lies outside the picture; expected numbers in [0, 1]",
+    )
+    rows.keep(rows.table["inout"] != UNKNOWN)
     table = rows.table
     table["image"] = table["group"] = table["path"]
     table["person_id"] = [f"{path}#{eye!r}" for path, eye in zip(table["path"], table["eye_x"].tolist(), strict=True)]

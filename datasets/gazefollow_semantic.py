@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -12,7 +12,16 @@ import numpy as np
 
 from gazebench.core.errors import DataError
 from gazebench.core.types import Annotations, Issue
-from gazebench.data.annotations import VOCABULARY, CategoryDataset, Rows, number, read_rows, texts, train_or_val
+from gazebench.data.annotations import (
+    VOCABULARY,
+    CategoryDataset,
+    Rows,
+    label_file,
+    number,
+    read_rows,
+    texts,
+    train_or_val,
+)
 from gazebench.data.dataset import Card
 from gazebench.datasets.gazefollow import FILES, GazeFollow, fake_names, read_edition
 from gazebench.metrics.protocol import SEVERAL_ANNOTATORS, Protocol, ProtocolMetric
@@ -78,7 +87,9 @@ class GazeFollowSemantic(GazeFollow, CategoryDataset):
     def parse(self, split: str) -> Annotations:
         """GazeFollow's people of that split with their labels, joined by path and id, on test by path."""
         self.existing_root(FILES["test" if split == "test" else "trainval"])
-        missing = [name for name in (TRAIN, VAL, TEST, VOCABULARY) if not (self.label_folder / name).is_file()]
+        folder = self.label_folder
+        names = (TRAIN, VAL, TEST, VOCABULARY)
+        missing = [name for name in names if not (folder / label_file(folder, name)).is_file()]
         if missing:
             raise DataError(
                 f"{self.label_folder} holds no {', '.join(missing)}; the labels are released at {self.card.source}: "
@@ -88,19 +99,24 @@ class GazeFollowSemantic(GazeFollow, CategoryDataset):
         if split == "test":
             annotations = self._true(classes)
         else:
-            val = read_rows(self.label_folder, [VAL], text=PSEUDO).table["path"]
+            val = self._rows(PSEUDO, VAL).table["path"]
             annotations = self._pseudo(set(val))
             annotations = train_or_val(annotations, split, np.isin(annotations.images, texts(val)))
         labelled = int((annotations.columns["label"] != "").sum())
         counts = {**annotations.counts, "labelled": labelled, "categories": len(classes)}
         return self.checked(replace(annotations, counts=counts))
 
+    def _rows(self, columns: Sequence[str], *names: str) -> Rows:
+        """The rows of label files, whose first column is a path."""
+        folder = self.label_folder
+        return read_rows(folder, [label_file(folder, name) for name in names], paths=columns[:1], text=columns[1:])
+
     def _pseudo(self, val: set[str]) -> Annotations:
         """The training people with their pseudo labels, which need be no classes of the vocabulary."""
         people = self.annotations("trainval")
         names, ids = people.images[people.person_image].tolist(), people.columns["rows"].tolist()
         owner = {(name, row): person for person, name in enumerate(names) for row in ids[person].split()}
-        rows = read_rows(self.label_folder, [TRAIN, VAL], text=PSEUDO)
+        rows = self._rows(PSEUDO, TRAIN, VAL)
         _keep_labelled(rows, "gaze_pseudo_label", "label_id")
         rows.reject((rows.table["file"] == 0) & rows.table["path"].isin([*val]), f"{{path}} is in {VAL} too")
         rows.reject(rows.table.duplicated(["path", "id"]), "{path}, id {id} is there twice")
@@ -121,7 +137,7 @@ class GazeFollowSemantic(GazeFollow, CategoryDataset):
     def _true(self, classes: Mapping[str, int]) -> Annotations:
         """The test people with their labels, all of them classes of the vocabulary."""
         people = self.annotations("test")
-        rows = read_rows(self.label_folder, [TEST], text=TRUE)
+        rows = self._rows(TRUE, TEST)
         named = set(rows.table["path"])
         _keep_labelled(rows, "gaze_gt_label", "test_label_id")
         rows.reject(rows.table.duplicated("path"), "{path} is there twice")

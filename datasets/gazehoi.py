@@ -16,6 +16,7 @@ from gazebench.data.annotations import (
     POINT,
     VOCABULARY,
     CategoryDataset,
+    label_file,
     people_of,
     read_rows,
     without_area,
@@ -73,6 +74,7 @@ class GazeHOI(CategoryDataset):
         """The official file of that name; both training files for ``trainval``."""
         files = [FILE.format(part) for part in PARTS_OF_SPLIT[split]]
         root = self.existing_root(*files, VOCABULARY, "images")
+        files = [label_file(root, file) for file in files]
         return self.checked(self.cached([*files, VOCABULARY], lambda: _read(root, split, files), split))
 
     @classmethod
@@ -104,7 +106,8 @@ class GazeHOI(CategoryDataset):
 def _read(root: Path, split: str, files: list[str]) -> Annotations:
     """The people of the files, those of an image together."""
     vocabulary = read_classes(root / VOCABULARY)
-    rows = read_rows(root, files, text=["file_name", "pair_id", "object"], numbers=[*OBJECT_BOX, *OBJECT_CENTRE, *HEAD])
+    numbers = [*OBJECT_BOX, *OBJECT_CENTRE, *HEAD]
+    rows = read_rows(root, files, paths=["file_name"], text=["pair_id", "object"], numbers=numbers)
     rows.reject(rows.table["file_name"] == "", "no file_name")
     rows.reject(~rows.table["object"].isin([*vocabulary]), f"object {{object!r}} is not in {VOCABULARY}")
     hidden = rows.table["h_xmin"] == NO_HEAD

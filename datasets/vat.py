@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,6 +16,7 @@ from gazebench.data.annotations import (
     BOX,
     POINT,
     ReleasedDataset,
+    annotation_files,
     ordered,
     people_of,
     read_rows,
@@ -87,6 +88,15 @@ class VAT(ReleasedDataset):
         _, show, rest = image.split("/", 2)
         return f"images/{self.on_disk('images', show)}/{rest}"
 
+    def settled(self, annotations: Annotations) -> Annotations:
+        """The boxes smoothed along their tracks."""
+        assert annotations.lines is not None
+        file, line = annotations.lines.T
+        order = np.lexsort((line, file))
+        head = np.empty_like(annotations.head)
+        head[order] = smooth(annotations.head[order], file[order])
+        return replace(annotations, head=head)
+
     @classmethod
     def fake(cls, root: Path, *, people: int = 12, seed: int = 0) -> VAT:
         """A tiny set of drawn clips, with ``people`` rows or a few more in each of train, val and test."""
@@ -120,9 +130,9 @@ def _tracks(root: Path, folder: str) -> dict[str, str]:
         DataError: there is none, or a show is there twice, with spaces and with underscores.
     """
     tracks: dict[str, str] = {}
-    for file in (root / "annotations" / folder).glob("*/*/*.txt"):
+    for file in annotation_files(root / "annotations" / folder, "*/*/*.txt"):
         show, clip, name = file.parts[-3:]
-        key = f"{VAT.canonical(show)}/{clip}/{file.stem}"
+        key = f"{VAT.canonical(show)}/{clip}/{name.partition('.txt')[0]}"
         if key in tracks:
             raise DataError(f"{file}: the same track as {root / tracks[key]}; remove one of the two folders")
         tracks[key] = f"annotations/{folder}/{show}/{clip}/{name}"
@@ -132,14 +142,14 @@ def _tracks(root: Path, folder: str) -> dict[str, str]:
 
 
 def _read(root: Path, edition: str, tracks: Mapping[str, str]) -> Annotations:
-    """The people of all tracks: those of a frame together, the frames of a clip by number."""
+    """The people of all tracks, boxes not smoothed yet: those of a frame together, the frames of a clip by number."""
     rows = read_rows(root, [*tracks.values()], text=["frame"], numbers=[*BOX, *POINT], layouts=[COLUMNS])
     rows.reject(rows.table["frame"] == "", "no frame file")
     rows.reject(without_area(rows.table[BOX]), "head box of no area")
     rows.reject(rows.table.duplicated(["file", "frame"]), "{frame} is in the track twice")
 
     table = rows.table
-    table[BOX] = smooth(ordered(table[BOX]), table["file"].to_numpy())
+    table[BOX] = ordered(table[BOX])
     table["inout"] = np.where((table[POINT] == -1).all(axis=1), OUT_OF_FRAME, IN_FRAME)
     table[POINT] = table[POINT].clip(lower=0)  # one negative coordinate alone means 0 (official code)
     table["group"] = texts(track.rpartition("/")[0] for track in tracks)[table["file"]]

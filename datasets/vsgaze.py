@@ -17,7 +17,16 @@ import pandas as pd
 from gazebench.core.boxes import FloatArray, IntArray
 from gazebench.core.errors import DataError
 from gazebench.core.types import IN_FRAME, SOCIAL, UNKNOWN, Annotations, Issue
-from gazebench.data.annotations import BOX, PARTS_OF_SPLIT, POINT, ReleasedDataset, Rows, people_of, without_area
+from gazebench.data.annotations import (
+    BOX,
+    PARTS_OF_SPLIT,
+    POINT,
+    ReleasedDataset,
+    Rows,
+    far_outside,
+    people_of,
+    without_area,
+)
 from gazebench.data.dataset import Card
 from gazebench.metrics.protocol import SOCIAL_GAZE, Protocol, ProtocolMetric
 from gazebench.metrics.spatial import InOutAP, MinL2
@@ -243,6 +252,7 @@ def _table(file: Path) -> pd.DataFrame:
             f"{file}: cannot be read ({type(error).__name__}: {error}); take the file of the release"
         ) from error
     assert isinstance(frame, pd.DataFrame)
+    frame.columns = [str(name).strip().lower() for name in frame]
     missing = [column for column in COLUMNS if column not in frame]
     if missing:
         raise DataError(f"{file}: lacks the column {', '.join(missing)}; take the file of the release")
@@ -273,7 +283,10 @@ def _read(root: Path, split: str, tables: Mapping[tuple[str, str], str]) -> Anno
     seen: set[str] = set()
     for (part, _), file in tables.items():
         found: list[_Frame] = []
-        for row, cells in enumerate(_table(root / file).to_dict("records"), start=1):
+        table = _table(root / file)
+        if table.empty:
+            issues.append(Issue(file, 0, "the file has no rows"))
+        for row, cells in enumerate(table.to_dict("records"), start=1):
             try:
                 frame = _frame(part, {str(name): cell for name, cell in cells.items()})
                 if frame.image in seen:
@@ -313,7 +326,7 @@ def _frame(part: str, cells: Mapping[str, Any]) -> _Frame:
     Raises:
         ValueError: what is wrong with it.
     """
-    path = cells["path"]
+    path = cells["path"].replace("\\", "/") if isinstance(cells["path"], str) else cells["path"]
     if not isinstance(path, str) or "/" not in path or {"", ".", ".."}.intersection(path.split("/")):
         raise ValueError(f"path is {path!r}, expected FOLDER/.../FILE")
     ids = _integers("person_ids", _numbers(cells, "person_ids", ()))
@@ -324,7 +337,7 @@ def _frame(part: str, cells: Mapping[str, Any]) -> _Frame:
     boxes = _numbers(cells, "head_bboxes", (4,), len(ids))[real]
     empty = without_area(boxes, limit=1)
     if empty.any():
-        raise ValueError(f"person {people[int(empty.argmax())]}: head box of no area")
+        raise ValueError(f"person {people[int(empty.argmax())]}: head box of no area inside the picture")
     inout, points = _targets(cells, ids, real)
     labels, unscored = _labels(part, cells, people)
     image = f"{part}/{path}"
@@ -351,6 +364,8 @@ def _targets(cells: Mapping[str, Any], ids: IntArray, real: IntArray) -> tuple[I
     for place, marked in enumerate(points):
         if inout[place] == IN_FRAME and (not len(marked) or (marked == -1).all(axis=1).any()):
             raise ValueError(f"person {ids[real[place]]} is in frame, but no gaze point is given")
+        if inout[place] == IN_FRAME and (far := far_outside(marked)).any():
+            raise ValueError(f"person {ids[real[place]]}: gaze {marked[far][0].tolist()} is outside the picture")
     return inout, points
 
 

@@ -224,5 +224,19 @@ def test_predict(done, tmp_path, capsys):
     ]  # fmt: skip
     assert all(0 <= value < 1 for person in result["people"] for value in person["point"])
     assert Image.open(tmp_path / "image_gaze.png").size[0] > 200
-    assert main([*predict, "--box=5,5,5,9"]) == 2
-    assert "no area" in capsys.readouterr().err
+    for box in ("5,5,5,9", "5000,10,5100,60", "0.2,0.2,1.1,0.5", "-0.1,0.2,0.5,0.5"):
+        assert main([*predict, f"--box={box}"]) == 2
+        assert box in (said := capsys.readouterr().err)
+        assert "120 x 90" in said
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(image) as upright:
+        upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "phone.png", exif=exif)
+    assert main(["predict", str(tmp_path / "phone.png"), *predict[2:], "--box", "10,10,40,50"]) == 0
+    turned = json.loads(capsys.readouterr().out)
+    assert turned["size"] == [120, 90]
+    assert turned["people"] == result["people"][:1]
+    (tmp_path / "mine.jpg").write_bytes(b"text")
+    assert main(["predict", str(tmp_path / "mine.jpg"), *predict[2:]]) == 2
+    assert "mine.jpg" in (said := capsys.readouterr().err)
+    assert "release" not in said

@@ -1,17 +1,21 @@
 """The ChildPlay parser and protocol on hand-written clips in the official layout."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
+from gazebench.cli.main import main
 from gazebench.core.errors import DataError
 from gazebench.core.types import Prediction
 from gazebench.data.datamodule import ImageSamples, collate
+from gazebench.data.dataset import COMPLETE
 from gazebench.data.transforms import Preprocess
-from gazebench.datasets.childplay import COLUMNS, ChildPlay
+from gazebench.datasets.childplay import COLUMNS, ChildPlay, released
 from gazebench.metrics.scoring import Scorer
 
 HEADER = ",".join(COLUMNS)
@@ -133,12 +137,122 @@ def test_the_row_past_its_clips_end_is_left_out(tmp_path):
     assert data.completeness("train").found["left_out_without_picture"] == 1
 
 
-def test_all_clips_are_the_complete_set(tmp_path):
-    clips = [f"v{n}_1-9" for n in range(45)]
-    data = dataset(tmp_path, {f"test/{clip}": [row(clip=clip)] for clip in clips})
+LENGTHS = {
+    "whHPATlDw8M_5014-5313": 150,
+    "smwfiZd8HLc_897-1557": 330,
+    "4yWavYq9_Ks_405-451": 47,
+    "DGls-Z4e6OI_8031-8107": 77,
+}
+"""Two downsampled clips of the release, of which one has half the frames of its name rounded down, and two others."""
+
+
+@pytest.mark.parametrize("clip", [*LENGTHS, CLIP, f"{CLIP}-downsampled"])
+def test_a_frame_past_the_end_of_its_clip_is_a_bad_row(tmp_path, clip):
+    """Clips of the release end where its list says, others where their name says."""
+    last = LENGTHS.get(clip, 5 if clip.endswith("ed") else 10)
+    past = last + (2 if clip == "4yWavYq9_Ks_405-451" else 1)  # of which one row is in the release
+    data = dataset(tmp_path, {f"test/{clip}": [row(last, clip=clip), row(past, clip=clip)]})
+    with pytest.raises(DataError, match=rf"{clip}\.csv:3: frame {past} of a clip of {last} frames"):
+        data.parse("test")
+    skipping = ChildPlay(tmp_path, bad_rows="skip", missing_images="skip")
+    assert [issue.row for issue in skipping.parse("test").issues if issue.row] == [3]
+
+
+def test_the_list_is_that_of_the_release():
+    clips = released()
+    sizes = {split: [n for part, n in clips.values() if part == split] for split in ("train", "val", "test")}
+    assert {split: (len(n), sum(n)) for split, n in sizes.items()} == {
+        "train": (330, 100_280), "val": (26, 10_283), "test": (45, 9_986),
+    }  # fmt: skip
+    spans = {clip: int(clip.rsplit("-", 1)[1]) - int(clip.rsplit("_", 1)[1].split("-")[0]) + 1 for clip in clips}
+    halved = {clip for clip, (_, frames) in clips.items() if frames != spans[clip]}
+    assert len(halved) == 9
+    assert all(abs(clips[clip][1] - spans[clip] / 2) <= 0.5 for clip in halved)
+    facts = Path("../shared/facts/childplay_clips.csv")
+    if facts.is_file():
+        given = pd.read_csv(facts)
+        listed = zip(given["clip"].map(ChildPlay.canonical), given["split"], given["frame_count"], strict=True)
+        assert clips == {clip: (split, frames) for clip, split, frames in listed}
+
+
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory):
+    """The test split as released: every clip with all its pictures, the first two frames annotated."""
+    root = tmp_path_factory.mktemp("complete")
+    dataset(root, {})
+    for clip, (split, count) in released().items():
+        if split == "test":
+            rows = [HEADER, *(row(frame, clip=clip) for frame in (1, 2)), ""]
+            (root / "annotations" / split / f"{clip}.csv").write_text("\n".join(rows), encoding="utf-8")
+            (root / "images" / clip).mkdir()
+            for picture in pictures(root, clip, count):
+                picture.touch()
+    return root
+
+
+def pictures(root, clip, count):
+    video, span = clip.rsplit("_", 1)
+    first = int(span.split("-")[0])
+    return [root / "images" / clip / f"{video}_{number}.jpg" for number in range(first, first + count)]
+
+
+def test_every_clip_of_the_list_is_there(complete):
+    data = ChildPlay(complete)
+    table = pd.DataFrame(data.inventory("test"))
+    assert (len(table), table["frames"].sum(), table["pictures"].sum(), table["annotated"].sum()) == (
+        45,
+        9986,
+        9986,
+        90,
+    )
+    assert set(table["verdict"]) == {COMPLETE}
+    assert data.lacking("test") == []
     assert data.completeness("test").complete
-    (tmp_path / "annotations" / "test" / "v0_1-9.csv").unlink()
-    assert not ChildPlay(tmp_path).completeness("test").complete
+
+
+HALF = "whHPATlDw8M_5014-5313"
+"""A downsampled clip."""
+
+
+def test_every_clip_is_checked_against_the_list(complete, tmp_path, capsys):
+    shutil.copytree(complete, tmp_path, dirs_exist_ok=True)
+    annotations = tmp_path / "annotations" / "test"
+    plain = [clip for clip, (split, _) in released().items() if split == "test" and clip != HALF]
+    val = next(clip for clip, (split, _) in released().items() if split == "val")
+    frames = {clip: released()[clip][1] for clip in (*plain, HALF, val)}
+    (annotations / f"{plain[0]}.csv").unlink()
+    shutil.rmtree(tmp_path / "images" / plain[1])
+    pictures(tmp_path, plain[2], 2)[1].unlink()  # an annotated one
+    pictures(tmp_path, plain[3], 5)[4].unlink()  # another: nobody is scored in it
+    for picture in pictures(tmp_path, HALF, 2 * frames[HALF]):  # every frame, where the release has every other one
+        picture.touch()
+    with (annotations / f"{plain[4]}.csv").open("a") as file:
+        file.write(row(frames[plain[4]] + 1, clip=plain[4]))
+    dataset(tmp_path, {f"test/{CLIP}": [row()], f"test/{val}": [row(clip=val)]})
+    data = ChildPlay(tmp_path)
+    found = {tuple(each.values()) for each in data.inventory("test") if each["verdict"] != COMPLETE}
+    assert found == {
+        (plain[0], frames[plain[0]], frames[plain[0]], 0, 0, "without an annotation file"),
+        (plain[1], frames[plain[1]], 0, 2, 2, "without pictures"),
+        (plain[2], frames[plain[2]], frames[plain[2]] - 1, 2, 1, "with annotated frames without a picture"),
+        (HALF, 150, 300, 2, 0, "with more pictures than frames"),
+        (plain[4], frames[plain[4]], frames[plain[4]], 3, 0, "annotated beyond its end"),
+        (CLIP, 10, 13, 1, 0, "not in the release's list"),
+        (val, frames[val], 13, 1, 0, "of another split"),
+    }
+    skipping = ChildPlay(tmp_path, bad_rows="skip", missing_images="skip")
+    assert not skipping.completeness("test").complete
+    assert all(any(clip in line for line in skipping.lacking("test")) for clip in (plain[0], HALF, CLIP, val))
+    options = ["data", "check", "childplay", f"--dataset.root={tmp_path}"]
+    assert main([*options, "--rows=6"]) == 2, "the annotations of train are missing"
+    short = capsys.readouterr().out
+    assert main([*options, "--rows=0"]) == 2
+    long = capsys.readouterr().out
+    assert "test: 40 of 47 clips are complete" in short
+    assert "... and 1 more" in short
+    assert f"{HALF} 150 300 2 0 with more pictures than frames" in " ".join(long.split())
+    assert f"{plain[3]} {frames[plain[3]]} {frames[plain[3]] - 1} 2 0 complete" in " ".join(long.split())
+    assert plain[3] not in short
 
 
 def test_the_fingerprint_covers_the_heads(tmp_path):

@@ -96,6 +96,16 @@ def test_a_missing_root_or_file_says_what_to_download(tmp_path):
         GazeFollow(tmp_path).records("test")
 
 
+@pytest.mark.parametrize(("name", "split"), [(TRAIN, "trainval"), (TEST, "test")])
+def test_the_release_of_2015_is_told_from_the_edition_with_head_boxes(tmp_path, name, split):
+    whole = row().split(",")
+    line = ",".join([*whole[:10], *whole[-2:]])
+    assert line.count(",") == 11
+    data = dataset(tmp_path / "gf", train=[line] * 3, test=[line] * 3)
+    with pytest.raises(DataError, match=f"{name}.*2015.*gazefollow_extended"):
+        data.records(split)
+
+
 def test_validation_is_a_rule_over_images(tmp_path):
     images = np.array([f"train/{n // 1000:08d}/{n:08d}.jpg" for n in range(20000)])
     val = held_out(images)
@@ -139,7 +149,7 @@ def test_an_edited_file_is_parsed_again(tmp_path):
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text"])
 def test_a_damaged_cache_file_is_built_again(tmp_path, cache, damage):
-    first = dataset(tmp_path / "gf", train=[row()]).parse("trainval")
+    first = dataset(tmp_path / "gf", train=[row()]).annotations("trainval")
     (file,) = cache.rglob("output.pkl*")
     content = file.read_bytes()
     middle = len(content) // 2
@@ -149,7 +159,7 @@ def test_a_damaged_cache_file_is_built_again(tmp_path, cache, damage):
         "empty": b"",
         "text": b"not an archive",
     }[damage])  # fmt: skip
-    assert GazeFollow(tmp_path / "gf").parse("trainval").fingerprint() == first.fingerprint()
+    assert GazeFollow(tmp_path / "gf").annotations("trainval").fingerprint() == first.fingerprint()
     assert joblib.load(file).fingerprint() == first.fingerprint()
 
 

@@ -31,9 +31,9 @@ def dataset(root, train=(), test=(), labels=None, folder=None, **options):
         for row in rows:
             (root / row[0]).parent.mkdir(parents=True, exist_ok=True)
             (root / row[0]).touch()
-    folder = folder or root
+    folder, labels = folder or root, {"val": [["train/0/none.jpg", 1, "", -1]], **(labels or {})}
     for split, header in (("train", TRAIN), ("val", TRAIN), ("test", TEST)):
-        write_rows(folder / f"gaze-labels-{split}.csv", [header, *(labels or {}).get(split, [])])
+        write_rows(folder / f"gaze-labels-{split}.csv", [header, *labels.get(split, [])])
     (folder / "vocab2id.json").write_text(json.dumps(CLASSES), encoding="utf-8")
     return GazeFollowSemantic(root, **options)
 

@@ -1,6 +1,8 @@
 """Decoding against the official order in float, and files that are no pictures."""
 
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from torchvision.transforms import functional as tv
 
 from gazebench.core.errors import DataError, ImageError
 from gazebench.data.images import image_size, load_image
+from gazebench.vlm.encoding import Encoding
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "real"
 
@@ -97,6 +100,110 @@ def test_an_image_goes_to_a_batch_without_a_copy(tmp_path, size):
         for flip in (False, True):
             image = load_image(tmp_path / "a.png", size, crop=crop, flip=flip)
             assert torch.from_numpy(image).permute(2, 0, 1).is_contiguous()
+
+
+def grey(tmp_path, kind):
+    """A grey ramp over all levels in a file of that kind, as (256, 256) uint8, and the file."""
+    levels = np.add.outer(np.arange(256) * 256, np.arange(256))  # all 65,536 numbers of 16 bits
+    path = tmp_path / f"a.{kind.split()[0]}"
+    if kind == "png" or kind == "tif":
+        Image.fromarray(levels.astype(np.uint16)).save(path)
+    elif kind == "pgm":
+        path.write_bytes(b"P5 256 256 65535\n" + levels.astype(">u2").tobytes())
+    elif kind == "tif big-endian":
+        Image.frombytes("I;16B", (256, 256), levels.astype(">u2").tobytes()).save(path)
+    elif kind == "tif float":
+        Image.fromarray((levels // 256 / 255).astype(np.float32)).save(path)
+    return (levels // 256).astype(np.uint8), path
+
+
+@pytest.mark.parametrize("kind", ["png", "tif", "pgm", "tif big-endian", "tif float"])
+def test_sixteen_bits_and_floats_are_scaled(tmp_path, kind):
+    levels, path = grey(tmp_path, kind)
+    expected = np.repeat(levels[..., None], 3, axis=2)
+    assert (load_image(path) == expected).all()
+    assert (load_image(path, own=True) == expected).all()
+    assert (load_image(path, crop=(3, 5, 40, 50), flip=True) == expected[5:50, 3:40][:, ::-1]).all()
+    shown = Encoding(format="png").encode(path)  # what a vision-language model is shown
+    assert (np.asarray(Image.open(io.BytesIO(shown.data))) == expected).all()
+
+
+@pytest.mark.parametrize(
+    ("array", "mode"),
+    [
+        (np.full((8, 8), 70000, np.int32), "mode I,"),
+        (np.full((8, 8), 1.5, np.float32), "mode F, floats from 1.5"),
+        (np.full((8, 8), -0.1, np.float32), "mode F,"),
+        (np.full((8, 8), np.nan, np.float32), "mode F,"),
+    ],
+)
+def test_numbers_without_a_scale_are_refused_with_their_mode(tmp_path, array, mode):
+    Image.fromarray(array).save(tmp_path / "a.tif")
+    for own in (False, True):
+        with pytest.raises(ImageError, match=rf"a\.tif.*{mode}"):
+            load_image(tmp_path / "a.tif", own=own)
+
+
+def test_sixteen_bit_colour_has_the_same_scale(tmp_path):
+    """Pillow keeps the high byte of it."""
+    _, path = grey(tmp_path, "png")
+    whole = np.add.outer(np.arange(256) * 256, np.arange(256)).astype(">u2")
+    lines = b"".join(b"\0" + np.repeat(line[:, None], 3, axis=1).tobytes() for line in whole)
+    header = struct.pack(">IIBBBBB", 256, 256, 16, 2, 0, 0, 0)
+    body = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b""))
+    )
+    (tmp_path / "colour.png").write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    assert (load_image(tmp_path / "colour.png") == load_image(path)).all()
+
+
+@pytest.mark.parametrize(
+    ("tag", "upright"),
+    [
+        (1, lambda stored: stored),
+        (2, lambda stored: stored[:, ::-1]),
+        (3, lambda stored: stored[::-1, ::-1]),
+        (4, lambda stored: stored[::-1]),
+        (5, lambda stored: stored.transpose(1, 0, 2)),
+        (6, lambda stored: np.rot90(stored, -1)),
+        (7, lambda stored: np.rot90(stored, 2).transpose(1, 0, 2)),
+        (8, lambda stored: np.rot90(stored)),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_a_picture_of_ones_own_stands_upright(tmp_path, suffix, tag, upright):
+    picture = Image.fromarray(textured(60, 40))
+    exif = picture.getexif()
+    exif[0x0112] = tag
+    path = tmp_path / f"a.{suffix}"
+    picture.save(path, exif=exif)
+    stored = load_image(path)
+    assert stored.shape == (40, 60, 3), "data sets keep the official rule"
+    assert (load_image(path, own=True) == upright(stored)).all()
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_a_broken_orientation_tag_turns_nothing(tmp_path):
+    picture = Image.fromarray(textured(60, 40))
+    picture.save(tmp_path / "a.jpg", exif=b"Exif\0\0MM\0*\xff\xff\xff\xffrubbish")
+    assert (load_image(tmp_path / "a.jpg", own=True) == load_image(tmp_path / "a.jpg")).all()
+
+
+@pytest.mark.parametrize("content", [b"text", None])
+def test_errors_of_a_picture_of_ones_own_send_nobody_to_a_release(tmp_path, monkeypatch, content):
+    path = tmp_path / "mine.png"
+    if content is None:
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+        Image.fromarray(textured(60, 40)).save(path)
+    else:
+        path.write_bytes(content)
+    for own in (True, False):
+        with pytest.raises(ImageError) as error:
+            load_image(path, own=own)
+        assert "mine.png" in str(error.value)
+        assert ("release" in str(error.value)) == (not own and content is not None)
+        assert ("too large" in str(error.value)) == (content is None)
 
 
 def encoded(kind):

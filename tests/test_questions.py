@@ -16,7 +16,8 @@ from gazebench.engine.registry import load_dataset
 from gazebench.vlm.coordinates import whole
 from gazebench.vqa.question_builder import NOT_ASKED, REFUSALS, QuestionBuilder, plan_recognition
 from gazebench.vqa.questions.geometry import DIRECTIONS, sector, steps
-from gazebench.vqa.questions.parsing import REFUSED, ParsedAnswer, names, parse
+from gazebench.vqa.questions.parsing import parse
+from gazebench.vqa.questions.phrases import names
 from gazebench.vqa.questions.templates import templates
 from gazebench.vqa.task import Questions
 
@@ -196,82 +197,6 @@ def test_sectors_and_steps():
     assert sector((0.2, 0.2), (0.2, 0.2), (9, 9)) == -1
     assert [steps(0, other) for other in range(8)] == [0, 1, 2, 3, 4, 3, 2, 1]
     assert [whole(value) for value in (-1, 0, 0.5, 1, 2)] == [0, 0, 500, 999, 999]
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("[512, 300]", (512 / 999, 300 / 999)),
-        ('```json\n{"point_2d": [10, 20], "label": "cup"}\n```', (10 / 999, 20 / 999)),
-        ("The person looks at (0.5, 0.25).", (0.5, 0.25)), ("x=500, y=20", (500 / 999, 20 / 999)),
-        ('<points x="10.0" y="20.0" alt="cup">', (10 / 999, 20 / 999)), ('{"x": 0.3, "y": 0.4}', (0.3, 0.4)),
-        ("45%, 30%", (0.45, 0.3)), ("<think>maybe [1, 2]</think>[3, 4]", (3 / 999, 4 / 999)),
-        ("First I saw (1, 2). Answer: (500, 600)", (500 / 999, 600 / 999)),
-        ("[[100, 200, 300, 400]]", (200 / 999, 300 / 999)), ("12 34", (12 / 999, 34 / 999)), ("[1000, 0]", (1.0, 0.0)),
-        ("[320, 1600]", (0.25, 1.0)), ("[1, 2] or [3, 4]", None), ("[5000, 2]", None), ("[-300, 2]", None),
-        ("somewhere", None), ("", None), ("7", None),
-    ],
-)  # fmt: skip
-def test_points_are_parsed(text, expected):
-    answer = parse("point", text, size=(1280, 1600) if "1600" in text else None)
-    assert answer.valid == (expected is not None)
-    assert answer.point == (None if expected is None else pytest.approx(expected))
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("top-right", "top-right"), ("Upper left.", "top-left"), ("**below**", "below"), ("up", "above"),
-        ("to the left and down", "bottom-left"), ("Southwest", "bottom-left"), ("RIGHT", "right"),
-        ("Not left. Answer: right", "right"), ("left or right", ""), ("somewhere", ""), ("", ""),
-        ("downwards, to their lower right", "bottom-right"),
-    ],
-)  # fmt: skip
-def test_directions_are_parsed(text, expected):
-    answer = parse("direction", text)
-    assert answer.direction == (DIRECTIONS.index(expected) if expected else -1)
-    assert answer.valid == bool(expected)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("A red ball.", "red ball"),
-        ("The person is looking at a red ball on the shelf.", "red ball on the shelf"),
-        ('{"answer": "the cup"}', "cup"),
-        ("It is the dog", "dog"),
-        ("His gaze is directed towards the television, which is on", "television, which is on"),
-        ("  ", ""),
-    ],
-)
-def test_things_are_parsed(text, expected):
-    assert parse("object", text).phrase == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("cannot tell: several people fit", "ambiguous"),
-        ("There are multiple people in the image, so it is unclear who is meant.", "ambiguous"),
-        ("There is no person in red.", "non_exist"),
-        ("No one is wearing glasses; the person does not exist.", "non_exist"),
-        ("They look at something out of frame.", "outside"),
-        ('{"status": "outside"}', "outside"),
-        ("I’m sorry, I can’t help with that.", REFUSED),
-        ("It cannot be determined.", REFUSED),
-    ],
-)
-def test_refusals_are_parsed(text, reason):
-    for form in ("object", "direction", "point"):
-        assert parse(form, text) == ParsedAnswer(refusal=reason)
-
-
-def test_filters_refuse_and_huge_answers_are_parsed_to_a_point():
-    assert parse("point", "", "content_filter").refusal == REFUSED
-    assert not parse("object", "").valid
-    assert parse("point", "[" * 500_000).point is None
-    assert parse("direction", "left " * 200_000).direction == DIRECTIONS.index("left")
-    assert len(parse("object", "x" * 500_000).phrase) <= 4000
 
 
 @pytest.mark.parametrize(

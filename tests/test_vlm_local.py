@@ -170,6 +170,23 @@ def test_word_for_word_and_by_what_is_seen(taught):
     assert reasons == {str(full): ("stop", full), str(full - 1): ("length", full - 1), "3": ("length", 3)}
 
 
+def test_the_probability_of_yes_is_that_of_the_step_that_says_it(folder, monkeypatch):
+    monkeypatch.setattr(local, "verdict_token", lambda tokens: 0)  # as if every first token were a verdict
+    requests = [Request(str(index), asked(image), SHORT, p_yes=True) for index, image in enumerate((RED, BLUE))]
+    replies = list(on_cpu(folder).ask([*requests, Request("without", asked(RED), SHORT)]))
+    assert replies[2].p_yes is None
+    model, processor = AutoModelForImageTextToText.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+    yes, no = processor.tokenizer.convert_tokens_to_ids(["yes", "no"])
+    for reply, request, image in zip(replies, requests, (RED, BLUE), strict=False):
+        prompt = processor.apply_chat_template(_chat(request.messages), add_generation_prompt=True)
+        inputs = processor(text=[prompt], images=[Image.open(io.BytesIO(image.data))], return_tensors="pt")
+        with torch.no_grad():
+            odds = model(**inputs).logits[0, -1].softmax(-1)
+        assert reply.p_yes == pytest.approx(float(odds[yes] / (odds[yes] + odds[no])), abs=1e-5)
+    monkeypatch.undo()
+    assert {reply.p_yes for reply in on_cpu(folder).ask(requests)} == {None}, "none of them says yes or no"
+
+
 def test_requests_are_drawn_a_batch_ahead(folder):
     drawn = []
 

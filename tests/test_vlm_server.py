@@ -116,6 +116,61 @@ def test_what_is_sent(serve):
         assert line in server.heads[0]
 
 
+YES_NO = {"type": "object", "properties": {"answer": {"type": "string", "enum": ["yes", "no"]}}}
+
+
+@pytest.mark.parametrize(
+    ("refused", "sent"),
+    [
+        ("", ["response_format", "logprobs"]),
+        ("'response_format' of type 'json_schema' is not supported", ["logprobs"]),
+        ("top_logprobs is not permitted", ["response_format"]),
+        ("bad request", []),
+    ],
+)
+def test_what_a_server_refuses_is_left_out_from_then_on(serve, refused, sent):
+    def script(key, nth):
+        body = server.bodies[-1]
+        extra = [name for name in ("response_format", "logprobs") if name in body]
+        return act(refusal(refused), 400) if refused and set(extra) - set(sent) else act(completion('{"answer": "no"}'))
+
+    server = serve(script)
+    asked = [Request(f"k{n}", (Message("user", (f"k{n}",)),), schema=YES_NO, p_yes=True) for n in range(3)]
+    replies = list(client(server, in_flight=1).ask(asked))
+    assert [reply.text for reply in replies] == ['{"answer": "no"}'] * 3
+    assert {reply.structured for reply in replies} == {"response_format" in sent}
+    assert len(server.bodies) == 3 + bool(refused), "asked once too often, and remembered"
+    assert [name for name in ("response_format", "logprobs") if name in server.bodies[-1]] == sent
+    if "response_format" in sent:
+        assert server.bodies[-1]["response_format"]["json_schema"]["schema"] == YES_NO
+
+
+def test_the_probability_of_yes_is_that_of_the_token_after_the_thoughts(serve):
+    def step(token, p, **others):
+        top = [{"token": name, "logprob": float(np.log(q))} for name, q in {token: p, **others}.items()]
+        return {"token": token, "logprob": float(np.log(p)), "top_logprobs": top}
+
+    steps = [step("<think>", 1.0), step("Yes", 0.9, No=0.1), step("</think>", 1.0), step("\n", 1.0),
+             step(" No", 0.6, Yes=0.2, yes=0.1, maybe=0.1)]  # fmt: skip
+    text = "".join(one["token"] for one in steps)
+    bodies = {}
+    for name, content in {"k0": steps, "k1": steps[:4], "k2": None}.items():
+        body = json.loads(completion(text))
+        body["choices"][0]["logprobs"] = content and {"content": content}
+        bodies[name] = json.dumps(body).encode()
+    server = serve(lambda key, nth: act(bodies[key]))
+    asked = [Request(name, (Message("user", (name,)),), p_yes=True) for name in bodies]
+    found = {reply.key: reply.p_yes for reply in client(server).ask(asked)}
+    assert found == {"k0": pytest.approx(0.3 / 0.9), "k1": None, "k2": None}
+
+
+def test_a_refusal_of_the_server_is_its_answer(serve):
+    body = json.loads(completion(None))
+    body["choices"][0]["message"]["refusal"] = "I cannot help with that."
+    [reply] = ask(serve(lambda key, nth: act(json.dumps(body).encode())), 1).values()
+    assert (reply.text, reply.finish_reason) == ("I cannot help with that.", "refusal")
+
+
 def test_the_key_comes_from_the_environment(serve, monkeypatch):
     server = serve()
     monkeypatch.setenv("OPENAI_API_KEY", "from-outside")

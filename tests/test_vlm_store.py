@@ -42,6 +42,9 @@ def test_answers_come_back_word_for_word(store, tmp_path):
     [first] = answers["k0"]
     assert first.reply == Reply("k0", "", "length", 1.235, None)
     assert len(writer.path.read_bytes().splitlines()) == len(texts)
+    with store.writer("val") as writer:
+        writer.append(Reply("yes", "Yes", structured=True, p_yes=0.75))
+    assert store.answers("val")["yes"][0].reply == Reply("yes", "Yes", structured=True, p_yes=0.75)
 
 
 def test_shards_splits_and_attempts_merge(store):

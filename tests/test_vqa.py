@@ -177,7 +177,9 @@ def test_files_stream_in_constant_memory_and_come_whole_or_not_at_all(tmp_path, 
 def test_the_truth_scores_everything_and_others_answers_do_not(path, ask, measured):
     perfect = measured(ask(Oracle())[1])
     best = {use.name: 1.0 if use.metric().higher_is_better else 0.0 for use in QUESTION_METRICS}
-    assert set(perfect) == set(best) - {"vqa_object_clip", "vqa_object_judge"}
+    assert set(perfect) == set(best) - {"vqa_object_clip", "vqa_object_judge", "vqa_object_judge_open"}
+    records = ask(Oracle())[1].records
+    best["vqa_refused"] = np.mean([bool(record.truth.refusal) for record in records])
     for name, score in perfect.items():
         tolerance = {"vqa_point_l2": 1e-3, "vqa_point_angle": 0.5}.get(name, 0)
         assert score.value == pytest.approx(best[name], abs=tolerance), name
@@ -441,15 +443,20 @@ def test_a_model_describes_what_nobody_named(tmp_path):
 def test_a_judge_is_asked_once_about_what_was_answered(ask, measured, model, tmp_path):
     _, found, store = ask(model(Scripted(lambda key: "a red ball")))
     objects = [record.question.id for record in found.records if record.question.task == "object"]
-    verdicts = dict(zip(objects, ["Yes.", "no", "**Yes**", "perhaps"] * len(objects), strict=False))
+    said = ["Yes.", "no", '{"verdict": "yes"}', "perhaps", "Verdict: correct"]
+    verdicts = dict(zip(objects, said * len(objects), strict=False))
     backend = Scripted(verdicts.get)
     for _ in range(2):
         right, by = judge.judge(backend, found, tmp_path / "judge", store, "test")
         assert sorted(backend.keys) == sorted(objects)
-    assert by == {"model": "org/Scripted 1.0", "backend": "scripted"}
-    assert [right[key] for key in objects[:4]] == [True, False, True, False]
-    share = np.mean([right[key] for key in objects])
-    assert measured(found, judged=right)["vqa_object_judge"].value == pytest.approx(share)
+    unreadable = len(objects[3::5])
+    assert (by["model"], by["asked"], by["unreadable"]) == ("org/Scripted 1.0", len(objects), unreadable)
+    assert [right.get(key) for key in objects[:5]] == [True, False, True, None, True]
+    scores = measured(found, judged=right)
+    assert scores["vqa_object_judge"].value == pytest.approx(np.mean(list(right.values())))
+    assert scores["vqa_object_judge"].count == len(objects) - unreadable
+    assert scores["vqa_object_judge_open"].value == pytest.approx(unreadable / len(objects))
+    assert backend.requests[0].schema["properties"]["verdict"]["enum"] == ["yes", "no"]
     with pytest.raises(DataError, match=str(len(objects))):
         judge.judge(Scripted(lambda key: Failure(key, "busy")), found, tmp_path / "other", store, "test")
 

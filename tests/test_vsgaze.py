@@ -108,14 +108,16 @@ def test_parts_follow_each_other_and_splits_are_files(tmp_path):
         ("vat", "train"): [row()],
         ("vat", "val"): [row("Other show/c/1.jpg"), row("Other show/c/2.jpg")],
         ("childplay", "train"): [row("images/v_1-9/v_10.jpg"), row("images/v_1-9/v_9.jpg")],
+        ("childplay", "val"): [row("images/u_1-9/u_1.jpg")],
         ("childplay", "test"): [row("images/w_1-9/w_1.jpg")],
+        ("vat", "test"): [row("Third show/c/1.jpg")],
     }
     data = dataset(tmp_path, tables)
     frames = {split: data.records(split).images.tolist() for split in ("train", "val", "trainval", "test")}
     assert frames["train"] == ["vat/Show/clip/00000010.jpg", *(f"childplay/images/v_1-9/v_{n}.jpg" for n in (9, 10))]
-    assert frames["val"] == ["vat/Other show/c/1.jpg", "vat/Other show/c/2.jpg"]
+    assert frames["val"] == ["vat/Other show/c/1.jpg", "vat/Other show/c/2.jpg", "childplay/images/u_1-9/u_1.jpg"]
     assert sorted(frames["trainval"]) == sorted(frames["train"] + frames["val"])
-    assert frames["test"] == ["childplay/images/w_1-9/w_1.jpg"]
+    assert frames["test"] == ["vat/Third show/c/1.jpg", "childplay/images/w_1-9/w_1.jpg"]
     only = VSGaze(tmp_path, parts=("childplay",)).records("train")
     assert only.images.tolist() == frames["train"][1:]
 

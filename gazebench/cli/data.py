@@ -11,6 +11,8 @@ import typer
 
 from gazebench.cli.options import NameArgument, SplitOption, command, given_settings
 
+SPLITS = ("train", "val", "test")
+
 app = typer.Typer(
     name="data",
     help="Check a data set, write a tiny one, list its people.",
@@ -24,19 +26,24 @@ def check(
     ctx: typer.Context,
     dataset: NameArgument,
     pictures: Annotated[int, typer.Option(help="Images to decode in each split; 0 is all.")] = 200,
+    rows: Annotated[int, typer.Option(help="Incomplete parts to list; 0 is all, complete ones too.")] = 20,
 ) -> int:
     """Check a data set on disk.
 
-    The command parses every split, compares it with the official counts, decodes images evenly spaced over the split,
-    and lists what is wrong. The exit code is 1 if anything is.
+    The command parses every split, compares it with the official counts and part by part with the release's list where
+    there is one (ChildPlay's clips), decodes images evenly spaced over the split, and lists what is wrong. The exit
+    code is 1 if anything is.
     """
-    from gazebench.data.check import findings
+    from gazebench.data.check import findings, parts_table
     from gazebench.engine.config import dataset_with
 
     data = dataset_with(dataset, given_settings(ctx))
     problems = 0
     print(f"{data.card.title} ({data.card.licence}), labels {data.card.label_version}")
-    for split in ("train", "val", "test"):
+    for split in SPLITS:  # before anything stops at what is missing
+        for line in parts_table(data, split, rows):
+            print(f"  {line}")
+    for split in SPLITS:
         print(f"  {data.completeness(split)}")
         found = findings(data, split, pictures)
         problems += len(found)
@@ -61,7 +68,7 @@ def fake(
     if folder.exists() and any(folder.iterdir()):
         raise DataError(f"{folder}: the folder is not empty; give a new one")
     data = load_dataset(dataset).fake(folder, people=people, seed=seed)
-    for split in ("train", "val", "test"):
+    for split in SPLITS:
         print(data.completeness(split))
     print(f"use it with DATASET={dataset} DATA_ROOT={folder}")
 

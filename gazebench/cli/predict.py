@@ -30,7 +30,8 @@ def predict(
 ) -> None:
     """Predict where the people of an image look.
 
-    The command writes the image with heatmaps and prints the points as JSON. Boxes are clipped to the image.
+    The command writes the image with heatmaps and prints the points as JSON. A photograph is turned upright by its
+    orientation tag; boxes and points are those of the upright image. Boxes are clipped to the image.
     """
     import numpy as np
 
@@ -38,10 +39,10 @@ def predict(
     from gazebench.engine.one_image import method_of_weights, parse_box, predict_image
     from gazebench.report.pictures import save_overlay
 
-    picture = load_image(image)
+    picture = load_image(image, own=True)
     height, width = picture.shape[:2]
     boxes = np.stack([parse_box(text, width, height) for text in box]) if box else np.full((1, 4), np.nan)
-    people = predict_image(method_of_weights(weights, given_settings(ctx)), image, boxes)
+    people = predict_image(method_of_weights(weights, given_settings(ctx)), picture, boxes, image.name)
     out = out or image.with_name(f"{image.stem}_gaze.png")
     save_overlay(
         out,

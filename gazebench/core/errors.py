@@ -29,6 +29,10 @@ class ImageError(DataError):
     """An image file that is missing, or that no decoder can read."""
 
     @classmethod
-    def of(cls, path: Path | str, error: Exception) -> ImageError:
+    def of(cls, path: Path | str, error: Exception, own: bool = False) -> ImageError:
+        """The error of a picture of a data set, or of the user's own."""
         reason = "no such file" if isinstance(error, FileNotFoundError) else f"not a readable image ({error})"
-        return cls(f"{path}: {reason}; restore it from the release, or give another image")
+        remedy = "give another picture" if own else "restore it from the release, or give another image"
+        if type(error).__name__ == "DecompressionBombError":
+            reason, remedy = f"too large to be read ({error})", "save a smaller copy and give that"
+        return cls(f"{path}: {reason}; {remedy}")

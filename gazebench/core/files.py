@@ -16,7 +16,7 @@ import joblib
 
 T = TypeVar("T")
 
-FORMAT = 1
+FORMAT = 2
 """Part of every cache key; raised when the fields of ``Annotations`` change."""
 
 

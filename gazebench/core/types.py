@@ -187,12 +187,26 @@ class Annotations(Records):
     Attributes:
         head_unit: unit of ``head`` and of all columns that hold boxes.
         point_unit: unit of ``points``.
+        files: the annotation files, relative to the data set's root.
+        lines: (P, 2) int64, the index of the person's file in ``files`` and the line there; None where there is none.
         sizes: None where the annotations lack them; they are then read from the images' headers.
     """
 
     head_unit: Unit = "pixel"
     point_unit: Unit = "normalised"
+    files: tuple[str, ...] = ()
+    lines: IntArray | None = None
     sizes: IntArray | None = None  # type: ignore[assignment]
+
+    def _taken(self, images: IntArray, people: IntArray, person_image: IntArray, pairs: Any, split: str) -> Self:
+        taken = super()._taken(images, people, person_image, pairs, split)
+        return taken if self.lines is None else replace(taken, lines=self.lines[people])
+
+    def place(self, person: int) -> tuple[str, int]:
+        """File and line of a person; the person's image and 0 where they have no line."""
+        if self.lines is None:
+            return str(self.images[self.person_image[person]]), 0
+        return self.files[self.lines[person, 0]], int(self.lines[person, 1])
 
     def normalised(self, sizes: IntArray) -> Records:
         """Records with clean, normalised boxes, given the sizes (I, 2) of the images in pixels."""
@@ -203,7 +217,7 @@ class Annotations(Records):
             scale = per_person.reshape(len(per_person), *(1,) * (column.ndim - 2), 2)
             return clean_boxes(normalise(column, self.head_unit, scale))
 
-        values = {name: value for name, value in vars(self).items() if name not in ("head_unit", "point_unit")}
+        values = {name: value for name, value in vars(self).items() if name in Records.__dataclass_fields__}
         return Records(
             **values
             | {

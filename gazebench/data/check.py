@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from tabulate import tabulate
 
 from gazebench.core.errors import DataError
 from gazebench.core.types import IN_FRAME
-from gazebench.data.dataset import GazeDataset
+from gazebench.data.dataset import COMPLETE, GazeDataset
 
 
 def findings(dataset: GazeDataset, split: str, images: int) -> list[str]:
@@ -34,3 +35,22 @@ def findings(dataset: GazeDataset, split: str, images: int) -> list[str]:
             told = f"{records.images[image]}: person {records.person_id[person]}"
             found += [f"{told} {defect}" for defect, people in defects.items() if people[person]]
     return found
+
+
+def parts_table(dataset: GazeDataset, split: str, rows: int) -> list[str]:
+    """The lines of a table of a split's parts (``GazeDataset.inventory``), under one that says how many are complete.
+
+    Args:
+        dataset: the data set.
+        split: of it.
+        rows: the most incomplete parts to list; 0 lists all parts.
+    """
+    parts = dataset.inventory(split)
+    if not parts:
+        return []
+    amiss = [part for part in parts if part["verdict"] != COMPLETE]
+    shown = amiss[:rows] if rows else parts
+    left = len(amiss) - rows if rows else 0
+    lines = [f"{split}: {len(parts) - len(amiss):,} of {len(parts):,} {next(iter(parts[0]))}s are complete"]
+    lines += tabulate(shown, headers="keys").splitlines() if shown else []
+    return [*lines, *([f"... and {left:,} more; --rows 0 lists all"] if left > 0 else [])]

@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gazebench.core.boxes import FloatArray, IntArray
-from gazebench.core.errors import DataError, ImageError
+from gazebench.core.errors import DataError, ImageError, some
 from gazebench.core.files import cached
 from gazebench.core.types import IN_FRAME, Annotations, Policy, Records
+from gazebench.data import head_boxes as own_boxes
 from gazebench.data import saliency_splits
 from gazebench.data.images import image_size, load_image
 from gazebench.metrics.protocol import Protocol
@@ -26,6 +27,9 @@ from gazebench.metrics.protocol import Protocol
 Crop = tuple[int, int, int, int]
 SPLITS = ("train", "val", "trainval", "test")
 """``train`` and ``val`` are disjoint by source and together are ``trainval``, the official training set."""
+
+COMPLETE = "complete"
+"""The verdict on a part of a data set that is all there (``GazeDataset.inventory``)."""
 
 
 @dataclass(frozen=True)
@@ -149,13 +153,18 @@ class GazeDataset(ABC):
         bad_rows: ``error`` stops at rows that make no sense and names them, ``skip`` leaves them out and counts them.
         subsets: who is consistent and who inconsistent: the name of a prober whose split is shipped, a folder of split
             files, or a file (docs/splits.md).
+        head_boxes: a file of head boxes of your own, e.g. a detector's, instead of the annotated ones (docs/data.md).
+        missing_boxes: ``error`` stops where that file lacks somebody's box, ``skip`` leaves them out and counts them.
     """
 
     root: Path | None = None
     bad_rows: Policy = "error"
     subsets: Path | None = None
+    head_boxes: Path | None = None
+    missing_boxes: Policy = "error"
     _memo: dict[str, Records] = field(default_factory=dict, init=False, repr=False)
     _subsets: dict[str, dict[str, Any]] = field(default_factory=dict, init=False, repr=False)
+    _boxes: dict[str, dict[str, Any]] = field(default_factory=dict, init=False, repr=False)
 
     card: ClassVar[Card]
     protocol: ClassVar[Protocol]
@@ -191,6 +200,8 @@ class GazeDataset(ABC):
                 place = saliency_splits.locate(Path(self.subsets), self.card.name, split)
                 if place is not None:
                     records, self._subsets[split] = saliency_splits.attach(records, saliency_splits.read(place))
+            if self.head_boxes is not None:
+                records, self._boxes[split] = own_boxes.attach(records, Path(self.head_boxes), self.missing_boxes)
             self._memo[split] = records
         return self._memo[split]
 
@@ -248,7 +259,7 @@ class GazeDataset(ABC):
         return self.existing_root() / str(records.images[image])
 
     def existing_root(self, *needed: str) -> Path:
-        """The root, after checking that it and what is ``needed`` below it are there: files (with a suffix), folders.
+        """The root, after checking that what is ``needed`` below it is there: files (with a suffix, or .gz), folders.
 
         Raises:
             DataError: says what to download, from where, how to lay it out, and what to run without it.
@@ -260,7 +271,11 @@ class GazeDataset(ABC):
             problem = f"{self.root} is not a folder"
         else:
             paths = {name: Path(self.root) / name for name in needed}
-            missing = [name for name, path in paths.items() if not (path.is_file() if path.suffix else path.is_dir())]
+            missing = [
+                name
+                for name, path in paths.items()
+                if not (path.is_file() or Path(f"{path}.gz").is_file() if path.suffix else path.is_dir())
+            ]
             if not missing:
                 return Path(self.root)
             problem = f"{self.root} holds no {', '.join(missing)}"
@@ -272,6 +287,14 @@ class GazeDataset(ABC):
             f"Without it, the embedded world runs everything: DATASET=gazeworld."
         )
 
+    def inventory(self, split: str) -> list[dict[str, Any]]:
+        """The parts of a split (say, its clips), of which a release lists what they hold; none by default.
+
+        One row a part with the same keys: what is expected, what is there, and a ``verdict`` that is ``COMPLETE`` where
+        nothing is amiss. Missing files are part of the table and no error.
+        """
+        return []
+
     def label_digest(self, split: str) -> str | None:
         """The sha256 of a split's annotation files, whatever the spelling of line ends and folders.
 
@@ -281,8 +304,16 @@ class GazeDataset(ABC):
         return None
 
     def lacking(self, split: str) -> list[str]:
-        """What the release has and this copy has not, beyond skipped rows, missing images and ``Card.official``."""
-        return []
+        """What the release has and this copy has not, beyond skipped rows, missing images and ``Card.official``.
+
+        By default the parts of ``inventory`` that are not complete, by verdict.
+        """
+        parts: dict[str, list[str]] = {}
+        for row in self.inventory(split):
+            kind, name = next(iter(row.items()))
+            if row["verdict"] != COMPLETE:
+                parts.setdefault(f"{kind}s {row['verdict']}", []).append(name)
+        return [f"{len(names):,} {what} ({some(names)})" for what, names in parts.items()]
 
     def completeness(self, split: str) -> Completeness:
         """What is on disk against what is known of the release."""
@@ -295,9 +326,9 @@ class GazeDataset(ABC):
         }
         official = self.card.official.get(split, {})
         pinned = _pinned_labels(self.card.name).get(split)
-        return Completeness(
-            split, found, official, len(records.issues), self.label_digest(split), pinned, tuple(self.lacking(split))
-        )
+        own = [f"head boxes of {boxes['file']}, not the release's"] if (boxes := self._boxes.get(split)) else []
+        lacking = (*self.lacking(split), *own)
+        return Completeness(split, found, official, len(records.issues), self.label_digest(split), pinned, lacking)
 
     def identity(self, split: str) -> dict[str, Any]:
         """What a result records of the data it was measured on."""
@@ -307,7 +338,8 @@ class GazeDataset(ABC):
             "version": self.version,
             "split": split,
             "label_version": self.card.label_version,
-            "head_boxes": self.card.head_boxes,
+            "head_boxes": f"of {boxes['file']}" if (boxes := self._boxes.get(split)) else self.card.head_boxes,
+            **({"own_head_boxes": boxes} if boxes else {}),
             "synthetic": self.card.synthetic,
             "fingerprint": self.records(split).fingerprint(),
             "found": dict(completeness.found),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from gazebench.core.errors import ImageError
 from gazebench.core.files import cache_folder
+from gazebench.core.rgb import to_rgb
 
 
 def image_size(path: Path | str) -> tuple[int, int]:
@@ -37,28 +39,33 @@ def load_image(
     crop: tuple[int, int, int, int] | None = None,
     flip: bool = False,
     expected: tuple[int, int] | None = None,
+    own: bool = False,
 ) -> npt.NDArray[np.uint8]:
     """(H, W, 3) uint8 RGB: decoded, cropped, resized, mirrored, in this order.
 
     ``size`` is (H, W); the aspect is not kept, as in the official ``Resize((448, 448))``. ``crop`` is xmin, ymin,
     xmax, ymax in pixels, end exclusive, inside the image. The orientation tag is ignored and alpha dropped, as in the
-    official code. Within 2/255 of the official order (``ToTensor``, ``Normalize``, antialiased bilinear ``Resize`` in
-    float) before the division by the standard deviation: normalising is affine, so it may come last. The array
-    is planar in memory: ``permute(2, 0, 1)`` of its tensor is contiguous.
+    official code; ``to_rgb`` says what becomes of 16-bit and float pictures. Within 2/255 of the official order
+    (``ToTensor``, ``Normalize``, antialiased bilinear ``Resize`` in float) before the division by the standard
+    deviation: normalising is affine, so it may come last. The array is planar in memory: ``permute(2, 0, 1)`` of its
+    tensor is contiguous.
 
-    ``expected`` is the width and height the annotations were normalised by.
+    ``expected`` is the width and height the annotations were normalised by. ``own`` is for a picture that belongs to no
+    data set: it is turned upright by its orientation tag, and errors send nobody to a release.
 
     Raises:
-        ImageError: the file is missing, truncated, no picture, or not of the expected size.
+        ImageError: the file is missing, truncated, no picture, too large, or not of the expected size.
     """
     try:
         # Never Image.draft: wherever reduced JPEG decoding reduces it is off by 10 to 100/255 (benchmarks/decode.py).
         with Image.open(path) as image:
-            pixels = _pixels(image if image.mode == "RGB" else image.convert("RGB"))
+            if own:
+                _turn_upright(image)
+            pixels = _pixels(to_rgb(image))
             found = image.size
     except Exception as error:
         # Pillow's plugins raise almost anything on rubbish: OSError, SyntaxError, struct.error, IndexError ...
-        raise ImageError.of(path, error) from error
+        raise ImageError.of(path, error, own) from error
     if expected not in (None, found):
         raise ImageError(
             f"{path}: is {found[0]} x {found[1]} pixels, its annotations were read for {expected[0]} x {expected[1]}; "
@@ -90,6 +97,11 @@ def _fitted(
     if flip:
         pixels = pixels.flip(-1)
     return pixels[0, :3].permute(1, 2, 0).numpy()
+
+
+def _turn_upright(image: Image.Image) -> None:
+    with contextlib.suppress(Exception):  # a broken tag tells nothing
+        ImageOps.exif_transpose(image, in_place=True)
 
 
 def _pixels(image: Image.Image) -> Tensor:

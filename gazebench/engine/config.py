@@ -42,6 +42,9 @@ _NO_EFFECT = {
 }  # fmt: skip
 """Settings that are no part of a run's identity; for ``dataset.root`` the data's fingerprint is."""
 
+_ADDED = {"dataset": {"head_boxes": None, "missing_boxes": "error"}}
+"""Settings that came later, with their defaults: left out where they have these, so that runs keep their identity."""
+
 
 @dataclass(frozen=True)
 class Config:
@@ -93,6 +96,10 @@ def essence(values: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a configuration or record without those that change no result."""
     kept: dict[str, Any] = json.loads(json.dumps(values))
     kept.pop("provenance", None)
+    for group, added in _ADDED.items():
+        for name, default in added.items():
+            if kept.get(group, {}).get(name) == default:
+                kept[group].pop(name, None)
     for group, names in _NO_EFFECT.items():
         for name in names:
             kept.get(group, {}).pop(name, None)
@@ -130,7 +137,7 @@ def resolve(
         config = parser.parse_args(options)
     values = yaml.safe_load(parser.dump(config, skip_unset=False, skip_validation=True))
     values = {"model": {}, "dataset": {}} | values
-    for name in ("root", "subsets"):  # absolute, so that config.yaml works in any folder
+    for name in ("root", "subsets", "head_boxes"):  # absolute, so that config.yaml works in any folder
         if values["dataset"].get(name) and Path(values["dataset"][name]).exists():  # else the name of a shipped split
             values["dataset"][name] = str(Path(values["dataset"][name]).resolve())
     return Config(values, method, dataset)

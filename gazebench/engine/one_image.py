@@ -10,16 +10,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from gazebench.core.boxes import FloatArray, clean_boxes, normalise
+from gazebench.core.boxes import FloatArray, Unit, clean_boxes, normalise
 from gazebench.core.errors import DataError
 from gazebench.core.plugins import PluginError
 from gazebench.core.types import Batch
 from gazebench.core.weights import local_file, read_weights
-from gazebench.data.images import image_size, load_image
+from gazebench.data.images import resized
 from gazebench.engine.config import method_with, read_config
 from gazebench.engine.method import Method
 from gazebench.engine.registry import usable
 from gazebench.metrics.decode import DECODERS
+
+SMALLEST = 2
+"""Pixels: the least width and height of a head box inside its image."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +43,11 @@ class Gaze:
 
 
 def parse_box(text: str, width: int, height: int) -> FloatArray:
-    """A head box (4,), normalised, from the text ``x0,y0,x1,y1`` in pixels, or normalised if no number exceeds 1.
+    """A head box (4,), normalised and clipped, from the text ``x0,y0,x1,y1`` in pixels, or all in [0, 1].
 
     Raises:
-        DataError: the text is not four numbers, or the box has no area inside the image.
+        DataError: the text is not four numbers, or the box is less than ``SMALLEST`` pixels wide or high inside the
+            image: it lies outside, or one of its normalised numbers is beyond [0, 1].
     """
     try:
         numbers = np.array([float(part) for part in text.split(",")])
@@ -51,9 +55,13 @@ def parse_box(text: str, width: int, height: int) -> FloatArray:
         numbers = np.array([])
     if numbers.shape != (4,) or not np.isfinite(numbers).all():
         raise DataError(f"--box {text}: give four numbers x0,y0,x1,y1, in pixels or all in [0, 1]")
-    box = clean_boxes(normalise(numbers, "normalised" if (numbers <= 1).all() else "pixel", (width, height)))
-    if box[2] <= box[0] or box[3] <= box[1]:
-        raise DataError(f"--box {text}: the box has no area inside the image of {width} x {height} pixels")
+    unit: Unit = "normalised" if ((numbers >= 0) & (numbers <= 1)).all() else "pixel"
+    box = clean_boxes(normalise(numbers, unit, (width, height)))
+    if ((box[2:] - box[:2]) * (width, height) < SMALLEST).any():
+        raise DataError(
+            f"--box {text}: the box has no area inside the image of {width} x {height} pixels, or less than "
+            f"{SMALLEST} pixels a side; give x0,y0,x1,y1 in pixels or all in [0, 1]"
+        )
     return box
 
 
@@ -85,6 +93,7 @@ def method_of_weights(weights: str | None, settings: Sequence[str] = ()) -> Meth
     beside = path.parent / "config.yaml"
     if beside.is_file():
         config = read_config(beside)
+        torch.manual_seed(config["seed"])  # frozen random parts, which are not in the file, are those of the run
         method = method_with(config["method"], settings, config["model"])
     elif known:
         method = method_with(known[0], settings, known[1].model)
@@ -97,25 +106,27 @@ def method_of_weights(weights: str | None, settings: Sequence[str] = ()) -> Meth
     return method.eval()
 
 
-def predict_image(method: Method, path: Path, boxes: FloatArray) -> list[Gaze]:
+def predict_image(method: Method, picture: npt.NDArray[np.uint8], boxes: FloatArray, name: str) -> list[Gaze]:
     """Where the people of one image look.
 
     Args:
         method: the method.
-        path: the image.
+        picture: (H, W, 3) uint8 RGB, upright.
         boxes: (P, 4) head boxes, normalised xyxy; a row of NaN is no box.
+        name: of the picture, which a random method draws by.
 
     Raises:
         DataError: the method predicts neither a point nor a heatmap.
     """
-    image = torch.from_numpy(np.ascontiguousarray(load_image(path, method.preprocess().size)))
+    height, width = picture.shape[:2]
+    image = torch.from_numpy(np.ascontiguousarray(resized(picture, method.preprocess().size)))
     batch = Batch(
         images=image.permute(2, 0, 1)[None],
         image_index=torch.zeros(len(boxes), dtype=torch.int64),
         head=torch.from_numpy(boxes).float(),
-        person_ids=[f"{path.name}#{i}" for i in range(len(boxes))],
-        image_ids=[path.name],
-        sizes=torch.tensor([image_size(path)]),
+        person_ids=[f"{name}#{i}" for i in range(len(boxes))],
+        image_ids=[name],
+        sizes=torch.tensor([[width, height]]),
     )
     prediction = method.predict_batch(batch).to("cpu")
     heatmap = prediction.heatmap

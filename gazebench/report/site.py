@@ -115,7 +115,7 @@ def index(boards: Sequence[Board], left_out: Mapping[str, str], addresses: Mappi
     families = {row.family for board in boards for row in board.rows}
     shown = {row.result_class if isinstance(row, RunGroup) else "published" for one in boards for row in one.rows}
     data = {board.key: plotted(board, addresses) for one in boards for board in one.by_task if board.groups}
-    known = {name for one in data.values() for row in one["rows"] for name, cost in row["costs"].items() if cost is not None}
+    found = [row["costs"] for one in data.values() for row in one["rows"]]
     return render(
         "index.html.j2",
         datasets=[
@@ -130,7 +130,7 @@ def index(boards: Sequence[Board], left_out: Mapping[str, str], addresses: Mappi
         left_out=left_out, families=sorted(families, key=lambda family: (family == UNKNOWN_FAMILY, family)),
         assets="assets", subsets=SUBSETS, badges=BADGES, data=data,
         kinds=[kind for kind in BADGES if kind in shown],
-        costs=[cost for cost in COSTS if cost.key in known],
+        costs=[cost for cost in COSTS if any(one[cost.key] is not None for one in found)],
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image
 
 from gazebench.core.errors import ImageError
+from gazebench.core.rgb import to_rgb
 from gazebench.vlm.messages import EncodedImage
 
 Format = Literal["jpeg", "png"]
@@ -89,7 +90,7 @@ class Encoding:
                     image.draft("RGB", (max(1, size[0] // 8), max(1, size[1] // 8)))
                     image.load()
                     return EncodedImage(data, mime, size)
-                return np.asarray(image.convert("RGB"))
+                return np.asarray(to_rgb(image))
         except Exception as error:  # Pillow's plugins raise almost anything on rubbish
             raise ImageError.of(path, error) from error
 

@@ -30,6 +30,7 @@ from gazebench.core.errors import brief, some
 from gazebench.core.files import file_digest
 from gazebench.core.known_weights import digests
 from gazebench.vlm.messages import Backend, Decoding, Dtype, EncodedImage, Failure, Message, Reply, Request, VLMError
+from gazebench.vlm.parsing import bare, verdict_token
 
 # Files that answers depend on besides the weights: configuration, processor, tokenizer and chat template.
 SETTINGS: Final = ("*.json", "*.jinja", "*.txt")
@@ -49,7 +50,7 @@ class LocalModel(Backend):
 
     The configuration is read at once, the weights with the first request. ``batch_size`` requests are taken at a time,
     and those with the same decoding are generated together. A model's own sampling defaults (top_k, repetition penalty
-    ...) are ignored.
+    ...) are ignored, and so is a request's schema.
 
     An answer does not depend on the other requests of its batch, up to rounding: padding and shapes change the last
     bits, which rarely matters in float32, while bfloat16 sometimes leads to another token. At a temperature above 0 the
@@ -138,7 +139,7 @@ class LocalModel(Backend):
         while batch := list(islice(waiting, self.batch_size)):
             # Requests about one image usually follow each other, and may continue in the next batch.
             before, shown = shown, {}
-            alike: dict[Decoding, list[Request]] = {}
+            alike: dict[tuple[Decoding, bool], list[Request]] = {}
             for request in batch:
                 try:
                     for part in (part for message in request.messages for part in message.parts):
@@ -147,8 +148,8 @@ class LocalModel(Backend):
                 except ValueError as error:
                     yield Failure(request.key, str(error))
                 else:
-                    alike.setdefault(request.decoding, []).append(request)
-            for decoding, group in alike.items():
+                    alike.setdefault((request.decoding, request.p_yes), []).append(request)
+            for (decoding, _), group in alike.items():
                 yield from self._answers(group, decoding, shown)
 
     def _answers(
@@ -165,10 +166,16 @@ class LocalModel(Backend):
                 for request in group:
                     yield from self._answers([request], decoding, shown)
             return
-        answers = self._generate(inputs, decoding, [request.key for request in group])
+        verdicts = _Verdicts(*self._verdict_tokens) if group[0].p_yes else None
+        answers = self._generate(inputs, decoding, [request.key for request in group], verdicts)
         seconds = time.perf_counter() - start
-        for request, mask, answer in zip(group, inputs["attention_mask"], answers.tolist(), strict=True):
+        rows = zip(group, inputs["attention_mask"], answers.tolist(), strict=True)
+        for index, (request, mask, answer) in enumerate(rows):
             end = next((place for place, token in enumerate(answer) if token in ends), None)
+            p_yes = None
+            if verdicts is not None:
+                place = verdict_token([processor.tokenizer.decode([token]) for token in answer[:end]])
+                p_yes = None if place is None else float(verdicts.shares[place][index])
             yield Reply(
                 key=request.key,
                 text=processor.tokenizer.decode(
@@ -177,6 +184,7 @@ class LocalModel(Backend):
                 finish_reason="length" if end is None else "stop",
                 seconds=seconds,
                 tokens=(int(mask.sum()), len(answer) if end is None else end + 1),
+                p_yes=p_yes,
             )
 
     def _inputs(self, group: Sequence[Request], shown: Mapping[EncodedImage, Image.Image]) -> Any:
@@ -197,10 +205,14 @@ class LocalModel(Backend):
             processor_kwargs=settings,
         ).to(self.device, getattr(torch, self.dtype))
 
-    def _generate(self, inputs: Any, decoding: Decoding, keys: Sequence[str]) -> Tensor:
+    def _generate(
+        self, inputs: Any, decoding: Decoding, keys: Sequence[str], verdicts: _Verdicts | None = None
+    ) -> Tensor:
         """(B, up to max_tokens) the tokens of the answers, padded after their ends."""
         count, length = inputs["input_ids"].shape
-        draw = [_Draw(decoding, keys, self.device)] if decoding.temperature > 0 else []
+        draw: list[Any] = [] if verdicts is None else [verdicts]
+        if decoding.temperature > 0:
+            draw.append(_Draw(decoding, keys, self.device))
         try:
             tokens = self._loaded.model.generate(**inputs, max_new_tokens=decoding.max_tokens, logits_processor=draw)
         except torch.OutOfMemoryError as error:
@@ -209,6 +221,15 @@ class LocalModel(Backend):
                 f"fit into the GPU's memory: pass a smaller batch_size (now {self.batch_size}) or max_pixels"
             ) from error
         return tokens[:, length:]
+
+    @cached_property
+    def _verdict_tokens(self) -> tuple[Tensor, Tensor]:
+        """The ids of the tokens that say yes, and of those that say no."""
+        words: dict[str, list[int]] = {"yes": [], "no": []}
+        for token, index in self._loaded.processor.tokenizer.get_vocab().items():
+            if (word := bare(token)) in words:
+                words[word].append(index)
+        return torch.tensor(words["yes"], device=self.device), torch.tensor(words["no"], device=self.device)
 
     @cached_property
     def _digests(self) -> dict[str, str]:
@@ -311,6 +332,19 @@ class _Draw:
         pairs = zip(scores, self._generators, strict=True)
         noise = torch.stack([torch.empty_like(row).exponential_(generator=generator) for row, generator in pairs])
         return scores - noise.clamp_min(torch.finfo(noise.dtype).tiny).log()
+
+
+class _Verdicts:
+    """Changes nothing, and keeps the probability of "yes" against "no" at each step, (B,) each."""
+
+    def __init__(self, yes: Tensor, no: Tensor) -> None:
+        self.shares: list[Tensor] = []
+        self._yes, self._no = yes, no
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        yes, no = (scores.float()[:, ids].logsumexp(-1) for ids in (self._yes, self._no))
+        self.shares.append((yes - no).sigmoid())
+        return scores
 
 
 def _refusal(name: str, revision: str) -> str:

@@ -66,11 +66,21 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Request:
-    """One question; its ``key``, e.g. a person's id, is in the reply."""
+    """One question.
+
+    Attributes:
+        key: e.g. a person's id; it is in the reply.
+        messages: the conversation.
+        decoding: how the answer is sampled.
+        schema: JSON schema of the answer, for backends that can hold a model to it; others ignore it.
+        p_yes: whether the probability of "yes" is wanted, from backends that know it.
+    """
 
     key: str
     messages: tuple[Message, ...]
     decoding: Decoding = Decoding()
+    schema: Mapping[str, Any] | None = None
+    p_yes: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,9 +90,11 @@ class Reply:
     Attributes:
         key: key of the request.
         text: what the model wrote, which may be empty, cut or nonsense.
-        finish_reason: ``stop``, ``length`` (cut at max_tokens), ``content_filter`` ... or "" if unknown.
+        finish_reason: ``stop``, ``length`` (cut at max_tokens), ``content_filter``, ``refusal`` ... or "" if unknown.
         seconds: time from the request to the end of the answer.
         tokens: numbers of tokens of prompt and answer, if known.
+        structured: whether the model was held to the request's schema.
+        p_yes: probability of "yes" against "no", where it was asked for and the answer has one of them.
     """
 
     key: str
@@ -90,6 +102,8 @@ class Reply:
     finish_reason: str = ""
     seconds: float = 0.0
     tokens: tuple[int, int] | None = None
+    structured: bool = False
+    p_yes: float | None = None
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import PurePosixPath
@@ -18,7 +19,11 @@ import httpx2
 import openai
 
 from gazebench.vlm.messages import Backend, EncodedImage, Failure, Message, Reply, Request, VLMError
+from gazebench.vlm.parsing import share_of_yes, verdict_token
 
+SCHEMA, LOGPROBS = "schema", "logprobs"
+_REFUSED = {SCHEMA: "response_format|schema|json|structured|guided|grammar", LOGPROBS: "logprobs"}
+"""What a server names that refuses one of the options that not every server knows."""
 _LENGTH = 300
 """Characters of a server's message that are shown."""
 _Answer = tuple[Reply | Failure, bool]
@@ -27,6 +32,9 @@ _Answer = tuple[Reply | Failure, bool]
 
 class OpenAIServer(Backend):
     """A model behind an OpenAI-compatible server: vLLM, SGLang, ``transformers serve`` and the like.
+
+    Requests with a schema are sent with ``response_format``, and those that want the probability of "yes" with
+    ``logprobs``. A server that refuses one of the two is asked without it, from then on.
 
     Args:
         base_url: address of the interface, such as ``http://localhost:8000/v1``.
@@ -59,6 +67,7 @@ class OpenAIServer(Backend):
         self.base_url, self.model, self.revision = base_url, model, revision
         self.in_flight, self.timeout, self.max_retries = in_flight, timeout, max_retries
         self.give_up_after = give_up_after
+        self._refused: set[str] = set()
         self._api_key = api_key if api_key is not None else os.environ.get("OPENAI_API_KEY") or "EMPTY"
 
     def identity(self) -> dict[str, Any]:
@@ -119,7 +128,7 @@ class OpenAIServer(Backend):
                         if request is None:
                             drawn = None
                         else:
-                            answer = self._answer(client, slots, request.key, _body(self.model, request))
+                            answer = self._answer(client, slots, request)
                             asyncio.run_coroutine_threadsafe(answer, loop).add_done_callback(arrived.put)
                             waiting += 1
                         continue
@@ -135,13 +144,11 @@ class OpenAIServer(Backend):
                     )
                 yield reply
 
-    async def _answer(self, client: openai.AsyncOpenAI, slots: asyncio.Semaphore, key: str, body: bytes) -> _Answer:
+    async def _answer(self, client: openai.AsyncOpenAI, slots: asyncio.Semaphore, request: Request) -> _Answer:
+        key = request.key
         try:
             async with slots:
-                # Not chat.completions.create, which takes 2 to 3 times as long (benchmarks/vlm_client.py): it checks
-                # the messages, escapes a quarter of a megabyte of base64, and builds objects from the answer.
-                response = await client.post("/chat/completions", content=body, cast_to=httpx2.Response)
-            return _reply(key, response.content, response.elapsed.total_seconds()), False
+                return await self._sent(client, request), False
         except openai.APIStatusError as error:
             if self._is_hopeless(error):
                 raise self._hopeless(error) from error
@@ -157,6 +164,26 @@ class OpenAIServer(Backend):
         except _NoAnswerError as error:
             reason = str(error)
         return Failure(key, reason), True
+
+    async def _sent(self, client: openai.AsyncOpenAI, request: Request) -> Reply:
+        """The answer to a request; what a server refuses of its options is left out, now and in later requests."""
+        extras = {name: value for name, value in _extras(request).items() if name not in self._refused}
+        while True:
+            body = _body(self.model, request, extras)
+            try:
+                # Not chat.completions.create, which takes 2 to 3 times as long (benchmarks/vlm_client.py): it checks
+                # the messages, escapes a quarter of a megabyte of base64, and builds objects from the answer.
+                response = await client.post("/chat/completions", content=body, cast_to=httpx2.Response)
+            except openai.APIStatusError as error:
+                if not extras or error.status_code not in (400, 422, 501) or self._is_hopeless(error):
+                    raise
+                names = [name for name in extras if re.search(_REFUSED[name], _detail(error), re.IGNORECASE)]
+                tried = names or list(extras)
+                extras = {name: value for name, value in extras.items() if name not in tried}
+                continue
+            reply = _reply(request, response.content, response.elapsed.total_seconds(), SCHEMA in extras)
+            self._refused |= set(_extras(request)) - set(extras)
+            return reply
 
     def _hopeless(self, error: openai.APIStatusError) -> VLMError:
         """The error for a refusal that neither a retry nor another request can avoid."""
@@ -207,7 +234,18 @@ class _NoAnswerError(ValueError):
     """A response with status 200 that is no chat completion."""
 
 
-def _body(model: str, request: Request) -> bytes:
+def _extras(request: Request) -> dict[str, dict[str, Any]]:
+    """The options that not every server knows, each with its fields."""
+    extras: dict[str, dict[str, Any]] = {}
+    if request.schema is not None:
+        schema = {"name": "answer", "strict": True, "schema": request.schema}
+        extras[SCHEMA] = {"response_format": {"type": "json_schema", "json_schema": schema}}
+    if request.p_yes:
+        extras[LOGPROBS] = {"logprobs": True, "top_logprobs": 20}
+    return extras
+
+
+def _body(model: str, request: Request, extras: Mapping[str, Mapping[str, Any]]) -> bytes:
     """The request as JSON; images are inserted as text, since base64 needs no escaping."""
     decoding = request.decoding
     fields = {
@@ -217,6 +255,8 @@ def _body(model: str, request: Request) -> bytes:
         "top_p": decoding.top_p,
         "seed": decoding.seed,
     }
+    for extra in extras.values():
+        fields |= extra
     messages = ",".join(map(_message, request.messages))
     return f'{json.dumps(fields)[:-1]},"messages":[{messages}]}}'.encode()
 
@@ -235,20 +275,35 @@ def _part(part: str | EncodedImage) -> str:
     return f'{{"type":"text","text":{json.dumps(part)}}}'
 
 
-def _reply(key: str, content: bytes, seconds: float) -> Reply:
+def _reply(request: Request, content: bytes, seconds: float, structured: bool) -> Reply:
     try:
         answer = json.loads(content)
         choices = answer["choices"]
         choice = choices[0] if choices else {}
-        text = (choice.get("message") or {}).get("content") or ""
+        message, reason = choice.get("message") or {}, str(choice.get("finish_reason") or "")
+        text = message.get("content") or ""
+        if not text and message.get("refusal"):
+            text, reason = message["refusal"], "refusal"
         if not isinstance(text, str):
             raise TypeError("content is no text")
         usage = answer.get("usage") or {}
         counts = usage.get("prompt_tokens"), usage.get("completion_tokens")
         tokens = cast("tuple[int, int]", counts) if all(isinstance(count, int) for count in counts) else None
-        return Reply(key, text, str(choice.get("finish_reason") or ""), seconds, tokens)
+        p_yes = _p_yes(choice) if request.p_yes else None
+        return Reply(request.key, text, reason, seconds, tokens, structured, p_yes)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise _NoAnswerError(f"not a chat completion: {_short(content.decode('utf-8', 'replace'))!r}") from error
+
+
+def _p_yes(choice: Mapping[str, Any]) -> float | None:
+    """The probability of "yes", from the alternatives to the token that says yes or no."""
+    steps = (choice.get("logprobs") or {}).get("content") or []
+    place = verdict_token([step["token"] for step in steps])
+    if place is None:
+        return None
+    alternatives = [steps[place], *(steps[place].get("top_logprobs") or [])]
+    odds = {one["token"]: math.exp(one["logprob"]) for one in alternatives}  # the token itself may be listed again
+    return share_of_yes(odds)
 
 
 def _detail(error: openai.APIStatusError) -> str:

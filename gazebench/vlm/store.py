@@ -120,7 +120,8 @@ class AnswerStore:
         digest = hashlib.sha256()
         for key, answers in self.answers(split).items():
             for answer in answers:
-                line = _canonical([key, answer.attempt, answer.reply.text, answer.reply.finish_reason])
+                probability = [] if answer.reply.p_yes is None else [answer.reply.p_yes]
+                line = _canonical([key, answer.attempt, answer.reply.text, answer.reply.finish_reason, *probability])
                 digest.update(f"{line}\n".encode())
         return digest.hexdigest()
 
@@ -178,6 +179,9 @@ class AnswerWriter:
             OSError: the disk is full.
         """
         fields = {**vars(reply), "seconds": round(reply.seconds, 3)}
+        for name in ("structured", "p_yes"):
+            if fields[name] in (False, None):
+                del fields[name]
         line = json.dumps({"key": fields.pop("key"), "attempt": attempt, **fields}).encode() + b"\n"
         # One unbuffered write: the line is complete, or cut at the end of the file, where it is removed later.
         if self.file.write(line) != len(line):
@@ -253,10 +257,11 @@ def _parsed(line: bytes) -> tuple[int, Reply] | None:
     try:
         entry = json.loads(line)
         key, attempt, text, reason = entry["key"], entry["attempt"], entry["text"], entry["finish_reason"]
-        tokens = entry["tokens"]
+        tokens, p_yes = entry["tokens"], entry.get("p_yes")
         right = isinstance(key, str) and type(attempt) is int and isinstance(text, str) and isinstance(reason, str)
         counts = None if tokens is None else (int(tokens[0]), int(tokens[1]))
-        return (attempt, Reply(key, text, reason, float(entry["seconds"]), counts)) if right else None
+        further = bool(entry.get("structured")), None if p_yes is None else float(p_yes)
+        return (attempt, Reply(key, text, reason, float(entry["seconds"]), counts, *further)) if right else None
     except (ValueError, KeyError, TypeError, IndexError):
         return None
 

@@ -8,18 +8,19 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from gazebench.core.errors import DataError
 from gazebench.core.types import Records, stable_key
 from gazebench.data.dataset import GazeDataset
-from gazebench.vlm.coordinates import LARGEST, whole
+from gazebench.vlm.coordinates import LARGEST, Convention, convention_of, whole
 from gazebench.vlm.encoding import Encoding
 from gazebench.vlm.images import ask_about_images, encoded
 from gazebench.vlm.messages import Backend, Decoding, EncodedImage, Failure, Message, Reply, Request
 from gazebench.vqa.files import QuestionRecord, check_annotations, read, read_card
 from gazebench.vqa.question_builder import FORMS
 from gazebench.vqa.questions.geometry import DIRECTIONS
+from gazebench.vqa.questions.parsing import as_json, ask_for_json, schema
 from gazebench.vqa.questions.templates import templates
 from gazebench.vqa.task import Questions
 from gazebench.vqa.types import Form
@@ -32,11 +33,13 @@ class Answerer(ABC):
         name: of its store and its results; letters, digits and ``._-``.
         title: its name in tables.
         mode: how it answers, e.g. ``zero-shot``; tables group by it.
+        convention: how it writes coordinates.
     """
 
     name: str
     title: str
     mode: str
+    convention: Convention = Convention()
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
@@ -67,6 +70,8 @@ class ModelAnswerer(Answerer):
         decoding: how answers are drawn.
         title: by default the model's name.
         instructions: the system prompt.
+        coordinates: how the model writes them (``vlm.coordinates.named``); by default as its family does.
+        structured: whether answers are asked for as JSON by a schema, which servers can hold a model to.
     """
 
     def __init__(
@@ -79,9 +84,12 @@ class ModelAnswerer(Answerer):
         decoding: Decoding | None = None,
         title: str = "",
         instructions: str = Questions.instructions,
+        coordinates: str = "",
+        structured: bool = False,
     ) -> None:
         self.backend, self.dataset, self.records, self.examples = backend, dataset, records, examples
-        self.instructions = instructions
+        self.instructions, self.structured = instructions, structured
+        self.convention = convention_of(str(backend.identity()["model"]), coordinates)
         self.encoding, self.decoding = encoding or Encoding(), decoding or Decoding(max_tokens=128)
         self.title = title or str(backend.identity()["model"]).rstrip("/").rsplit("/", 1)[-1]
         shots = examples.shots if examples else 0
@@ -98,6 +106,7 @@ class ModelAnswerer(Answerer):
             "pictures": self.encoding.identity(),
             "decoding": vars(self.decoding),
             "examples": self.examples.identity() if self.examples else None,
+            **({"structured": {form: ask_for_json(form) for form in get_args(Form)}} if self.structured else {}),
         }
 
     def weights(self) -> str:
@@ -109,12 +118,13 @@ class ModelAnswerer(Answerer):
     def ask(self, records: Iterable[QuestionRecord]) -> Iterator[Reply | Failure]:
         """Asks the backend; an image that cannot be read leaves its questions open."""
         system = Message("system", (self.instructions,))
-        before = self.examples.turns(self.encoding) if self.examples else {}
+        before = self.examples.turns(self.encoding, self.structured) if self.examples else {}
 
         def request(record: QuestionRecord, image: EncodedImage) -> Request:
-            asked = Message("user", (image, record.question.text))
-            turns = (system, *before.get(record.question.form, ()), asked)
-            return Request(record.question.id, turns, self.decoding)
+            form = record.question.form
+            turns = (system, *before.get(form, ()), Message("user", (image, _asked(record, self.structured))))
+            held = schema(form) if self.structured else None
+            return Request(record.question.id, turns, self.decoding, held, p_yes=form == "yes_no")
 
         jobs = ((self._image(record), record.question.id, partial(request, record)) for record in records)
         return ask_about_images(self.backend, jobs, self.dataset, self.records, self.encoding)
@@ -168,8 +178,8 @@ class Examples:
         ids = {form: [record.question.id for record in records] for form, records in self.chosen.items()}
         return {"shots": self.shots, "seed": self.seed, "questions": self.card["sha256"], "chosen": ids}
 
-    def turns(self, encoding: Encoding) -> dict[Form, tuple[Message, ...]]:
-        """The turns before a question, by its form."""
+    def turns(self, encoding: Encoding, structured: bool = False) -> dict[Form, tuple[Message, ...]]:
+        """The turns before a question, by its form; ``structured`` with answers in JSON."""
         records = self.dataset.records(str(self.card["split"]))
         place = {str(image): index for index, image in enumerate(records.images)}
         names = {record.image for chosen in self.chosen.values() for record in chosen}
@@ -177,10 +187,16 @@ class Examples:
         turns: dict[Form, tuple[Message, ...]] = {}
         for form, chosen in self.chosen.items():
             for record in chosen:
-                asked = Message("user", (images[record.image], record.question.text))
-                answer = Message("assistant", (record.truth.answer,))
-                turns[form] = (*turns.get(form, ()), asked, answer)
+                asked = Message("user", (images[record.image], _asked(record, structured)))
+                answer = as_json(form, record.truth.answer, record.truth.refusal) if structured else record.truth.answer
+                turns[form] = (*turns.get(form, ()), asked, Message("assistant", (answer,)))
         return turns
+
+
+def _asked(record: QuestionRecord, structured: bool) -> str:
+    """The text of a question."""
+    text = record.question.text
+    return f"{text}\n{ask_for_json(record.question.form)}" if structured else text
 
 
 # Baselines -------------------------------------------------------------------------------------------------------

@@ -9,12 +9,13 @@ from typing import Any
 
 from gazebench.core.errors import DataError
 from gazebench.vlm import ask as loop
+from gazebench.vlm.coordinates import Convention
 from gazebench.vlm.messages import Reply
 from gazebench.vlm.store import AnswerStore, shard_of
 from gazebench.vqa.answerers import Answerer
 from gazebench.vqa.files import QuestionRecord, read
 from gazebench.vqa.questions.parsing import ParsedAnswer
-from gazebench.vqa.task import protocol_of
+from gazebench.vqa.task import Questions, protocol_of
 
 
 @dataclass
@@ -25,13 +26,25 @@ class Answered:
         records: the questions.
         texts: the answers, "" where there is none.
         parsed: the parsed answers.
+        replies: the answers as they arrived.
+        sizes: (width, height) in pixels of the images as they were shown; None where nothing was.
         open: how many have no answer.
     """
 
     records: list[QuestionRecord] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     parsed: list[ParsedAnswer] = field(default_factory=list)
+    replies: list[Reply] = field(default_factory=list)
+    sizes: list[tuple[int, int] | None] = field(default_factory=list)
     open: int = 0
+
+    def parse(self, index: int, protocol: Questions, convention: Convention) -> ParsedAnswer:
+        """An answer as it is read by a convention of coordinates."""
+        reply = self.replies[index]
+        return protocol.parse(
+            self.records[index].question.form, reply.text, reply.finish_reason, self.sizes[index], convention,
+            reply.p_yes,
+        )  # fmt: skip
 
 
 def store_of(root: Path, answerer: Answerer, card: Mapping[str, Any]) -> AnswerStore:
@@ -97,8 +110,9 @@ def collect(
         found.open += not answers
         found.records.append(record)
         found.texts.append(reply.text)
-        size = answerer.size(record)
-        found.parsed.append(protocol.parse(record.question.form, reply.text, reply.finish_reason, size))
+        found.replies.append(reply)
+        found.sizes.append(answerer.size(record))
+        found.parsed.append(found.parse(-1, protocol, answerer.convention))
     if found.open and not partial:
         raise DataError(
             f"{found.open:,} of {len(found.records):,} questions have no answer in {store.folder}; ask for them "

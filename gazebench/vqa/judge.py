@@ -9,14 +9,19 @@ from typing import Any
 from gazebench.core.errors import DataError
 from gazebench.vlm.ask import ask
 from gazebench.vlm.messages import Backend, Decoding, Failure, Message, Reply, Request
-from gazebench.vlm.parsing import without_thoughts
+from gazebench.vlm.parsing import answer_parts, yes_or_no
 from gazebench.vlm.store import AnswerStore
 from gazebench.vqa.asking import Answered
 from gazebench.vqa.describe import prompts
-from gazebench.vqa.questions.parsing import LONGEST
 
-JUDGE = "judge-1"
+JUDGE = "judge-2"
 DECODING = Decoding(max_tokens=512)
+SCHEMA = {
+    "type": "object",
+    "properties": {"verdict": {"type": "string", "enum": ["yes", "no"]}},
+    "required": ["verdict"],
+    "additionalProperties": False,
+}
 
 
 def judge(
@@ -24,7 +29,8 @@ def judge(
 ) -> tuple[dict[str, bool], dict[str, Any]]:
     """Verdicts on the descriptions by question id, each asked for once, and who judged.
 
-    An empty answer or a refusal is wrong without being asked about; a verdict that is neither yes nor no is a no.
+    An empty answer or a refusal is wrong without being asked about. What is neither a yes nor a no is no verdict: the
+    description is left out and stays open. Who judged says how many of them there are.
 
     Args:
         backend: the judge.
@@ -51,9 +57,9 @@ def judge(
     }
 
     def request(key: str) -> Request:
-        record, text = answered.records[places[key]], answered.texts[places[key]][:LONGEST]
+        record, text = answered.records[places[key]], answer_parts(answered.texts[places[key]])[-1]
         question = prompt["user"].format(question=record.question.text, truth=record.truth.answer, answer=text)
-        return Request(key, (Message("system", (prompt["system"],)), Message("user", (question,))), DECODING)
+        return Request(key, (Message("system", (prompt["system"],)), Message("user", (question,))), DECODING, SCHEMA)
 
     def send(_: int, waiting: Callable[[str], bool]) -> Iterator[Reply | Failure]:
         return backend.ask(request(key) for key in places if waiting(key))
@@ -61,10 +67,8 @@ def judge(
     outcome = ask(store, split, places, send)
     if outcome.open:
         raise DataError(f"{len(outcome.open):,} descriptions have no verdict; repeat the command to ask for them")
-    verdicts = {key: _yes(found[0].reply.text) for key, found in store.answers(split).items()}
-    return verdicts, {name: judged_by[name] for name in ("model", "backend") if name in judged_by}
-
-
-def _yes(text: str) -> bool:
-    words = without_thoughts(text).lower().replace("*", " ").replace(".", " ").replace(",", " ").split()
-    return bool(words) and (words[0] == "yes" or (words[-1] == "yes" and "no" not in words))
+    said = {key: found[0].reply for key, found in store.answers(split).items() if key in places}
+    read = {key: yes_or_no(reply.text, reply.finish_reason)[0] for key, reply in said.items()}
+    verdicts = {key: verdict == "yes" for key, verdict in read.items() if verdict}
+    by = {name: judged_by[name] for name in ("model", "backend") if name in judged_by}
+    return verdicts, by | {"prompt": JUDGE, "asked": len(read), "unreadable": len(read) - len(verdicts)}

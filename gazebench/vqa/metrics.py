@@ -21,7 +21,8 @@ from gazebench.metrics.base import GazeMetric, PooledMetric, Values
 from gazebench.metrics.protocol import ProtocolMetric
 from gazebench.metrics.spatial import angle
 from gazebench.vqa.questions.geometry import FARTHEST, steps
-from gazebench.vqa.questions.parsing import ParsedAnswer, names
+from gazebench.vqa.questions.parsing import ParsedAnswer, Status
+from gazebench.vqa.questions.phrases import names
 from gazebench.vqa.types import Question, QuestionType, Truth
 
 NEAR = 0.1
@@ -92,7 +93,7 @@ class _Accuracy(QuestionMetric):
 
 
 class ObjectAccuracy(_Accuracy):
-    """Share of answers that name a right category, by its word or a synonym (``questions.parsing.names``)."""
+    """Share of answers that name a right category, by its word or a synonym (``questions.phrases.names``)."""
 
     task = "object"
 
@@ -196,14 +197,34 @@ class ObjectSimilarity(QuestionMetric):
 
 
 class ObjectJudged(QuestionMetric):
-    """Share of descriptions that a judge model takes for right; without a verdict wrong."""
+    """Share of descriptions that a judge model takes for right, of those it gave a readable verdict on.
+
+    No description is wrong without a verdict.
+    """
 
     fields = (*QuestionMetric.fields, "judged")
     task = "object"
     higher_is_better = True
 
+    def values(self, **fields: Any) -> Values:
+        rows, chosen = super().values(**fields)
+        known = ~rows[:, 0].isnan()
+        return rows[known], chosen[known]
+
     def measured(self, counted: Sequence[Answered], **fields: Any) -> list[Any]:
-        return [float(fields["judged"].get(question.id, False)) for question, _, _ in counted]
+        verdicts = fields["judged"]
+        return [float(verdicts.get(question.id, math.nan)) if answer.phrase else 0.0 for question, _, answer in counted]
+
+
+class ObjectUnjudged(QuestionMetric):
+    """Share of descriptions whose verdict could not be read."""
+
+    fields = (*QuestionMetric.fields, "judged")
+    task = "object"
+    higher_is_better = False
+
+    def measured(self, counted: Sequence[Answered], **fields: Any) -> list[Any]:
+        return [float(bool(answer.phrase) and question.id not in fields["judged"]) for question, _, answer in counted]
 
 
 def _words(text: str) -> str:
@@ -344,6 +365,36 @@ class Parsed(QuestionMetric):
         return float(answer.valid)
 
 
+class _Status(QuestionMetric):
+    """Share of all answers with a status."""
+
+    status: ClassVar[Status]
+
+    def counts(self, question: Question, truth: Truth) -> bool:
+        return True
+
+    def value(self, truth: Truth, answer: ParsedAnswer) -> float:
+        return float(answer.status == self.status)
+
+
+class Refused(_Status):
+    """Share of all answers that refuse, rightly or not."""
+
+    status = "refused"
+
+
+class Cut(_Status):
+    """Share of all answers that were cut at the limit of tokens before anything could be read."""
+
+    status = "cut"
+
+
+class Unread(_Status):
+    """Share of all answers that are complete and could not be read."""
+
+    status = "unread"
+
+
 QUESTION_METRICS = (
     ProtocolMetric("vqa_overall", Overall, subsets=False),
     ProtocolMetric("vqa_object", ObjectAccuracy, subsets=False),
@@ -356,12 +407,16 @@ QUESTION_METRICS = (
     ProtocolMetric("vqa_object_bleu", ObjectBLEU, subsets=False),
     ProtocolMetric("vqa_object_rouge", ObjectROUGE, subsets=False),
     ProtocolMetric("vqa_object_judge", ObjectJudged, subsets=False),
+    ProtocolMetric("vqa_object_judge_open", ObjectUnjudged, subsets=False),
     ProtocolMetric("vqa_direction_steps", DirectionSteps, subsets=False, digits=2),
     ProtocolMetric("vqa_point_l2", PointDistance, subsets=False),
     ProtocolMetric("vqa_point_angle", PointAngle, subsets=False, digits=2),
     ProtocolMetric("vqa_refusal_precision", RefusalPrecision, subsets=False),
     ProtocolMetric("vqa_refusal_recall", RefusalRecall, subsets=False),
     ProtocolMetric("vqa_refusal_f1", RefusalF1, subsets=False),
+    ProtocolMetric("vqa_refused", Refused, subsets=False),
+    ProtocolMetric("vqa_cut", Cut, subsets=False),
+    ProtocolMetric("vqa_unread", Unread, subsets=False),
 )
 """Columns of methods that answer questions (docs/vqa.md); one named after a question type is its headline; boards
 rank by the first."""

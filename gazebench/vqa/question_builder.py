@@ -31,7 +31,7 @@ SEED: Final = 0
 PROBED: Final = 200
 """Images that are looked at to learn whether a data set describes targets."""
 TYPES: Final[tuple[QuestionType, ...]] = get_args(QuestionType)
-FORMS: Final[tuple[Form, ...]] = get_args(Form)
+FORMS: Final[tuple[Form, ...]] = ("object", "direction", "point")
 REFUSALS: Final[tuple[Refusal, ...]] = tuple(reason for reason in get_args(Refusal) if reason)
 NOT_ASKED: Final = "not asked"
 

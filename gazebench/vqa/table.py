@@ -21,7 +21,7 @@ from gazebench.vqa.questions.templates import templates
 GROUPS: dict[str, dict[str, str]] = {
     "object": {
         "vqa_object": "acc", "vqa_object_clip": "CLIP", "vqa_object_bleu": "BLEU-4", "vqa_object_rouge": "ROUGE-L",
-        "vqa_object_judge": "judge",
+        "vqa_object_judge": "judge", "vqa_object_judge_open": "no verdict",
     },
     "direction": {"vqa_direction": "acc", "vqa_direction_steps": "steps"},
     "point": {"vqa_point": "within .1", "vqa_point_l2": "L2", "vqa_point_angle": "angle"},
@@ -29,7 +29,10 @@ GROUPS: dict[str, dict[str, str]] = {
         "vqa_refusal": "acc", "vqa_refusal_precision": "P", "vqa_refusal_recall": "R", "vqa_refusal_f1": "F1",
         "vqa_false_refusal": "false refusals",
     },
-    "": {"vqa_overall": "overall", "vqa_parsed": "parsed"},
+    "": {
+        "vqa_overall": "overall", "vqa_parsed": "parsed", "vqa_refused": "refused", "vqa_cut": "cut",
+        "vqa_unread": "unread",
+    },
 }  # fmt: skip
 """Metrics with their headings, by question type."""
 ORDER = ("ceiling", "floor", "zero-shot", "in context", "trained")

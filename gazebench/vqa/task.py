@@ -12,7 +12,7 @@ from gazebench.data.task import ItemSource, Task
 from gazebench.metrics.protocol import ProtocolMetric
 from gazebench.vqa.metrics import QUESTION_METRICS
 from gazebench.vqa.question_builder import QuestionBuilder
-from gazebench.vqa.questions.parsing import ParsedAnswer, parse
+from gazebench.vqa.questions.parsing import READER, ParsedAnswer, parse
 from gazebench.vqa.questions.templates import templates
 
 
@@ -56,7 +56,7 @@ class Questions(Task):
         return {"questions": questions, "truths": truths, "parsed": parsed, **self.further}
 
     def describe(self) -> dict[str, Any]:
-        return {"id": self.id, "templates": self.digest}
+        return {"id": self.id, "templates": self.digest, "reader": READER}
 
 
 PROTOCOLS: dict[str, type[Questions]] = {Questions.id: Questions}

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-Form = Literal["object", "direction", "point"]
-"""What a question asks for: what somebody looks at, in which direction, or at which point."""
+Form = Literal["object", "direction", "point", "yes_no"]
+"""What a question asks for: what somebody looks at, in which direction, at which point, or yes or no."""
 QuestionType = Literal["object", "direction", "point", "recognition"]
 """What a question counts for; those of ``recognition`` have any form, and half of them cannot be answered."""
 Observer = Literal["box", "unique", "ambiguous", "non_exist"]

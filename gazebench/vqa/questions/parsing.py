@@ -1,215 +1,167 @@
-"""Free answers parsed forgivingly, so that models are judged by what they mean and not by its form."""
+"""Answers read by the form of their question, so that models are judged by what they say and not by how they say it."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+import json
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal
 
-from gazebench.vlm.coordinates import LARGEST
-from gazebench.vlm.parsing import json_values, numbers, without_thoughts
-from gazebench.vqa.questions.templates import templates
-from gazebench.vqa.types import Form
+from gazebench.vlm.coordinates import Convention
+from gazebench.vlm.parsing import WITHHELD, How, YesNo, answer_parts, yes_or_no
+from gazebench.vlm.points import read_point
+from gazebench.vqa.questions.directions import read_direction
+from gazebench.vqa.questions.geometry import DIRECTIONS
+from gazebench.vqa.questions.phrases import read_phrase
+from gazebench.vqa.questions.refusals import REFUSED, read_refusal
+from gazebench.vqa.types import Form, Refusal
 
-LONGEST: Final = 4000
-"""Characters of an answer that are parsed; what a model writes after them is repetition."""
-REFUSED: Final = "refused"
-"""A refusal that gives no reason."""
+__all__ = ["READER", "REFUSED", "ParsedAnswer", "Status", "as_json", "ask_for_json", "parse", "schema"]
+
+READER: Final = 2
+"""Version of the readers of answers, in every record; raised where an answer is read in another way."""
+Status = Literal["read", "refused", "cut", "unread"]
 
 
 @dataclass(frozen=True)
 class ParsedAnswer:
-    """What an answer says; all fields are at their defaults where it could not be parsed.
+    """What an answer says; all fields are at their defaults where it could not be read.
 
     Attributes:
         refusal: ``ambiguous``, ``non_exist``, ``outside``, or ``refused`` without a reason; "" for an answer.
         point: x, y normalised; of a question for a point.
         direction: sector 0 to 7; of a question for a direction, else -1.
         phrase: the thing named, in lower case and without article; of a question for an object.
+        verdict: of a question for yes or no.
+        p_yes: probability of "yes" against "no", where the backend gave it.
+        how: how it was read: from JSON, from a model's own tag, or from prose.
+        cut: whether the answer was cut at the limit of tokens.
     """
 
     refusal: str = ""
     point: tuple[float, float] | None = None
     direction: int = -1
     phrase: str = ""
+    verdict: YesNo = ""
+    p_yes: float | None = None
+    how: How = field(default="", compare=False)
+    cut: bool = field(default=False, compare=False)
 
     @property
     def valid(self) -> bool:
-        """Whether anything could be parsed."""
-        return bool(self.refusal or self.phrase) or self.point is not None or self.direction >= 0
+        """Whether anything could be read."""
+        return bool(self.refusal or self.phrase or self.verdict) or self.point is not None or self.direction >= 0
+
+    @property
+    def status(self) -> Status:
+        """``cut`` is what was cut before anything could be read."""
+        if self.refusal:
+            return "refused"
+        return "read" if self.valid else "cut" if self.cut else "unread"
 
 
-def parse(form: Form, text: str, finish_reason: str = "", size: tuple[int, int] | None = None) -> ParsedAnswer:
-    """Parses an answer to a question of some form.
+def parse(
+    form: Form,
+    text: str,
+    finish_reason: str = "",
+    size: tuple[int, int] | None = None,
+    convention: Convention = Convention(),  # noqa: B008 (frozen)
+    p_yes: float | None = None,
+) -> ParsedAnswer:
+    """Reads an answer to a question of some form.
 
-    Forgiven: thoughts, code fences, JSON or prose around the answer, other words for a direction, coordinates as
-    fractions, per cent, or (where one is over 1000 and ``size`` is known) pixels. Not forgiven: no answer, or several
-    different ones.
+    Forgiven: thoughts, code fences, JSON, a model's own tags or prose around the answer, and other words for a
+    direction. Not forgiven: no answer, several different ones, or numbers that are not of the convention. Of an answer
+    that was cut, only what is complete is read.
 
     Args:
         form: of the question.
-        text: the answer.
-        finish_reason: as the server gave it; what a content filter withheld is a refusal.
+        text: the answer, word for word.
+        finish_reason: see ``Reply``; what was withheld is a refusal.
         size: (width, height) in pixels of the image as it was shown.
+        convention: how the model writes coordinates.
+        p_yes: see ``Reply``.
     """
-    if finish_reason == "content_filter":
+    if finish_reason in WITHHELD:
         return ParsedAnswer(refusal=REFUSED)
-    text = without_thoughts(text[:LONGEST]).replace("```json", " ").replace("```", " ").strip()
-    if refusal := _refusal(text):
-        return ParsedAnswer(refusal=refusal)
-    if not text:
-        return ParsedAnswer()
-    if form == "point":
-        return ParsedAnswer(point=_point(text, size))
-    if form == "direction":
-        return ParsedAnswer(direction=_direction(text))
-    return ParsedAnswer(phrase=_phrase(text))
+    cut = finish_reason == "length"
+    if form == "yes_no":
+        verdict, how = yes_or_no(text, finish_reason)
+        if verdict:
+            return ParsedAnswer(verdict=verdict, p_yes=p_yes, how=how, cut=cut)
+    for part in answer_parts(text, cut):
+        found = _read(form, part, size, convention)
+        if found.valid:
+            return replace(found, cut=cut)
+    return ParsedAnswer(cut=cut)
 
 
-# Refusals --------------------------------------------------------------------------------------------------------
-
-_REASONS: Final = (
-    ("outside", r"outside (of )?(the )?(picture|image|frame|photo|scene|view)|out of (the )?(frame|picture|image|view)"
-                r"|off[- ](camera|screen|frame)|beyond the (picture|image|frame|edge)|\"status\": ?\"outside\""),
-    ("ambiguous", r"several people|multiple (people|persons|individuals)|more than one (person|people|individual)"
-                  r"|(two|three|both|many) (people|persons) (fit|match)|ambiguous|unclear (who|which|whom)"
-                  r"|which (person|of them|one)"),
-    ("non_exist", r"nobody (fits|matches|is there|like)|no (such )?(person|one|individual|people)\b"
-                  r"|there (is|are) no\b|does(n't| not) exist|not (present|in the (picture|image))"
-                  r"|(is|are)n't any|no head"),
-)  # fmt: skip
-_REFUSES: Final = re.compile(
-    r"\b(can ?not|can't|could not|couldn't|unable to|impossible to|not possible to) "
-    r"(tell|be (answered|determined|told|said)|determine|answer|say|identify|know|see|provide|help|assist|locate|find)"
-    r"|unanswerable|not answerable|\"answerable\": ?false|i('m| am) (sorry|not able)|refuse to answer"
-    r"|undetermin|not enough information|insufficient information"
-)
+def _read(form: Form, text: str, size: tuple[int, int] | None, convention: Convention) -> ParsedAnswer:
+    refusal = read_refusal(text)
+    answer = ParsedAnswer()
+    if not refusal or refusal == "outside":  # "to the left, out of the frame" does answer
+        if form == "point":
+            point, how = read_point(text, convention, size)
+            answer = ParsedAnswer(point=point, how=how)
+        elif form == "direction":
+            direction, how = read_direction(text)
+            answer = ParsedAnswer(direction=direction, how=how)
+        elif form == "object" and not refusal:
+            phrase, how = read_phrase(text)
+            answer = ParsedAnswer(phrase=phrase, how=how)
+    if answer.valid or not refusal:
+        return answer
+    return ParsedAnswer(refusal=refusal, how="json" if text.lstrip()[:1] in "{[" else "text")
 
 
-def _refusal(text: str) -> str:
-    low = " ".join(text.lower().replace("’", "'").split())
-    for reason, pattern in _REASONS:
-        if re.search(pattern, low):
-            return reason
-    return REFUSED if _REFUSES.search(low) else ""
-
-
-# Points ----------------------------------------------------------------------------------------------------------
-
-_NUMBER: Final = r"-?\d+(?:\.\d+)?"
-_PAIRS: Final = (
-    re.compile(rf"x\d?[\"']?\s*[:=]\s*[\"']?({_NUMBER})[\"']?%?[\s,;]*(?:and\s+)?"
-               rf"[\"']?y\d?[\"']?\s*[:=]\s*[\"']?({_NUMBER})", re.IGNORECASE),
-    re.compile(rf"[(\[<]\s*({_NUMBER})\s*%?\s*[,;\s]\s*({_NUMBER})\s*%?\s*[)\]>]"),
-    re.compile(rf"^\s*({_NUMBER})\s*%?\s*[,;\s]\s*({_NUMBER})\s*%?\s*\.?\s*$"),
-)  # fmt: skip
-
-
-def _point(text: str, size: tuple[int, int] | None) -> tuple[float, float] | None:
-    found = list(dict.fromkeys(_json_points(json_values(text)[0])))
-    for pattern in _PAIRS:
-        if not found:
-            found = list(dict.fromkeys((float(x), float(y)) for x, y in pattern.findall(text)))
-    if len(found) > 1:  # an answer that is announced as such counts
-        announced = re.split(r"(?i)\banswer\b\s*(?:is\b)?[\s:*]*", text)
-        return _point(announced[-1], size) if len(announced) > 1 else None
-    return _scaled(*found[0], text=text, size=size) if found else None
-
-
-def _json_points(values: Iterable[Any], depth: int = 0) -> Iterator[tuple[float, float]]:
-    for value in values:
-        if isinstance(value, list) and value and numbers(value):
-            if len(value) == 2:
-                yield float(value[0]), float(value[1])
-            elif len(value) == 4:  # a box: its centre
-                x0, y0, x1, y1 = map(float, value)
-                yield (x0 + x1) / 2, (y0 + y1) / 2
-        elif isinstance(value, list) and depth < 12:
-            yield from _json_points(value, depth + 1)
-        elif isinstance(value, dict) and depth < 12:
-            if numbers([value.get("x"), value.get("y")]):
-                yield float(value["x"]), float(value["y"])
-            else:
-                yield from _json_points(value.values(), depth + 1)
-
-
-def _scaled(x: float, y: float, text: str, size: tuple[int, int] | None) -> tuple[float, float] | None:
-    largest = max(x, y)
-    if "%" in text and largest <= 100:
-        scale: Sequence[float] = (100, 100)
-    elif largest <= 1 and not (x.is_integer() and y.is_integer()):
-        scale = (1, 1)
-    elif largest <= LARGEST + 1:  # 1000 for the edge is a slip of one
-        scale = (LARGEST, LARGEST)
-    elif size is not None:
-        scale = size
-    else:
-        return None
-    point = x / scale[0], y / scale[1]
-    if not all(-0.05 <= value <= 1.05 for value in point):
-        return None
-    return min(1.0, max(0.0, point[0])), min(1.0, max(0.0, point[1]))
-
-
-# Directions ------------------------------------------------------------------------------------------------------
-
-_AXES: Final = {
-    "left": r"left(wards?)?|west",
-    "right": r"right(wards?)?|east",
-    "up": r"up(wards?)?|upper|top|above|north|higher",
-    "down": r"down(wards?)?|lower|bottom|below|beneath|south",
+_NUMBERS: Final = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+_ANSWERS: Final[dict[Form, tuple[str, dict[str, Any]]]] = {
+    "object": ("object", {"type": "string"}),
+    "direction": ("direction", {"type": "string", "enum": list(DIRECTIONS)}),
+    "point": ("point_2d", _NUMBERS),
+    "yes_no": ("answer", {"type": "string", "enum": ["yes", "no"]}),
 }
-_SECTORS: Final = ((1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1))
-"""Right minus left, up minus down, in the order of ``geometry.DIRECTIONS``."""
+"""The field of an answer in JSON and its type, by form."""
+CANNOT_TELL: Final[dict[Refusal, str]] = {
+    "ambiguous": "several people fit", "non_exist": "nobody fits", "outside": "the target is outside the picture",
+}  # fmt: skip
+"""The values of the field ``cannot_tell`` by reason; "" where the question is answered."""
 
 
-def _direction(text: str) -> int:
-    low = text.lower()
-    for part in (low, re.split(r"\banswer\b\W*", low)[-1], low.splitlines()[0]):
-        words = re.sub(r"(north|south)[- ]?(east|west)", r"\1 \2", part)
-        has = {axis: re.search(rf"\b({pattern})\b", words) is not None for axis, pattern in _AXES.items()}
-        if (has["left"] and has["right"]) or (has["up"] and has["down"]):
-            continue
-        axes = has["right"] - has["left"], has["up"] - has["down"]
-        if axes in _SECTORS:
-            return _SECTORS.index(axes)
-    return -1
+_EXAMPLES: Final[dict[Form, str]] = {
+    "object": "red cup", "direction": "top-right", "point": '{"point_2d": [512, 300]}', "yes_no": "yes",
+}  # fmt: skip
 
 
-# Objects ---------------------------------------------------------------------------------------------------------
-
-_LEAD: Final = re.compile(
-    r"^.*?\b(?:look(?:s|ing|ed)?|gaz(?:e|es|ing|ed)|star(?:es|ing)|glanc(?:es|ing)|focus(?:ed|ing)?|directed|fixed|eyes)\b"
-    r"[^.]*?\b(?:at|on|upon|towards?)\b\s*",
-    re.DOTALL,
-)
-_ARTICLE: Final = re.compile(
-    r"^(?:(?:it|this|that)(?:'s| is)\s+|(?:probably|likely|perhaps)\s+)?(?:an?|the|some|his|her|their|its)\s+"
-)
-_AFTER: Final = re.compile(
-    r"\s+(?:of|on|in|at|with|near|next|beside|behind|under|above|below|that|which|who|held|holding|to|from|by|for|and)"
-    r"\b.*|[,;:(].*"
-)
+def ask_for_json(form: Form) -> str:
+    """The words that ask for an answer by ``schema``, since not every server shows a model the schema it is held to."""
+    text = f"Answer with JSON of this form: {as_json(form, _EXAMPLES[form])}."
+    if form == "yes_no":
+        return text
+    reasons = ", ".join(f'"{reason}"' for reason in CANNOT_TELL.values())
+    return f'{text} Where it cannot be told, "cannot_tell" is one of {reasons}, and "{_ANSWERS[form][0]}" is null.'
 
 
-def _phrase(text: str) -> str:
-    values = [value for value in json_values(text)[0] if isinstance(value, dict)]
-    texts = [item for value in values for item in value.values() if isinstance(item, str) and item.strip()]
-    low = " ".join((texts[0] if texts else text).lower().replace("’", "'").split())
-    low = re.split(r"\banswer\b\s*:\s*", low)[-1]
-    low = _LEAD.sub("", low, count=1) or low
-    low = re.split(r"\.(?:\s|$)|\n", low.strip(" \"'*`-"))[0]
-    return _ARTICLE.sub("", low.strip(" \"'*`.!-")).strip(" \"'*`.!-")
+def as_json(form: Form, answer: str, refusal: Refusal = "") -> str:
+    """A right answer by ``schema``.
 
-
-def names(phrase: str, label: str) -> bool:
-    """Whether a phrase names a category, by its own word or a synonym, as its head noun or as the whole phrase.
-
-    Words after a preposition only describe: a "cup on the table" is a cup and no table.
+    Args:
+        form: of the question.
+        answer: as it is written without a schema.
+        refusal: why there is none; "" where there is.
     """
-    head = _AFTER.sub("", phrase.lower()).strip() or phrase.lower()
-    for word in templates().same(label):
-        if re.search(rf"\b{re.escape(word)}(e?s)?$", head) or phrase.lower() == word:
-            return True
-    return False
+    name = _ANSWERS[form][0]
+    if form == "yes_no":
+        return json.dumps({name: answer})
+    value = None if refusal else json.loads(answer)[name] if form == "point" else answer
+    return json.dumps({"cannot_tell": CANNOT_TELL[refusal] if refusal else "", name: value})
+
+
+def schema(form: Form) -> dict[str, Any]:
+    """The JSON schema of answers to questions of a form: the answer, null with a reason why there is none."""
+    name, kind = _ANSWERS[form]
+    if form == "yes_no":
+        properties = {name: kind}
+    else:
+        reasons = {"type": "string", "enum": ["", *CANNOT_TELL.values()]}
+        properties = {"cannot_tell": reasons, name: {"anyOf": [kind, {"type": "null"}]}}
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
