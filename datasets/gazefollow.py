@@ -29,7 +29,8 @@ from gazebench.data.annotations import (
     without_area,
 )
 from gazebench.data.dataset import Card
-from gazebench.metrics.protocol import SEVERAL_ANNOTATORS, Protocol
+from gazebench.metrics.protocol import SEVERAL_ANNOTATORS, Protocol, ProtocolMetric
+from gazebench.metrics.spatial import MeanAngleFromEye
 
 EXTENDED = "https://github.com/ejcgt/attention-target-detection"
 FILES = {"trainval": "train_annotations_release.txt", "test": "test_annotations_release.txt"}
@@ -42,13 +43,16 @@ COLUMNS_OF_2015 = 12
 """Of the rows of the first release, which has no head boxes."""
 INOUT = {"1": IN_FRAME, "0": OUT_OF_FRAME, "-1": UNKNOWN, None: IN_FRAME}
 """Labels of the files; in the layout without a label everybody is in frame."""
+COLUMNS = (*SEVERAL_ANNOTATORS, ProtocolMetric("mean_angle_eye", MeanAngleFromEye, digits=2))
+"""Of the protocol: those of several annotators, and the angle of the paper of 2015."""
 
 
 @dataclass(eq=False)
 class GazeFollow(ReleasedDataset):
     """GazeFollow: one person is an image path and an eye x, with about ten annotators each on test.
 
-    Column ``rows`` holds the ids of a person's rows (the second column of the files), joined by blanks.
+    Column ``rows`` holds the ids of a person's rows (the second column of the files), joined by blanks, ``eye`` the
+    annotated eye (P, 2).
 
     Args:
         root: the folder that holds the two annotation files, ``train`` and ``test2``.
@@ -71,7 +75,7 @@ class GazeFollow(ReleasedDataset):
         name="gazefollow",
         version=1,
         unit="person: image path and eye x",
-        metrics=SEVERAL_ANNOTATORS,
+        metrics=COLUMNS,
         headline="avg_l2",
         notes="avg_l2 is the distance to the mean annotation; the 2015 paper's Dist is mean_l2.",
     )
@@ -160,4 +164,5 @@ def _people(rows: Rows, edition: str) -> Annotations:
     table["image"] = table["group"] = table["path"]
     table["person_id"] = [f"{path}#{eye!r}" for path, eye in zip(table["path"], table["eye_x"].tolist(), strict=True)]
     ids = table.groupby("person_id")["id"].agg(" ".join)
-    return people_of(rows, "gazefollow", edition, {"rows": table["person_id"].map(ids)}, point_unit="normalised")
+    columns = {"rows": table["person_id"].map(ids).to_numpy(), "eye": table[["eye_x", "eye_y"]].to_numpy()}
+    return people_of(rows, "gazefollow", edition, columns, point_unit="normalised")

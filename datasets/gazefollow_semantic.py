@@ -23,8 +23,8 @@ from gazebench.data.annotations import (
     train_or_val,
 )
 from gazebench.data.dataset import Card
-from gazebench.datasets.gazefollow import FILES, GazeFollow, fake_names, read_edition
-from gazebench.metrics.protocol import SEVERAL_ANNOTATORS, Protocol, ProtocolMetric
+from gazebench.datasets.gazefollow import COLUMNS, FILES, GazeFollow, fake_names, read_edition
+from gazebench.metrics.protocol import Protocol, ProtocolMetric
 from gazebench.metrics.semantic import ClassAccuracy, LabelAccuracy, MultiClassAccuracy, MultiLabelAccuracy
 from gazebench.metrics.vocabulary import read_classes
 
@@ -69,7 +69,7 @@ class GazeFollowSemantic(GazeFollow, CategoryDataset):
         version=1,
         unit="person: image path and eye x",
         metrics=(
-            *SEVERAL_ANNOTATORS,
+            *COLUMNS,
             ProtocolMetric("acc_1", ClassAccuracy),
             ProtocolMetric("multi_acc_1", MultiClassAccuracy),
             ProtocolMetric("acc_1_exact", LabelAccuracy),

@@ -153,12 +153,13 @@ def _read(root: Path, edition: str, tracks: Mapping[str, str]) -> Annotations:
     table["inout"] = np.where((table[POINT] == -1).all(axis=1), OUT_OF_FRAME, IN_FRAME)
     table[POINT] = table[POINT].clip(lower=0)  # one negative coordinate alone means 0 (official code)
     table["group"] = texts(track.rpartition("/")[0] for track in tracks)[table["file"]]
-    table["track"] = texts(track.rpartition("/")[2] for track in tracks)[table["file"]]
+    name = texts(track.rpartition("/")[2] for track in tracks)[table["file"]]
+    table["track"] = table["group"] + "#" + name
     table["image"] = "images/" + table["group"] + "/" + table["frame"]
-    table["person_id"] = table["group"] + "/" + table["frame"].map(lambda name: Path(name).stem) + "#" + table["track"]
+    table["person_id"] = table["group"] + "/" + table["frame"].map(lambda name: Path(name).stem) + "#" + name
     # Names of frames grow by a digit where their numbers do.
     rows.table = table.assign(digits=table["frame"].str.len()).sort_values(["group", "digits", "frame", "file"])
-    return people_of(rows, "vat", edition, point_unit="pixel")
+    return people_of(rows, "vat", edition, {"track": rows.table["track"]}, point_unit="pixel")
 
 
 def smooth(boxes: FloatArray, track: IntArray) -> FloatArray:

@@ -10,7 +10,10 @@ from gazebench.engine.method import Method, MethodCard
 
 
 class Center(Method):
-    """Predicts the point (.5, .5); the heatmap is the middle cell of a 5 x 5 grid, that of the published AUC."""
+    """Predicts the point (.5, .5); the heatmap is the middle cell of a 5 x 5 grid.
+
+    The published AUC belongs to another grid, which falls with the distance from the centre (docs/protocols.md).
+    """
 
     card = MethodCard(title="Centre", family="baseline", paper="Recasens et al., NeurIPS 2015, Table 1")
     version = 1

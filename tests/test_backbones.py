@@ -206,6 +206,17 @@ def test_without_a_network_the_message_names_the_file_to_fetch(monkeypatch, sour
         build_backbone("dinov2_vitb14", source=source)
 
 
+def test_a_download_that_is_not_the_published_file_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "load", lambda *args, **kwargs: VisionTransformer(28, 14, depth=1))
+    assert build_backbone("dinov2_vitb14", source="hub").weights == "pretrained"  # another folder keeps the file
+    file = tmp_path / "checkpoints" / "dinov2_vitb14_pretrain.pth"
+    file.parent.mkdir()
+    file.write_bytes(b"half of it")
+    with pytest.raises(WeightsError, match=re.escape(str(file))):
+        build_backbone("dinov2_vitb14", source="hub")
+
+
 def test_mistakes_are_named():
     with pytest.raises(DataError, match="dinov2_vitb14, "):
         build_backbone("dinov2_vitb16")

@@ -10,6 +10,8 @@ import pytest
 import torch
 import yaml
 from filelock import FileLock
+from lightning.fabric.utilities.data import _set_sampler_epoch
+from lightning.pytorch.loops.fit_loop import _FitLoop
 from PIL import Image
 
 from gazebench.cli.main import main
@@ -17,7 +19,8 @@ from gazebench.core.errors import DataError
 from gazebench.engine.callbacks import StepSeed
 from gazebench.engine.config import resolve
 from gazebench.engine.contract import small_config
-from gazebench.engine.run import Places, RunningError, bench, initial_weights
+from gazebench.engine.run import Places, RunningError, bench, initial_weights, prepare
+from gazebench.engine.train import train
 from gazebench.metrics.intervals import bootstrap, mean_of, owners
 
 WORLD = ["--dataset.train=6", "--dataset.val=3", "--dataset.test=4"]
@@ -118,6 +121,58 @@ def test_resuming_gives_the_uninterrupted_result(places, tmp_path, monkeypatch, 
     assert not stored(places)
     resumed = bench(config, places).record
     assert (resumed["run"], resumed["metrics"]) == (whole["run"], whole["metrics"])
+
+
+def seen_in_training(config, places, fails_at=()):
+    """The pictures and heads of every training batch by (epoch, step); with ``fails_at`` training stops there."""
+    seen = {}
+
+    def step(self, trainer, pl_module, batch, index):
+        if (trainer.current_epoch, index) == fails_at:
+            raise RuntimeError("the power is gone")
+        seen[trainer.current_epoch, index] = (batch.image_ids, batch.head.tolist())
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(StepSeed, "on_train_batch_start", step)
+        run = prepare(config, places)
+        if fails_at:
+            with pytest.raises(RuntimeError, match="power"):
+                train(run)
+        else:
+            train(run)
+    return seen
+
+
+@pytest.fixture(scope="module")
+def not_killed(tmp_path_factory):
+    """The batches of three epochs; their order depends on no worker."""
+    return seen_in_training(small("gazelle", "--trainer.max_epochs=3"), places_in(tmp_path_factory.mktemp("whole")))
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["this Lightning", "one that sets the epoch of samplers early"])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_resumed_run_sees_the_batches_of_one_that_was_not_killed(places, monkeypatch, not_killed, early, workers):
+    """Ours: Lightning makes the iterator of a resumed epoch, whose workers draw at once, before it says which it is.
+
+    A Lightning that said so when it makes the iterator must change nothing, even where it does not yet know.
+    """
+    said = []
+
+    def set_early(loop):
+        for loader in loop._combined_loader.flattened:
+            said.append(loop.epoch_progress.current.processed)
+            _set_sampler_epoch(loader, said[-1])
+
+    if early:
+        monkeypatch.setattr(_FitLoop, "_load_combined_loader_states", set_early)
+    config = small("gazelle", "--trainer.max_epochs=3", f"--loader.workers={workers}")
+    killed = seen_in_training(config, places, fails_at=(1, 1))
+    resumed = seen_in_training(config, places)
+    assert said == [0, 0] * early, "one_cycle asks for the number of steps before the checkpoint is read"
+    assert {epoch for epoch, _ in resumed} == {1, 2}
+    assert len({str(not_killed[epoch, 0]) for epoch in range(3)}) == 3
+    assert killed.items() <= not_killed.items()
+    assert killed | resumed == not_killed
 
 
 def test_an_unreadable_checkpoint_starts_again(places):

@@ -50,6 +50,7 @@ BREAKAGES = {
     "Line lacks loss(): Scalar training losses by name": ("def loss", "def losses"),
     "Line lacks optimizer()": ("def optimizer", "def optimizers"),
     "neither a heatmap nor a point": (f"point={POINT}", ""),
+    "point reaches 500": (POINT, "head[:, :2] * 0 + 500"),
     "point has shape": (POINT, f"({POINT})[:, :1]"),
     "point has 1 rows": (POINT, f"({POINT})[:1]"),
     "point is not finite for 1 of": (POINT, f"{POINT} + (torch.arange(batch.people) != 1)[:, None].float().log()"),
@@ -116,3 +117,69 @@ def test_a_broken_plugin_gets_a_finding_to_act_on(tmp_path, finding):
     path.write_text(GOOD.replace(before, after))
     findings = check(str(path))
     assert any(finding in found for found in findings), findings
+
+
+WITH_METRIC = '''
+from dataclasses import dataclass, replace
+import torch
+from gazebench.datasets.gazeworld import GazeWorld
+from gazebench.metrics.base import GazeMetric
+from gazebench.metrics.protocol import ProtocolMetric
+
+
+class Spread(GazeMetric):
+    """The distance to the middle of all points."""
+
+    fields = ("point",)
+
+    def __init__(self):
+        super().__init__()
+        pass
+
+    def values(self, point):
+        return (point.double() - 0.5).norm(dim=1), torch.arange(len(point))
+
+
+@dataclass(eq=False)
+class Wide(GazeWorld):
+    """GazeWorld with one metric more."""
+
+    card = replace(GazeWorld.card, name="wide")
+    protocol = replace(GazeWorld.protocol, metrics=(*GazeWorld.protocol.metrics, ProtocolMetric("spread", Spread)))
+'''
+OWN_LIST, MEAN = "pass", "return (point.double()"
+KEPT = "self.extra.append({}); return (point.double()"
+FILLED = """self.add_state('extra', [], 'cat')
+
+    def sync(self, *a, **k):
+        self.extra or self.extra.append(torch.zeros(0))
+        super().sync(*a, **k)"""
+
+
+@pytest.mark.parametrize(
+    ("edits", "finding"),
+    [
+        ({}, None),
+        ({OWN_LIST: "self.add_state('extra', [], 'cat')", MEAN: KEPT.format("point")}, "'extra'"),
+        ({OWN_LIST: "self.add_state('extra', [], 'cat')", MEAN: KEPT.format("point[:, 0]")}, "'extra'"),
+        ({OWN_LIST: "self.add_state('extra', [], None)", MEAN: KEPT.format("point[:, 0]")}, "'extra'"),
+        ({OWN_LIST: FILLED, MEAN: KEPT.format("point[:, 0]")}, None),
+        ({OWN_LIST: FILLED, MEAN: KEPT.format("point[:, 0].long()")}, "'extra'"),
+        ({OWN_LIST: "self.add_state('extra', torch.zeros(()), 'sum')"}, None),
+        ({OWN_LIST: "pass\n\n    def reduce(self, values):\n        return values.max()"}, "saw nobody"),
+        ({OWN_LIST: "pass\n\n    def reduce(self, values):\n        return values.sum()"}, "for nobody"),
+    ],
+)
+def test_a_metric_of_a_process_that_saw_nobody_is_that_of_the_others(tmp_path, edits, finding):
+    """Without processes: a list that such a process leaves empty makes the others wait, or raises, by version."""
+    text = WITH_METRIC
+    for before, after in edits.items():
+        assert text.count(before) == 1
+        text = text.replace(before, after)
+    path = tmp_path / "wide.py"
+    path.write_text(text)
+    findings = [found for found in check(str(path)) if "metric" in found]
+    assert len(findings) == (finding is not None), findings
+    if finding:
+        assert "'spread' (Spread)" in findings[0]
+        assert finding in findings[0]

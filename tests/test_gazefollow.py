@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import joblib
@@ -10,6 +11,8 @@ import pytest
 from PIL import Image
 
 from gazebench.core.errors import DataError
+from gazebench.data.datamodule import ImageSamples
+from gazebench.data.transforms import Preprocess
 from gazebench.datasets.gazefollow import GazeFollow, held_out
 
 REAL = Path(__file__).parents[2] / "shared" / "real" / "gazefollow"
@@ -122,6 +125,30 @@ def test_validation_is_a_rule_over_images(tmp_path):
     assert people["train"] | people["val"] == people["trainval"]
     assert data.records("val").split == "val"
     assert set(data.records("val").images) == set(images[val][:3])
+
+
+def test_the_eye_stands_where_the_picture_puts_it(tmp_path):
+    """The head's centre is the eye here, so in every view they fall together (boxes are not jittered)."""
+    file = tmp_path / "gf" / "train" / "00000000" / "00000001.jpg"
+    data = dataset(tmp_path / "gf", train=[row(eye=(0.25, 0.5), head=(15, 40, 35, 60), gaze=(0.5, 0.6))])
+    Image.new("RGB", (100, 100)).save(file)
+    records = data.records("trainval")
+    assert records.columns["eye"].tolist() == [[0.25, 0.5]]
+    preprocess = Preprocess(size=(16, 16), crop=1, flip=0.5, box_jitter=0)
+    samples, views = ImageSamples(data, records, preprocess, augment=True, sees_images=False), set()
+    for epoch in range(20):
+        seen = samples[epoch, 0].records
+        centre = (seen.head[0, :2] + seen.head[0, 2:]) / 2
+        if (seen.head > 0).all() and (seen.head < 1).all():
+            np.testing.assert_allclose(seen.columns["eye"][0], centre, atol=1e-12)
+            views.add(tuple(centre))
+    assert len(views) > 5
+
+
+def test_points_in_pixels_of_a_column_are_normalised_as_the_others(tmp_path):
+    annotations = dataset(tmp_path / "gf", train=[row(eye=(20, 30))]).parse("trainval")
+    records = replace(annotations, point_unit="pixel").normalised(np.array([[200, 100]]))
+    np.testing.assert_allclose(records.columns["eye"], [[0.1, 0.3]])
 
 
 def test_the_cache_gives_the_same_annotations_without_parsing(tmp_path, monkeypatch):

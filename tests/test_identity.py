@@ -5,9 +5,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from gazebench.core.types import Records
 from gazebench.datasets.gazefollow import GazeFollow
 from gazebench.datasets.gazeworld import GazeWorld, models
 from gazebench.engine import record
@@ -105,6 +107,35 @@ def test_other_annotations_change_the_id_and_another_folder_does_not(tmp_path):
     cells[gaze_x] = str(0.5 if float(cells[gaze_x]) > 0.6 else 0.7)
     file.write_text(",".join(cells) + "".join(["\n" if "\n" not in cells[-1] else "", *lines[1:]]))
     assert id_of(*one) != id_of(*other)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"groups": np.array(["one clip"] * 2)},
+        {"sizes": np.array([[640, 480], [640, 481]])},
+        {"columns": {"eye": np.array([[0.1, 0.2], [0.3, 0.5]])}},
+        {"pairs": {"lah": np.array([1, 0], dtype=np.int8)}},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_the_full_fingerprint_covers_what_records_are_not_grouped_by(change):
+    names = np.array(["a.png", "b.png"])
+    records = Records(
+        dataset="two", split="test", images=names, groups=names, person_id=np.array(["1", "2"]),
+        person_image=np.array([0, 0]), head=np.tile([0.1, 0.1, 0.2, 0.2], (2, 1)), points=np.zeros((2, 2)),
+        point_start=np.arange(3), inout=np.ones(2, dtype=np.int8), sizes=np.full((2, 2), 640),
+        columns={"eye": np.array([[0.1, 0.2], [0.3, 0.4]])}, pairs={"lah": np.array([0, 0], dtype=np.int8)},
+    )  # fmt: skip
+    changed = replace(records, **change)
+    assert changed.fingerprint() == records.fingerprint()
+    assert changed.full_fingerprint() != records.full_fingerprint()
+    assert replace(records).full_fingerprint() == records.full_fingerprint()
+
+
+def test_the_full_fingerprint_changes_the_id(plain, monkeypatch):
+    monkeypatch.setattr(Records, "full_fingerprint", lambda self: "another")
+    assert id_of("gazelle", "gazeworld", *OPTIONS) != plain
 
 
 def test_edited_code_does_not_change_the_id(plain, monkeypatch):

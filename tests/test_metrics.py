@@ -21,6 +21,7 @@ from gazebench.metrics.spatial import (  # fmt: skip
     InOutAP,
     L2ToMean,
     MeanAngle,
+    MeanAngleFromEye,
     MeanL2,
     MinAngle,
     MinL2,
@@ -28,6 +29,9 @@ from gazebench.metrics.spatial import (  # fmt: skip
     angle_to_mean,
     auc_points,
     auc_rectangle,
+    first_annotation,
+    mean_angle,
+    min_angle,
 )
 
 KINDS = ("smooth", "noise", "levels", "flat", "cut")
@@ -135,12 +139,14 @@ def crowd():
     rng = np.random.default_rng(3)
     counts = rng.integers(0, 13, 500)
     start = rng.random((500, 2)) * 0.8
+    sizes = rng.integers(100, 2000, (500, 2))
     return {
         "point": torch.tensor(rng.random((500, 2))),
         "points": torch.tensor(rng.random((counts.sum(), 2))),
         "point_person": torch.tensor(np.repeat(np.arange(500), counts)),
         "head": torch.tensor(np.concatenate([start, start + rng.random((500, 2)) * 0.2], axis=1)),
-        "sizes": torch.tensor(rng.integers(100, 2000, (500, 2))),
+        "sizes": torch.tensor(sizes),
+        "eye": torch.tensor(eye_of(sizes)),
         "inout": torch.tensor((counts > 0) & (rng.random(500) < 0.8)).long(),  # points out of frame do not count
     }
 
@@ -162,6 +168,11 @@ def eq9(prediction, target, head):
     return np.degrees(np.arccos(np.clip(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)), -1, 1)))
 
 
+def eye_of(size):
+    """An eye for each person, inside the picture and unlike the head's centre."""
+    return np.array([0.3, 0.4]) * size / (size + 300)
+
+
 REFERENCES = {
     "l2_to_mean": (L2ToMean(), lambda p, q, h, s: np.linalg.norm(p - q.mean(0))),
     "mean_l2": (MeanL2(), lambda p, q, h, s: np.linalg.norm(p - q, axis=1).mean()),
@@ -171,6 +182,7 @@ REFERENCES = {
     "min_angle": (MinAngle(), lambda p, q, h, s: min(eq9(p, t, h) for t in q)),
     "angle_to_mean_pixel": (AngleToMean(plane="pixel"), lambda p, q, h, s: eq9(p * s, q.mean(0) * s, h * s)),
     "mean_angle_pixel": (MeanAngle(plane="pixel"), lambda p, q, h, s: np.mean([eq9(p * s, t * s, h * s) for t in q])),
+    "mean_angle_eye": (MeanAngleFromEye(), lambda p, q, h, s: np.mean([eq9(p, t, eye_of(s)) for t in q])),
     "min_angle_pixel": (MinAngle(plane="pixel"), lambda p, q, h, s: min(eq9(p * s, t * s, h * s) for t in q)),
 }
 
@@ -203,12 +215,37 @@ def test_angles_in_closed_form(degrees, turn):
     assert float(angle(one, other, head)) == pytest.approx(degrees, abs=1e-9)
 
 
-def test_an_angle_needs_two_directions():
-    head = torch.tensor([[0.25, 0.25, 0.75, 0.75], [torch.nan] * 4, [0.0, 0.0, 0.2, 0.2]])
-    point = torch.tensor([[0.5, 0.5], [0.9, 0.9], [0.7, 0.1]])
-    points, owner = torch.tensor([[0.1, 0.1], [0.1, 0.2], [0.1, 0.5]]), torch.arange(3)
-    values, people = angle_to_mean(point, points, owner, head, torch.full((3, 2), 100))
-    assert (people.tolist(), float(values)) == ([2], pytest.approx(90.0, abs=1e-4))
+@pytest.mark.parametrize("plane", ["normalised", "pixel"])
+@pytest.mark.parametrize("function", [angle_to_mean, mean_angle, min_angle])
+def test_who_has_an_angle_is_a_matter_of_the_truth_alone(function, plane):
+    """A prediction without a direction counts 180; a target without one, or a person without a head, is left out."""
+    origin = torch.tensor([[0.5, 0.5], [torch.nan] * 2, [0.1, 0.1], [0.5, 0.5], [0.5, 0.5]], dtype=torch.float64)
+    points = torch.tensor([[0.1, 0.1], [0.1, 0.2], [0.1, 0.5], [0.5, 0.5], [0.5, 0.25]], dtype=torch.float64)
+    there = torch.tensor([[0.5, 0.5], [0.9, 0.9], [0.7, 0.1], [0.9, 0.9], [0.5, 0.0]], dtype=torch.float64)
+    for point, expected in (
+        (there, [180.0, 90.0, 0.0]), (origin, [180.0] * 3), (torch.full((5, 2), torch.nan), [torch.nan] * 3),
+    ):  # fmt: skip
+        values, people = function(point, points, torch.arange(5), origin, torch.full((5, 2), 100), plane)
+        assert people.tolist() == [0, 2, 4]
+        np.testing.assert_allclose(values, expected, atol=1e-12)
+
+
+def test_of_several_annotations_those_at_the_origin_have_no_angle():
+    origin, owner = torch.tensor([[0.5, 0.5]]), torch.zeros(3, dtype=torch.int64)
+    points = torch.tensor([[0.5, 0.5], [0.5, 0.75], [0.75, 0.5]])
+    for function, expected in ((mean_angle, 45.0), (min_angle, 0.0), (angle_to_mean, 45.0)):
+        values, _ = function(torch.tensor([[0.5, 0.8]]), points, owner, origin, torch.ones(1, 2))
+        assert float(values) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_first_annotation_is_that_of_the_lowest_row_in_any_order(seed):
+    rng = np.random.default_rng(seed)
+    owner, points = rng.integers(0, 40, 100), rng.random((100, 2))
+    found = first_annotation(41, torch.tensor(points), torch.tensor(owner)).numpy()
+    for person in range(41):
+        rows = np.flatnonzero(owner == person)
+        np.testing.assert_array_equal(found[person], points[rows[0]] if len(rows) else [np.nan, np.nan])
 
 
 @pytest.mark.parametrize("kind", [InOutAP, social.SharedAttention])
@@ -226,6 +263,44 @@ def test_average_precision(kind):
             assert metric.count == known.sum()
         else:
             assert value.numel() == 0, "precision over one class says nothing"
+
+
+MONOTONE = {
+    "the map": lambda h: h,
+    "10h - 3": lambda h: 10 * h - 3,
+    "-1/h": lambda h: -1 / h,
+    "its logarithm": torch.log,
+    "its cube": lambda h: h**3,
+}
+"""Strictly increasing, also in float32, on the levels 1/64 to 1 that are drawn here."""
+
+
+@pytest.mark.parametrize("change", MONOTONE)
+def test_a_monotone_change_of_a_map_leaves_the_areas_as_they_are_to_the_last_digit(change):
+    rng = np.random.default_rng(6)
+    maps = torch.tensor(rng.integers(1, 65, (20, 64, 64)) / 64, dtype=torch.float32)
+    target = torch.tensor(rng.random((20, 2)))
+    changed = MONOTONE[change](maps)
+    assert auc_rectangle(changed, target)[0].tolist() == auc_rectangle(maps, target)[0].tolist()
+    for before, after in zip(maps, changed, strict=True):
+        points = annotations(rng, 5)
+        # At the map's own size: between cells of a map that is resized a curved change is another map.
+        assert auc_points(after, points, 64, 64) == auc_points(before, points, 64, 64)
+        if change == "10h - 3":
+            assert auc_points(after, points, 190, 130) == pytest.approx(auc_points(before, points, 190, 130), abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", [InOutAP, social.SharedAttention])
+def test_a_logit_has_the_average_precision_of_its_probability_to_the_last_digit(kind):
+    rng = np.random.default_rng(7)
+    logit, label = torch.tensor(rng.integers(-40, 41, 500) / 8), torch.tensor(rng.integers(-1, 2, 500))
+    found = []
+    for score in (logit, logit.sigmoid(), logit.sigmoid().float(), 10 * logit - 3):
+        metric = kind()
+        metric.update(torch.arange(500), **dict(zip(kind.fields, (score, label), strict=True)))
+        found.append(float(metric.compute()))
+    assert 0 < found[0] < 1
+    assert len(set(found)) == 1
 
 
 def crowded_heads(rng, people, most):
@@ -317,7 +392,7 @@ def concrete(modules):
 
 
 METRICS = [metric for metric in concrete([semantic, social, spatial]) if metric is not social.F1]
-DOWNWARDS = {L2ToMean, MeanL2, MinL2, AngleToMean, MeanAngle, MinAngle}
+DOWNWARDS = {L2ToMean, MeanL2, MinL2, AngleToMean, MeanAngle, MinAngle, MeanAngleFromEye}
 
 
 @pytest.mark.parametrize("kind", METRICS, ids=lambda kind: kind.__name__)

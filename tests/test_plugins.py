@@ -291,7 +291,7 @@ def test_the_dataset_passes_and_is_benched_on_its_fake_data(installed, places, t
         assert record["protocol"]["id"] == "street_scenes-v1"
         assert {"auc", "l2", "angle"} == record["metrics"].keys(), "the centre has no in/out score"
         assert (record["data"]["origin"], record["data"]["licence"]) == (origin, "not chosen yet")
-        assert record["status"]["class"] == "smoke"
+        assert record["data"]["completeness"]["state"] == "own list"
     with (tiny / "test.csv").open("a") as rows:
         rows.write("images/x.png,1,2,3\n")
     count = len((tiny / "test.csv").read_text().splitlines())

@@ -10,8 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from gazebench.cli.main import main
 from gazebench.core.errors import DataError, UserError
 from gazebench.core.types import Batch, Prediction, Records, pairs_of
+from gazebench.datasets.gazefollow import GazeFollow
 from gazebench.datasets.gazeworld import GazeWorld
 from gazebench.engine import predictions
 from gazebench.engine.contract import small_config
@@ -95,6 +97,8 @@ def test_a_label_is_taken_letter_by_letter(tmp_path):
 
 
 BAD = {
+    "x in pixels": ({"x": 640}, "x is 640.*normalised"),
+    "y in pixels": ({"y": -3.5}, r"y is -3\.5.*normalised"),
     "x that is no number": ({"x": "left"}, "x"),
     "x with an underscore": ({"x": "0_1"}, "x"),
     "x that is infinite": ({"x": "inf"}, "x"),
@@ -133,8 +137,50 @@ def test_a_bad_row_is_named(tmp_path, case):
 
 
 @pytest.mark.parametrize(
+    ("x", "y"),
+    [(640, 480), (65, 50), (500, 800), (-0.8, 0.4), (0.5, 2)],
+    ids=["pixels", "per cent", "1/1000", "-1", "2"],
+)
+def test_points_in_another_unit_are_refused(tmp_path, x, y):
+    frame = answers(world())
+    path = written(frame.assign(x=frame["x"] * 0 + x, y=frame["y"] * 0 + y), tmp_path / "units.csv")
+    name, value = ("x", x) if not -0.5 <= x <= 1.5 else ("y", y)
+    with pytest.raises(DataError, match=rf"units\.csv:1: {name} is {float(value)}"):
+        score(path, world())
+
+
+def test_points_a_little_outside_the_picture_are_scored(tmp_path):
+    dataset = world()
+    frame = answers(dataset)[["person_id"]].assign(x=-0.5, y=1.5)
+    found = score(written(frame, tmp_path / "outside.csv"), dataset)["metrics"]["avg_l2"]["all"]
+    records = dataset.records("test")
+    far = [np.linalg.norm(records.points_of(p).mean(0) - (-0.5, 1.5)) for p in np.flatnonzero(records.inout == 1)]
+    assert found["value"] == pytest.approx(np.mean(far), abs=1e-12)
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("lost", [["x", "y"], ["y"]])
+def test_points_without_a_number_are_refused(tmp_path, ending, lost):
+    """Were they left out instead, a diverged model would have a result without distances."""
+    frame = answers(world())[["person_id", "x", "y", "inout"]].assign(**dict.fromkeys(lost, np.nan))
+    with pytest.raises(DataError, match=rf"nan\.{ending}: .*rows 1 to {len(frame)} .*{' and '.join(lost)}"):
+        score(written(frame, tmp_path / f"nan.{ending}"), world())
+
+
+def test_nothing_warns_while_a_file_is_scored(tmp_path, places, recwarn):
+    """Most metrics and subsets have nobody here: a defined result, of which there is nothing to say."""
+    GazeFollow.fake(tmp_path / "gf", people=4)
+    records = GazeFollow(tmp_path / "gf").records("test")
+    written(pd.DataFrame({"person_id": records.person_id, "x": 0.5, "y": 0.5}), tmp_path / "mine.csv")
+    assert main(["score", str(tmp_path / "mine.csv"), "gazefollow", f"--dataset.root={tmp_path / 'gf'}",
+                 f"--boards={places.boards}"]) == 0  # fmt: skip
+    assert [str(warning.message) for warning in recwarn] == []
+
+
+@pytest.mark.parametrize(
     ("name", "content"),
-    [("a.jsonl", '{"person_id": "a", "x": 1, "y": 1}\n{"x"\n'), ("a.jsonl", "[1]\n"), ("a.csv", "who,x,y\n"),
+    [("a.csv", "person_id,x,y\n"),
+     ("a.jsonl", '{"person_id": "a", "x": 1, "y": 1}\n{"x"\n'), ("a.jsonl", "[1]\n"), ("a.csv", "who,x,y\n"),
      ("a.txt", ""), ("a.parquet", "PAR1"), ("a.csv", ""), ("a.csv", "person_id,x,y\nnobody,0.5,0.5\n")],
 )  # fmt: skip
 def test_a_file_that_is_none_is_named(tmp_path, name, content):

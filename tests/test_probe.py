@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
@@ -13,7 +14,7 @@ from gazebench.core.errors import DataError
 from gazebench.data import saliency_splits
 from gazebench.engine.registry import load_dataset
 from gazebench.probe import asking, audit, build
-from gazebench.probe.probers import Job, ModelProber, Oracle, SpectralResidual, prompt, prompts, saliency
+from gazebench.probe.probers import SCHEMA, Job, ModelProber, Oracle, SpectralResidual, prompt, prompts, saliency
 from gazebench.vlm.messages import Backend, EncodedImage, Failure, Reply
 from gazebench.vlm.store import AnswerStore
 
@@ -173,7 +174,8 @@ def test_strides_take_the_regions_of_the_nearest_frame(vat, tmp_path):
     records = probe.records
     assert 0 < len(probe.asked) == len(backend.requests) < records.people
     groups = records.groups[records.person_image]
-    names = [str(person).rpartition("#")[2] for person in records.person_id]
+    names = records.columns["track"]
+    assert len(set(names)) < records.people, "people who appear several times"
     for person, source in enumerate(probe.source):
         assert (groups[source], names[source]) == (groups[person], names[person])
         mine = [r for r in range(records.people) if (groups[r], names[r]) == (groups[person], names[person])]
@@ -297,3 +299,21 @@ def test_the_command_names_unreadable_images_and_fails(vat, tmp_path, run, capsy
 def test_bad_options_are_named(run, capsys, arguments, named):
     assert run(*arguments) == 2
     assert named in capsys.readouterr().err
+
+
+def test_a_server_is_asked_for_regions_by_a_schema_and_they_are_read_by_the_models_convention(world, tmp_path):
+    class Gemini(Scripted):
+        def identity(self):
+            return {"backend": "scripted", "model": "gemini-2.5-pro"}
+
+    answer = json.dumps({"regions": [{"bbox_2d": [500, 250, 999, 750], "label": "cup"}]})
+    jsonschema.validate(json.loads(answer), SCHEMA)
+    prober = ModelProber(Gemini(lambda key, attempt: answer), prompt("regions-1"), structured=True)
+    found, _ = probed(world, tmp_path, prober)
+    assert {request.schema == SCHEMA for request in prober.backend.requests} == {True}
+    person = int(found.asked[0])
+    [region] = found.parse(person, Reply("", answer, "stop")).regions.tolist()
+    assert region == pytest.approx([250 / 999, 500 / 999, 750 / 999, 1])
+    assert build.describe(found, build.verdicts(found))["coordinates"] == "thousand-yx"
+    plain = ModelProber(Gemini(), prompt("regions-1"), coordinates="pixels")
+    assert (plain.convention.name, "structured" in plain.identity()) == ("pixels", False)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gazebench.probe.parsing import MOST_REGIONS, parse_answer
+from gazebench.vlm.coordinates import named
 
 SIZE = (1280, 720)
 ONE = [[100 / 999, 200 / 999, 300 / 999, 400 / 999]]
@@ -32,6 +33,8 @@ ONE = [[100 / 999, 200 / 999, 300 / 999, 400 / 999]]
         '{"person": {"bbox_2d": [0, 0, 50, 50]}, "regions": [{"bbox_2d": [100, 200, 300, 400], "score": 0.9}]}',
         'The head at [0, 0, 50, 50] is not one. {"regions": [{"bbox_2d": [100, 200, 300, 400]}]}',
         '{"regions": [{"bbox_2d": [100, 200, 300, 400]}, {"bbox_2d": [100, 200, 300, 400]}]}',
+        "A long description of the scene. " * 300 + '{"regions": [{"bbox_2d": [100, 200, 300, 400]}]}',
+        "<think>" + "[1, 2, 3, 4] " * 900 + '</think>{"regions": [{"bbox_2d": [100, 200, 300, 400]}]}',
         '{"bbox_2d": [100, 200, 300, 400]}\n{"bbox_2d": [100, 200, 300, 400]}',
         '{"regions": [{"bbox_2d": [100, 200, 300, 400]}, {"bbox_2d": [7, 7, 7, 90]}]}',
     ],
@@ -43,17 +46,23 @@ def test_forgiven(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "regions"),
+    ("text", "coordinates", "regions"),
     [
-        ('{"regions": [{"bbox_2d": [640, 360, 1280, 720]}]}', [[0.5, 0.5, 1, 1]]),  # pixels
-        ('[{"bbox_2d": [0, 0, 640, 360]}, {"bbox_2d": [640, 360, 1280, 720]}]', [[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]]),
-        ('{"regions": [{"bbox_2d": [0.25, 0.5, 1.0, 1]}]}', [[0.25, 0.5, 1, 1]]),  # shares
-        ("[0, 0, 1000, 999]", [[0, 0, 1, 1]]),
-        ("[-10, 0, 500, 999]", [[0, 0, 500 / 999, 1]]),
+        ('{"regions": [{"bbox_2d": [640, 360, 1280, 720]}]}', "pixels", [[0.5, 0.5, 1, 1]]),
+        ('[{"bbox_2d": [0, 0, 640, 360]}, {"bbox_2d": [640, 360, 1280, 720]}]', "pixels",
+         [[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]]),
+        ('{"regions": [{"bbox_2d": [0.25, 0.5, 1.0, 1]}]}', "unit", [[0.25, 0.5, 1, 1]]),
+        ('{"regions": [{"bbox_2d": [0, 0, 1, 1]}]}', "unit", [[0, 0, 1, 1]]),
+        ('[{"box_2d": [500, 250, 1000, 750], "label": "cup"}]', "thousand-yx",
+         [[250 / 999, 500 / 999, 750 / 999, 1]]),
+        ('{"xmin": 25, "ymin": 50, "xmax": 75, "ymax": 100}', "percent", [[0.25, 0.5, 0.75, 1]]),
+        ("<loc0512><loc0256><loc1023><loc0768> cup", "thousand", [[256 / 1023, 512 / 1023, 768 / 1023, 1]]),
+        ("[0, 0, 1000, 999]", "thousand", [[0, 0, 1, 1]]),
+        ("[-10, 0, 500, 999]", "thousand", [[0, 0, 500 / 999, 1]]),
     ],
-)
-def test_the_scale_is_one_for_the_whole_answer(text, regions):
-    assert np.allclose(parse_answer(text, "stop", SIZE).regions, regions)
+)  # fmt: skip
+def test_coordinates_are_of_the_convention(text, coordinates, regions):
+    assert np.allclose(parse_answer(text, "stop", SIZE, named(coordinates)).regions, regions)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +80,9 @@ def test_the_scale_is_one_for_the_whole_answer(text, regions):
         ('{"regions": [{"bbox_2d": [NaN, 1, 2, 3]}]}', "stop", "no box"),
         ('{"regions": [{"bbox_2d": [1, 1, 2, 1e999]}]}', "stop", "no box"),
         ('{"regions": [{"bbox_2d": [50, 50, 50, 50]}]}', "stop", "no box with an area"),
-        ('{"regions": [{"bbox_2d": [5000, 200, 9000, 400]}]}', "stop", "far outside"),
+        ('{"regions": [{"bbox_2d": [5000, 200, 9000, 400]}]}', "stop", "thousand"),
+        ('{"regions": [{"bbox_2d": [640, 360, 1280, 720]}]}', "stop", "thousand"),  # pixels, which are not guessed
+        ('{"regions": [{"bbox_2d": [0.25, 0.5, 1.0, 1]}]}', "stop", "thousand"),  # shares
         (json.dumps({"regions": [{"bbox_2d": [i, i, i + 9, i + 9]} for i in range(MOST_REGIONS + 1)]}), "stop", "21"),
         ("[" * 5000, "stop", "not closed"),
         ("<think>[100, 200, 300, 400] and on and on", "stop", "empty"),
@@ -85,8 +96,8 @@ def test_not_forgiven(text, reason, problem):
 
 
 def test_nothing_is_an_answer_of_whoever_computes():
-    assert parse_answer('{"regions": []}', "stop", (1, 1), "unit", may_be_none=True).usable
-    assert not parse_answer("nothing", "stop", (1, 1), "unit", may_be_none=True).usable
+    assert parse_answer('{"regions": []}', "stop", (1, 1), named("unit"), may_be_none=True).usable
+    assert not parse_answer("nothing", "stop", (1, 1), named("unit"), may_be_none=True).usable
 
 
 numbers = st.one_of(st.integers(-5000, 5000), st.floats(allow_nan=True, allow_infinity=True), st.integers())
@@ -112,9 +123,13 @@ pieces = st.lists(
 
 
 @settings(max_examples=300, deadline=None)
-@given(text=pieces, reason=st.sampled_from(["stop", "length", ""]), convention=st.sampled_from(["0-999", "unit"]))
+@given(
+    text=pieces,
+    reason=st.sampled_from(["stop", "length", ""]),
+    convention=st.sampled_from(["thousand", "pixels", "unit", "percent-yx"]),
+)
 def test_no_rubbish_crashes_it_and_no_box_leaves_the_image(text, reason, convention):
-    answer = parse_answer(text, reason, SIZE, convention)
+    answer = parse_answer(text, reason, SIZE, named(convention))
     assert answer.usable == bool(len(answer.regions))
     assert np.isfinite(answer.regions).all()
     assert ((answer.regions >= 0) & (answer.regions <= 1)).all()
@@ -133,6 +148,4 @@ def test_no_rubbish_crashes_it_and_no_box_leaves_the_image(text, reason, convent
 def test_what_is_written_is_what_is_read(boxes):
     boxes = [(x, y, x + w, y + h) for x, y, w, h in boxes]
     text = "Well: " + json.dumps({"regions": [{"bbox_2d": box, "label": "x"} for box in boxes]})
-    if max(max(box) for box in boxes) <= 1:
-        return  # could be shares
     assert np.allclose(parse_answer(text, "stop", SIZE).regions, np.unique(np.array(boxes) / 999, axis=0))

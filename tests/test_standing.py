@@ -1,12 +1,16 @@
 """How far a result can be trusted: facts about data and weights, and the class that follows."""
 
+import copy
 import hashlib
 import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import timm
+import torch
 
 from gazebench.core import known_weights
 from gazebench.core.errors import DataError
@@ -14,7 +18,9 @@ from gazebench.core.known_weights import KnownWeights, digests, known
 from gazebench.datasets.gazehoi import GazeHOI
 from gazebench.datasets.vat import VAT
 from gazebench.datasets.vsgaze import VSGaze
-from gazebench.engine import standing
+from gazebench.engine import record, standing
+from gazebench.engine.config import resolve
+from gazebench.engine.run import Places, bench
 from gazebench.engine.standing import Part
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -72,6 +78,20 @@ def test_other_line_ends_blanks_and_underscores_are_the_same_files(vat):
 def test_the_real_labels_have_the_pinned_digests(tmp_path):
     pinned = json.loads((ROOT / "splits" / "vat" / "labels.json").read_text())["sha256"]
     assert {split: VAT(VAT_LABELS).label_digest(split) for split in ("trainval", "test")} == pinned
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not VAT_LABELS.is_dir(), reason="the real labels are not here")
+def test_the_real_labels_are_complete(tmp_path, monkeypatch):
+    """All 164,541 rows; no frames are needed to count."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "annotations").symlink_to(VAT_LABELS / "annotations")
+    monkeypatch.setattr(VAT, "_present", lambda self, annotations: np.ones(len(annotations), dtype=bool))
+    monkeypatch.setattr(VAT, "_image_sizes", lambda self, annotations: np.full((len(annotations), 2), 1000))
+    data = VAT(tmp_path)
+    found = {split: data.completeness(split) for split in ("trainval", "test")}
+    assert {one.state for one in found.values()} == {"complete"}
+    assert sum(one.found["people"] for one in found.values()) == 164_541
 
 
 @pytest.mark.parametrize("dataset", [GazeHOI, VSGaze])
@@ -215,6 +235,38 @@ def test_the_class_follows_from_the_facts(changes, parts, expected):
     found = standing.status(IDENTITY | changes, MADE, "eval", parts)
     assert found["class"] == expected
     assert bool(found["reasons"]) == (expected in ("smoke", "unverified"))
+
+
+@pytest.fixture
+def clean(monkeypatch):
+    """Runs whose code counts as committed."""
+    code = record.code_identity() | {"dirty": False}
+    monkeypatch.setattr(record, "code_identity", lambda: code)
+
+
+def test_own_weights_of_an_official_run_make_an_official_run(vat, tmp_path, clean, monkeypatch):
+    """On data that are complete; a backbone from a file is unverified until its digest is known."""
+    places, file = Places(tmp_path / "runs", tmp_path / "boards"), tmp_path / "backbone.pth"
+    vit = timm.models.VisionTransformer(img_size=28, patch_size=14, embed_dim=48, depth=1, num_heads=3, num_classes=0)
+    torch.save(vit.state_dict(), file)
+    monkeypatch.setattr("gazebench.nn.backbones._dinov2", lambda *_: copy.deepcopy(vit))
+    small = ["--model.image_size=28", "--model.dim=16", "--model.layers=1", "--model.heads=2", "--model.lr_inout=1e-3"]
+    data = [f"--dataset.root={vat.root}", "--loader.workers=0", "--init=none", "--trainer.accelerator=cpu"]
+
+    def run(*options, weights=None):
+        return bench(resolve(["gazelle", "vat", *data, *small, *options]), places, weights=weights)
+
+    file_given = f"--model.backbone_weights={file}"
+    doubtful = run(file_given, "--trainer.max_epochs=1").record
+    assert (doubtful["status"]["class"], doubtful["weights"]["standing"]) == ("unverified", "unverified")
+    known_weights.add(KnownWeights("dinov2 of my own", sha256(file), "own"))
+    official = run(file_given, "--trainer.max_epochs=1", "--seed=1")
+    assert official.record["status"] == {"class": "official", "reasons": []}
+    moved = shutil.copy(official.folder / "weights.pt", tmp_path / "moved.pt")
+    again = run(file_given, weights=Path(moved)).record
+    (initial,) = (part for part in again["weights"]["parts"] if part["part"] == "initial")
+    assert (initial["standing"], initial["by"], initial["run_class"]) == ("own", "record", "official")
+    assert again["status"] == {"class": "official", "reasons": []}
 
 
 def test_records_before_schema_3_have_a_flag():

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from gazebench.cli.main import main
 from gazebench.core.errors import DataError
 from gazebench.engine.config import resolve
-from gazebench.engine.run import Places, bench
+from gazebench.engine.run import Places, bench, run_id
 from gazebench.metrics.intervals import interval
 from gazebench.report.page import stale
 from gazebench.report.table import Column, Table, ranks
@@ -29,6 +29,7 @@ from gazebench.study import page, processes
 from gazebench.study import run as study_run
 from gazebench.study.plan import Claim, read_plan
 from gazebench.study.processes import devices
+from gazebench.study.run import decides
 from gazebench.study.store import Store
 from gazebench.study.summary import Summary
 
@@ -350,8 +351,13 @@ def test_every_run_has_a_gpu_of_its_own(desk, monkeypatch):
     assert {len(line.split()) for line in desk.launched} == {2}, "a run on several devices takes them by itself"
 
 
-def test_finished_runs_of_the_board_are_taken_over(desk, capsys):
+@pytest.mark.parametrize("old", [False, True], ids=["", "from before the full fingerprint"])
+def test_finished_runs_of_the_board_are_taken_over(desk, capsys, old):
     record = json.loads((desk.template / "record.json").read_text())
+    if old:
+        for identity in (record["data"], record["data"]["train"]):
+            del identity["full_fingerprint"]
+        record["run"] = run_id(record["config"], decides(record))
     board = desk.runs / "boards" / "gazeworld"
     board.mkdir(parents=True)
     (board / "smoke.json").write_text(json.dumps(record))
@@ -365,6 +371,12 @@ def test_finished_runs_of_the_board_are_taken_over(desk, capsys):
     assert "one 0" not in desk.launched
     assert len(desk.launched) == 8
     assert Store(desk.out).results()["one", 0]["metrics"] == record["metrics"]
+    text = (desk.out / "results.json").read_text()
+    run = Store(desk.out).results()["one", 0]["id"]
+    assert (run == record["run"]) is not old
+    (desk.out / "results.json").write_text(text.replace(run, record["run"]))  # as it was stored before
+    assert desk.study() == 0
+    assert not desk.launched
 
 
 @pytest.mark.slow

@@ -9,8 +9,11 @@ import pytest
 import torch
 
 from gazebench.core.errors import DataError
+from gazebench.core.files import file_digest
+from gazebench.core.known_weights import KnownWeights, add
 from gazebench.core.types import Prediction
 from gazebench.datasets.gazehoi import GazeHOI
+from gazebench.engine.score import score
 from gazebench.metrics import vocabulary
 from gazebench.metrics.protocol import Protocol, ProtocolMetric
 from gazebench.metrics.scoring import Scorer
@@ -152,3 +155,31 @@ def test_free_text_scores_by_its_class_and_exact_words_by_themselves(weights, tm
     assert scores["clip"]["acc_1"]["all"].value == pytest.approx(right)
     assert scores["none"]["acc_1_exact"] == scores["clip"]["acc_1_exact"]
     assert scores["none"]["acc_1_exact"]["all"].value == pytest.approx(exact)
+
+
+def test_a_known_digest_decides_the_activation(weights, tmp_path, monkeypatch):
+    """QuickGELU and GELU take the same state dict; only a digest can tell which of them is right."""
+    monkeypatch.setenv("GAZEBENCH_CONFIG", str(tmp_path / "config"))
+    other = f"{MODEL}-quickgelu"
+    (tmp_path / f"{other}.json").write_text(json.dumps(TOWER | {"quick_gelu": True}))
+    open_clip.add_model_config(tmp_path / f"{other}.json")
+    cosines = [Vocabulary(None, model, weights).similarity(["mug"], ["bicycle"])[0] for model in (MODEL, other)]
+    assert abs(cosines[0] - cosines[1]) > 1e-5, "other numbers, and no error"
+    add(KnownWeights("tiny clip", file_digest(weights), "published", clip=(MODEL,)))
+    assert Vocabulary(None, MODEL, weights).similarity(["mug"], ["bicycle"]) == cosines[:1]
+    with pytest.raises(DataError, match=f"tiny clip.* {MODEL} .*{other}"):
+        Vocabulary(None, other, weights).similarity(["mug"], ["bicycle"])
+
+
+@pytest.mark.parametrize("digest_known", [False, True])
+def test_the_record_says_how_far_the_clip_is_known(weights, tmp_path, monkeypatch, digest_known):
+    monkeypatch.setenv("GAZEBENCH_CONFIG", str(tmp_path / "config"))
+    if digest_known:
+        add(KnownWeights("tiny clip", file_digest(weights), "published", clip=(MODEL,)))
+    GazeHOI.fake(tmp_path / "data")
+    data = GazeHOI(tmp_path / "data", clip_weights=weights, clip_model=MODEL)
+    people = data.records("test").person_id
+    (tmp_path / "mine.csv").write_text("person_id,x,y,label\n" + "".join(f"{one},0.5,0.5,mug\n" for one in people))
+    parts = {part["part"]: part for part in score(tmp_path / "mine.csv", data)["weights"]["parts"]}
+    assert parts["clip"]["standing"] == ("published" if digest_known else "unverified")
+    assert (parts["clip"]["name"], parts["clip"]["sha256"]) == (MODEL, file_digest(weights))

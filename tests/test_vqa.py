@@ -6,6 +6,7 @@ import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pandas as pd
 import pytest
@@ -28,7 +29,7 @@ from gazebench.vqa.answerers import Examples, Majority, ModelAnswerer, Oracle, R
 from gazebench.vqa.build import build
 from gazebench.vqa.describe import Describer, described, parse_target
 from gazebench.vqa.metrics import QUESTION_METRICS
-from gazebench.vqa.questions.parsing import ParsedAnswer
+from gazebench.vqa.questions.parsing import ParsedAnswer, as_json, schema
 from gazebench.vqa.types import Question, Truth
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -321,6 +322,8 @@ def test_points_against_numpy_and_no_point_as_the_worst():
     worst = {metrics.PointDistance: np.hypot(0.8, 0.9), metrics.PointAngle: 180, metrics.PointWithin: 0}
     for kind, value in worst.items():
         assert float(values_of(kind(), "point", silent)[0]) == pytest.approx(value)
+    at_the_head = [(silent[0][0], ParsedAnswer(point=(0.15, 0.15)))]
+    assert float(values_of(metrics.PointAngle(), "point", at_the_head)[0]) == 180
     assert not len(values_of(metrics.PointAngle(), "point", [(Truth("", points=((0.2, 0.9),)), pairs[0][1])])[0])
 
 
@@ -486,6 +489,8 @@ def test_the_commands_from_questions_to_the_table(tmp_path, capsys, chat_server)
     assert (code, "--partial" in told) == (2, True)
     code, told = run("ask", *given)
     assert (code, "Two words (zero-shot) on gazeworld/test" in told) == (0, True)
+    assert "points read as thousand" in told
+    assert "structured" in run("score", *given, "--no-structured")[1], "answers that were asked for otherwise are named"
     assert len(asked) == before + 1, "only what was open is asked again"
     code, told = run("score", *given, "--judge", "openai")
     assert (code, "vqa_object_judge" in told) == (0, True)
@@ -553,3 +558,82 @@ def test_answers_in_a_predictions_file_are_scored_and_bad_ones_explained(world, 
     assert "avg_l2" in part["metrics"]
     assert not any(name.startswith("vqa") for name in part["metrics"])
     assert any("questions were not scored" in reason for reason in part["status"]["reasons"])
+
+
+def test_points_are_read_as_the_family_writes_them_and_what_others_would_give_is_said(
+    world, path, card, questions, ask, measured, model, tmp_path
+):
+    points = {r.question.id: r.truth.points for r in questions if r.question.task == "point" and not r.truth.refusal}
+    sizes = {record.question.id: record.truth.size for record in questions}
+
+    class Pixels(Scripted):
+        def identity(self):
+            return {"backend": "scripted", "model": "org/Qwen2.5-VL-3B-Instruct"}
+
+    def answer(key):
+        resized = 28 * np.round(np.array(sizes[key]) / 28)
+        x, y = np.mean(points[key], axis=0) * resized if key in points else (0, 0)
+        return json.dumps({"point_2d": [round(x), round(y)]})
+
+    answerer = model(Pixels(answer))
+    _, found, store = ask(answerer)
+    assert measured(found)["vqa_point"].value == 1
+    read = scoring.reading(found, card, answerer)
+    assert (read["coordinates"], read["family"], read["points"]) == ("pixels", "Qwen2.5-VL", len(points))
+    assert read["vqa_point"]["pixels"] == 1 > read["vqa_point"]["thousand"]
+    assert read["unread"]["unit"] == len(points) > read["unread"]["thousand"] == 0
+    assert sum(read["status"]["point"].values()) == sum(record.question.task == "point" for record in questions)
+    told = scoring.other_coordinates(read)
+    assert all(name in told for name in ("pixels", "Qwen2.5-VL", "thousand-yx", "percent"))
+    given = model(Pixels(answer), coordinates="thousand")
+    assert scoring.reading(asking.collect(path, card, given, store), card, given)["coordinates"] == "thousand"
+    kept = pd.read_csv(scoring.write_reading(tmp_path / "read.csv", found, read), keep_default_na=False).set_index(
+        "question"
+    )
+    key = next(iter(points))
+    assert (kept.loc[key, "status"], kept.loc[key, "how"]) == ("read", "json")
+    assert float(kept.loc[key, "x"]) == pytest.approx(np.mean(points[key], axis=0)[0], abs=5e-3)
+    with pytest.raises(DataError, match="thousand"):
+        model(Pixels(answer), coordinates="inches")
+
+
+def test_answers_by_a_schema_are_the_same_answers(world, folder, questions, ask, measured, model):
+    truth = {record.question.id: record for record in questions}
+
+    def answer(key):
+        record = truth[key]
+        return as_json(record.question.form, record.truth.answer, record.truth.refusal)
+
+    backend = Scripted(answer)
+    answerer = model(backend, structured=True, examples=Examples(folder / "train.jsonl", world, 2))
+    found = ask(answerer)[1]
+    assert measured(found)["vqa_overall"].value == 1
+    assert {one.how for one in found.parsed} == {"json"}
+    for request in backend.requests:
+        form = truth[request.key].question.form
+        assert request.schema == schema(form)
+        jsonschema.validate(json.loads(answer(request.key)), schema(form))
+        for turn in request.messages[2:-1:2]:
+            jsonschema.validate(json.loads(turn.parts[0]), schema(form))
+    plain = model(backend, examples=Examples(folder / "train.jsonl", world, 2)).identity()
+    assert "structured" not in plain
+    assert {name: value for name, value in answerer.identity().items() if name != "structured"} == plain
+
+
+def test_what_is_cut_refused_or_not_read_is_counted_apart(questions, ask, measured, model):
+    said = ["", "I cannot tell.", "somewhere over there", Reply("", "<think>The head is", "length")] * len(questions)
+    answers = {
+        record.question.id: replace(one, key=record.question.id) if isinstance(one, Reply) else one
+        for record, one in zip((r for r in questions if r.question.form == "point"), said, strict=False)
+    }
+    found = ask(model(Scripted(lambda key: answers.get(key, "left"))))[1]
+    chosen = [
+        answer.status for r, answer in zip(found.records, found.parsed, strict=True) if r.question.form == "point"
+    ]
+    assert chosen[:4] == ["unread", "refused", "unread", "cut"]
+    scores = measured(found)
+    for name in ("cut", "refused", "unread"):
+        share = sum(answer.status == name for answer in found.parsed) / len(found.parsed)
+        assert scores[f"vqa_{name}"].value == pytest.approx(share)
+    total = sum(scores[f"vqa_{name}"].value for name in ("cut", "unread")) + scores["vqa_parsed"].value
+    assert total == pytest.approx(1)

@@ -14,6 +14,7 @@ from gazebench.vlm.options import ModelOptions
 
 if TYPE_CHECKING:
     from gazebench.vlm.ask import Outcome
+    from gazebench.vlm.store import AnswerStore
 
 Command = Callable[..., int | None]
 
@@ -42,6 +43,12 @@ def model_options(model: str, max_tokens: int = 512) -> Callable[[Command], Comm
         return run
 
     return decorate
+
+
+def print_siblings(store: AnswerStore) -> None:
+    """Prints which stores hold answers of the same model to other prompts, settings or questions."""
+    for sibling in store.other_identities():
+        print(f"  {sibling.answers:,} answers of another identity stay in {sibling.folder.name}: {sibling.differs}")
 
 
 def print_open(outcome: Outcome, what: str, hint: str = "") -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from gazebench.cli.model_options import model_options, print_open
+from gazebench.cli.model_options import model_options, print_open, print_siblings
 from gazebench.cli.options import NameArgument, RunsOption, SplitOption, command, given_settings, places
 from gazebench.vlm.options import ModelOptions, check_server
 from gazebench.vlm.options import shard as parse_shard
@@ -84,9 +84,7 @@ def probe(
     if not build:
         print(f"{records.dataset}/{split}: {records.people:,} people, {len(found.asked):,} to ask {asked.name} "
               f"about; {len(store.answers(split)):,} have answers in {store.folder}")  # fmt: skip
-        for sibling in store.other_identities():
-            print(f"  {sibling.answers:,} answers of another identity stay in {sibling.folder.name}: "
-                  f"{sibling.differs}")  # fmt: skip
+        print_siblings(store)
         if dry_run:
             return 0
         check_server(getattr(asked, "backend", None))
@@ -118,5 +116,6 @@ def _prober(kind: ProberName, options: ModelOptions, prompt: str, attempts: int,
         return probers.SpectralResidual()
     asked = probers.prompt(prompt)
     return probers.ModelProber(
-        options.backend(kind), asked, options.encoding(), options.decoding(), attempts=attempts, name=name
-    )
+        options.backend(kind), asked, options.encoding(), options.decoding(), attempts, name, options.coordinates,
+        options.structured and kind == "openai",
+    )  # fmt: skip

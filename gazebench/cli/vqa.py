@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from gazebench.cli.model_options import model_options, print_open
+from gazebench.cli.model_options import model_options, print_open, print_siblings
 from gazebench.cli.options import BoardsOption, NameArgument, RunsOption, command, given_settings, places
 from gazebench.vlm.options import BackendName, ModelOptions, check_server
 from gazebench.vlm.options import shard as parse_shard
@@ -120,11 +120,12 @@ def answers(
         model, shown = options.backend(backend), Examples(train, data, shots, seed) if shots else None
         answerer = ModelAnswerer(
             model, data, data.records(split), shown, options.encoding(), options.decoding(), title,
-            protocol.instructions,
+            protocol.instructions, options.coordinates, structured=options.structured and backend == "openai",
         )  # fmt: skip
         if asks:
             check_server(model)
     store, code = store_of(folder, answerer, card), 0
+    print_siblings(store)
     if asks:
         outcome = ask(questions, card, answerer, store, parse_shard(shard), limit)
         print(f"{outcome.answered:,} answers came, kept in {store.folder}")
@@ -147,9 +148,12 @@ def answers(
         verdicts = folder / data.card.name / "verdicts"
         fields["judged"], further["judge"] = ask_judge(by, answered, verdicts, store, split)
     scores = scoring.measure(answered, card, data, **fields)
+    further["reading"] = scoring.reading(answered, card, answerer)
     record = scoring.make(data, card, answerer, store, answered, scores, further)
     _print_scores(record, answerer.mode, card["protocol"])
+    print(f"  {scoring.other_coordinates(further['reading'])}")
     print(f"\nresult    {scoring.write(where.boards / FOLDER, record)}")
+    print(f"reading   {scoring.write_reading(store.folder / f'{split}-read.csv', answered, further['reading'])}")
     if points or board:
         place = points or store.folder / f"{split}-points.csv"
         print(f"points    {place} ({scoring.write_points(place, answered):,} people)")

@@ -38,3 +38,8 @@ def clean_boxes(boxes: FloatArray) -> FloatArray:
 def holds_boxes(column: npt.NDArray[Any]) -> bool:
     """Whether a column of ``Records`` holds boxes: float, (P, 4) or (P, K, 4)."""
     return column.dtype.kind == "f" and column.ndim > 1 and column.shape[-1] == 4
+
+
+def holds_points(column: npt.NDArray[Any]) -> bool:
+    """Whether a column of ``Records`` holds points: float, (P, 2)."""
+    return column.dtype.kind == "f" and column.ndim == 2 and column.shape[-1] == 2

@@ -16,8 +16,8 @@ import joblib
 
 T = TypeVar("T")
 
-FORMAT = 2
-"""Part of every cache key; raised when the fields of ``Annotations`` change."""
+FORMAT = 3
+"""Part of every cache key; raised when fields of ``Annotations`` or columns of a data set are added."""
 
 
 def write_atomically(path: Path, content: str | bytes | Callable[[Path], None]) -> None:

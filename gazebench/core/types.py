@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gazebench.core.boxes import FloatArray, IntArray, Unit, clean_boxes, holds_boxes, normalise
+from gazebench.core.boxes import FloatArray, IntArray, Unit, clean_boxes, holds_boxes, holds_points, normalise
 
 Policy = Literal["error", "skip"]
 """What to do with bad input: stop with an error that names it, or leave it out and report it."""
@@ -58,10 +58,11 @@ class Records:
         inout: (P,) int8, 1 in frame, 0 out of frame, -1 unknown.
         columns: further columns over people (``subset``, ``label``, ``track`` ...), each of length P; metrics and
             methods may read any of them by name. A float column of shape (P, 4) or (P, K, 4) holds boxes xyxy, where a
-            row of NaN is no box; they are cropped and mirrored with the image in training, but never jittered.
+            row of NaN is no box, one of shape (P, 2) points; they are cropped and mirrored with the image in training,
+            but never jittered. ``track`` (str) is the same for the appearances of one person in the images of a group.
         pairs: labels of pairs of people by name (``SOCIAL``): int8, 1 yes, 0 no, -1 not known, one for each row of
             ``pairs_of(person_image)``; empty where a release has none.
-        scored: the columns and pairs that scores depend on, besides the arrays above; part of the fingerprint.
+        scored: the columns and pairs that are part of ``fingerprint``, besides the arrays above.
         counts: further numbers of the release by name, e.g. rows that the protocol leaves out.
         sizes: (I, 2) int64 width, height in pixels; (0, 0) where the image's header cannot be read, and then the
             boxes and points of its people are NaN where the release gives them in pixels.
@@ -167,16 +168,21 @@ class Records:
         )
 
     def fingerprint(self) -> str:
-        """Hex digest of everything a score depends on: images, people, head boxes, points and scored columns."""
+        """Hex digest of people, head boxes, points and scored columns: records of these are grouped by it."""
         digest = hashlib.sha256(b"normalised normalised")  # the units of heads and points
         for text in (self.images, self.person_id):
             digest.update("\n".join(map(str, text)).encode())
         for array in (self.person_image, self.head, self.points, self.point_start, self.inout):
             digest.update(np.ascontiguousarray(array).tobytes())
         for name in self.scored:
-            column = self.columns[name] if name in self.columns else self.pairs[name]
-            texts = column.dtype.kind == "U"  # the bytes of such an array depend on its longest text
-            digest.update("\n".join(column).encode() if texts else np.ascontiguousarray(column).tobytes())
+            digest.update(_bytes(self.columns[name] if name in self.columns else self.pairs[name]))
+        return digest.hexdigest()
+
+    def full_fingerprint(self) -> str:
+        """Hex digest of everything a score or its interval depends on: also sources, sizes, all columns and pairs."""
+        digest = hashlib.sha256(self.fingerprint().encode())
+        for name, column in sorted({**self.columns, **self.pairs, "groups": self.groups, "sizes": self.sizes}.items()):
+            digest.update(f"\n{name}\n".encode() + _bytes(column))
         return digest.hexdigest()
 
 
@@ -186,7 +192,7 @@ class Annotations(Records):
 
     Attributes:
         head_unit: unit of ``head`` and of all columns that hold boxes.
-        point_unit: unit of ``points``.
+        point_unit: unit of ``points`` and of all columns that hold points.
         files: the annotation files, relative to the data set's root.
         lines: (P, 2) int64, the index of the person's file in ``files`` and the line there; None where there is none.
         sizes: None where the annotations lack them; they are then read from the images' headers.
@@ -225,7 +231,12 @@ class Annotations(Records):
                 "head": boxes(self.head),
                 "points": normalise(self.points, self.point_unit, per_point),
                 "columns": {
-                    name: boxes(column) if holds_boxes(column) else column for name, column in self.columns.items()
+                    name: boxes(column)
+                    if holds_boxes(column)
+                    else normalise(column, self.point_unit, per_person)
+                    if holds_points(column)
+                    else column
+                    for name, column in self.columns.items()
                 },
             }
         )
@@ -257,6 +268,11 @@ def pairs_of(image: IntArray) -> IntArray:
     first = np.repeat(np.arange(len(image)), others)
     second = np.repeat(start - ragged_starts(others)[:-1], others) + np.arange(len(first))
     return np.stack([first, second + (second >= first)], axis=1).astype(np.int64)
+
+
+def _bytes(column: npt.NDArray[Any]) -> bytes:
+    """What a digest takes of an array; the bytes of one of texts would depend on its longest text."""
+    return "\n".join(column.tolist()).encode() if column.dtype.kind == "U" else np.ascontiguousarray(column).tobytes()
 
 
 def stable_key(text: str) -> int:

@@ -14,7 +14,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
-from gazebench.core.boxes import FloatArray, IntArray, holds_boxes
+from gazebench.core.boxes import FloatArray, IntArray, holds_boxes, holds_points
 from gazebench.core.errors import DataError, ImageError
 from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, UNKNOWN, Batch, Item, Policy, Records, Targets, ragged_starts
 from gazebench.data.dataset import GazeDataset
@@ -103,7 +103,11 @@ class ImageSamples(TorchDataset[Sample]):
         view = sample_view(rng, self.preprocess, width, height, records.head, visible)
         head, points = apply_view(view, records.head, records.points)
         columns = {
-            name: _unjittered(view, column.reshape(-1, 4)).reshape(column.shape) if holds_boxes(column) else column
+            name: _unjittered(view, column.reshape(-1, 4)).reshape(column.shape)
+            if holds_boxes(column)
+            else apply_view(view, records.head, column)[1]
+            if holds_points(column)
+            else column
             for name, column in records.columns.items()
         }
         return replace(records, head=head, points=points, columns=columns, sizes=np.array([view.size])), view
@@ -173,11 +177,14 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     def __init__(self, length: int, *, shuffle: bool, seed: int, rank: int = 0, world: int = 1, epoch: int = 0) -> None:
         self.length, self.shuffle, self.seed, self.rank, self.world = length, shuffle, seed, rank, world
-        self.epoch = epoch
+        self.epoch = self.first = epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this before each epoch."""
-        self.epoch = epoch
+        """Lightning calls this before each epoch.
+
+        One that did so before it has read the checkpoint would say 0 on resuming, so an epoch before the first is none.
+        """
+        self.epoch = max(epoch, self.first)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = np.arange(self.length)

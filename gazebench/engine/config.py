@@ -98,8 +98,8 @@ def essence(values: Mapping[str, Any]) -> dict[str, Any]:
     kept.pop("provenance", None)
     for group, added in _ADDED.items():
         for name, default in added.items():
-            if kept.get(group, {}).get(name) == default:
-                kept[group].pop(name, None)
+            if name in kept.get(group, {}) and kept[group][name] == default:
+                del kept[group][name]
     for group, names in _NO_EFFECT.items():
         for name in names:
             kept.get(group, {}).pop(name, None)

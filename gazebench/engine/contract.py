@@ -7,12 +7,14 @@ was found and what to change. Exceptions are declared as capabilities, never by 
 
 from __future__ import annotations
 
+import copy
 import inspect
 import tempfile
 import traceback
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,11 +31,15 @@ from gazebench.engine.method import Method, total_loss
 from gazebench.engine.registry import KINDS, entries, is_file, load_dataset, load_method
 from gazebench.engine.run import Places, bench, data_module
 from gazebench.engine.train import quiet
+from gazebench.metrics.base import GazeMetric
+from gazebench.metrics.protocol import ALL
 from gazebench.metrics.scoring import Scorer
 
 SMALL = [
     "--loader.workers=0", "--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", "--trainer.devices=1"
 ]  # fmt: skip
+FAR = 10.0
+"""A point this many pictures away is in pixels."""
 TOLERANCE = 1e-4
 """How much a prediction may depend on the rest of its batch: float32 sums in another order differ by less."""
 
@@ -147,6 +153,7 @@ def _scoring_findings(dataset: GazeDataset) -> Iterator[str]:
     )
     scorer = Scorer(dataset.protocol, records)
     scorer.update(np.arange(len(records)), answer)
+    yield from _metric_findings(scorer)
     headline = dataset.protocol.headline
     if headline not in scorer.compute():
         needs = ", ".join(dataset.protocol.metric(headline).metric().fields)
@@ -154,6 +161,43 @@ def _scoring_findings(dataset: GazeDataset) -> Iterator[str]:
             f"protocol {dataset.protocol.id}: its headline {headline!r} has a value for nobody of the fake test split; "
             f"it needs {needs}: annotate people in frame, give the records those columns, or name another headline"
         )
+
+
+def _metric_findings(scorer: Scorer) -> Iterator[str]:
+    """Whether the metrics of a scorer that has seen people go together with those of a process that saw nobody.
+
+    Processes gather each state of a metric in turn; where one gives another kind of tensor than the others, or none,
+    they raise or wait for each other for ever, depending on the version of torchmetrics.
+    """
+    for column in scorer.columns:
+        found = scorer.metrics[f"{column.name}/{ALL}"]
+        assert isinstance(found, GazeMetric)
+        what = f"metric {column.name!r} ({type(found).__name__})"
+        try:
+            seen, nobody = _gathered(copy.deepcopy(found)), _gathered(column.metric())
+            value = column.metric().compute()
+        except Exception as error:
+            yield f"{what} fails in a process that saw nobody: {type(error).__name__}: {error}"
+            continue
+        if value.numel():
+            yield f"{what} is {value.tolist()} for nobody: compute() must give a tensor of shape (0,)"
+        for name, here in seen.items():
+            if isinstance(here, list) and here:
+                there = {(part.dtype, part.shape[1:]) for part in nobody[name]}
+                if there != {(part.dtype, part.shape[1:]) for part in here}:
+                    yield (
+                        f"{what}: a process that saw nobody has the list {name!r} as {nobody[name]}, others have "
+                        f"{here[0].dtype} {tuple(here[0].shape)}, so they would wait for each other: keep numbers of a "
+                        "person in what `values` returns (`columns` of them), or add such an empty tensor in sync()"
+                    )
+
+
+def _gathered(metric: GazeMetric) -> dict[str, Any]:
+    """The states of a metric as its process hands them to the others."""
+    metric.sync(dist_sync_fn=lambda state, group=None: [state], distributed_available=lambda: True)
+    metric.unsync()
+    states: dict[str, Any] = metric.metric_state
+    return states
 
 
 def small_config(name: str, data: str = "gazeworld", *options: str) -> Config:
@@ -217,6 +261,11 @@ def _method_findings(config: Config) -> Iterator[str]:
     if wrong := list(_prediction_findings(method, prediction, batch)):  # the checks below would only repeat these
         yield from wrong
         return
+    if module.tasks and batch.targets is not None:
+        scorer = Scorer(dataset.protocol, dataset.records("test"), module.tasks)
+        items = {task: (found, batch.targets.truths[task]) for task, found in batch.items.items()}
+        scorer.update(np.arange(4), prediction, items)
+        yield from _metric_findings(scorer)
     if method.trains:
         yield from _training_findings(method, collate(several))
         method.eval()
@@ -269,6 +318,8 @@ def _prediction_findings(method: Method, prediction: Prediction, batch: Batch) -
         elif not torch.isfinite(value).all():
             bad = ~torch.isfinite(value).reshape(count, -1).all(1)
             yield f"{name} is not finite for {int(bad.sum())} of {count} {'pairs' if name in SOCIAL else 'people'}"
+        elif name == "point" and count and value.abs().max() > FAR:
+            yield f"point reaches {float(value.abs().max()):.3g}: give x / width and y / height, not pixels"
         elif name not in ("point", "inout") and count and (value.min() < 0 or value.max() > 1):
             yield (
                 f"{name} leaves [0, 1]: {float(value.min()):.3g} to {float(value.max()):.3g}; end with a sigmoid, or "

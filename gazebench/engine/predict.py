@@ -98,6 +98,7 @@ def _provenance(run: Run, skipped: list[str]) -> dict[str, Any]:
         },
         "data": {
             "fingerprint": run.data["test"]["fingerprint"],
+            "full_fingerprint": run.data["test"]["full_fingerprint"],
             "train": run.data.get("train"),
             "origin": config.dataset.origin,
             "limited": bool(run.module.limit_test or run.module.limit_train),

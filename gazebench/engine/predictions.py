@@ -34,6 +34,9 @@ FORMAT = """CSV, Parquet or JSON lines with one row for each person and the colu
   heatmap_h, heatmap_w its height and width
 A metric whose columns are missing is left out of the result (AUC needs the raw heatmap)."""
 
+MARGIN = 0.5
+"""How far outside the picture, in its width or height, a point may lie: a regressed point may overshoot, and points
+anywhere in the picture stay legal in every usual unit but [0, 1] (pixels, per cent, thousandths, [-1, 1])."""
 ROWS = 512
 """Rows that are read and written at a time."""
 
@@ -227,6 +230,8 @@ class PredictionFile:
         path, answers = self.path, set(frame.columns) - {"person_id", "image_id", "x", "y", "inout"}
         if "person_id" not in frame or not ({"x", "y"} <= set(frame.columns) or answers or self._heatmap):
             raise DataError(f"{path}: columns are {', '.join(map(str, frame.columns))}. Predictions are\n{FORMAT}")
+        if frame.empty:
+            raise DataError(f"{path}: no rows")
         self._refuse(frame, "person_id", frame["person_id"].isna(), "which is no person")
         frame["person_id"] = frame["person_id"].astype(str)
         self._refuse(frame, "person_id", frame["person_id"].duplicated(), "which has two rows; keep one")
@@ -241,6 +246,7 @@ class PredictionFile:
             self._refuse(frame, "label", ~texts, "not the name of a category")
         if (self._heatmap or "heatmap" in frame) and not {"heatmap_h", "heatmap_w"} <= set(frame.columns):
             raise DataError(f"{path}: heatmap needs the columns heatmap_h and heatmap_w")
+        self._check_points(frame)
         frame = frame.drop(columns=[name for name in frame if frame[name].isna().all()])
         if "heatmap_h" not in frame:
             self._heatmap = None
@@ -266,6 +272,25 @@ class PredictionFile:
         if len(rows):
             value = frame[name].tolist()[rows[0]]
             raise DataError(f"{self.path}:{rows[0] + 1}: {name} is {value!r}, {why}")
+
+    def _check_points(self, frame: pd.DataFrame) -> None:
+        """Refuses points that say nothing, and those that can hardly be normalised.
+
+        A file of the suite is left alone: its points are what a method learned, which may be bad, and
+        ``gazebench check`` looks at the unit.
+        """
+        given = {name: frame[name] for name in ("x", "y") if name in frame}
+        numbers = [name for name, column in given.items() if column.notna().any()]
+        decoded = self._heatmap is not None or "heatmap" in frame
+        if len(numbers) == 1 or (given and not numbers and not decoded):
+            without = " and ".join(sorted({"x", "y"} - {*numbers}))
+            raise DataError(
+                f"{self.path}: no row has a finite point: rows 1 to {len(frame)} have no {without}; leave both columns "
+                "out if no points are to be scored"
+            )
+        for name, column in given.items() if self.provenance is None else ():
+            outside = (column < -MARGIN) | (column > 1 + MARGIN)
+            self._refuse(frame, name, outside, "far outside the picture: is it normalised to [0, 1]?")
 
     def covers(self, records: Records) -> npt.NDArray[np.bool_]:
         """(P,) whether each person of the records is in the file.

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+from filelock import FileLock
 
 import gazebench
 from gazebench.core.errors import DataError
@@ -155,7 +156,7 @@ def write_record(record: Mapping[str, Any], folder: Path) -> Path:
     """Stores a record as ``folder/<dataset>/<method>-<run>.json``; no stored record is ever changed.
 
     The same run may give other scores on another processor. Both records are then kept, the later one with a digest
-    of its scores in its name.
+    of its scores in its name. The folder is locked, so that of two that are written at once neither is lost.
 
     Raises:
         RecordError: the record does not fit the schema.
@@ -164,12 +165,15 @@ def write_record(record: Mapping[str, Any], folder: Path) -> Path:
     text = as_json(record)
     name = f"{record['method']['name']}-{record['run']}"
     scores = hashlib.sha256(json.dumps(record["metrics"], sort_keys=True).encode()).hexdigest()[:6]
-    for path in (folder / str(record["dataset"]) / f"{stem}.json" for stem in (name, f"{name}-{scores}")):
-        if not path.exists():
-            write_atomically(path, text)
-            return path
-        if same_scores(json.loads(path.read_text(encoding="utf-8"))["metrics"], record["metrics"]):
-            return path
+    place = folder / str(record["dataset"])
+    place.mkdir(parents=True, exist_ok=True)
+    with FileLock(place / ".lock"):
+        for path in (place / f"{stem}.json" for stem in (name, f"{name}-{scores}")):
+            if not path.exists():
+                write_atomically(path, text)
+                return path
+            if same_scores(json.loads(path.read_text(encoding="utf-8"))["metrics"], record["metrics"]):
+                return path
     raise RecordError(f"{path}: its scores are not those its name stands for; move the file away")
 
 

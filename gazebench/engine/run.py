@@ -156,6 +156,7 @@ def prepare(config: Config, places: Places, weights: Path | None = None) -> Run:
         "dataset": [config.dataset.name, dataset.version],
         "protocol": dataset.protocol.id,
         "data": {split: identity["fingerprint"] for split, identity in data.items()},
+        "data_full": {split: identity["full_fingerprint"] for split, identity in data.items()},
         "subsets": data["test"]["subsets"],
         "weights": method.weights_identity(),
         "start": source and file_digest(source),

@@ -157,7 +157,7 @@ def _unknown(file: PredictionFile, title: str, identity: Mapping[str, Any]) -> d
     slug = "".join(c if c.isalnum() or c in "._-" else "_" for c in title.lower()) or "predictions"
     digest = file_digest(file.path)
     return results.untrained(
-        run=f"{digest[:6]}{identity['fingerprint'][:4]}",
+        run=f"{digest[:6]}{identity['full_fingerprint'][:4]}",
         method={"name": slug, "title": title, "family": "file"},
         weights={"grade": "file", "name": ""},
         config={"data": identity["name"], "split": identity["split"], "predictions": file.path.name},

@@ -1,1 +1,1 @@
-"""Metrics: pure functions in ``functional``, torchmetrics classes in ``classes``."""
+"""Metrics: pure functions with the torchmetrics class of each beside it, protocols, and the scorer."""

@@ -62,6 +62,11 @@ class GazeMetric(Metric):
             self.add_state(state, default=[], dist_reduce_fx="cat")
 
     @property
+    def update_called(self) -> bool:
+        """True from the start: of nobody there is a defined result, so torchmetrics has nothing to warn of."""
+        return True
+
+    @property
     def stored(self) -> Any:
         """The values, one tensor a batch."""
         return getattr(self, self._stored)
@@ -89,7 +94,7 @@ class GazeMetric(Metric):
         self.keys.append(keys.to(self.device))
         self.sources.append((keys if sources is None else sources).to(self.device))
         self.stored.append(values.to(self.device, torch.float64).reshape(len(values), self.columns))
-        self._update_count += 1  # what the wrapped update does; compute() warns without it
+        self._update_count += 1  # what the wrapped update does
         self._computed = None
 
     def sync(self, *arguments: Any, **settings: Any) -> None:

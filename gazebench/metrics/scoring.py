@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -192,9 +191,7 @@ class Scorer(nn.Module):
         for column in self.columns:
             for subset in SUBSETS if column.subsets else (ALL,):
                 metric: Any = self.metrics[_key(column.name, subset)]
-                with warnings.catch_warnings():  # that nobody has a value needs no warning
-                    warnings.filterwarnings("ignore", message="The ``compute`` method of metric")
-                    value = metric.compute()
+                value = metric.compute()
                 if value.numel():
                     scores.setdefault(column.name, {})[subset] = Score(float(value), int(metric.count))
                     found[column.name, subset] = metric

@@ -6,6 +6,7 @@ Each metric is a pure function and, below it, the thin torchmetrics class of a p
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +23,10 @@ Plane = Literal["normalised", "pixel"]
 
 VAT_SIZE = 64
 VAT_REACH = 9
+WORST_ANGLE = 180.0
+"""Degrees."""
+AT_ORIGIN = 1e-6
+"""Normalised; a method that answers with the head centre rounds it to float32, and rounding is no direction."""
 
 
 def in_frame(points: Tensor, owner: Tensor, inout: Tensor) -> tuple[Tensor, Tensor]:
@@ -31,11 +36,17 @@ def in_frame(points: Tensor, owner: Tensor, inout: Tensor) -> tuple[Tensor, Tens
 
 
 def first_annotation(people: int, points: Tensor, owner: Tensor) -> Tensor:
-    """(P, 2) float64 the first annotation of each person, NaN for people without one; ``owner`` ascends."""
-    target = torch.full((people, 2), torch.nan, dtype=torch.float64, device=points.device)
-    annotated, count = torch.unique_consecutive(owner, return_counts=True)
-    target[annotated] = points.double()[count.cumsum(0) - count]
-    return target
+    """(P, 2) float64 the first annotation of each person, NaN for people without one.
+
+    Args:
+        people: how many there are, P.
+        points: (G, 2) annotations.
+        owner: (G,) int64, the person of each, in any order; of one person's annotations the one of lowest row counts.
+    """
+    nobody = len(owner)
+    first = torch.full((people,), nobody, dtype=torch.int64, device=owner.device)
+    first.scatter_reduce_(0, owner, torch.arange(nobody, device=owner.device), "amin")
+    return torch.cat([points.double(), points.new_full((1, 2), torch.nan, dtype=torch.float64)])[first]
 
 
 # Area under the ROC curve ------------------------------------------------------------------------------------------
@@ -204,51 +215,64 @@ class MinL2(L2ToMean):
 # Angles ------------------------------------------------------------------------------------------------------------
 
 
-def angle(prediction: Tensor, target: Tensor, head: Tensor) -> Tensor:
-    """(N,) degrees in [0, 180] between the directions from the head centres (HCLoRA paper, eq. 9); all (N, 2).
+def angle(prediction: Tensor, target: Tensor, origin: Tensor, scale: Tensor | float = 1.0) -> Tensor:
+    """(N,) degrees in [0, 180] between two directions from the head centre (HCLoRA paper, eq. 9), or another origin.
 
-    By the arc tangent of cross and dot product, exact also for small angles, where eq. 9's arc cosine is not. NaN
-    where the prediction or the target coincides with the head centre, or the centre is unknown.
+    By the arc tangent of cross and dot product, exact also for small angles, where eq. 9's arc cosine is not. A
+    prediction at the origin has no direction and counts as the worst, 180: left out, a method would gain by it. NaN
+    where the target is at the origin, which says nothing about any method, and where one of the three is NaN.
+
+    Args:
+        prediction: (N, 2) normalised; within ``AT_ORIGIN`` of the origin it is there.
+        target: (N, 2) normalised.
+        origin: (N, 2) normalised.
+        scale: (N, 2) width and height of the plane in which the angle is measured.
     """
-    one, other = prediction.double() - head.double(), target.double() - head.double()
+    one, other = prediction.double() - origin.double(), target.double() - origin.double()
+    nowhere, undefined = (one.abs() < AT_ORIGIN).all(1), (other == 0).all(1) | other.isnan().any(1)
+    one, other = one * scale, other * scale
     cross = one[:, 0] * other[:, 1] - one[:, 1] * other[:, 0]
     degrees = torch.rad2deg(torch.atan2(cross.abs(), (one * other).sum(1)))
-    undefined = (one == 0).all(1) | (other == 0).all(1)
-    return degrees.masked_fill(undefined, torch.nan)
+    return degrees.masked_fill(nowhere, WORST_ANGLE).masked_fill(undefined, torch.nan)
 
 
 def angle_to_mean(
-    point: Tensor, points: Tensor, owner: Tensor, head: Tensor, sizes: Tensor, plane: Plane = "normalised"
+    point: Tensor, points: Tensor, owner: Tensor, origin: Tensor, sizes: Tensor, plane: Plane = "normalised"
 ) -> Values:
     """Angle to the mean of a person's annotations, degrees; to the annotation itself where there is one.
 
     Args:
-        point: (P, 2) normalised predictions.
-        points: (G, 2) normalised annotations.
+        point: (P, 2) normalised predictions; one at the origin counts 180.
+        points: (G, 2) normalised annotations; those at the origin have no direction and are left out.
         owner: (G,) int64 ascending, the person of each.
-        head: (P, 4) normalised boxes; people without a box have no value.
+        origin: (P, 2) normalised, where each person's angle is measured (``head_centre``); NaN has no value.
         sizes: (P, 2) width, height of each person's picture in pixels.
         plane: where the angle is measured; the paper does not say, so both have their names.
     """
-    return _angles(point, *_means(points, owner), head, sizes, plane)
+    return _angles(point, *_means(points, owner), origin, sizes, plane)
 
 
 def mean_angle(
-    point: Tensor, points: Tensor, owner: Tensor, head: Tensor, sizes: Tensor, plane: Plane = "normalised"
+    point: Tensor, points: Tensor, owner: Tensor, origin: Tensor, sizes: Tensor, plane: Plane = "normalised"
 ) -> Values:
     """Mean of the angles to a person's annotations, degrees; arguments of ``angle_to_mean``."""
-    return _per_person(*_angles(point, points, owner, head, sizes, plane), "mean")
+    return _per_person(*_angles(point, points, owner, origin, sizes, plane), "mean")
 
 
 def min_angle(
-    point: Tensor, points: Tensor, owner: Tensor, head: Tensor, sizes: Tensor, plane: Plane = "normalised"
+    point: Tensor, points: Tensor, owner: Tensor, origin: Tensor, sizes: Tensor, plane: Plane = "normalised"
 ) -> Values:
     """Smallest angle to a person's annotations, degrees; arguments of ``angle_to_mean``."""
-    return _per_person(*_angles(point, points, owner, head, sizes, plane), "amin")
+    return _per_person(*_angles(point, points, owner, origin, sizes, plane), "amin")
+
+
+def head_centre(head: Tensor) -> Tensor:
+    """(P, 2) float64 the centres of boxes (P, 4) xyxy."""
+    return (head[:, :2].double() + head[:, 2:].double()) / 2
 
 
 class AngleToMean(GazeMetric):
-    """Angular error to the mean annotation, degrees (``angle_to_mean``)."""
+    """Angular error at the head centre to the mean annotation, degrees (``angle_to_mean``)."""
 
     fields = ("point", "points", "point_person", "head", "sizes", "inout")
     function = staticmethod(angle_to_mean)
@@ -257,10 +281,14 @@ class AngleToMean(GazeMetric):
         super().__init__(variant=plane, **kwargs)
         self.plane: Plane = plane
 
+    def origin(self, fields: Mapping[str, Any]) -> Tensor:
+        """(P, 2) where the angles are measured."""
+        return head_centre(fields["head"])
+
     def values(self, **fields: Any) -> Values:
-        """One angle for each person in frame with a head box."""
+        """One angle for each person in frame whose origin is known and is not the target."""
         points, owner = in_frame(fields["points"], fields["point_person"], fields["inout"])
-        return self.function(fields["point"], points, owner, fields["head"], fields["sizes"], self.plane)
+        return self.function(fields["point"], points, owner, self.origin(fields), fields["sizes"], self.plane)
 
 
 class MeanAngle(AngleToMean):
@@ -275,17 +303,28 @@ class MinAngle(AngleToMean):
     function = staticmethod(min_angle)
 
 
+class MeanAngleFromEye(MeanAngle):
+    """Mean angular error over the annotations as the paper of 2015 measures it: from the annotated eye, degrees."""
+
+    fields = ("point", "points", "point_person", "eye", "sizes", "inout")
+
+    def origin(self, fields: Mapping[str, Any]) -> Tensor:
+        """(P, 2) the column ``eye``."""
+        eye: Tensor = fields["eye"]
+        return eye
+
+
 def _angles(
-    point: Tensor, points: Tensor, owner: Tensor, head: Tensor, sizes: Tensor, plane: Plane
+    point: Tensor, points: Tensor, owner: Tensor, origin: Tensor, sizes: Tensor, plane: Plane
 ) -> tuple[Tensor, Tensor]:
+    """The angles and their people. Who is left out depends on the truth alone, so it is the same for every method."""
     if plane not in ("normalised", "pixel"):
         raise ValueError(f"plane is {plane!r}; it must be 'normalised' or 'pixel'")
-    scale = (sizes.double() if plane == "pixel" else torch.ones_like(sizes, dtype=torch.float64))[owner]
-    center = (head[:, :2].double() + head[:, 2:].double()) / 2
-    degrees = angle(point.double()[owner] * scale, points.double() * scale, center[owner] * scale)
-    # A prediction that is not a number stays in and spoils the mean: left out, a diverged model would score better.
-    known = ~degrees.isnan() | point[owner].isnan().any(1)
-    return degrees[known], owner[known]
+    towards = points.double() - origin.double()[owner]
+    known = torch.isfinite(towards).all(1) & (towards != 0).any(1)
+    points, owner = points[known], owner[known]
+    scale = sizes.double()[owner] if plane == "pixel" else 1.0
+    return angle(point[owner], points, origin[owner], scale), owner
 
 
 def _distances(point: Tensor, points: Tensor, owner: Tensor) -> Tensor:

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from gazebench.core.errors import DataError
 from gazebench.core.files import file_digest
+from gazebench.core.known_weights import named
 from gazebench.core.plugins import embedded
-from gazebench.core.weights import WeightsError, load_strictly, local_file, read_weights
+from gazebench.core.weights import WeightsError, download_path, load_strictly, local_file, read_weights
 
 IMAGE_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGE_STD: Final = (0.229, 0.224, 0.225)
@@ -211,6 +212,8 @@ def build_backbone(
     if name in DINOV2:
         source, side = str(source or ("hub" if pretrained else "timm")), 448
         model = _dinov2(name, source, pretrained)
+        if pretrained and source != "timm":
+            _check_download(f"{name}_pretrain.pth")
     else:
         model, shipped, side = _embedded(name)
         source = "gazebench"
@@ -228,6 +231,17 @@ def _embedded(name: str) -> tuple[nn.Module, Path, int]:
     if name not in builders:
         raise DataError(f"unknown backbone {name!r}: known are {', '.join([*DINOV2, *builders])}")
     return builders[name]()
+
+
+def _check_download(name: str) -> None:
+    """Compares the file that torch.hub keeps with its publisher's, whose digest is known.
+
+    Raises:
+        WeightsError: it is another file.
+    """
+    file, entry = download_path(name), named(name)
+    if file.is_file() and entry is not None and not file_digest(file).startswith(entry.sha256):
+        raise WeightsError(f"{file} is not the file of {entry.source}: delete it, so that it is fetched again")
 
 
 def _dinov2(name: str, source: str, pretrained: bool) -> nn.Module:

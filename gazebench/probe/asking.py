@@ -72,17 +72,17 @@ class Probe:
 def sources(records: Records, stride: int) -> IntArray:
     """(P,) int64, see ``Probe.source``.
 
-    Rows with the same group and the same text after the last ``#`` of the person id are frames of one person.
+    People of one group with the same ``track`` (a column of data sets of clips) are one person in several frames.
     """
     if stride < 1:
         raise DataError(f"--stride {stride}: the stride must be at least 1")
     source = np.full(records.people, -1, dtype=np.int64)
     appearances: dict[tuple[str, str], list[int]] = {}
+    tracks = records.columns.get("track", records.person_id)
     # An image without a size has no normalised boxes, although the release may have some.
     unknown = (records.sizes == 0).any(axis=1)[records.person_image]
     for person in np.flatnonzero(np.isfinite(records.head).all(axis=1) | unknown).tolist():
-        who = str(records.person_id[person]).rpartition("#")[2]
-        key = (str(records.groups[records.person_image[person]]), who)
+        key = (str(records.groups[records.person_image[person]]), str(tracks[person]))
         appearances.setdefault(key, []).append(person)
     for people in appearances.values():
         asked = np.arange(0, len(people), stride)

@@ -14,6 +14,7 @@ from matplotlib.patches import Rectangle
 from sklearn.metrics import cohen_kappa_score
 
 from gazebench.core.errors import DataError, ImageError
+from gazebench.core.files import write_atomically
 from gazebench.data.saliency_splits import CONSISTENT, INCONSISTENT, inside, locate, read, verdict
 from gazebench.probe.asking import Probe
 from gazebench.probe.build import UNANSWERED, Verdict, describe, verdicts
@@ -90,7 +91,7 @@ def audit(folder: Path, probe: Probe, against: Sequence[str] = (), sheets: int =
     for number, people in enumerate(_samples(found, sheets), start=1):
         sheet(probe, found, people, folder / f"sheet-{number}.png")
         text += f"\n![](sheet-{number}.png)\n"
-    path.write_text(text, encoding="utf-8")
+    write_atomically(path, text)
     return path
 
 

@@ -121,6 +121,7 @@ def describe(probe: Probe, found: Sequence[Verdict]) -> dict[str, Any]:
         "split": probe.records.split,
         "rule": dict(RULE),
         "prober": probe.prober.identity(),
+        "coordinates": probe.prober.convention.name,
         "prober_digest": probe.store.digest_of_identity,
         "stride": probe.stride,
         "counts": {

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from importlib.resources import files
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,8 @@ from gazebench.core.errors import DataError, ImageError
 from gazebench.core.types import Records
 from gazebench.data.dataset import GazeDataset
 from gazebench.data.images import resized
-from gazebench.probe.parsing import Convention, ParsedAnswer, parse_answer
-from gazebench.vlm.coordinates import whole
+from gazebench.probe.parsing import ParsedAnswer, parse_answer
+from gazebench.vlm.coordinates import Convention, convention_of, whole
 from gazebench.vlm.encoding import Encoding
 from gazebench.vlm.images import ask_about_images
 from gazebench.vlm.messages import Backend, Decoding, EncodedImage, Failure, Message, Reply, Request, Unreadable
@@ -78,7 +78,7 @@ class Prompt:
     """An entry of ``prompts.yaml``; ``{box}`` in ``user`` is replaced by the head box."""
 
     name: str
-    convention: Convention
+    convention: Literal["0-999"]
     system: str
     user: str
 
@@ -105,6 +105,28 @@ def prompt(name: str) -> Prompt:
     return prompts()[name]
 
 
+SCHEMA: Final[dict[str, Any]] = {
+    "type": "object",
+    "properties": {
+        "regions": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "bbox_2d": {"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 4},
+                    "label": {"type": "string"},
+                },
+                "required": ["bbox_2d", "label"],
+                "additionalProperties": False,
+            },
+        }
+    },
+    "required": ["regions"],
+    "additionalProperties": False,
+}
+"""The JSON schema of an answer, in the form that the prompts ask for."""
+
+
 class ModelProber(Prober):
     """A vision-language model.
 
@@ -115,6 +137,8 @@ class ModelProber(Prober):
         decoding: decoding of the first attempt.
         attempts: attempts to get a usable answer; those after the first are at temperature 0.7 with other seeds.
         name: name of the splits from its answers; by default the model's.
+        coordinates: how the model writes them (``vlm.coordinates.named``); by default as its family does.
+        structured: whether a server is asked to hold the model to ``SCHEMA``.
     """
 
     AGAIN: ClassVar[float] = 0.7
@@ -128,12 +152,14 @@ class ModelProber(Prober):
         decoding: Decoding | None = None,
         attempts: int = 3,
         name: str = "",
+        coordinates: str = "",
+        structured: bool = False,
     ) -> None:
         if attempts < 1:
             raise DataError(f"--attempts {attempts}: ask at least once")
         self.backend, self.prompt, self.attempts = backend, prompt, attempts
         self.encoding, self.decoding = encoding or Encoding(), decoding or Decoding()
-        self.convention = prompt.convention
+        self.convention, self.structured = convention_of(str(backend.identity()["model"]), coordinates), structured
         model = str(backend.identity()["model"]).rstrip("/").rsplit("/", 1)[-1]
         self.name = name or "".join(sign if sign.isalnum() or sign in "._-" else "-" for sign in model.lower())
 
@@ -144,6 +170,7 @@ class ModelProber(Prober):
             "prompt": asdict(self.prompt),
             "pictures": self.encoding.identity(),
             "decoding": {**asdict(self.decoding), "attempts": self.attempts, "temperature_again": self.AGAIN},
+            **({"structured": SCHEMA} if self.structured else {}),
         }
 
     def shown_size(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -154,7 +181,9 @@ class ModelProber(Prober):
             decoding = self.decoding
             if job.attempt:
                 decoding = replace(decoding, temperature=self.AGAIN, seed=decoding.seed + job.attempt)
-            return Request(job.key, self.prompt.messages(job.head, image), decoding)
+            return Request(
+                job.key, self.prompt.messages(job.head, image), decoding, SCHEMA if self.structured else None
+            )
 
         about = ((job.image, job.key, partial(request, job)) for job in jobs)
         return ask_about_images(self.backend, about, dataset, records, self.encoding)
@@ -163,7 +192,7 @@ class ModelProber(Prober):
 class LocalProber(Prober):
     """Base class of probers that compute their regions."""
 
-    convention: Convention = "unit"
+    convention = Convention("unit")
     may_name_none = True
 
     def ask(self, dataset: GazeDataset, records: Records, jobs: Iterable[Job]) -> Iterator[Reply | Failure]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,4 +45,5 @@ def link(target: Path, folder: Path) -> str:
 
 def copy_assets(folder: Path) -> None:
     """Puts ``assets`` into a folder of pages, which then can be moved."""
-    shutil.copytree(ASSETS, folder / "assets", dirs_exist_ok=True)
+    for file in (path for path in ASSETS.rglob("*") if path.is_file()):
+        write_atomically(folder / "assets" / file.relative_to(ASSETS), file.read_bytes())

@@ -31,6 +31,7 @@ class RunState:
         config: its settings.
         identity: what decides its numbers: ``engine.run.Run.decides``, and a digest of the settings.
         id: the id that ``gazebench bench`` gives it.
+        former: the id it has without ``data_full``, which records of before do not know; they still stand for it.
         entry: what is recorded of this row and seed; empty when nothing is.
         again: whether it is to run although it is recorded.
     """
@@ -39,6 +40,7 @@ class RunState:
     config: Config
     identity: Mapping[str, Any]
     id: str
+    former: str
     entry: Mapping[str, Any]
     again: bool = False
 
@@ -47,7 +49,7 @@ class RunState:
         """Why it must run; empty when the recorded result stands for it."""
         if not self.entry:
             return "not recorded"
-        if self.entry["id"] != self.id:
+        if self.entry["id"] not in (self.id, self.former):
             before, now = self.entry["identity"], self.identity
             other = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
             return f"recorded with other {' and '.join(other)}"
@@ -157,8 +159,10 @@ class Study:
                         raise DataError(f"{self.plan.file}: row {run.row!r}: {error}") from error
             identity = decides[run.row] | {"settings": settings_digest(config.public())}
             entry = stored.get((run.row, run.seed), {})
-            state = RunState(run, config, identity, run_id(config.public(), decides[run.row]), entry, again)
-            if entry and entry["id"] == state.id:
+            before = {name: value for name, value in decides[run.row].items() if name != "data_full"}
+            id, former = (run_id(config.public(), deciding) for deciding in (decides[run.row], before))
+            state = RunState(run, config, identity, id, former, entry, again)
+            if entry and entry["id"] in (id, former):
                 self.store.readdress(run)
             found.append(state)
         return found
@@ -204,9 +208,9 @@ class Study:
         for record in sorted(records, key=lambda record: str(record["finished"])):
             if record.get("kind") == "bench" and record["status"]["class"] != "smoke":
                 board[run_id(record["config"], decides(record))] = board[record["run"]] = record
-        taken = [state for state in states if not state.entry and state.id in board]
+        taken = [state for state in states if not state.entry and board.keys() & {state.id, state.former}]
         for state in taken:
-            record = board[state.id]
+            record = board.get(state.id) or board[state.former]
             self._add(state, record, sum(record["wall_seconds"].values()))
         return len(taken)
 
@@ -240,7 +244,8 @@ class Study:
 def decides(record: Mapping[str, Any]) -> dict[str, Any]:
     """``engine.run.Run.decides`` of the run behind a record; what had no version yet counts as version 1."""
     data, weights, not_in_id = record["data"], record["weights"], ("initial", "trained", "standing", "parts")
-    splits = {"test": data, "train": data.get("train")}
+    splits = {split: identity for split, identity in {"test": data, "train": data.get("train")}.items() if identity}
+    full = {split: identity["full_fingerprint"] for split, identity in splits.items() if "full_fingerprint" in identity}
     tasks = record["protocol"].get("tasks", {})
     if record["schema"] == 1 and "vqa_overall" in record["metrics"]:  # which had the questions in every protocol
         tasks = {"questions": record["protocol"]["questions"]}
@@ -249,7 +254,8 @@ def decides(record: Mapping[str, Any]) -> dict[str, Any]:
         "method": [record["method"]["name"], record["method"].get("version", 1)],
         "dataset": [record["dataset"], data.get("version", 1)],
         "protocol": record["protocol"]["id"],
-        "data": {split: identity["fingerprint"] for split, identity in splits.items() if identity},
+        "data": {split: identity["fingerprint"] for split, identity in splits.items()},
+        **({"data_full": full} if full else {}),
         "subsets": data.get("subsets"),
         "weights": {name: value for name, value in weights.items() if name not in not_in_id},
         "start": (weights.get("initial") or {}).get("sha256"),

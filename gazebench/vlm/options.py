@@ -25,6 +25,10 @@ class ModelOptions:
     max_side: Annotated[int, "Longer side of the images shown, at most, in pixels."] = 1280
     max_tokens: Annotated[int, "Longest answer, in tokens."] = 512
     temperature: Annotated[float, "0 takes the likeliest token each time."] = 0.0
+    coordinates: Annotated[
+        str, "How it writes them: thousand, pixels, unit, percent, with -yx where y is first; by its family if empty."
+    ] = ""
+    structured: Annotated[bool, "openai: hold the model to a JSON schema, where the server can."] = True
     url: Annotated[str, "openai: address of the server."] = "http://localhost:8000/v1"
     in_flight: Annotated[int, "openai: requests at a time."] = 64
     timeout: Annotated[float, "openai: seconds a request may take."] = 120.0

@@ -48,14 +48,15 @@ _ANNOUNCED: Final = re.compile(
 )
 
 
-def answer_parts(text: str, cut: bool = False) -> list[str]:
+def answer_parts(text: str, cut: bool = False, longest: int = LONGEST) -> list[str]:
     """The parts of an answer to be read, in this order: what it marks or announces as its answer, and all of it.
 
-    Each is without thoughts and fences and has at most ``LONGEST`` characters.
+    Each is without thoughts and fences.
 
     Args:
         text: word for word.
         cut: whether it was cut at the limit of tokens; its last, incomplete sentence is then left out.
+        longest: characters of a part.
     """
     text = _FENCE.sub(" ", without_thoughts(text)).strip()
     if cut:
@@ -65,7 +66,7 @@ def answer_parts(text: str, cut: bool = False) -> list[str]:
         *_, last = [None, *_ANNOUNCED.finditer(text)]
         marked = [text[last.end() :]] if last else []
     parts = [re.sub(r"\\text\{([^{}]*)\}", r"\1", part).strip() for part in marked[-1:]]
-    return [part[:LONGEST] for part in dict.fromkeys([*parts, text]) if part]
+    return [part[:longest] for part in dict.fromkeys([*parts, text]) if part]
 
 
 _END: Final = re.compile(r"[\])}>\n。]|[.!?](?=\s)")

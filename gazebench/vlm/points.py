@@ -7,10 +7,12 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
-from gazebench.vlm.coordinates import Convention
+from gazebench.vlm.coordinates import Convention, looks_like_shares
 from gazebench.vlm.parsing import How, answer_parts, json_values, number, numbers
 
 Point = tuple[float, float]
+LONGEST_LIST: Final = 40_000
+"""Characters of an answer with many boxes that are read."""
 
 
 class Written(NamedTuple):
@@ -35,6 +37,15 @@ class Written(NamedTuple):
         ordered = [(y, x) if own.y_first and not self.in_order else (x, y) for x, y in pairs]
         found = [own.point(x, y, size) for x, y in ordered]
         return None if None in found else [point for point in found if point is not None]
+
+    def box(self, convention: Convention, size: tuple[int, int] | None) -> tuple[float, ...] | None:
+        """The box as shares of the image, wherever they are; None where the numbers are not of the convention."""
+        own = self.convention or convention
+        edges = own.edges(size)
+        if edges is None or (own.scale in ("thousand", "pixels") and looks_like_shares(*self.values)):
+            return None
+        swapped = own.y_first and not self.in_order
+        return tuple(self.values[index ^ swapped] / edges[index % 2] for index in range(4))
 
 
 def read_point(text: str, convention: Convention, size: tuple[int, int] | None = None) -> tuple[Point | None, How]:
@@ -67,7 +78,7 @@ def read_point(text: str, convention: Convention, size: tuple[int, int] | None =
 def read_boxes(text: str) -> list[Written]:
     """The boxes of an answer as they are written, those in tags, in JSON and in prose alike."""
     found: list[Written] = []
-    for part in answer_parts(text)[-1:]:
+    for part in answer_parts(text, longest=LONGEST_LIST)[-1:]:
         plain = _plain(part)
         for read in (_tags, _named, _prose):
             found = found or [one for one in read(plain) if len(one.values) == 4]
@@ -179,14 +190,14 @@ _BOX: Final = re.compile(
 _PAIR: Final = re.compile(rf"{_OPEN}\s*({_N}){_UNIT}\s*[,;\s]\s*({_N}){_UNIT}\s*{_CLOSE}", re.IGNORECASE)
 _LABELLED: Final = re.compile(
     rf"\bx(?:[ _-]?(?:coordinate|value|axis))?\d?[\"']?\s*(?:[:=≈~]|is|of|at)+\s*(?:about |around "
-    rf"|approximately )?[\"']?"
-    rf"({_N})[\"']?{_UNIT}[\s,;.]*(?:and\s+)?(?:the\s+)?"
+    rf"|approximately )?[\"']?({_N})[\"']?{_UNIT}[\s,;.]*(?:and\s+)?(?:the\s+)?"
     rf"[\"']?y(?:[ _-]?(?:coordinate|value|axis))?\d?[\"']?\s*(?:[:=≈~]|is|of|at)+\s*"
     rf"(?:about |around |approximately )?[\"']?({_N}){_UNIT}",
     re.IGNORECASE,
 )
-_BARE: Final = re.compile(rf"(?<![\d.,\w-])({_N}){_UNIT}\s*(?:,\s*|\s+(?=[\d.]+\W*$))({_N}){_UNIT}(?![\w%]|[.,]\s?\d)",
-                          re.IGNORECASE)  # fmt: skip
+_BARE: Final = re.compile(
+    rf"(?<![\d.,\w-])({_N}){_UNIT}\s*(?:,\s*|\s+(?=[\d.]+\W*$))({_N}){_UNIT}(?![\w%]|[.,]\s?\d)", re.IGNORECASE
+)
 _FROM: Final = re.compile(
     rf"({_N})\s*(?:%|percent|per cent)\s*(?:of the way\s*)?(?:from|across from|in from)\s*(?:the\s*)?left\b[^.\d]*"
     rf"({_N})\s*(?:%|percent|per cent)\s*(?:of the way\s*)?(?:from|down from)\s*(?:the\s*)?top\b",
@@ -199,8 +210,10 @@ _OF_SOMETHING_ELSE: Final = re.compile(
     re.IGNORECASE,
 )
 _CUE: Final = re.compile(
-    r"(?:\b(?:at|points?|is|coordinates?|location|position|target|to|about|around|near|approximately|roughly)"
-                         r"|[:=~≈])[\s:*=~≈]*$", re.IGNORECASE)  # fmt: skip
+    r"(?:\b(?:at|points?|is|coordinates?|location|position|target|to|about|around|near|approximately|roughly)|[:=~≈])"
+    r"[\s:*=~≈]*$",
+    re.IGNORECASE,
+)
 
 
 def _prose(text: str) -> Iterator[Written]:

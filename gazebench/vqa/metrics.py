@@ -27,8 +27,6 @@ from gazebench.vqa.types import Question, QuestionType, Truth
 
 NEAR = 0.1
 """A point within this distance of the mean annotation is right; normalised."""
-STRAIGHT_BACK = 180.0
-"""Degrees of the worst direction."""
 N_GRAM = 4
 
 Answered = tuple[Question, Truth, ParsedAnswer]
@@ -147,7 +145,7 @@ class PointDistance(QuestionMetric):
 class PointAngle(QuestionMetric):
     """Mean angular error at the head centre against the mean annotation, degrees, in the normalised plane.
 
-    Of people with a head box whose centre is not the target; without a point 180.
+    Of people with a head box whose centre is not the target; without a point, or with one at the centre, 180.
     """
 
     task = "point"
@@ -156,11 +154,8 @@ class PointAngle(QuestionMetric):
         return super().counts(question, truth) and not math.isnan(truth.head[0]) and _mean(truth) != _centre(truth)
 
     def value(self, truth: Truth, answer: ParsedAnswer) -> float:
-        if answer.point is None:
-            return STRAIGHT_BACK
-        given = (torch.tensor([each], dtype=torch.float64) for each in (answer.point, _mean(truth), _centre(truth)))
-        found = float(angle(*given))
-        return STRAIGHT_BACK if math.isnan(found) else found
+        given = (answer.point or _centre(truth), _mean(truth), _centre(truth))  # no point counts as one at the centre
+        return float(angle(*(torch.tensor([each], dtype=torch.float64) for each in given)))
 
 
 class DirectionSteps(QuestionMetric):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -15,10 +16,15 @@ from gazebench.core.files import write_atomically
 from gazebench.core.types import Item, Prediction
 from gazebench.data.dataset import GazeDataset
 from gazebench.engine import record as results
+from gazebench.metrics.intervals import format_value
 from gazebench.metrics.scoring import Score, Scorer
+from gazebench.vlm.coordinates import Convention, Scale, family_of
 from gazebench.vlm.store import AnswerStore
 from gazebench.vqa.answerers import Answerer
 from gazebench.vqa.asking import Answered
+from gazebench.vqa.metrics import NEAR, RIGHT
+from gazebench.vqa.questions.geometry import DIRECTIONS
+from gazebench.vqa.questions.parsing import READER
 from gazebench.vqa.task import protocol_of
 
 CENTRE = (0.5, 0.5)
@@ -93,6 +99,73 @@ def make(
     )  # fmt: skip
 
 
+def reading(answered: Answered, card: Mapping[str, Any], answerer: Answerer) -> dict[str, Any]:
+    """How the answers were read, as JSON values: the card of the answers.
+
+    ``status`` and ``how`` count answers by question type. ``coordinates`` is the convention of points, and
+    ``vqa_point`` the share of right points by every convention; ``unread`` says how many points each cannot read.
+    """
+    protocol, own = protocol_of(card), answerer.convention
+    status: dict[str, Counter[str]] = {}
+    how: dict[str, Counter[str]] = {}
+    for record, answer in zip(answered.records, answered.parsed, strict=True):
+        status.setdefault(record.question.task, Counter())[answer.status] += 1
+        how.setdefault(record.question.task, Counter())[answer.how or answer.status] += 1
+    points = [
+        index for index, record in enumerate(answered.records)
+        if record.question.task == "point" and not record.truth.refusal
+    ]  # fmt: skip
+    conventions = {own.name: own} | {
+        one.name: one for scale in get_args(Scale) for y_first in (False, True)
+        if (one := Convention(scale, y_first)).name != own.name
+    }  # fmt: skip
+    shares, unread = {}, {}
+    for name, convention in conventions.items() if points else ():
+        parsed = [answered.parse(index, protocol, convention) for index in points]
+        right = [RIGHT["point"](answered.records[index].truth, one) for index, one in zip(points, parsed, strict=True)]
+        shares[name], unread[name] = sum(right) / len(points), sum(not one.valid for one in parsed)
+    return {
+        "reader": READER,
+        "coordinates": own.name,
+        "family": family_of(str(answerer.identity().get("model", ""))),
+        "status": status,
+        "how": how,
+        "points": len(points),
+        "vqa_point": shares,
+        "unread": unread,
+    }
+
+
+def other_coordinates(read: Mapping[str, Any]) -> str:
+    """A line that says what the share of right points would be by other conventions of coordinates."""
+    if not read["vqa_point"]:
+        return "no points were asked for"
+    own = read["coordinates"]
+    others = ", ".join(
+        f"{name} {format_value(share)} ({read['unread'][name]:,} unread)"
+        for name, share in read["vqa_point"].items() if name != own
+    )  # fmt: skip
+    origin = f"as {read['family']} writes them" if read["family"] else "as the questions ask for them or as given"
+    share = format_value(read["vqa_point"][own])
+    return f"points read as {own} ({origin}): {share} within {NEAR}; read otherwise: {others}"
+
+
+def write_reading(path: Path, answered: Answered, read: Mapping[str, Any]) -> Path:
+    """Writes how each answer was read, as CSV, and ``reading`` as JSON beside it."""
+    rows = [
+        (
+            record.question.id, record.question.form, answer.status, answer.how, answer.refusal, answer.verdict,
+            answer.p_yes, DIRECTIONS[answer.direction] if answer.direction >= 0 else "", answer.phrase,
+            *(answer.point or (None, None)),
+        )
+        for record, answer in zip(answered.records, answered.parsed, strict=True)
+    ]  # fmt: skip
+    names = ["question", "form", "status", "how", "refusal", "verdict", "p_yes", "direction", "phrase", "x", "y"]
+    write_atomically(path, pd.DataFrame(rows, columns=names).round(6).to_csv(index=False))
+    write_atomically(path.with_suffix(".json"), json.dumps(read, indent=1) + "\n")
+    return path
+
+
 def write(folder: Path, record: Mapping[str, Any]) -> Path:
     """Stores a record as ``<dataset>/<name>-<run>.json``; the newest of the same answers stays."""
     path = folder / str(record["dataset"]) / f"{record['method']['name']}-{record['run']}.json"
@@ -116,7 +189,6 @@ def write_points(path: Path, answered: Answered) -> int:
     ]
     if not found:
         raise DataError("no question asks for a point, so there is nothing to put on a leaderboard")
-    path.parent.mkdir(parents=True, exist_ok=True)
     frame = pd.DataFrame(found, columns=["person_id", "x", "y", "inout"])
-    frame.round(6).to_csv(path, index=False)
+    write_atomically(path, frame.round(6).to_csv(index=False))
     return len(found)

@@ -17,6 +17,7 @@ from gazebench.metrics.intervals import Interval
 from gazebench.report.run_data import metric_uses
 from gazebench.report.table import Cell, Column, Table, csv
 from gazebench.vqa.questions.templates import templates
+from gazebench.vqa.scoring import other_coordinates
 
 GROUPS: dict[str, dict[str, str]] = {
     "object": {
@@ -53,6 +54,7 @@ class ModelRow:
         mode: how it answers, e.g. ``zero-shot``.
         metrics: by name ``value`` and maybe ``low`` and ``high``.
         questions: how many it was asked.
+        coordinates: what its points would score by other conventions; "" where that is not known.
     """
 
     split: str
@@ -61,6 +63,7 @@ class ModelRow:
     model: str
     metrics: Mapping[str, Mapping[str, Any]]
     questions: int
+    coordinates: str = ""
 
     @property
     def place(self) -> tuple[Any, ...]:
@@ -102,6 +105,8 @@ def refresh(folder: Path, boards: Path, dataset: str, title: str) -> tuple[Path,
     for split, status in dict.fromkeys((row.split, row.status) for row in rows):
         chosen = [row for row in rows if (row.split, row.status) == (split, status)]
         lines += ["", f"## {split}: {STATUS.get(status, 'complete')}", "", table(chosen).markdown()]
+        told = [f"- {row.model} ({row.mode}): {row.coordinates}" for row in chosen if row.coordinates]
+        lines += ["", "Coordinates:", "", *told] if told else []
     place, text = folder / dataset / "README.md", "\n".join(lines) + "\n"
     write_atomically(place, text)
     first = ("split", "status", "mode", "model", "questions")
@@ -136,11 +141,12 @@ def _results(folder: Path) -> Iterator[ModelRow]:
             record = json.loads(path.read_text(encoding="utf-8"))
             # Until version 2 of the records of runs, those of answers had a schema of their own.
             config, status = record.get("config", record), record["status"]["class"]
-            answerer = record.get("method", record.get("answerer"))
+            answerer, read = record.get("method", record.get("answerer")), config.get("reading")
             metrics = {name: score.get("all", score) for name, score in record["metrics"].items()}
             row = ModelRow(
                 config["split"], "complete" if status == "official" else status, answerer["mode"], answerer["title"],
                 metrics, sum(config["questions"]["counts"].values()),
+                other_coordinates(read) if read and answerer["mode"] not in ORDER[:2] else "",
             )  # fmt: skip
             assert row.place
         except (ValueError, KeyError, TypeError) as error:

@@ -16,21 +16,20 @@ _AXES: Final = {
 _WORD: Final = re.compile("|".join(rf"\b(?P<{axis}>{words})\b" for axis, words in _AXES.items()))
 _SECTORS: Final = ((1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1))
 """Right minus left, up minus down, in the order of ``geometry.DIRECTIONS``."""
+_COMPASS: Final = ("e", "ne", "n", "nw", "w", "sw", "s", "se")
 _ARROWS: Final = {
     "→": "right", "↗": "top-right", "↑": "up", "↖": "top-left", "←": "left", "↙": "bottom-left", "↓": "down",
     "↘": "bottom-right", "➡": "right", "⬅": "left", "⬆": "up", "⬇": "down",
 }  # fmt: skip
 _NO_DIRECTION: Final = re.compile(
     r"(?<!the )(?<!their )(?<!his )(?<!her )(?<!to )\bright (?=(?:at|now|in|into|next|behind|beside|there|here|before"
-    r"|after|past"
-    r"|under|above|below|through)\b)"
+    r"|after|past|under|above|below|through)\b)"
     r"|\b(?:on|on the) top of\b|\btop of\b|\bupside\b|\b(?:up|down) close\b|\bclose[- ]up\b|\b(?:back|left"
     r"|right)[- ]handed\b"
     r"|\b(?:stand|sit|pick|set|hold|ly|dress|mak|lift|kneel|writ|put|plac)(?:s|t?ing|es)?[- ](?:up|down)\b"
     r"|\b(?:in|wearing|with) (?:an? |the |his |her )?(?:\w+ )?top\b(?![- ](?:left|right))"
     r"|\b(?:left|right) (?:hand|arm|eye|ear|shoulder|knee|foot|leg|wrist)\b|\bleft (?:behind|over|out|alone)\b"
-    r"|\ball right\b"
-    r"|\bupper body\b|\blower (?:body|half)\b"
+    r"|\ball right\b|\bupper body\b|\blower (?:body|half)\b"
 )
 """Words of a direction that mean none."""
 _OF_ANOTHER: Final = re.compile(
@@ -40,7 +39,8 @@ _OF_ANOTHER: Final = re.compile(
 )
 """What stands before a direction that is denied, or that somebody turns away from."""
 _CUE: Final = re.compile(
-    r"\b(?:look(?:s|ing|ed)?|gaz(?:e|es|ing|ed)|star(?:es|ing|ed)|glanc(?:es|ing|ed)|fac(?:es|ing|ed)|peer(?:s|ing|ed)"
+    r"\b(?:say|look(?:s|ing|ed)?|gaz(?:e|es|ing|ed)|star(?:es|ing|ed)|glanc(?:es|ing|ed)|fac(?:es|ing|ed)|peer(?:s"
+    r"|ing|ed)"
     r"|(?:is|are|seems?|appears?) (?:\w+ly )?(?:directed|turned|tilted|focused|pointed|pointing|oriented|angled|aimed"
     r"|cast|fixed)"
     r"|directed|oriented|point(?:s|ing) |line of sight|eyes (?:are )?(?:directed|turned|cast)|direction(?: of (?:the "
@@ -50,8 +50,7 @@ _PLACE: Final = re.compile(r"\b(?:on|at|in|from|near)(?: the| their| his| her)?(
 """What stands before a direction that tells somebody's place."""
 _PERSON: Final = re.compile(
     r"\b(?:person|man|woman|boy|girl|child|individual|people|one|head|face|they|he|she|it|who|located|seated|standing"
-    r"|sitting"
-    r"|positioned|figure|player|kid|baby|located|is|are|wearing|shirt|hair)\b[^,.;]*$"
+    r"|sitting|positioned|figure|player|kid|baby|located|is|are|wearing|shirt|hair)\b[^,.;]*$"
 )
 _JOIN: Final = re.compile(
     r"(?:[\s,&()/–-]|\b(?:and|or|to|the|a|bit|little|slightly|somewhat|then|also|towards?|of|his|her|their|its|our|your"
@@ -82,6 +81,7 @@ def read_direction(text: str) -> tuple[int, How]:
     for sign, name in _ARROWS.items():
         low = low.replace(sign, f" {name} ")
     parts = sentences(re.sub(r"(north|south|up|down|top|bottom)-?(east|west|left|right)", r"\1 \2", low))
+    parts = [part for part in parts if not part.endswith("?")] or parts
     if not parts:
         return -1, ""
     if (first := _alone(parts[0])) >= 0:  # the answer, and maybe an explanation after it
@@ -97,6 +97,8 @@ def read_direction(text: str) -> tuple[int, How]:
 
 def _alone(part: str) -> int:
     """The sector of a text that names a direction and nothing else."""
+    if (short := part.strip(" .")) in _COMPASS:
+        return _COMPASS.index(short)
     match = _WORD.search(part)
     if match is None or re.search(r"\w", _JOIN.sub("", part[: match.start()])):
         return -1

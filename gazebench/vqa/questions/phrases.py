@@ -12,20 +12,18 @@ _FIELDS: Final = ("answer", "object", "target", "gaze_target", "label", "descrip
 _BE: Final = r"(?:is|are|was|'s|'re|be|appears? to be|seems? to be|looks to be)"
 _LEAD: Final = re.compile(
     rf"^.*?(?:\b{_BE}\s+(?:\w+ly\s+|now\s+|still\s+|also\s+)*(?:looking|gazing|staring|glancing|peering|focus(?:ed"
-    rf"|ing|sed)|directed"
-    r"|fixed|fixated|turned|aimed|concentrating)|\b(?:looks|gazes|stares|glances|focuses|peers|look|gaze)|\beyes are"
-    r"|\bgaze is)\b"
-    r"[^.]*?\b(?:at|on|upon|into|towards?|to)\b\s+"
+    rf"|ing|sed)|directed|fixed|fixated|turned|aimed|concentrating)|\b(?:looks|gazes|stares|glances|focuses|peers"
+    r"|(?<!let's )(?<!let us )(?<!let me )look|gaze)|\beyes are"
+    r"|\bgaze is)\b[^.]*?\b(?:at|on|upon|into|towards?|to)\b\s+"
     rf"|^(?:the|this|that|he|she|they|it)\b[^.]*?\b(?:{_BE}\s+(?:\w+ly\s+)?(?:watching|observing|viewing|examining"
-    rf"|inspecting|facing"
-    r"|reading|studying|eyeing)|watches|observes|examines|inspects|faces)\s+"
+    rf"|inspecting|facing|reading|studying|eyeing)|watches|observes|examines|inspects|faces)\s+"
     rf"|^(?:the|their|his|her|what)\b[^.]*?\b(?:target|object|focus|thing|item|attention|gaze|looking at|looks at"
-    rf"|look at)\b[^.]*?\b{_BE}\s+"
-    r"(?:on\s+|at\s+|likely\s+|probably\s+)*",
+    rf"|look at)\b[^.]*?\b{_BE}\s+(?:on\s+|at\s+|likely\s+|probably\s+)*",
     re.DOTALL,
 )
 _TRAIL: Final = re.compile(
-    rf"\s*(?:,\s*)?\b(?:{_BE} (?:what|where|the (?:target|object|thing|focus|item))\b.*|holds (?:the|their|his"
+    rf"\s*(?:,\s*)?\b(?:{_BE} (?:what|where|the (?:target|object|thing|focus|item))\b.*|i (?:think|believe|guess"
+    rf"|suppose)\b.*|holds (?:the|their|his"
     rf"|her) (?:gaze|attention).*)$"
 )
 _FILLER: Final = re.compile(
@@ -37,8 +35,7 @@ _AFTER: Final = re.compile(
     r"\s+(?:of|on|in|at|with|without|near|next|beside|behind|under|above|below|over|between|that|which|who|whose|held"
     r"|holding|to"
     r"|from|by|for|and|being|sitting|standing|lying|wearing|hanging|placed|located|positioned|resting|walking|playing"
-    r"|looking"
-    r"|in front)\b.*|[,;:(].*"
+    r"|looking|in front)\b.*|[,;:(].*"
 )
 
 
@@ -65,8 +62,8 @@ def _low(text: str) -> str:
 
 
 def _clean(text: str) -> str:
-    low = _low(text).strip(" \"'-•")
-    low = re.split(r"\.(?:\s|$)", low)[0]
+    low = re.sub(r"^(?:object|thing|target|gaze target)\s*:\s*", "", _low(text).strip(" \"'-•"))
+    low = re.split(r"\.(?:\s|$)|\s[—–-]\s", low)[0]
     low = _TRAIL.sub("", low) or low
     rest = _LEAD.sub("", low, count=1).strip(" \"'.!")
     low = _FILLER.sub("", (rest or low).strip(" \"'.!-"))

@@ -21,8 +21,7 @@ _REASONS: Final = (
         rf"|\bout(?:side)? of (?:the )?(?:frame|picture|image|view|shot)\b|\boff[- ](?:camera|screen|frame|image)\b"
         rf"|\bbeyond (?:the )?(?:edges? of (?:the )?|borders? of (?:the )?)?{_PICTURE}\b"
         rf"|\b(?:target|object|something|someone|what|that|which|look\w*|gaz\w+|star\w+)\b[^.;]{{0,60}}(?:\bnot"
-        rf"|n't) (?:\w+ )?"
-        rf"(?:in|within|inside|visible in|shown in|part of) (?:the |this )?{_PICTURE}\b")),
+        rf"|n't) (?:\w+ )?(?:in|within|inside|visible in|shown in|part of) (?:the |this )?{_PICTURE}\b")),
     ("ambiguous", re.compile(
         rf"\b(?:several|multiple|many|two|three|four|both|various|more than one"
         rf"|different)\s+(?:\w+\s+){{0,3}}{_PEOPLE}\b"
@@ -35,19 +34,20 @@ _REASONS: Final = (
         rf"|\bambigu(?:ous|ity)\b|^which (?:{_PEOPLE}|one|of)\b|\bspecify which\b|\bclarify (?:which|who)\b"
         rf"|\bwhich (?:{_PEOPLE}|one) (?:do you|you|is meant|are you|the question)\b")),
     ("non_exist", re.compile(
-        rf"(?:^|[,:;]\s*|\b(?:but|that|because|since|as) )(?:there(?:'s| is| are| was| were| appears? to be"
-        rf"| seems? to be)"
-        rf"(?:n't| not| no)\b[^.;]{{0,40}}\b(?:{_PEOPLE}|one|anyone|anybody|somebody|someone|match|human)\b"
+        rf"(?:^|[,:;]\s*|\b(?:but|that|because|since|as) )(?:there(?:(?:'s| is| are| was| were"
+        rf"| appears? to be| seems? to be)(?:n't| not| no)| do(?:es)?(?: not|n't) (?:appear"
+        rf"|seem) to be)\b[^.;]{{0,40}}\b(?:{_PEOPLE}|one|anyone|anybody|somebody|someone|match|human)\b"
         rf"|(?:nobody|no one|no-one|none of (?:them|the {_PEOPLE})|no (?:such |visible |human )?(?:{_PEOPLE}))\b"
         rf"(?! in particular)[^.;]{{0,30}}\b(?:fits?|match\w*|is|are|was|in|here|there|wear\w*|with|like|at|visible"
-        rf"|present"
-        rf"|exists?|appears?|meets|sits|stands|has|who)\b"
+        rf"|present|exists?|appears?|meets|sits|stands|has|who)\b"
         rf"|i (?:do not|don't|can ?not|can't|could not|couldn't) (?:see|find|locate|spot|detect) (?:anyone|anybody"
         rf"|someone"
         rf"|somebody|(?:any|an?|the|such|this|that)\b(?:(?!eye|gaze|face|look)[^.;,]){{0,40}}(?:{_PEOPLE}|one)\b))"
+        rf"|\b(?!heads?\b|faces?\b){_PEOPLE}(?!')\b(?:(?!\b(?:eyes|gaze|face|head|looking|looks)\b)[^.;]){{0,60}}"
+        rf"\b(?:is|are)(?: not|n't) visible\b"
         rf"|\b(?:{_PEOPLE}|box|region|area|location)(?!')\b(?:(?!\b(?:eyes|gaze|face|looking|looks)\b)[^.;]){{0,60}}"
         rf"\b(?:do(?:es)?(?: not|n't) (?:exist|appear)"
-        rf"|(?:is|are)(?: not|n't) (?:actually )?(?:present|there|visible|shown|depicted|in (?:the|this) {_PICTURE})\b"
+        rf"|(?:is|are)(?: not|n't) (?:actually )?(?:present|there|shown|depicted|in (?:the|this) {_PICTURE})\b"
         rf"|contains? no |is empty|do(?:es)?(?: not|n't) contain )")),
 )  # fmt: skip
 _CLEARLY: Final = r"(?:(?:\w+ly|really|quite|even|be able to)\s+)*"
@@ -55,17 +55,16 @@ _REFUSES: Final = re.compile(
     rf"\b(?:can ?not|can't|could not|couldn't|unable to|impossible to|not possible to|hard to|difficult to|no way to"
     rf"|not able to|do not|don't|won't|will not)\s+{_CLEARLY}"
     r"(?:tell|determine|answer|say|identify|know|see|provide|help|assist|locate|find|infer|judge|make out"
-    r"|be (?:\w+ly )?"
-    r"(?:answered|determined|told|said|inferred|identified|established|ascertained))\b"
-    r"|\bunanswerable\b|\bnot answerable\b|\b(?:un|in)determin|\b(?:not enough|insufficient|lack of) information\b"
+    r"|be (?:\w+ly )?(?:answered|determined|told|said|inferred|identified|established|ascertained))\b"
+    r"|\bunanswerable\b|\bnot answerable\b|\b(?:un|in)determin|\b(?:insufficient|lack of) information\b"
+    r"|(?:\bnot|n't)[^.;]{0,30}\b(?:enough|sufficient) (?:information|context|detail)"
     r"|\brefuse to answer\b|\b(?:unclear|not clear|uncertain|unknown) (?:what|where|in which|which way|if|whether"
     r"|from)\b"
     r"|^(?:unknown|unclear|not visible|n/a|none|not applicable|not sure|i am not sure|i'm not sure|unsure)\W*$"
 )
 _ANSWERS: Final = re.compile(
     r"(?:\b(?:is|are|appears?|seems?|be|was)|'s|'re)\b[^.;]{0,30}\b(?:look|gaz|star|glanc|focus|direct|fac|watch|turn"
-    r"|point)\w*"
-    r"|\b(?:looks?|gazes?|stares?|glances?|watches|faces)\b|[\[({]\s*\"?\d|\bpoint_2d\b"
+    r"|point)\w*|\b(?:looks?|gazes?|stares?|glances?|watches|faces)\b|[\[({]\s*\"?\d|\bpoint_2d\b"
 )
 _AFTER_ALL: Final = re.compile(
     r"\b(?:but|however|nevertheless|that said|even so|still|best guess|best estimate|if i had to|my guess)\b"
