@@ -65,8 +65,8 @@ def computed(name, options, *, filled):
     batch = collate([samples[image] for image in range(4)])
     method.observe(module.annotations())
     prediction = method.eval().predict_batch(batch)
-    answers = {key: getattr(prediction, key) for key in ("heatmap", "point", "inout", *SOCIAL, "label", "text")}
-    answers |= prediction.outputs
+    fields = ("heatmap", "point", "inout", "text_point", *SOCIAL, "label", "text")
+    answers = {key: getattr(prediction, key) for key in fields} | prediction.outputs
     losses = {}
     if method.trains and any(parameter.requires_grad for parameter in method.parameters()):
         torch.manual_seed(0)

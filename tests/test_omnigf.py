@@ -21,7 +21,7 @@ from gazebench.datasets.gazeworld.scene import WORLD_VERSION
 from gazebench.engine.config import resolve
 from gazebench.methods.omnigf import OmniGF
 from gazebench.methods.omnigf.answers import write_answers
-from gazebench.methods.omnigf.gaze_branch import stretched
+from gazebench.methods.omnigf.gaze_branch import GazeBranch, stretched
 from gazebench.methods.omnigf.head_encoder import SMALL_WEIGHTS, HeadEncoder, HeadSlots, head_crops
 from gazebench.methods.omnigf.prompts import GAZE_PAD
 from gazebench.nn import qwen3vl
@@ -31,7 +31,7 @@ from gazebench.nn.qwen3vl import load
 
 SMALL = {"backbone": "tiny", "backbone_weights": "random", "compute_dtype": "float32", "image_size": 64,
          "picture_size": 96, "head_net": "small", "head_size": 32, "decoder_width": 32, "tuning": "full",
-         "dropout": 0.0, "hidden_share": 0.0}  # fmt: skip
+         "dropout": 0.0}  # fmt: skip
 ROWS = {
     "OmniGF (zero-shot text)": {"branches": "language", "head_tokens": False, "tuning": "none"},
     "OmniGF (language branch)": {"branches": "language", "head_tokens": False},
@@ -256,7 +256,9 @@ def test_people_and_outputs_stay_together(monkeypatch):
     monkeypatch.setattr(model.vlm, "states", foretold(model))
     some = batch((1, 12, 3, 5), seed=3)
     together = model.predict_batch(some)
-    assert close(together.inout, model.branch.inout(model.head_embeddings(some)).squeeze(1).sigmoid(), 1e-6)
+    heads = model.head_embeddings(some)
+    person = heads + model.branch.residual(F.layer_norm(heads, heads.shape[1:]))
+    assert close(together.inout, model.branch.inout(person).squeeze(1).sigmoid(), 1e-6)
     # Two people of an image, in slots 1 and 3 of one row, then in different rows: outputs change places exactly.
     for one, other in ((2, 4), (2, 11)):
         order = list(range(some.people))
@@ -345,8 +347,43 @@ def test_pairs_know_who_looks(named):
     image = torch.zeros(3, named.vlm.dim, 4, 4)
     table = [(1, 2), (1, 3), (2, 1), (2, 3), (3, 1), (3, 2), (4, 5), (5, 4)]
     assert some.pairs.tolist() == [list(pair) for pair in table]
-    for logits, (i, j) in zip(named.branch(image, person, some.image_index, some.pairs).pairs, table, strict=True):
-        assert close(logits, named.branch.pairs(torch.cat([person[i], person[j]])), 1e-5)
+    branch = GazeBranch(named.vlm.dim, 32, 1, social=True)
+    for logits, (i, j) in zip(branch(image, person, some.image_index, some.pairs).pairs, table, strict=True):
+        assert close(logits, branch.pairs(torch.cat([person[i], person[j]])), 1e-5)
+
+
+def test_positions_and_the_residual_are_added_before_the_product():
+    torch.manual_seed(0)
+    dim, grid = 16, (3, 5)
+    branch = GazeBranch(dim, 16, 1, (6, 10), grid=grid, residual=True)
+    image, person, heads = torch.randn(2, dim, *grid), torch.randn(3, dim), torch.randn(3, dim)
+    row, pairs = torch.tensor([0, 0, 1]), torch.zeros(0, 2, dtype=torch.int64)
+    moved = torch.empty(dim, *grid)
+    for y in range(grid[0]):
+        for x in range(grid[1]):
+            waves = []
+            for place in ((y + 0.5) / grid[0], (x + 0.5) / grid[1]):
+                angles = [math.pi * 2**octave * place for octave in range(5)]
+                waves += [*map(math.sin, angles), *map(math.cos, angles), place]
+            moved[:, y, x] = branch.positions.project(torch.tensor(waves))
+    unit = (heads - heads.mean(1, keepdim=True)) / (heads.var(1, unbiased=False, keepdim=True) + 1e-5).sqrt()
+    added = person + unit @ branch.residual.weight.T + branch.residual.bias
+    made = branch(image, person, row, pairs, heads)
+    assert close(made.maps, branch.heatmap(image + moved, added, row), 1e-5)
+    assert close(made.inout, branch.inout(added).squeeze(1), 1e-5)
+
+
+def test_weights_of_version_1_start_a_run_and_are_evaluated_without_what_they_lack(tmp_path):
+    old = method(image_positions=False, head_residual=False).export()
+    torch.save(old, tmp_path / "weights.pt")
+    new = method()
+    with pytest.raises(WeightsError, match=r"branch\.positions.*image_positions"):
+        new.load_export(old)
+    fresh = {name: value.clone() for name, value in new.export().items() if name not in old}
+    assert {name.split(".")[1] for name in fresh} == {"positions", "residual"}
+    new.load_initial(tmp_path / "weights.pt")
+    loaded = new.export()
+    assert all(torch.equal(loaded[name], value) for name, value in {**old, **fresh}.items())
 
 
 def test_people_without_annotation_are_in_the_prompt_and_their_answers_are_not_learnt(plain):
@@ -358,7 +395,7 @@ def test_people_without_annotation_are_in_the_prompt_and_their_answers_are_not_l
 
 
 def test_hidden_answers_teach_the_gaze_branch_alone():
-    model, some = method(hidden_share=1.0).train(), batch()
+    model, some = method(decode="anchors", hidden_share=1.0).train(), batch()
     losses = model.loss(some)
     assert float(losses["language"].detach()) == 0
     assert float(losses["heatmap"].detach()) > 0
@@ -395,12 +432,14 @@ def test_rows_of_the_ablation(title):
         assert [name for name, p in learning.items() if p.grad is None] == []
     prediction = model.eval().predict_batch(some)
     assert (prediction.heatmap is not None) == (prediction.point is None) == gaze
-    assert (prediction.text is not None) == language
+    assert (prediction.text is not None) == (prediction.text_point is not None) == language
     assert 0 <= prediction.inout.min() <= prediction.inout.max() <= 1
-    if not gaze:
-        for text, point in zip(prediction.text, prediction.point.tolist(), strict=True):
+    if language:
+        for text, point in zip(prediction.text, prediction.text_point.tolist(), strict=True):
             expected = [value / 999 for value in json.loads(text).get("point_2d", (499.5, 499.5))]
             assert point == pytest.approx(expected, abs=1e-6)
+    if not gaze:
+        assert torch.equal(prediction.point, prediction.text_point)
 
 
 @pytest.mark.parametrize("tuning", ["lora", "full"])

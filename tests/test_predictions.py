@@ -74,6 +74,28 @@ def test_three_formats_score_alike_in_any_order(tmp_path, monkeypatch):
     assert values(score(written(shuffled, tmp_path / "e.parquet", row_group_size=7), dataset)) == whole
 
 
+def test_points_of_texts_are_stored_and_scored_apart(tmp_path):
+    """Where a model's text and its heatmap say different places, each has its error; in both forms of a file."""
+    dataset = world()
+    frame = answers(dataset)[["person_id", "x", "y"]]
+    of_texts = frame.assign(x=1 - frame["x"], y=frame["y"] / 2)
+    both = frame.assign(text_x=of_texts["x"], text_y=of_texts["y"])
+    records = dataset.records("test")
+    writer = PartWriter(tmp_path / "part.parquet", dataset.protocol)
+    batch = batch_of(records, range(len(records)))
+    points = [torch.tensor(both[[x, y]].to_numpy()) for x, y in (("x", "y"), ("text_x", "text_y"))]
+    writer.write(batch, Prediction(point=points[0], text_point=points[1]))
+    writer.close()
+    alone = {name: score(written(one, tmp_path / f"{name}.csv"), dataset)["metrics"]
+             for name, one in {"points": frame, "texts": of_texts}.items()}  # fmt: skip
+    for path in (written(both, tmp_path / "both.csv"), tmp_path / "part.parquet"):
+        found = score(path, dataset)["metrics"]
+        assert found["avg_l2"] == alone["points"]["avg_l2"]
+        assert found["text_l2"] == alone["texts"]["avg_l2"]
+    assert {"all", "inconsistent"} <= found["text_l2"].keys()
+    assert "text_l2" not in alone["points"]
+
+
 def test_columns_that_are_not_there_or_empty_make_their_metrics_absent(tmp_path):
     dataset = world()
     frame = answers(dataset)
@@ -246,11 +268,11 @@ def test_parts_of_several_processes_become_one_file_in_order(tmp_path):
     assert found.heatmap.shape == (records.people, 3, 4)
 
 
-@pytest.mark.parametrize("field", ["heatmap", "point", "inout"])
+@pytest.mark.parametrize("field", ["heatmap", "point", "inout", "text_point"])
 def test_an_answer_that_is_not_finite_stops_the_run(tmp_path, field):
     dataset = world()
     batch = batch_of(dataset.records("test"), [0, 1])
-    shape = {"heatmap": (batch.people, 4, 4), "point": (batch.people, 2), "inout": (batch.people,)}[field]
+    shape = (batch.people, *{"heatmap": (4, 4), "inout": ()}.get(field, (2,)))
     with pytest.raises(UserError, match=field):
         PartWriter(tmp_path / "part.parquet", dataset.protocol).write(
             batch, Prediction(**{field: torch.full(shape, torch.nan)})

@@ -20,8 +20,10 @@ from gazebench.datasets.vat import VAT
 from gazebench.datasets.vsgaze import VSGaze
 from gazebench.engine import record, standing
 from gazebench.engine.config import resolve
-from gazebench.engine.run import Places, bench
+from gazebench.engine.contract import small_config
+from gazebench.engine.run import Places, bench, prepare
 from gazebench.engine.standing import Part
+from gazebench.methods.gazelle import GazeLLE
 
 ROOT = Path(__file__).resolve().parent.parent
 DINOV2_S = "b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9"
@@ -202,6 +204,20 @@ def test_parts(weights, expected):
     # The least of them is what can be said of all.
     order = ["random", "unverified", "own", "published"]
     assert standing.lowest(found) == min((one for _, one in expected), key=order.index, default="none")
+
+
+def test_a_fetched_file_of_a_published_address_is_published_by_name(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(GazeLLE, "load_initial", lambda self, path: None)
+    name, published = next(iter(GazeLLE.published.items()))
+    (tmp_path / "checkpoints").mkdir()
+    file = tmp_path / "checkpoints" / f"{name}.pt"
+    file.write_bytes(b"as if it had been fetched")
+    shutil.copy(file, tmp_path)
+    for init, expected in ((published.url, "published"), (str(tmp_path / f"{name}.pt"), "unverified")):
+        run = prepare(small_config("gazelle", "gazeworld", f"--init={init}"), Places(tmp_path / "r", tmp_path / "b"))
+        *_, part = standing.parts(run.method.weights_identity() | {"initial": run.initial}, "bench")
+        assert (part.part, part.standing, part.sha256) == ("initial", expected, sha256(file))
 
 
 # The class -----------------------------------------------------------------------------------------------------------

@@ -380,6 +380,8 @@ class Prediction:
         laeo: as ``lah``.
         sa: as ``lah``.
         text: P texts that a vision-language model wrote about each person, "" where nothing usable; stored, not scored.
+        text_point: (P, 2) float normalised, the points in such texts, scored apart from ``point``; the middle of the
+            image for a text without a point.
         used_annotation: (P,) int64, the index of the annotation that a human baseline gave as its prediction, which is
             then left out of the ground truth; -1 for none.
         outputs: by task, one text for each of the batch's ``items``, "" for none.
@@ -393,6 +395,7 @@ class Prediction:
     laeo: Tensor | None = None
     sa: Tensor | None = None
     text: list[str] | None = None
+    text_point: Tensor | None = None
     used_annotation: Tensor | None = None
     outputs: dict[str, list[str]] = field(default_factory=dict)
 
@@ -402,7 +405,7 @@ class Prediction:
 
     def tensors(self) -> dict[str, Tensor]:
         """The scored numeric fields that are not None, by name."""
-        names = ("heatmap", "point", "inout", *SOCIAL)
+        names = ("heatmap", "point", "inout", "text_point", *SOCIAL)
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 

@@ -38,6 +38,7 @@ from gazebench.metrics.scoring import Scorer
 SMALL = [
     "--loader.workers=0", "--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", "--trainer.devices=1"
 ]  # fmt: skip
+POINTS = ("point", "text_point")
 FAR = 10.0
 """A point this many pictures away is in pixels."""
 TOLERANCE = 1e-4
@@ -300,12 +301,13 @@ def _prediction_findings(method: Method, prediction: Prediction, batch: Batch) -
     wanted = {
         "heatmap": f"({people}, rows, columns)",
         "point": f"({people}, 2): x, y of each person, normalised",
+        "text_point": f"({people}, 2): the point in each person's text, normalised",
         "inout": f"({people},): one score for each person",
         **dict.fromkeys(SOCIAL, f"({pairs},): one score for each of batch.pairs"),
     }
     for name, value in prediction.tensors().items():
         shape = tuple(value.shape)
-        fits = len(shape) == 3 if name == "heatmap" else shape[1:] == ((2,) if name == "point" else ())
+        fits = len(shape) == 3 if name == "heatmap" else shape[1:] == ((2,) if name in POINTS else ())
         unit, count = ("pair", pairs) if name in SOCIAL else ("person", people)
         if len(value) != count:
             order = "of batch.pairs" if name in SOCIAL else "in the order of batch.person_ids"
@@ -318,9 +320,9 @@ def _prediction_findings(method: Method, prediction: Prediction, batch: Batch) -
         elif not torch.isfinite(value).all():
             bad = ~torch.isfinite(value).reshape(count, -1).all(1)
             yield f"{name} is not finite for {int(bad.sum())} of {count} {'pairs' if name in SOCIAL else 'people'}"
-        elif name == "point" and count and value.abs().max() > FAR:
-            yield f"point reaches {float(value.abs().max()):.3g}: give x / width and y / height, not pixels"
-        elif name not in ("point", "inout") and count and (value.min() < 0 or value.max() > 1):
+        elif name in POINTS and count and value.abs().max() > FAR:
+            yield f"{name} reaches {float(value.abs().max()):.3g}: give x / width and y / height, not pixels"
+        elif name not in (*POINTS, "inout") and count and (value.min() < 0 or value.max() > 1):
             yield (
                 f"{name} leaves [0, 1]: {float(value.min()):.3g} to {float(value.max()):.3g}; end with a sigmoid, or "
                 "divide a softmax by its largest value"
@@ -329,7 +331,7 @@ def _prediction_findings(method: Method, prediction: Prediction, batch: Batch) -
     if not prediction.tensors().keys() & {"heatmap", "point"} and not method.capabilities & {"text", "semantic"}:
         yield "neither a heatmap nor a point is predicted: give Prediction(heatmap=...) or Prediction(point=...)"
     for name in prediction.tensors():
-        capability = "social" if name in SOCIAL else name
+        capability = {**dict.fromkeys(SOCIAL, "social"), "text_point": "text"}.get(name, name)
         if capability not in ("point", *method.capabilities):
             yield f"predicts {name} without declaring it: add {capability!r} to `capabilities`"
 

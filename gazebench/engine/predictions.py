@@ -28,6 +28,7 @@ FORMAT = """CSV, Parquet or JSON lines with one row for each person and the colu
   label                optional; the name of the category looked at; empty for no answer, which counts as wrong
   lah, laeo, sa        optional; a JSON object with a probability for everybody else of the image, by person_id: that
                        this person looks at the other one's head, that they look at each other, at the same thing
+  text_x, text_y       optional; the point, normalised, in the text that a vision-language model wrote; scored apart
   questions            optional; a JSON object with the answer to every question about this person, by the question's id
                        (`gazebench vqa build` lists the questions)
   heatmap              optional; the raw map, row by row (a list, or little-endian float32 bytes in Parquet)
@@ -42,10 +43,11 @@ ROWS = 512
 
 Heatmap = npt.NDArray[np.float32]
 _METADATA = b"gazebench"
-_NUMBERS = ("x", "y", "inout", "heatmap_h", "heatmap_w", "used_annotation")
+_NUMBERS = ("x", "y", "inout", "text_x", "text_y", "heatmap_h", "heatmap_w", "used_annotation")
 _TYPES: dict[str, pa.DataType] = {
     "person_id": pa.string(), "image_id": pa.string(), "x": pa.float64(), "y": pa.float64(), "inout": pa.float64(),
-    "label": pa.string(), "text": pa.string(), **dict.fromkeys(SOCIAL, pa.string()), "used_annotation": pa.int64(),
+    "label": pa.string(), "text": pa.string(), "text_x": pa.float64(), "text_y": pa.float64(),
+    **dict.fromkeys(SOCIAL, pa.string()), "used_annotation": pa.int64(),
     "heatmap": pa.binary(), "heatmap_h": pa.int32(), "heatmap_w": pa.int32(),
 }  # fmt: skip
 
@@ -95,6 +97,8 @@ def _columns(batch: Batch, prediction: Prediction, protocol: Protocol) -> dict[s
     for name in ("label", "text"):
         if getattr(prediction, name) is not None:
             columns[name] = list(getattr(prediction, name))
+    if prediction.text_point is not None:
+        columns["text_x"], columns["text_y"] = prediction.text_point.double().T.tolist()
     for name in SOCIAL:
         scores = getattr(prediction, name)
         if scores is not None:
@@ -328,6 +332,7 @@ class PredictionFile:
             point=tensor(["x", "y"]) if {"x", "y"} <= set(rows) else None,
             inout=tensor("inout") if "inout" in rows else None,
             label=rows["label"].tolist() if "label" in rows else None,
+            text_point=tensor(["text_x", "text_y"]) if {"text_x", "text_y"} <= set(rows) else None,
             used_annotation=tensor("used_annotation", np.int64) if "used_annotation" in rows else None,
             outputs={
                 task: self._outputs(task, ids, rows[task].tolist(), found)

@@ -26,8 +26,8 @@ class GazeMetric(Metric):
     ``update(keys, **fields)`` takes the (P,) int64 keys of the people (``core.types.stable_key``) and the ``fields``
     that the metric names. The scorer offers
 
-    - of the prediction: ``heatmap`` (P, h, w), ``point`` (P, 2), ``inout_score`` (P,), ``predicted_label`` and
-      ``predicted_class`` (P texts), ``lah_score``, ``laeo_score``, ``sa_score`` (N,);
+    - of the prediction: ``heatmap`` (P, h, w), ``point`` and ``text_point`` (P, 2), ``inout_score`` (P,),
+      ``predicted_label`` and ``predicted_class`` (P texts), ``lah_score``, ``laeo_score``, ``sa_score`` (N,);
     - of the truth: ``points`` (G, 2) with ``point_person`` (G,), ``head`` (P, 4), ``sizes`` (P, 2) in pixels, ``inout``
       (P,), ``pairs`` (N, 2), and every column and every label of pairs that the data set's records hold, by name;
     - ``vocabulary`` of the protocol, and what the tasks in play add (``data.task.Task.fields``).

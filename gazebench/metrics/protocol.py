@@ -29,6 +29,7 @@ from gazebench.metrics.spatial import (
     MeanL2,
     MinAngle,
     MinL2,
+    TextL2,
 )
 from gazebench.metrics.vocabulary import Vocabulary
 
@@ -89,6 +90,7 @@ SEVERAL_ANNOTATORS = (
     ProtocolMetric("avg_angle", AngleToMean, digits=2),
     ProtocolMetric("min_angle", MinAngle, digits=2),
     ProtocolMetric("mean_angle", MeanAngle, digits=2),
+    ProtocolMetric("text_l2", TextL2),
 )
 """GazeFollow's columns: for test sets in which a person's target was marked by several people."""
 
@@ -97,6 +99,7 @@ ONE_TARGET_IN_VIDEO = (
     ProtocolMetric("l2", L2ToMean),
     ProtocolMetric("angle", AngleToMean, digits=2),
     ProtocolMetric("ap", InOutAP, subsets=False),
+    ProtocolMetric("text_l2", TextL2),
 )
 """VideoAttentionTarget's columns: for one target a person and frame, which may be out of frame."""
 

@@ -138,6 +138,7 @@ class Scorer(nn.Module):
             **{name: torch.from_numpy(labels.astype(np.int64)) for name, labels in records.pairs.items()},
             "heatmap": self.protocol.heatmap(prediction),
             "point": self.protocol.point(prediction),
+            "text_point": prediction.text_point,
             "inout_score": prediction.inout,
             "predicted_label": label,
             "predicted_class": None if label is None or vocabulary is None else vocabulary.nearest(label),

@@ -197,7 +197,13 @@ class L2ToMean(GazeMetric):
     def values(self, **fields: Any) -> Values:
         """One distance for each person in frame."""
         points, owner = in_frame(fields["points"], fields["point_person"], fields["inout"])
-        return self.function(fields["point"], points, owner)
+        return self.function(fields[self.fields[0]], points, owner)
+
+
+class TextL2(L2ToMean):
+    """``L2ToMean`` of the points in the text that a vision-language model wrote."""
+
+    fields = ("text_point", "points", "point_person", "inout")
 
 
 class MeanL2(L2ToMean):

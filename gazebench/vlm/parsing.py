@@ -198,8 +198,18 @@ def _at_the_beginning(text: str) -> YesNo:
     return _word(first)
 
 
+_SHORT: Final = re.compile(
+    r"(?:(?:they|he|she|it|both) (?:are|is|do|does)|definitely|absolutely|certainly|indeed|of course|not)"
+    r"(?P<no>(?<=not)| not|n['’]t)?(?: at all| really| quite)?\W*",
+    re.IGNORECASE,
+)
+"""A whole answer without the word: "they are not", "absolutely"."""
+
+
 def _in_prose(text: str) -> YesNo:
     text = _plain(text)
+    if short := _SHORT.fullmatch(text):
+        return "yes" if short["no"] is None else "no"
     found = list(_VERDICT.finditer(text))
     if not found or not found[0].start():
         return _at_the_beginning(text)

@@ -102,8 +102,9 @@ def make(
 def reading(answered: Answered, card: Mapping[str, Any], answerer: Answerer) -> dict[str, Any]:
     """How the answers were read, as JSON values: the card of the answers.
 
-    ``status`` and ``how`` count answers by question type. ``coordinates`` is the convention of points, and
-    ``vqa_point`` the share of right points by every convention; ``unread`` says how many points each cannot read.
+    ``status`` and ``how`` count answers by question type, ``structured`` those that a server held to a
+    schema. ``coordinates`` is the convention of points, and ``vqa_point`` the share of right points by every
+    convention; ``unread`` says how many points each cannot read.
     """
     protocol, own = protocol_of(card), answerer.convention
     status: dict[str, Counter[str]] = {}
@@ -128,6 +129,7 @@ def reading(answered: Answered, card: Mapping[str, Any], answerer: Answerer) -> 
         "reader": READER,
         "coordinates": own.name,
         "family": family_of(str(answerer.identity().get("model", ""))),
+        "structured": sum(reply.structured for reply in answered.replies),
         "status": status,
         "how": how,
         "points": len(points),

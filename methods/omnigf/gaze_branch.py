@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +46,33 @@ class HeatmapDecoder(nn.Module):
         return x.squeeze(1)
 
 
+class Positions(nn.Module):
+    """A learnt projection of sines and cosines of where each of h x w image tokens lies: -> (C, h, w).
+
+    It fits a grid of any size, unlike a table of one vector a token.
+    """
+
+    octaves: ClassVar[int] = 5
+
+    def __init__(self, dim: int, grid: tuple[int, int]) -> None:
+        super().__init__()
+        axes = []
+        for side in grid:
+            place = (torch.arange(side)[:, None] + 0.5) / side
+            angle = math.pi * 2.0 ** torch.arange(self.octaves) * place
+            axes.append(torch.cat([angle.sin(), angle.cos(), place], dim=1))
+        rows, columns = axes
+        waves = torch.cat(
+            [rows[:, None].expand(-1, grid[1], -1), columns[None].expand(grid[0], -1, -1)], dim=2
+        )  # (h, w, 2 (2 octaves + 1))
+        self.register_buffer("waves", waves, persistent=False)
+        self.project = nn.Linear(waves.shape[2], dim)
+
+    def forward(self) -> Tensor:
+        projected: Tensor = self.project(self.waves)
+        return projected.permute(2, 0, 1)
+
+
 @dataclass(frozen=True)
 class GazeOutputs:
     """Outputs of the gaze branch for P people and their N ordered pairs.
@@ -68,12 +97,24 @@ class GazeBranch(nn.Module):
         deconvolutions: number of upsampling layers of the heatmap decoder.
         out_size: height and width of the heatmaps.
         social: whether pairs are judged.
+        grid: rows and columns of image tokens, to which embeddings of their positions are added before the product with
+            the person token; None adds nothing.
+        residual: whether a projection of the heads' embeddings is added to the person tokens.
     """
 
     def __init__(
-        self, dim: int, width: int, deconvolutions: int, out_size: tuple[int, int] = (64, 64), social: bool = False
+        self,
+        dim: int,
+        width: int,
+        deconvolutions: int,
+        out_size: tuple[int, int] = (64, 64),
+        social: bool = False,
+        grid: tuple[int, int] | None = None,
+        residual: bool = False,
     ) -> None:
         super().__init__()
+        self.positions = None if grid is None else Positions(dim, grid)
+        self.residual = nn.Linear(dim, dim) if residual else None
         self.heatmap = HeatmapDecoder(dim, width, deconvolutions, out_size)
         self.inout = nn.Sequential(nn.Linear(dim, width), nn.GELU(), nn.Linear(width, 1))
         self.pairs: nn.Sequential | None = None
@@ -82,7 +123,9 @@ class GazeBranch(nn.Module):
                 nn.Linear(2 * dim, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, len(SOCIAL))
             )
 
-    def forward(self, image: Tensor, person: Tensor, row: Tensor, pairs: Tensor) -> GazeOutputs:
+    def forward(
+        self, image: Tensor, person: Tensor, row: Tensor, pairs: Tensor, heads: Tensor | None = None
+    ) -> GazeOutputs:
         """The outputs from hidden states.
 
         Args:
@@ -90,7 +133,13 @@ class GazeBranch(nn.Module):
             person: (P, C) person tokens.
             row: (P,) the image of each person among the R.
             pairs: (N, 2) pairs of people.
+            heads: (P, C) the heads' embeddings, for a branch with a residual.
         """
+        if self.positions is not None:
+            image = image + self.positions()
+        if self.residual is not None:
+            assert heads is not None
+            person = person + self.residual(F.layer_norm(heads, heads.shape[1:]))  # as large as hidden states
         judged = None if self.pairs is None else self.pairs(person[pairs].flatten(1))
         return GazeOutputs(self.heatmap(image, person, row), self.inout(person).squeeze(1), judged)
 

@@ -72,8 +72,8 @@ TINY: Recipe = {
 class OmniGF(VLMMethod):
     """OmniGF on a Qwen3-VL: a language branch and a gaze branch over one pass for all people of an image.
 
-    The prediction's ``text`` is P JSON objects, "" where an answer is missing or malformed; it has ``label`` with
-    ``semantic``, and ``lah``, ``laeo`` and ``sa`` with ``social``.
+    The prediction's ``text`` is P JSON objects, "" where an answer is missing or malformed, and ``text_point`` their
+    points; it has ``label`` with ``semantic``, and ``lah``, ``laeo`` and ``sa`` with ``social``.
 
     Args:
         branches: ``both`` (the paper's), or a row of its ablation (section 4.5) with one of them; ``language`` with
@@ -84,8 +84,12 @@ class OmniGF(VLMMethod):
         decode: how answers are read at evaluation: ``generate`` writes them and takes the anchors on the way;
             ``anchors`` writes "unknown" for everybody in one pass and gives no text. Needs the gaze branch.
         constrained: keep generated answers to the schema. Without it they may be malformed; ``language`` alone only.
-        hidden_share: share of people whose own answer is "unknown" in training, so that ``decode`` ``anchors`` meets
-            nothing new; the gaze branch learns from them all the same.
+        hidden_share: with ``decode`` ``anchors``, share of people whose own answer is "unknown" in training, so that
+            evaluation meets nothing new; the gaze branch learns from them all the same.
+        image_positions: whether embeddings of their positions are added to the image tokens before the product with the
+            person token.
+        head_residual: whether a projection of the head's embedding is also added to the person token; only with head
+            tokens and a gaze branch.
         people_limit: people in one prompt; an image with more people takes several.
         picture_size: side of the image that heads are cut from. 0 is ``image_size``.
         head_net: ``resnet18``, or ``small`` for tiny crops.
@@ -101,7 +105,7 @@ class OmniGF(VLMMethod):
         lr_heads: learning rate of the gaze branch and the head encoder; a tenth of it for an encoder with weights.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     card = MethodCard(
         title="OmniGF",
         family="vision-language model",
@@ -110,7 +114,10 @@ class OmniGF(VLMMethod):
         licence="Apache-2.0 (written from the paper)",
     )
     capabilities = frozenset({"point", "heatmap", "inout", "semantic", "social", "text"})
-    stage = ("backbone", "branches", "head_tokens", "tuning", "rank", "head_net", "decoder_width", "deconvolutions")
+    stage = (
+        "backbone", "branches", "head_tokens", "image_positions", "head_residual", "tuning", "rank", "head_net",
+        "decoder_width", "deconvolutions",
+    )  # fmt: skip
     sources = {
         "backbone": ("paper", "section 4.3"),
         "backbone_weights": ("paper", "section 4.3"),
@@ -122,7 +129,12 @@ class OmniGF(VLMMethod):
         "social": ("paper", "section 4.7, where a dataset has pairs"),
         "decode": ("paper", "section 3.2.2"),
         "constrained": ("ours", "no answer is lost; the paper only asks for its schema"),
-        "hidden_share": ("ours", "as the paper's dummy slots, for the mode that writes nothing"),
+        "hidden_share": ("ours", "the paper hides no answer of its annotated people; for the mode that writes nothing"),
+        "image_positions": (
+            "ours",
+            "states of image tokens say too little about where these are (docs/omnigf.md)",
+        ),
+        "head_residual": ("ours", "the way from a head token to an anchor is long (docs/omnigf.md)"),
         "people_limit": ("ours", "the paper sees accuracy fall with over 15 people"),
         "image_size": ("paper", "section 4.3"),
         "picture_size": ("ours", "the paper cuts heads from the original; twice the input keeps most of their detail"),
@@ -164,7 +176,9 @@ class OmniGF(VLMMethod):
         social: bool = False,
         decode: Literal["generate", "anchors"] = "generate",
         constrained: bool = True,
-        hidden_share: float = 0.3,
+        hidden_share: float = 0.0,
+        image_positions: bool = True,
+        head_residual: bool = True,
         people_limit: int = 16,
         picture_size: int = 896,
         head_net: HeadNet = "resnet18",
@@ -179,7 +193,7 @@ class OmniGF(VLMMethod):
         lr_heads: float = 5e-4,
         **vlm: Any,
     ) -> None:
-        _check_settings(branches, semantic, social, decode, constrained, people_limit)
+        _check_settings(branches, semantic, social, decode, constrained, people_limit, hidden_share)
         super().__init__(**vlm)
         self.has_language_branch, self.has_gaze_branch = branches != "gaze", branches != "language"
         self.slots = HeadSlots(self.vlm)
@@ -192,14 +206,21 @@ class OmniGF(VLMMethod):
             self.head_encoder = HeadEncoder(head_net, self.vlm.dim, embedding_scale(self.vlm), head_weights)
         self.branch: GazeBranch | None = None
         if self.has_gaze_branch:
-            size = Preprocess().heatmap_size
-            self.branch = GazeBranch(self.vlm.dim, decoder_width, deconvolutions, size, social)
+            self.branch = GazeBranch(
+                self.vlm.dim,
+                decoder_width,
+                deconvolutions,
+                Preprocess().heatmap_size,
+                social,
+                self.prompts.grid if image_positions else None,
+                residual=head_tokens and head_residual,
+            )
         self.title = _title(branches, head_tokens, self.tuning)
         self.picture_size = picture_size or self.image_size
         self.head_size, self.head_weights, self.lr_heads = head_size, head_weights, lr_heads
         self.generates, self.constrained = self.has_language_branch and decode == "generate", constrained
         self.semantic, self.people_limit = semantic, people_limit
-        self.hidden_share = hidden_share if self.has_gaze_branch else 0.0
+        self.hidden_share = hidden_share
         self.loss_weights = {
             "language": language_weight,
             "heatmap": heatmap_weight,
@@ -276,30 +297,33 @@ class OmniGF(VLMMethod):
             return Prediction(heatmap=none.reshape(0, *self.preprocess().heatmap_size), inout=none)
         if self.generates:
             prompts, images = self.inputs(batch, None)
-            with self.slots.filled(self.head_embeddings(batch)):
+            heads = self.head_embeddings(batch)
+            with self.slots.filled(heads):
                 transcript = write_answers(self.vlm, self.prompts, prompts, images, self.constrained)
-            gaze = self._gaze_outputs(batch, prompts, transcript.prompt, transcript.anchors)
+            gaze = self._gaze_outputs(batch, prompts, transcript.prompt, transcript.anchors, heads)
             return self._prediction(gaze, transcript)
         unknown = [GazeAnswer("unknown")] * batch.people if self.has_language_branch else None
-        rows, states = self._states(batch, unknown)
-        gaze = self._gaze_outputs(batch, rows, states, states[rows.person_row, rows.anchor])
-        return self._prediction(gaze, None)
+        return self._prediction(self._one_pass(batch, unknown)[2], None)
 
-    def _states(self, batch: Batch, answers: Sequence[GazeAnswer] | None) -> tuple[PeopleRows, Tensor]:
-        """R rows with given answers, and their states (R, L, C)."""
+    def _one_pass(
+        self, batch: Batch, answers: Sequence[GazeAnswer] | None
+    ) -> tuple[PeopleRows, Tensor, GazeOutputs | None]:
+        """R rows with given answers, their states (R, L, C), and what the gaze branch makes of them."""
         rows, images = self.inputs(batch, answers)
-        with self.slots.filled(self.head_embeddings(batch)):
-            return rows, self.vlm.states(rows, images)
+        heads = self.head_embeddings(batch)
+        with self.slots.filled(heads):
+            states = self.vlm.states(rows, images)
+        return rows, states, self._gaze_outputs(batch, rows, states, states[rows.person_row, rows.anchor], heads)
 
     def _gaze_outputs(
-        self, batch: Batch, rows: PeopleRows, states: Tensor, anchors: Tensor | None
+        self, batch: Batch, rows: PeopleRows, states: Tensor, anchors: Tensor | None, heads: Tensor | None
     ) -> GazeOutputs | None:
-        """The gaze branch over (R, L, C) states with image tokens and (P, C) anchors."""
+        """The gaze branch over (R, L, C) states with image tokens, (P, C) anchors and embeddings of heads."""
         if self.branch is None:
             return None
         assert anchors is not None
         image = self.vlm.image_states(rows, states).mT.unflatten(2, self.prompts.grid).float()
-        return self.branch(image, anchors.float(), rows.person_row, batch.pairs)
+        return self.branch(image, anchors.float(), rows.person_row, batch.pairs, heads)
 
     def _prediction(self, gaze: GazeOutputs | None, transcript: Transcript | None) -> Prediction:
         """The outputs of both branches; points and in/out are the language branch's only without a gaze branch."""
@@ -313,11 +337,12 @@ class OmniGF(VLMMethod):
             fields["text"] = [as_json(answer) for answer in answers]
             if self.semantic:
                 fields["label"] = ["" if answer is None else answer.category for answer in answers]
+            # The middle is the point that is least far off for somebody without one.
+            middle = (LARGEST / 2, LARGEST / 2)
+            points = [middle if answer is None or answer.point is None else answer.point for answer in answers]
+            fields["text_point"] = transcript.inside.new_tensor(points) / LARGEST
             if gaze is None:
-                # The middle is the point that is least far off for somebody without one.
-                middle = (LARGEST / 2, LARGEST / 2)
-                points = [middle if answer is None or answer.point is None else answer.point for answer in answers]
-                fields |= {"point": transcript.inside.new_tensor(points) / LARGEST, "inout": transcript.inside}
+                fields |= {"point": fields["text_point"], "inout": transcript.inside}
         return Prediction(**fields)
 
     # Training ----------------------------------------------------------------------------------------------------
@@ -332,8 +357,7 @@ class OmniGF(VLMMethod):
         answers = None
         if self.has_language_branch:
             answers = self.answers(batch.targets, (torch.rand(batch.people) < self.hidden_share).tolist())
-        rows, states = self._states(batch, answers)
-        gaze = self._gaze_outputs(batch, rows, states, states[rows.person_row, rows.anchor])
+        rows, states, gaze = self._one_pass(batch, answers)
         token_loss = self.vlm.token_losses(rows, states) if self.has_language_branch else None
         return token_loss, gaze
 
@@ -367,8 +391,9 @@ class OmniGF(VLMMethod):
     # Weights -----------------------------------------------------------------------------------------------------
 
     def optional_parts(self) -> list[set[str]]:
-        """The judge of pairs: the stage before need not have had one."""
-        return [{name for name in self.export() if name.startswith("branch.pairs.")}]
+        """The judge of pairs, which the stage before need not have had, and what weights of version 1 lack."""
+        parts = ("branch.pairs.", "branch.positions.", "branch.residual.")
+        return [{name for name in self.export() if name.startswith(part)} for part in parts]
 
     def weights_identity(self) -> dict[str, Any]:
         encoder = None if self.head_encoder is None else self.head_encoder.identity
@@ -388,7 +413,7 @@ def _title(branches: Branches, head_tokens: bool, tuning: Tuning) -> str:
 
 
 def _check_settings(
-    branches: Branches, semantic: bool, social: bool, decode: str, constrained: bool, people_limit: int
+    branches: Branches, semantic: bool, social: bool, decode: str, constrained: bool, people_limit: int, hidden: float
 ) -> None:
     """Raises ValueError for settings that exclude each other, with the remedy."""
     problems = {
@@ -398,6 +423,8 @@ def _check_settings(
         "--model.constrained false leaves nobody a sure anchor: it is for --model.branches language": not constrained
         and branches != "language",
         "--model.people_limit is at least 1": people_limit < 1,
+        "--model.hidden_share is a share, for --model.decode anchors only": not 0 <= hidden <= 1
+        or (hidden > 0 and decode != "anchors"),
     }
     found = [problem for problem, there in problems.items() if there]
     if found:

@@ -28,7 +28,7 @@ _NO_DIRECTION: Final = re.compile(
     r"|right)[- ]handed\b"
     r"|\b(?:stand|sit|pick|set|hold|ly|dress|mak|lift|kneel|writ|put|plac)(?:s|t?ing|es)?[- ](?:up|down)\b"
     r"|\b(?:in|wearing|with) (?:an? |the |his |her )?(?:\w+ )?top\b(?![- ](?:left|right))"
-    r"|\b(?:left|right) (?:hand|arm|eye|ear|shoulder|knee|foot|leg|wrist)\b|\bleft (?:behind|over|out|alone)\b"
+    r"|\b(?:left|right) (?:hand(?! side)|arm|eye|ear|shoulder|knee|foot|leg|wrist)\b|\bleft (?:behind|over|out|alone)\b"
     r"|\ball right\b|\bupper body\b|\blower (?:body|half)\b"
 )
 """Words of a direction that mean none."""

@@ -27,8 +27,10 @@ _TRAIL: Final = re.compile(
     rf"|her) (?:gaze|attention).*)$"
 )
 _FILLER: Final = re.compile(
-    r"^(?:(?:it|this|that|there)(?:'s| is| are)\s+|(?:is|are)\s+|(?:probably|likely|possibly|perhaps|maybe|apparently"
-    r"|most likely|at|sure[,!]?)\s+)+"
+    r"^(?:(?:i (?:think|believe|guess|suppose)|i'd say|i would say),?\s+|(?:it|this|that|there)(?:'s| is| are"
+    r"| would be)\s+"
+    r"|looking (?:\w+ )?at\s+|(?:is|are|at|probably|likely|possibly|perhaps|maybe|apparently|most likely"
+    r"|sure[,!]?)\s+)+"
 )
 _ARTICLE: Final = re.compile(r"^(?:an?|the|some|his|her|their|its)\s+")
 _AFTER: Final = re.compile(
