@@ -164,6 +164,12 @@ class Protocol:
         """Whether several people marked a test person's target: then a metric asks for the nearest of them."""
         return any(isinstance(column.metric(), MinL2) for column in self.metrics)
 
+    @property
+    def reads(self) -> set[str]:
+        """Names of all fields and columns that a score depends on."""
+        where = {column.where[0] for column in self.metrics if column.where is not None}
+        return {"subset", *where, *(field for column in self.metrics for field in column.metric().fields)}
+
     def metric(self, name: str) -> ProtocolMetric:
         """The metric of that name."""
         return next(column for column in self.metrics if column.name == name)
