@@ -38,10 +38,10 @@ class Sleeper(Method):
         return Prediction(point=torch.full((batch.people, 2), 0.5))
 
 
-def timed(method, **loader):
+def timed(method, predicting=60.0, **loader):
     module = GazeDataModule(GazeWorld(train=6, val=3, test=20), method.preprocess(), workers=0, **loader)
     trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
-    return timing.inference(trainer, method.eval(), module), module.eval_records("test")
+    return timing.inference(trainer, method.eval(), module, predicting), module.eval_records("test")
 
 
 @pytest.mark.parametrize(("people", "images"), [(60, 8), (1, 1)])
@@ -59,11 +59,18 @@ def test_what_is_said_is_what_was_timed(monkeypatch, people, images):
     assert (found["precision"], found["accelerator"], bool(found["device"])) == ("float32", "cpu", True)
 
 
-def test_the_time_spent_is_bounded(monkeypatch):
-    monkeypatch.setattr(timing, "SECONDS", 0.0)
+@pytest.mark.parametrize(("predicting", "limit"), [(0.0, 0.0), (1.0, 1.0), (10.0, 2.0), (100.0, 5.0), (6000.0, 30.0)])
+def test_the_time_spent_is_bounded(monkeypatch, predicting, limit):
+    """By a clock on which a forward takes .08 s."""
+    clock = [0.0]
+    monkeypatch.setattr(timing, "_now", lambda device: clock[0])
+    monkeypatch.setattr(timing, "REPEATS", 1000)
+    monkeypatch.setattr(time, "sleep", lambda seconds: clock.__setitem__(0, clock[0] + seconds))
     method = Sleeper(torch.bfloat16)
-    found, _ = timed(method)
-    assert (found["repeats"], len(method.batches), found["precision"]) == (1, 2, "bfloat16")
+    found, _ = timed(method, predicting)
+    assert found["repeats"] == len(method.batches) - 1 == pytest.approx(max(1, limit / 0.08 - 1), abs=1)
+    assert found["ms_per_person"] == pytest.approx(1000 * 0.08 / found["people_per_image"] / 8, rel=0.01)
+    assert found["precision"] == "bfloat16"
 
 
 def test_generators_are_left_as_they_were(monkeypatch):

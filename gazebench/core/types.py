@@ -178,11 +178,17 @@ class Records:
             digest.update(_bytes(self.columns[name] if name in self.columns else self.pairs[name]))
         return digest.hexdigest()
 
-    def full_fingerprint(self) -> str:
-        """Hex digest of everything a score or its interval depends on: also sources, sizes, all columns and pairs."""
+    def full_fingerprint(self, read: Iterable[str] = ()) -> str:
+        """Hex digest of everything a score or its interval depends on: also of sources, sizes, and what metrics read.
+
+        Args:
+            read: names of fields that metrics read; the columns and pairs among them are covered.
+        """
+        known = {**self.columns, **self.pairs}
+        covered = {"groups": self.groups, "sizes": self.sizes} | {name: known[name] for name in read if name in known}
         digest = hashlib.sha256(self.fingerprint().encode())
-        for name, column in sorted({**self.columns, **self.pairs, "groups": self.groups, "sizes": self.sizes}.items()):
-            digest.update(f"\n{name}\n".encode() + _bytes(column))
+        for name in sorted(covered):
+            digest.update(f"\n{name}\n".encode() + _bytes(covered[name]))
         return digest.hexdigest()
 
 

@@ -342,7 +342,7 @@ class GazeDataset(ABC):
             **({"own_head_boxes": boxes} if boxes else {}),
             "synthetic": self.card.synthetic,
             "fingerprint": self.records(split).fingerprint(),
-            "full_fingerprint": self.records(split).full_fingerprint(),
+            "full_fingerprint": self.records(split).full_fingerprint(self.protocol.reads),
             "found": dict(completeness.found),
             "official": dict(completeness.official),
             "skipped_rows": completeness.issues,

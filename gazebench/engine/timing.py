@@ -17,11 +17,11 @@ from gazebench.nn.feature_cache import without_cache
 
 IMAGES = 8
 """Images in the timed batch, or fewer where an evaluation batch of the run or its test set has fewer."""
-SECONDS, REPEATS = 2.0, 50
-"""Repeats end after so many seconds or so many of them; there is one at least."""
+SECONDS, LONGEST, REPEATS = 2.0, 30.0, 50
+"""Repeats end after two seconds, or a twentieth of the time the predictions took (thirty seconds at most), or fifty."""
 
 
-def inference(trainer: Any, method: Method, module: GazeDataModule, seconds: float = SECONDS) -> dict[str, Any] | None:
+def inference(trainer: Any, method: Method, module: GazeDataModule, predicting: float) -> dict[str, Any] | None:
     """Times a method on images spread evenly over the test set, while a prediction trainer has it on its device.
 
     One batch is read and moved to the device beforehand; one pass warms up, and the median of the others counts. The
@@ -31,7 +31,7 @@ def inference(trainer: Any, method: Method, module: GazeDataModule, seconds: flo
         trainer: Lightning's, in or after its prediction loop.
         method: the method.
         module: its loaders.
-        seconds: a shorter limit than ``SECONDS``.
+        predicting: seconds that the predictions of this run took; repeats take no longer, but there is one at least.
 
     Returns:
         ``ms_per_person``; the conditions ``batch`` (images), ``people_per_image``, ``precision``, ``accelerator``,
@@ -49,7 +49,7 @@ def inference(trainer: Any, method: Method, module: GazeDataModule, seconds: flo
     with isolate_rng(), without_cache(), torch.inference_mode(), trainer.precision_plugin.predict_step_context():
         batch = trainer.precision_plugin.convert_input(batch).to(device)
         taken: list[float] = []
-        end = _now(device) + min(seconds, SECONDS)
+        end = _now(device) + min(predicting, max(SECONDS, min(LONGEST, predicting / 20)))
         method.predict_batch(batch)
         while not taken or (_now(device) < end and len(taken) < REPEATS):
             start = _now(device)

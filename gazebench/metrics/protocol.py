@@ -146,6 +146,12 @@ class Protocol:
         """Name and version, e.g. ``gazefollow-v1``."""
         return f"{self.name}-v{self.version}"
 
+    @property
+    def reads(self) -> set[str]:
+        """Names of all fields and columns that a score depends on."""
+        where = {column.where[0] for column in self.metrics if column.where is not None}
+        return {"subset", *where, *(field for column in self.metrics for field in column.metric().fields)}
+
     def metric(self, name: str) -> ProtocolMetric:
         """The metric of that name."""
         return next(column for column in self.metrics if column.name == name)

@@ -22,7 +22,8 @@ _ARROWS: Final = {
     "↘": "bottom-right", "➡": "right", "⬅": "left", "⬆": "up", "⬇": "down",
 }  # fmt: skip
 _NO_DIRECTION: Final = re.compile(
-    r"(?<!the )(?<!their )(?<!his )(?<!her )(?<!to )\bright (?=(?:at|now|in|into|next|behind|beside|there|here|before"
+    r"(?<!the )(?<!their )(?<!his )(?<!her )(?<!to )\bright (?=(?:at|now|in front|in the (?:middle|cent)|into|next"
+    r"|behind|beside|there|here|before"
     r"|after|past|under|above|below|through)\b)"
     r"|\b(?:on|on the) top of\b|\btop of\b|\bupside\b|\b(?:up|down) close\b|\bclose[- ]up\b|\b(?:back|left"
     r"|right)[- ]handed\b"
@@ -57,6 +58,10 @@ _JOIN: Final = re.compile(
     r"|viewer's|viewers|image's|side|corner|part|area|portion|direction|diagonally|mostly|more|very|frame|picture|image"
     r"|camera|straight|directly)\b)*"
 )
+_IN_THE_PICTURE: Final = re.compile(
+    r"\b(?:which|that) (?:is|would be|means|corresponds to)\b(?=.*\b(?:picture|image|frame|photo|viewer))"
+)
+"""What stands between a person's own left or right and that of the picture."""
 _THUS: Final = re.compile(
     r"^(?:so|thus|therefore|hence|overall|in summary|in conclusion|conclusion|finally|based on)\b"
 )
@@ -109,6 +114,8 @@ def _alone(part: str) -> int:
 def _in_sentence(part: str, cued: bool) -> int:
     """The first direction in a sentence: after a word of looking, or (not ``cued``) that is nobody's place."""
     part = _NO_DIRECTION.sub(lambda match: "." * len(match[0]), part)
+    if (match := _IN_THE_PICTURE.search(part)) and (sector := _in_sentence(part[match.end() :], False)) >= 0:
+        return sector
     cues = [match.end() for match in _CUE.finditer(part)] if cued else [0]
     start = cues[0] if cues else len(part)
     while match := _WORD.search(part, start):

@@ -64,12 +64,17 @@ def _low(text: str) -> str:
 
 
 def _clean(text: str) -> str:
-    low = re.sub(r"^(?:object|thing|target|gaze target)\s*:\s*", "", _low(text).strip(" \"'-•"))
+    low = re.sub(r"^(?:object|thing|target|gaze target)\s*:\s*", "", _bare(_low(text)))
     low = re.split(r"\.(?:\s|$)|\s[—–-]\s", low)[0]
     low = _TRAIL.sub("", low) or low
-    rest = _LEAD.sub("", low, count=1).strip(" \"'.!")
-    low = _FILLER.sub("", (rest or low).strip(" \"'.!-"))
-    return _ARTICLE.sub("", low.strip(" \"'.!-")).strip(" \"'.!-")
+    low = _FILLER.sub("", _bare(_LEAD.sub("", low, count=1)) or _bare(low))
+    return _bare(_ARTICLE.sub("", _bare(low)))
+
+
+def _bare(text: str) -> str:
+    """A text without the signs around it; a quotation in it stays whole."""
+    text = text.strip(" '.!-•")
+    return text.strip('"').strip(" '.!-") if text.startswith('"') or text.count('"') == 1 else text
 
 
 def names(phrase: str, label: str) -> bool:
