@@ -388,7 +388,9 @@ def _labels(part: str, cells: Mapping[str, Any], people: Sequence[int]) -> tuple
 
 
 def _integers(name: str, values: FloatArray, *, labels: bool = False) -> IntArray:
-    if (values != np.trunc(values)).any() or (labels and not np.isin(values, (1, 0, -1)).all()):
+    if ((values != np.trunc(values)) | (np.abs(values) > 2**53)).any() or (
+        labels and not np.isin(values, (1, 0, -1)).all()
+    ):
         raise ValueError(f"{name} is {values.tolist()}, expected {'1, 0 and -1' if labels else 'whole numbers'}")
     return values.astype(np.int64)
 

@@ -2,12 +2,17 @@
 
 import csv
 import gzip
+import io
 import json
+import os
 import pickle
 import shutil
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +20,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gazebench.core.errors import DataError, ImageError
-from gazebench.core.types import Annotations
+from gazebench.core.errors import DataError, ImageError, UserError
+from gazebench.core.types import Annotations, Records
 from gazebench.data.annotations import ReleasedDataset
 from gazebench.data.check import findings
+from gazebench.data.images import image_size
 from gazebench.datasets.vsgaze import write_table
 from gazebench.engine.registry import load_dataset
 
@@ -195,39 +201,323 @@ def test_a_bad_row_is_named_or_skipped_and_counted(release, case, cells):
     assert not skipping.completeness(rows.split).complete
 
 
+MUTATIONS = int(os.environ.get("GAZEBENCH_MUTATIONS", "140"))
+"""Mutated files in all; the environment variable asks for more."""
+NASTY = ["", " ", "nan", "inf", "-1", "0", "1", "2", "-0.0", "0.5", "1.3", "55", "5000", "1e308", "-1e308", "1_0",
+         "0x10", "\uff11", "x", '"', "\0", "a;b", "None", "true", "../..", "\\"]  # fmt: skip
+
+
+def mutated(whole: bytes, rng: np.random.Generator) -> bytes:
+    """An annotation file after one to three changes of letters, cells or lines, and at times of the whole."""
+    lines = whole.decode().split("\n")
+
+    def below(number: int) -> int:
+        return int(rng.integers(max(number, 1)))
+
+    for _ in range(1 + below(3)):
+        place, line, kind = below(len(lines)), below(len(lines)), below(11)
+        cells = lines[place].split(",")
+        at, other, letter = below(len(cells)), below(len(cells)), below(len(lines[place]))
+        if kind == 0:
+            new = ["", *"0123456789.,-e naxjpg/\0\u00e9\u2028'\";"][below(29)]
+            cells = [lines[place][:letter] + new + lines[place][letter + below(2) :]]
+        elif kind == 1:
+            cells[at] = NASTY[below(len(NASTY))]
+        elif kind == 2:
+            del cells[at]
+        elif kind == 3:
+            cells.insert(at, cells[other])
+        elif kind == 4:
+            cells[at], cells[other] = cells[other], cells[at]
+        elif kind == 5:
+            with suppress(ValueError):
+                cells[at] = f"{float(cells[at]) * rng.choice([-1, 0.1, 0.9, 1.1, 10]):.6g}"
+        elif kind == 6:
+            cells = [lines[place][:letter]]
+        lines[place] = ",".join(cells)
+        if kind == 7:
+            lines.pop(place)
+        elif kind == 8:
+            lines.insert(line, lines[place])
+        elif kind == 9:
+            lines[place], lines[line] = lines[line], lines[place]
+        elif kind == 10:
+            lines[place : place + 2] = [",".join(lines[place : place + 2])]
+        lines = lines or [""]
+    encoding = ["utf-16", "utf-8-sig", "utf-8-sig"][below(3)] if below(20) == 0 else "utf-8"
+    data = bytearray("\n".join(lines).encode(encoding))
+    if below(20) == 0:
+        data = data.replace(b"\n", b"\r\n")
+    if below(20) == 0:
+        del data[below(len(data)) :]
+    elif below(20) == 0 and data:
+        data[below(len(data))] = below(256)
+    return bytes(data)
+
+
+@dataclass
+class Files:
+    """A second reading of annotation files, one row at a time, without the lines that a loader names as bad.
+
+    Attributes:
+        root: the folder of the files.
+        issues: what the loader says, by file and line.
+    """
+
+    root: Path
+    issues: Mapping[str, Mapping[int, str]]
+
+    def outside(self, file: str, line: int) -> bool:
+        """Whether the line is bad for its place in the picture, which the rows do not tell."""
+        return "outside the picture of" in self.issues[file].get(line, "")
+
+    def rows(self, file: str, columns: Sequence[str] = ()) -> Iterator[tuple[int, dict[str, str]]]:
+        """Line and cells by column of each row that a reader of rows can take."""
+        text = io.TextIOWrapper(io.BytesIO((self.root / file).read_bytes()), "utf-8-sig", "replace").read()
+        header = [] if columns else [cell.strip().lower() for cell in next(csv.reader(text.split("\n")[:1]))]
+        for line, content in enumerate(text.split("\n"), 1):
+            named = line in self.issues[file] and not self.outside(file, line)
+            if content.strip() and not named and (columns or line > 1):
+                cells = [cell.strip() for cell in next(csv.reader([content], skipinitialspace=True))]
+                names = [name for name in columns if name != "in_out" or len(cells) == len(columns)] or header
+                yield line, dict(zip(names, cells, strict=True))
+
+
+Person = dict[str, Any]
+"""``image``, ``head``, ``points``, ``inout`` and columns, in the release's units; ``place`` is file and line."""
+
+
+def floats(row: Mapping[str, str], names: Sequence[str]) -> list[float]:
+    return [float(row[name]) for name in names]
+
+
+def gazefollow_people(files: Files, file: str) -> dict[str, Person]:
+    people: dict[str, Person] = {}
+    for line, row in files.rows(file, TRAIN):
+        label, path = row.get("in_out", "1"), row["path"].replace("\\", "/")
+        if label != "-1":
+            head, place = floats(row, [*BOX]), (file, line)
+            first = {"image": path, "head": head, "points": [], "inout": 0, "rows": [], "place": place}
+            one = people.setdefault(f"{path}#{float(row['eye_x'])!r}", first)
+            one["points"] += [floats(row, ["gaze_x", "gaze_y"])] * int(label)
+            one["inout"] |= int(label)
+            one["rows"].append(row["id"])
+    return people | {name: one | {"rows": " ".join(one["rows"])} for name, one in people.items()}
+
+
+def semantic_train_people(files: Files) -> dict[str, Person]:
+    people = gazefollow_people(files, "train_annotations_release.txt")
+    owners = {(one["image"], number): name for name, one in people.items() for number in one["rows"].split()}
+    names: dict[str, str] = {}
+    rows = [(file, row) for file in ("gaze-labels-train.csv", "gaze-labels-val.csv") for _, row in files.rows(file)]
+    for _, row in rows:
+        owner = owners.get((row["path"].replace("\\", "/"), row["id"]))
+        if owner and row["gaze_pseudo_label"] and row["label_id"] and float(row["label_id"]) != -1:
+            names.setdefault(owner, row["gaze_pseudo_label"])
+    val = {row["path"] for file, row in rows if "val" in file}
+    return {name: one | {"label": names.get(name, "")} for name, one in people.items() if one["image"] not in val}
+
+
+def semantic_test_people(files: Files) -> dict[str, Person]:
+    people = gazefollow_people(files, "test_annotations_release.txt")
+    classes = json.loads((files.root / "vocab2id.json").read_text())
+    right = {}
+    for _, row in files.rows("gaze-labels-test.csv"):
+        if row["gaze_gt_label"] and row["test_label_id"] and float(row["test_label_id"]) != -1:
+            several = row["gaze_gt_labels"] or row["gaze_gt_label"]
+            labels = [several] if several in classes else several.split("-")
+            right[row["path"].replace("\\", "/")] = (row["gaze_gt_label"], "|".join(labels))
+    seen: set[str] = set()
+    for one in people.values():
+        one["label"], one["labels"] = ("", "") if one["image"] in seen else right.get(one["image"], ("", ""))
+        seen.add(one["image"])
+    return people
+
+
+def vat_people(files: Files) -> dict[str, Person]:
+    people = {}
+    for path in (files.root / "annotations/test").glob("*/*/*.txt"):
+        file = str(path.relative_to(files.root))
+        show, clip, track = path.relative_to(files.root / "annotations/test").with_suffix("").parts
+        rows = [(n, row) for n, row in files.rows(file, TABLES["vat"].columns) if not files.outside(file, n)]
+        boxes = [[*map(min, *halves), *map(max, *halves)] for _, row in rows
+                 for halves in [(floats(row, ["xmin", "ymin"]), floats(row, ["xmax", "ymax"]))]]  # fmt: skip
+        for place, (line, row) in enumerate(rows):
+            window = [boxes[min(max(place + step, 0), len(rows) - 1)] for step in range(-5, 6)]
+            clip_name = f"{show.replace(' ', '_')}/{clip}"
+            gaze = floats(row, ["gaze_x", "gaze_y"])
+            people[f"{clip_name}/{Path(row['frame']).stem}#{track}"] = {
+                "image": f"images/{clip_name}/{row['frame']}", "head": np.mean(window, axis=0), "place": (file, line),
+                "inout": int(gaze != [-1, -1]), "points": [[max(side, 0) for side in gaze]] * (gaze != [-1, -1]),
+            }  # fmt: skip
+    return people
+
+
+def childplay_people(files: Files) -> dict[str, Person]:
+    people: dict[str, Person] = {}
+    heads: dict[str, list[list[float]]] = {}
+    for path in (files.root / "annotations/test").glob("*.csv"):
+        file, clip = str(path.relative_to(files.root)), path.stem
+        video, start = clip.rsplit("-", 1)[0].rsplit("_", 1)
+        for line, row in files.rows(file):
+            frame, person = int(float(row["frame"])), int(float(row["person_id"]))
+            x, y, width, height = floats(row, ["bbox_x", "bbox_y", "bbox_width", "bbox_height"])
+            image = f"images/{clip}/{video}_{int(start) + frame - 1}.jpg"
+            heads.setdefault(image, []).append(box := [x, y, x + width, y + height])
+            inside = row["gaze_class"] == "inside_visible"
+            gaze = floats(row, ["gaze_x", "gaze_y"]) if inside else []
+            if (inside and -1 not in gaze) or row["gaze_class"] == "outside_frame":
+                people[f"{clip}/{frame}#{person}"] = {
+                    "image": image, "head": box, "inout": int(inside), "points": [gaze] * inside, "place": (file, line),
+                    "is_child": int(row["is_child"]), "track": f"{clip}#{person}", "heads": heads[image],
+                }  # fmt: skip
+    return people
+
+
+def gazehoi_people(files: Files) -> dict[str, Person]:
+    return {
+        f"{name}#{row['pair_id']}": {
+            "image": f"images/{name}", "head": floats(row, ["h_xmin", "h_ymin", "h_xmax", "h_ymax"]), "inout": 1,
+            "points": [floats(row, ["oc_x", "oc_y"])], "place": ("test-annotations.csv", line), "label": row["object"],
+            "target_box": floats(row, ["o_xmin", "o_ymin", "o_xmax", "o_ymax"]),
+        }
+        for line, row in files.rows("test-annotations.csv")
+        for name in [row["file_name"].replace("\\", "/")]
+        if float(row["h_xmin"]) != -1
+    }  # fmt: skip
+
+
+SECOND_READING: dict[str, Callable[[Files], dict[str, Person]]] = {
+    "gazefollow": partial(gazefollow_people, file="train_annotations_release.txt"),
+    "gazefollow test": partial(gazefollow_people, file="test_annotations_release.txt"),
+    "vat": vat_people,
+    "childplay": childplay_people,
+    "gazehoi": gazehoi_people,
+    "gazefollow_semantic": semantic_train_people,
+    "gazefollow_semantic test": semantic_test_people,
+}
+
+
+def assert_read(records: Records, people: dict[str, Person], files: Files, pixels: bool) -> None:
+    """The records are these people, but for those whose place in the picture, or whose picture, is an issue."""
+    missing = {file for file, lines in files.issues.items() if "no such file" in lines.get(0, "")}
+    left = {
+        name: one for name, one in people.items() if not files.outside(*one["place"]) and one["image"] not in missing
+    }
+    assert sorted(records.person_id.tolist()) == sorted(left)
+    for person, name in enumerate(records.person_id.tolist()):
+        one, image = left[name], records.person_image[person]
+        size = records.sizes[image]
+
+        def shown(box: Sequence[float], size: Any = size) -> list[float]:
+            corners = np.sort(np.reshape(box, (2, 2)), axis=0)
+            return np.clip(corners / size, 0, 1).ravel().tolist()
+
+        assert records.images[image] == one["image"]
+        assert records.inout[person] == one["inout"]
+        np.testing.assert_allclose(records.head[person], shown(one["head"]), rtol=1e-12, atol=1e-15)
+        points = np.reshape(one["points"], (-1, 2)) / (size if pixels else 1)
+        np.testing.assert_array_equal(records.points_of(person), points)
+        for column in one.keys() - {"image", "head", "inout", "points", "place", "target_box", "heads"}:
+            assert records.columns[column][person] == one[column], column
+        if "target_box" in one:
+            np.testing.assert_array_equal(records.columns["target_box"][person], shown(one["target_box"]))
+        if "heads" in one:
+            found = records.columns["heads"][person]
+            boxes = [box for box in map(shown, one["heads"]) if box[2] > box[0] and box[3] > box[1]]
+            np.testing.assert_array_equal(np.sort(found[~np.isnan(found[:, 0])], axis=0), np.sort(boxes, axis=0))
+
+
 @pytest.mark.parametrize("case", CSV)
-def test_rubbish_never_passes_unnamed(release, case, monkeypatch):
-    """Of rows with random letters each is named once, or makes sense and counts."""
+def test_a_mutated_file_gives_a_typed_error_or_the_values_of_a_second_reading(release, case, monkeypatch):
+    """Every line that is not named is there, with its values."""
+    for module in ("annotations", "dataset"):
+        monkeypatch.setattr(f"gazebench.data.{module}.cached", lambda key, build: build())
+    monkeypatch.setattr(
+        "gazebench.data.dataset._size", cache(lambda path: image_size(path) if path.is_file() else (0, 0))
+    )
     opened, file = release(case)
-    split, letters = TABLES[case].split, list("0123456789.,-e naxjpg/\0é\u2028'\"")
-    monkeypatch.setattr(ReleasedDataset, "_present", lambda self, of: np.ones(len(of), bool))
+    split, whole, refused, read = TABLES[case].split, file.read_bytes(), 0, 0
+    for seed in range(MUTATIONS // len(CSV)):
+        file.write_bytes(data := mutated(whole, np.random.default_rng([seed, len(case)])))
+        try:
+            records = opened(bad_rows="skip", missing_images="skip").records(split)
+        except UserError:  # the whole file is none of the release
+            refused += 1
+            continue
+        issues: dict[str, dict[int, str]] = defaultdict(dict)
+        for issue in records.issues:
+            assert not issue.row or issue.row not in issues[issue.file], "a line is named once"
+            issues[issue.file][issue.row] = issue.what
+        files = Files(opened().root, issues)
+        try:
+            assert_read(records, SECOND_READING[case](files), files, pixels="gazefollow" not in case)
+        except Exception as error:
+            error.add_note(f"seed {seed}: {data!r}")
+            raise
+        read += 1
+    assert read > refused
 
-    def counted(annotations):
-        left_out = sum(number for name, number in annotations.counts.items() if "left_out" in name)
-        if "semantic" in case:
-            return int((annotations.columns["label"] != "").sum()) + left_out
-        return len(annotations.points) + int((annotations.inout != 1).sum()) + left_out
 
-    whole, clean, named = file.read_text(encoding="utf-8").split("\n"), counted(opened().parse(split)), 0
-    for seed in range(6):
-        rng, lines = np.random.default_rng(seed), whole.copy()
-        for place in range(1, len(lines) - 1):
-            line = list(lines[place])
-            for _ in range(int(rng.integers(0, 3))):
-                line[int(rng.integers(len(line)))] = letters[int(rng.integers(len(letters)))]
-            lines[place] = "".join(line)
-        file.write_bytes("\n".join(lines).encode() + b"\xff\xfe\n")
-        with pytest.raises(DataError, match=f"{file.name}:"):
-            opened().parse(split)
-        annotations = opened(bad_rows="skip").parse(split)
-        bad = [issue.row for issue in annotations.issues if issue.row]
-        assert len(lines) in bad, "the line of no text at all"
-        assert len(set(bad)) == len(bad)
-        assert counted(annotations) + len(bad) - 1 >= clean, "no row is lost unnamed"
-        assert np.isfinite(annotations.head).all()
-        assert np.isfinite(annotations.points).all()
-        named += len(bad)
-    assert named > 12
+def mutated_cell(cell: Any, rng: np.random.Generator) -> Any:
+    """A cell of a table after a change of one number, of its shape, or of the whole."""
+    if isinstance(cell, str):
+        return rng.choice(["", "a.jpg", "../a/b.jpg", "a//b.jpg", cell.replace("/", "\\"), f"{cell}x"])
+    value = np.array([*cell], dtype=float)
+    kind = int(rng.integers(9))
+    if kind < 4 and value.size:
+        value.flat[rng.integers(value.size)] = rng.choice([np.nan, np.inf, -1, 0, 1, 2, 0.5, 1.05, 1.3, 55, -30, 1e308])
+        return value
+    return [None, "text", value[:-1], np.concatenate([value, value[-1:]]), value.tolist(), value.astype(str)][kind % 6]
+
+
+def test_a_mutated_table_gives_a_typed_error_or_the_values_of_a_second_reading(release, monkeypatch):
+    for module in ("annotations", "dataset"):
+        monkeypatch.setattr(f"gazebench.data.{module}.cached", lambda key, build: build())
+    opened, file = release("vsgaze")
+    whole, read = read_table(file).to_dict("records"), 0
+    for seed in range(MUTATIONS // len(CSV)):
+        rng, rows = np.random.default_rng(seed), [dict(row) for row in whole]
+        for _ in range(rng.integers(1, 4)):
+            at, column = rng.integers(len(rows)), rng.choice([*rows[0]])
+            rows[at][column] = mutated_cell(whole[at if rng.integers(4) else 0][column], rng)
+        if rng.integers(4) == 0:
+            rows.insert(int(rng.integers(len(rows))), rows[rng.integers(len(rows))])
+        table = pd.DataFrame(rows)
+        monkeypatch.setattr(pd, "read_hdf", lambda *_, table=table: table.copy())
+        monkeypatch.setattr(pd, "read_parquet", lambda *_, table=table: table.copy())
+        records = opened(bad_rows="skip", missing_images="skip").records("test")
+        lines = {issue.row for issue in records.issues if issue.row}
+        missing = {issue.file for issue in records.issues if not issue.row}
+        people: dict[str, Person] = {}
+        labels: dict[str, list[int]] = {name: [] for name in ("lah_pairs", "laeo_pairs", "coatt_pairs")}
+        sound = [row for line, row in enumerate(rows, start=1) if line not in lines]
+        frames = {"vat/" + row["path"].replace("\\", "/"): row for row in sound}
+        for image in sorted(frames.keys() - missing):
+            row = frames[image]
+            ids = [int(float(number)) for number in row["person_ids"]]
+            for place, number in enumerate(ids):
+                if number != -1:
+                    inout = int(float(row["inout"][place]))
+                    corners = np.array([*row["head_bboxes"][place]], dtype=float).reshape(2, 2)
+                    people[f"{image}#{number}"] = {
+                        "head": np.sort(corners, axis=0).ravel().clip(0, 1), "inout": inout,
+                        "points": [np.array(row["gaze_points"][place], dtype=float)] * (inout == 1),
+                    }  # fmt: skip
+            real = [number for number in ids if number != -1]
+            pairs = [tuple(int(float(number)) for number in pair) for pair in row["pairs"]]
+            for name, found in labels.items():
+                known = dict(zip(pairs[::-1], [int(float(label)) for label in row[name]][::-1], strict=True))
+                found += [known.get(pair, -1) for pair in permutations(real, 2)]
+        assert sorted(records.person_id.tolist()) == sorted(people)
+        for person, name in enumerate(records.person_id.tolist()):
+            assert records.inout[person] == people[name]["inout"]
+            np.testing.assert_array_equal(records.head[person], people[name]["head"])
+            np.testing.assert_array_equal(records.points_of(person), np.reshape(people[name]["points"], (-1, 2)))
+        for name, found in zip(("lah", "laeo", "sa"), labels.values(), strict=True):
+            assert records.pairs[name].tolist() == found
+        read += bool(lines)
+    assert read
 
 
 @pytest.mark.parametrize(

@@ -10,20 +10,25 @@ import pytest
 
 from gazebench.cli.main import main
 from gazebench.engine.contract import small_config
-from gazebench.engine.record import write_record
-from gazebench.engine.registry import load_dataset
+from gazebench.engine.record import INTERVALS, write_record
+from gazebench.engine.registry import load_dataset, usable
 from gazebench.engine.run import BOARDS, Places, bench
-from gazebench.engine.standing import HEADINGS
 from gazebench.metrics.intervals import interval
-from gazebench.metrics.protocol import SUBSETS
+from gazebench.metrics.protocol import SUBSETS, TASKS
 from gazebench.report import board, published, run_page, site
 from gazebench.report.board_rows import COSTS, group_runs
 from gazebench.report.page import ASSETS, stale
 from gazebench.report.run import show
-from gazebench.report.run_data import people
+from gazebench.report.run_data import metric_uses, people
 
 WORLD = load_dataset("gazeworld")
 BASE = json.loads(next((BOARDS / "gazeworld").glob("hclora-1ec*.json")).read_text(encoding="utf-8"))
+
+
+TIMED = {
+    "ms_per_person": 12.5, "repeats": 9, "batch": 8, "people_per_image": 2.5, "precision": "float32",
+    "accelerator": "cpu", "device": "a processor", "threads": 2,
+}  # fmt: skip
 
 
 def made(run, value, *, seed=0, status="synthetic", title="HCLoRA", finished="2026-01-01T00:00:00+00:00", **config):
@@ -34,6 +39,7 @@ def made(run, value, *, seed=0, status="synthetic", title="HCLoRA", finished="20
     record["status"] = {"class": status, "reasons": ["because"] if status == "smoke" else []}
     record["config"]["model"] |= config
     record["config"]["seed"] = seed
+    record["inference"] = TIMED
     score = {"value": value, "count": 9, "low": value - 0.01, "high": value + 0.02, "sources": 4}
     record["metrics"]["avg_l2"] = {"all": score, "inconsistent": {"value": 2 * value, "count": 3}}
     return record
@@ -90,11 +96,11 @@ def test_the_numbers_are_the_records(tmp_path):
         assert row.keys().isdisjoint({"avg_l2/consistent", "ap/consistent"}), "nobody has one"
         assert float(row["people"]) == record["samples"]["people"]
         assert float(row["trained"]) == record["parameters"]["trained"]
-        assert float(row["test"]) == pytest.approx(1000 * record["wall_seconds"]["test"] / 1276)
+        assert float(row["inference"]) == 12.5
         assert float(row["memory"]) == record["peak_memory_bytes"]["process"] / 2**30
         low, high = record["metrics"]["avg_l2"]["all"]["low"], record["metrics"]["avg_l2"]["all"]["high"]
         assert f"{low:.4f} to {high:.4f}" in row["text"]
-    classes = [list(HEADINGS)[int(row["group"])] for row in rows(tmp_path)]
+    classes = [list(site.SECTIONS)[int(row["group"])] for row in rows(tmp_path)]
     assert classes == ["synthetic", "synthetic", "smoke"], "the best value, of a smoke run, stands last"
     assert "| 0.2000 (0.1900 to 0.2200) " in (tmp_path / "gazeworld" / "README.md").read_text(encoding="utf-8")
     frame = pd.read_csv(tmp_path / "gazeworld" / "leaderboard.csv").set_index("run")
@@ -105,11 +111,14 @@ def test_the_numbers_are_the_records(tmp_path):
 
 
 def test_the_plot_has_the_same_numbers(tmp_path):
-    text = (built(tmp_path, made("a1", 0.2), made("b2", 0.3, seed=1)) / "index.html").read_text(encoding="utf-8")
+    records = [made(f"a{seed}", 0.2 + seed / 10, seed=seed) for seed in range(3)]
+    text = (built(tmp_path, *records) / "index.html").read_text(encoding="utf-8")
     data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL).group(1))["gazeworld"]
-    (row,), expected = data["rows"], interval([0.2, 0.3])
+    (row,), expected = data["rows"], interval([0.2, 0.3, 0.4])
     assert row["values"]["avg_l2"]["all"] == pytest.approx([expected.mean, expected.low, expected.high])
     assert row["costs"].keys() == {cost.key for cost in COSTS}
+    assert row["costs"]["inference"] == 12.5
+    assert all(said in row["timing"] for said in ("a processor", "float32", "batch of 8", "2.5 people"))
     assert data["metrics"]["avg_l2"] == {"higher": False, "digits": 4}
     assert (tmp_path / row["href"]).is_file()
 
@@ -126,12 +135,115 @@ def test_seeds_of_one_configuration_are_one_row(tmp_path):
     expected = interval([0.2, 0.3, 0.4])
     assert float(row["avg_l2/all"]) == pytest.approx(expected.mean)
     assert f"± {expected.half:.4f}" in row["text"]
-    line = next(line for line in (found / "gazeworld" / "README.md").read_text().splitlines() if "s0, s1, s2" in line)
-    assert "| mean of 0, 1, 2 |" in line
+    line = next(
+        line for line in (found / "gazeworld" / "README.md").read_text().splitlines() if "mean of 0, 1, 2 " in line
+    )
     assert f"{expected.mean:.4f} ± {expected.half:.4f}" in line
     page = (found / "gazeworld" / "hclora-s0.html").read_text(encoding="utf-8")
     assert 'href="hclora-s1.html">seed 1' in page
     assert "hclora-old.html" not in page
+
+
+def scored(record, **metrics):
+    """The same record with these metrics."""
+    record["metrics"] = {name: {"all": {"value": value, "count": 9}} for name, value in metrics.items()}
+    return record
+
+
+def cells(folder, heading):
+    """The rows of the first table below a heading of a board in Markdown: by column, what stands there."""
+    text = (folder / "gazeworld" / "README.md").read_text(encoding="utf-8")
+    lines = text.partition(f"## {heading}\n")[2].partition("\n|")[2].partition("\n\n")[0].splitlines()
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [dict(zip((name.split()[0] for name in table[0]), row, strict=True)) for row in table[2:]]
+
+
+def test_a_mean_is_over_exactly_its_seeds(tmp_path):
+    both, some = {"avg_l2": 0.2, "auc": 0.9}, {"avg_l2": 0.4}
+    built(
+        tmp_path, scored(made("a0", 0), **both), scored(made("a1", 0, seed=1), **both, f1_lah_pp=0.3),
+        scored(made("a2", 0, seed=2), **some, f1_lah_pp=0.5), scored(made("b0", 0, title="Two"), avg_l2=0.1, auc=0.7),
+        scored(made("b1", 0, title="Two", seed=1), avg_l2=0.3, auc=0.9),
+    )  # fmt: skip
+    two, three = cells(tmp_path, "Gaze point and in/out")
+    assert (three["seed"], three["avg_l2"]) == ("mean of 0, 1, 2", "0.2667 ± 0.2868"), "4.3027 standard errors"
+    assert three["auc"] == "-", "seed 2 has none"
+    assert (two["seed"], two["avg_l2"], two["auc"]) == ("mean of 0, 1", "0.2000", "0.8000"), "no interval of two"
+    (social,) = cells(tmp_path, "Social gaze")
+    assert (social["seed"], social["f1_lah_pp"]) == ("mean of 1, 2", "0.4000"), "the seeds that answer this task"
+    data = (tmp_path / "index.html").read_text(encoding="utf-8")
+    data = json.loads(re.search(r'id="data">(.*?)</script>', data, re.DOTALL).group(1))
+    assert data["gazeworld-social"]["rows"][0]["values"]["f1_lah_pp"]["all"] == [pytest.approx(0.4), None, None]
+    assert [row["title"] for row in data["gazeworld"]["rows"] if "auc" in row["values"]] == ["Two"]
+
+
+def test_seeds_that_change_nothing_are_one_result(tmp_path):
+    for seed in range(3):
+        write_record(scored(made(f"z{seed}", 0, seed=seed, title="Zero-shot"), avg_l2=0.4), tmp_path)
+    built(tmp_path)
+    (row,) = cells(tmp_path, "Gaze point and in/out")
+    assert (row["seed"], row["avg_l2"]) == ("any (0, 1, 2)", "0.4000"), "no interval of width 0"
+    assert float(rows(tmp_path)[0]["seeds"]) == 1
+
+
+def test_a_ranking_is_of_rows_that_answer_its_task(tmp_path):
+    human, floor = made("h", 0, title="One annotator"), made("c", 0, title="Centre")
+    human["method"] |= {"name": "one_annotator", "family": "baseline"}
+    floor["method"] |= {"name": "center", "family": "baseline"}
+    built(
+        tmp_path, scored(human, avg_l2=0.01), scored(floor, avg_l2=0.05), scored(made("a", 0, title="A"), avg_l2=0.2),
+        scored(made("b", 0, title="B"), avg_l2=0.1, vqa_overall=0.6, vqa_object=0.1),
+        scored(made("c", 0, title="C"), vqa_overall=0.7, vqa_object=0.0), scored(made("d", 0, title="D"), ap=0.9),
+        scored(made("e", 0, title="E"), acc_1_exact=0.9),
+    )  # fmt: skip
+    names = {task: [row["method"] for row in cells(tmp_path, task)]
+             for task in ("Gaze point and in/out", "Questions about gaze", "Semantic gaze")}  # fmt: skip
+    where = "(tiny{}) † ‡"
+    assert names == {
+        "Gaze point and in/out": [
+            f"1. B {where.format('')}", f"2. A {where.format('')}", f"D {where.format('')}",
+            f"One annotator {where.format(', label noise')}", f"Centre {where.format(', floor')}",
+        ],
+        "Questions about gaze": [f"1. C {where.format('')}", f"2. B {where.format('')}"],
+        "Semantic gaze": [f"1. E {where.format('')}"],
+    }  # fmt: skip
+    boards = Tables((tmp_path / "index.html").read_text(encoding="utf-8")).boards
+    assert {key for key in boards if key.startswith("gazeworld")} == {
+        "gazeworld", "gazeworld-questions", "gazeworld-semantic"
+    }  # fmt: skip
+    groups = {row["method"]: row["group"] for row in boards["gazeworld"]}
+    assert groups["One annotator"] == groups["Centre"] != groups["A"]
+    assert not any(name.startswith("vqa") for row in boards["gazeworld"] for name in row)
+
+
+def test_every_column_of_a_protocol_is_of_the_task_that_published_numbers_say():
+    uses = [use for _, cls in usable("datasets") for use in metric_uses(cls.protocol).values()]
+    tasks = {use.name: use.task for use in uses}
+    rules = published.vocabulary().conventions.values()
+    assert {rule.metric: rule.task for rule in rules if rule.metric in tasks}.items() <= tasks.items()
+    assert set(tasks.values()) == set(TASKS)
+
+
+def test_committed_tables_are_narrow_and_have_no_empty_column():
+    for task in TASKS.values():
+        found = cells(BOARDS, task)
+        assert found
+        assert len(found[0]) <= board.WIDEST
+        assert all(any(row[name] != "-" for row in found) for name in found[0])
+
+
+def test_what_a_record_does_not_say_is_marked(tmp_path):
+    whole = made("w", 0.1, title="Whole") | {"intervals": INTERVALS}
+    whole["method"] |= {"origin": "gazebench 0.1.0"}
+    built(tmp_path, whole, made("old", 0.2, title="Old"))
+    text = (tmp_path / "gazeworld" / "README.md").read_text(encoding="utf-8")
+    assert [row["method"] for row in cells(tmp_path, "Gaze point and in/out")][:2] == ["1. Whole (tiny)",
+                                                                                       "2. Old (tiny) † ‡"]  # fmt: skip
+    for mark, gap in board.MARKS.items():
+        assert f"{gap} The record has no {mark}: `old`." in text
+    row = next(row for row in rows(tmp_path) if row["method"] == "Old")
+    assert "no intervals" in row["text"]
+    assert "no provenance" in row["text"]
 
 
 def test_published_rows_are_the_published_numbers(tmp_path):

@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import average_precision_score, f1_score
 
 from gazebench.metrics.base import GazeMetric
-from gazebench.metrics.intervals import bootstrap, interval, mean_of
+from gazebench.metrics.intervals import Interval, bootstrap, interval, mean_of
 from gazebench.metrics.scoring import intervals_of
 from gazebench.metrics.social import LookingAtEachOther, SharedAttention
 from gazebench.metrics.spatial import InOutAP, L2ToMean
@@ -118,3 +118,4 @@ def test_seeds_have_students_interval():
     assert (found.mean, found.count) == (2.0, 3)
     assert found.half == pytest.approx(4.302653 / math.sqrt(3), abs=1e-5)
     assert interval([1.0]).half is None
+    assert interval([1.0, 2.0]) == Interval(1.5, None, 2), "of two it would be 12.7 standard errors wide"

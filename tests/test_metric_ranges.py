@@ -20,7 +20,7 @@ WORDS = ["", "cup", "Cup", "a cup|book", "書"]
 POINT = st.one_of(st.floats(-1, 2), st.sampled_from([0.0, 1.0, 0.5, -0.0, 1e-300, 1e30, -1e30]))
 PLACE = st.one_of(st.floats(0, 1), st.sampled_from([0.0, 1.0, 0.5]))
 ANGLES = {"AngleToMean", "MeanAngle", "MinAngle", "MeanAngleFromEye"}
-DISTANCES = {"L2ToMean", "MeanL2", "MinL2"}
+DISTANCES = {"L2ToMean", "MeanL2", "MinL2", "TextL2"}
 METRICS = {
     name: kind
     for module in (spatial, social, semantic)
@@ -67,6 +67,7 @@ def everything(draw):
     fields = {
         "heatmap": draw(heatmaps(PEOPLE, 64, 64)),
         "point": point,
+        "text_point": point,
         "points": points,
         "point_person": np.repeat(np.arange(PEOPLE), counts),
         "head": boxes,

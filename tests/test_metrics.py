@@ -25,6 +25,7 @@ from gazebench.metrics.spatial import (  # fmt: skip
     MeanL2,
     MinAngle,
     MinL2,
+    TextL2,
     angle,
     angle_to_mean,
     auc_points,
@@ -392,7 +393,7 @@ def concrete(modules):
 
 
 METRICS = [metric for metric in concrete([semantic, social, spatial]) if metric is not social.F1]
-DOWNWARDS = {L2ToMean, MeanL2, MinL2, AngleToMean, MeanAngle, MinAngle, MeanAngleFromEye}
+DOWNWARDS = {L2ToMean, MeanL2, MinL2, AngleToMean, MeanAngle, MinAngle, MeanAngleFromEye, TextL2}
 
 
 @pytest.mark.parametrize("kind", METRICS, ids=lambda kind: kind.__name__)
@@ -403,7 +404,7 @@ def test_torchmetrics_manners(kind, crowd):
     metric.reset()
     fields = {**crowd, "heatmap": torch.rand(500, 64, 64), "inout_score": torch.rand(500)}
     fields["heads"] = torch.tensor(crowded_heads(np.random.default_rng(4), 500, 6))
-    fields["target_box"] = fields["head"]
+    fields |= {"target_box": fields["head"], "text_point": fields["point"]}
     fields |= {"label": ["cup", "book"] * 250, "labels": ["cup|jar", "book"] * 250}
     fields |= {"predicted_label": ["cup"] * 500, "predicted_class": ["jar"] * 250 + ["cup"] * 250}
     fields["pairs"] = torch.from_numpy(pairs_of(np.arange(500) // 4))

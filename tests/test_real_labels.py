@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from gazebench.core.types import IN_FRAME
+from gazebench.core.boxes import IntArray
+from gazebench.core.types import IN_FRAME, Annotations
 from gazebench.datasets.gazefollow import GazeFollow
 from gazebench.datasets.vat import VAT
 from gazebench.engine.contract import small_config
@@ -86,8 +87,23 @@ def test_the_auc_of_a_grid_of_5_by_5_cells(root):
         assert np.mean(areas) == pytest.approx(expected, abs=5e-4)
 
 
+def usual_sizes(_, annotations: Annotations) -> IntArray:
+    """(I, 2) for each show the smallest usual size of a film that holds its gaze points."""
+    show = np.array([group.partition("/")[0] for group in annotations.groups])
+    of_point = show[np.repeat(annotations.person_image, np.diff(annotations.point_start))]
+    sizes = np.zeros((len(annotations), 2), dtype=np.int64)
+    for one in np.unique(show):
+        across, down = annotations.points[of_point == one].max(axis=0)
+        sizes[show == one] = (
+            next(width for width in (640, 800, 854, 1280, 1920) if width > across),
+            next(height for height in (360, 448, 480, 534, 544, 640, 720, 800, 816, 1080) if height > down),
+        )
+    return sizes
+
+
 def test_all_rows_of_video_attention_target(tmp_path, monkeypatch):
-    """The pictures are not there, so nobody asks for them."""
+    """The pictures are not there, so nobody asks for them; in pictures of usual sizes no row is bad."""
+    monkeypatch.setattr(VAT, "_image_sizes", usual_sizes)
     (tmp_path / "images").mkdir()
     (tmp_path / "annotations").symlink_to(TRACKS)
     monkeypatch.setattr(VAT, "_present", lambda self, annotations: np.ones(len(annotations.images), dtype=bool))
@@ -98,4 +114,6 @@ def test_all_rows_of_video_attention_target(tmp_path, monkeypatch):
         assert found == official
         assert not records.issues
         rows += records.people
+        beyond = records.head[:, 2:] > records.sizes[records.person_image]
+        assert 0 < beyond.any(axis=1).sum() < 400, "boxes beyond the border are clipped"
     assert rows == 164_541

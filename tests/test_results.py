@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -18,10 +19,11 @@ COMMITTED = sorted(path.name for path in BOARDS.glob("*/") if any(path.glob("*.j
 
 
 def record(run="a1", value=0.1, status="synthetic"):
-    """A committed record with another id, one metric, and another status."""
+    """A committed record with another id, also as its method's title, one metric, and another status."""
     found = json.loads((BOARDS / "gazeworld" / "gazelle-1b8e9795b7.json").read_text(encoding="utf-8"))
     scores = {"all": {"value": value, "count": 5}, "consistent": {"value": value, "count": 3}}
     reasons = ["because"] if status == "smoke" else []
+    found["method"]["title"] = run
     return found | {
         "run": run, "metrics": {WORLD.protocol.headline: scores}, "status": {"class": status, "reasons": reasons}
     }  # fmt: skip
@@ -108,10 +110,10 @@ def test_the_board_is_sorted_and_keeps_smoke_runs_and_other_protocols_apart(tmp_
         write_record(one, tmp_path)
     refresh(tmp_path, "gazeworld", WORLD)
     assert pd.read_csv(tmp_path / "gazeworld" / "leaderboard.csv")["run"].tolist() == ["b", "w", "s"]
-    ranked, smoked = (tmp_path / "gazeworld" / "README.md").read_text(encoding="utf-8").split("## Smoke runs")
-    assert "| s " in smoked
-    assert "| b " in ranked
-    assert "| b " not in smoked
+    text = (tmp_path / "gazeworld" / "README.md").read_text(encoding="utf-8").partition("## Runs")[0]
+    ranked, smoked = text.split("### Smoke runs")
+    assert re.findall(r"^\| (.*?) \(tiny", ranked, re.MULTILINE) == ["1. b", "2. w"] * 2, "everybody, consistent"
+    assert re.findall(r"^\| (.*?) \(tiny", smoked, re.MULTILINE) == ["s"] * 2
 
 
 def test_code_identity_has_no_paths():

@@ -157,14 +157,14 @@ def test_marks_are_of_what_is_printed():
 def test_a_table_as_text():
     columns = [Column("who"), Column("AUC", "Consistent", 2, True, "auc"), Column("L2", "Inconsistent", 2, False, "l2")]
     table = Table(columns, [
-        ["one", interval([0.5, 0.7]), interval([0.2])],
+        ["one", interval([0.5, 0.6, 0.7]), interval([0.2])],
         ["two", interval([0.9]), interval([])],
         ["three", interval([0.8]), interval([0.1])],
     ], marks=True)  # fmt: skip
     rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in table.markdown().splitlines()]
     assert rows[0] == ["who", "Consistent<br>AUC ↑", "Inconsistent<br>L2 ↓"]
     assert rows[2:] == [
-        ["one", "0.60 ± 1.27", "0.20"],
+        ["one", "0.60 ± 0.25", "0.20"],
         ["two", "**0.90**", "-"],
         ["three", "<ins>0.80</ins>", "**0.10**"],
     ]

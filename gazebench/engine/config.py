@@ -18,10 +18,11 @@ from jsonargparse import ArgumentParser
 from lightning import Trainer
 
 from gazebench.core.errors import DataError
+from gazebench.core.plugins import PluginError
 from gazebench.data.datamodule import GazeDataModule
 from gazebench.data.dataset import GazeDataset
 from gazebench.engine.method import Method, Recipe, Setting
-from gazebench.engine.registry import Plugin, find, load_dataset, load_method
+from gazebench.engine.registry import Plugin, find, load_dataset, load_method, usable
 
 _TRAINER_FIXED = {
     "logger", "callbacks", "default_root_dir", "enable_checkpointing", "use_distributed_sampler", "plugins",
@@ -127,6 +128,8 @@ def resolve(
                 f"{prog}: the {'method' if key == 'method' else 'dataset'} is missing: {prog} METHOD DATASET"
             )
     method, dataset = find("methods", given["method"]), find("datasets", given["data"])
+    if wrong := misfit(method.cls, dataset.cls):
+        raise DataError(wrong)
     recipe = method.cls.recipe(dataset.name, {**given.get("model", {}), **_model_options(options)})
     parser = _parser(prog, method.cls, dataset.cls)
     with clear_errors(prog, parser):
@@ -138,6 +141,18 @@ def resolve(
         if values["dataset"].get(name) and Path(values["dataset"][name]).exists():  # else the name of a shipped split
             values["dataset"][name] = str(Path(values["dataset"][name]).resolve())
     return Config(values, method, dataset)
+
+
+def misfit(method: type[Method], dataset: type[GazeDataset]) -> str:
+    """Why a method has no result on a data set, whatever the settings, and what to take; empty where it has one."""
+    if not method.reads_annotations or dataset.protocol.several_annotators:
+        return ""
+    known = ((entry.name, cls) for entry, cls in usable("datasets") if not isinstance(cls, PluginError))
+    return (
+        f"{method.card.title} compares one annotator with the others, and in {dataset.card.title} one marked each "
+        "person's target; take a data set whose test people several marked: "
+        + ", ".join(name for name, cls in known if cls.protocol.several_annotators)
+    )
 
 
 def dataset_with(name: str, options: Sequence[str]) -> GazeDataset:

@@ -172,7 +172,7 @@ def write_record(record: Mapping[str, Any], folder: Path) -> Path:
             if not path.exists():
                 write_atomically(path, text)
                 return path
-            if _same_scores(json.loads(path.read_text(encoding="utf-8"))["metrics"], record["metrics"]):
+            if same_scores(json.loads(path.read_text(encoding="utf-8"))["metrics"], record["metrics"]):
                 return path
     raise RecordError(f"{path}: its scores are not those its name stands for; move the file away")
 
@@ -186,7 +186,7 @@ def as_json(record: Mapping[str, Any]) -> str:
     return json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
 
-def _same_scores(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+def same_scores(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two results agree up to the rounding of another machine's arithmetic."""
     flat = [
         {(metric, subset): score for metric, subsets in metrics.items() for subset, score in subsets.items()}

@@ -38,12 +38,14 @@ class GazeMetric(Metric):
         fields: names of the fields it reads.
         function: a static method from these fields, in their order, to ``Values``.
         unit: what is counted: ``person``, ``pair``, or the name of a task whose items are.
+        about: what a metric of people or pairs asks of a method, a key of ``protocol.TASKS``.
         columns: numbers kept of each counted thing.
     """
 
     fields: ClassVar[tuple[str, ...]]
     function: Callable[..., Values]
     unit: ClassVar[str] = "person"
+    about: ClassVar[str] = "gaze"
     columns: ClassVar[int] = 1
     higher_is_better: bool = False
     is_differentiable: bool = False

@@ -19,6 +19,8 @@ from gazebench.core.types import stable_key
 
 DRAWS = 9_999
 """How often the sources are drawn anew."""
+LEAST = 3
+"""Runs that an interval over seeds takes; Student's factor for two is 12.7."""
 METHOD = "percentile bootstrap over sources (clips, pictures), drawn whole"
 _CELLS = 2**22
 """Drawn counts (or samples) held at a time."""
@@ -92,7 +94,7 @@ class Interval:
 
     Attributes:
         mean: NaN of nothing.
-        half: half the interval's width; None where one value leaves it unknown.
+        half: half the interval's width; None of fewer than ``LEAST`` values, of which it says nothing.
         count: how many values.
     """
 
@@ -114,8 +116,8 @@ class Interval:
 def interval(values: Sequence[float]) -> Interval:
     """Student's 95% interval of the mean of independent runs; values that are NaN do not count."""
     known = np.asarray([value for value in values if not math.isnan(value)], dtype=np.float64)
-    if len(known) < 2:
-        return Interval(float(known[0]) if len(known) else math.nan, None, len(known))
+    if len(known) < LEAST:
+        return Interval(float(known.mean()) if len(known) else math.nan, None, len(known))
     quantile = float(stdtrit(len(known) - 1, 0.975))
     return Interval(float(known.mean()), quantile * float(known.std(ddof=1)) / math.sqrt(len(known)), len(known))
 

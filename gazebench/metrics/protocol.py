@@ -36,6 +36,13 @@ from gazebench.metrics.vocabulary import Vocabulary
 ALL = "all"
 SUBSETS = (ALL, "consistent", "inconsistent")
 """Subsets only report; they never change the test set (HCLoRA paper, section 5.1)."""
+TASKS = {
+    "gaze": "Gaze point and in/out",
+    "social": "Social gaze",
+    "semantic": "Semantic gaze",
+    "questions": "Questions about gaze",
+}
+"""What is asked of a method: a board each, with a ranking of its own. Other names are those of plug-ins' tasks."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,12 @@ class ProtocolMetric:
     def higher_is_better(self) -> bool:
         """The sort order of the column."""
         return bool(self.metric().higher_is_better)
+
+    @property
+    def task(self) -> str:
+        """Whose board the column stands on: a key of ``TASKS``, or the name of the task whose items are counted."""
+        metric = self.metric()
+        return metric.about if metric.unit in ("person", "pair") else metric.unit
 
 
 SEVERAL_ANNOTATORS = (
@@ -145,6 +158,11 @@ class Protocol:
     def id(self) -> str:
         """Name and version, e.g. ``gazefollow-v1``."""
         return f"{self.name}-v{self.version}"
+
+    @property
+    def several_annotators(self) -> bool:
+        """Whether several people marked a test person's target: then a metric asks for the nearest of them."""
+        return any(isinstance(column.metric(), MinL2) for column in self.metrics)
 
     @property
     def reads(self) -> set[str]:

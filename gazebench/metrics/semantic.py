@@ -37,6 +37,7 @@ class LabelAccuracy(GazeMetric):
     """Acc@1 of the category as it was named, for people whose target has a category."""
 
     fields = ("predicted_label", "label")
+    about = "semantic"
     higher_is_better = True
     function: Any = staticmethod(label_accuracy)
 

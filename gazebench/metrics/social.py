@@ -18,6 +18,8 @@ THRESHOLD = 0.5
 class F1(PooledMetric):
     """F1 of truths and scores (K, 2) pooled over all people; its count is that of the values pooled."""
 
+    about = "social"
+
     def drawn(self, values: FloatArray, weights: FloatArray) -> FloatArray:
         """NaN where nothing is positive, neither in truth nor in score."""
         positive, claimed = values[:, 0] == 1, values[:, 1] > THRESHOLD
@@ -138,6 +140,7 @@ class SharedAttention(AveragePrecision):
 
     fields = ("sa_score", "sa")
     unit = "pair"
+    about = "social"
 
 
 def _lookers(label: Tensor, looker: Tensor, inout: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,30 +5,33 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any
 
 import pandas as pd
 
-from gazebench.core.plugins import PluginError
 from gazebench.data.dataset import GazeDataset
 from gazebench.engine.config import essence
-from gazebench.engine.method import MethodCard
-from gazebench.engine.registry import load_method
+from gazebench.engine.record import same_scores
 from gazebench.engine.standing import HEADINGS
 from gazebench.metrics.intervals import Interval, interval
-from gazebench.metrics.protocol import ALL, SUBSETS, Protocol
+from gazebench.metrics.protocol import ALL, SUBSETS, TASKS, Protocol
 from gazebench.metrics.scoring import Score
 from gazebench.report import published
-from gazebench.report.run_data import Record, metric_uses
+from gazebench.report.run_data import Record, known_method, metric_uses
 from gazebench.report.table import Column, number
 
 BADGES = {
     "official": "official", "listed": "own file list", "synthetic": "synthetic", "unverified": "not verified",
     "smoke": "smoke run", "published": "published",
 }  # fmt: skip
+REFERENCES = {
+    "floor": "what is reached without looking at the picture",
+    "label noise": "one annotator against the others: how far the labels agree, not a method",
+}
+"""Rows to hold others against; they have no rank."""
 UNKNOWN_FAMILY = "published only"
 ORIGIN_COLUMNS = ("brought by", "licence", "paper", "cite", "recipe", "weights")
 
@@ -36,25 +39,40 @@ ORIGIN_COLUMNS = ("brought by", "licence", "paper", "cite", "recipe", "weights")
 COSTS = (
     Column("trained", digits=0, name="trained", about="trained parameters"),
     Column("parameters", digits=0, name="total", about="parameters"),
-    Column("ms / person", digits=1, name="test", about="test time per person, ms"),
+    Column("ms / person", digits=1, name="inference", about="inference per person, ms"),
     Column("training, min", digits=1, name="fit", about="training time, min"),
     Column("memory, GiB", digits=2, name="memory", about="peak memory, GiB"),
 )
-"""Times are those of the machine a run was on; memory is the GPU's where there was one, else the process's."""
+"""Times are those of the machine a run was on; memory is the GPU's where there was one, else the process's.
+
+Inference is the method's ``forward`` alone (``engine.timing``): what the whole test took holds loading and scoring.
+"""
 
 
 def costs(record: Record) -> dict[str, float | None]:
     """What a run cost, by the names of ``COSTS``; None where its record does not say it."""
     # What made a file of predictions is unknown, and how large it was.
     parameters = {} if record.get("kind") == "score" else record["parameters"]
-    seconds, peak, people = record["wall_seconds"], record["peak_memory_bytes"], record["samples"]["people"]
+    seconds, peak = record["wall_seconds"], record["peak_memory_bytes"]
     return {
         "trained": parameters.get("trained"),
         "total": parameters.get("total"),
-        "test": 1000 * seconds.get("test", 0) / people or None,
+        "inference": record.get("inference", {}).get("ms_per_person"),
         "fit": seconds.get("fit", 0) / 60 or None,
         "memory": (peak.get("cuda") or peak.get("process") or 0) / 2**30 or None,
     }
+
+
+def timing(record: Record) -> str:
+    """How inference was timed; empty where it was not."""
+    found = record.get("inference")
+    if not found:
+        return ""
+    threads = f", {found['threads']} threads" if found["accelerator"] == "cpu" and "threads" in found else ""
+    return (
+        f"{found['device']}{threads}, {found['precision']}, batch of {found['batch']}, {found['people_per_image']} "
+        f"people a picture, median of {found['repeats']}"
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,32 +105,95 @@ class RunGroup:
         return str(self.lead["status"]["class"])
 
     @property
+    def reference(self) -> str:
+        """One of ``REFERENCES``; empty for a method that is ranked."""
+        return "" if self.lead.get("kind") == "score" else reference(self.lead["method"]["name"], self.family)
+
+    @property
     def runs(self) -> list[str]:
         return [str(record["run"]) for record in self.records.values()]
 
+    @cached_property
+    def counted(self) -> list[Record]:
+        """Those that a mean is over (``distinct``)."""
+        return distinct(self.records.values())
+
     @property
     def seeds(self) -> str:
-        """E.g. ``0``, ``mean of 0, 1, 2``."""
+        """E.g. ``0``, ``mean of 0, 1, 2``, or ``any (0, 1, 2)`` where they give the same."""
         seeds = ", ".join("-" if record["seed"] is None else str(record["seed"]) for record in self.records.values())
-        return seeds if len(self.records) == 1 else f"mean of {seeds}"
+        if len(self.records) == 1:
+            return seeds
+        return f"mean of {seeds}" if len(self.counted) > 1 else f"any ({seeds})"
 
     def value(self, metric: str, subset: str = ALL) -> Score | Interval | None:
-        """The one run's value with its interval over sources, or the mean over the seeds with Student's."""
-        found = [score_of(record, metric, subset) for record in self.records.values()]
-        scores = [score for score in found if score is not None]
-        if len(scores) < 2:
-            return scores[0] if scores else None
-        return interval([score.value for score in scores])
+        """The one run's value with its interval over sources, or ``over_seeds``."""
+        if len(self.counted) == 1:
+            return score_of(self.lead, metric, subset)
+        return over_seeds(self.counted, metric, subset)
 
     def costs(self) -> dict[str, float | None]:
-        """By the names of ``COSTS``, the mean over the runs that say it."""
-        mean = pd.DataFrame(map(costs, self.records.values()), dtype=float).mean()
+        """By the names of ``COSTS``, the mean over the runs; None where one of them does not say it."""
+        mean = pd.DataFrame(map(costs, self.counted), dtype=float).mean(skipna=False)
         return {str(name): None if pd.isna(value) else float(value) for name, value in mean.items()}
+
+    def about(self, metrics: Iterable[str]) -> RunGroup | None:
+        """Those of the runs that have one of these metrics; None where none has."""
+        names = set(metrics)
+        found = {stem: record for stem, record in self.records.items() if names & record["metrics"].keys()}
+        return RunGroup(found) if found else None
+
+
+def distinct(records: Iterable[Record]) -> list[Record]:
+    """Seeds that changed something: of runs with the same scores, as those that learn nothing have, the first."""
+    found: list[Record] = []
+    for record in records:
+        if not any(same_scores(record["metrics"], other["metrics"]) for other in found):
+            found.append(record)
+    return found
+
+
+def over_seeds(records: Sequence[Record], metric: str, subset: str = ALL) -> Interval | None:
+    """The mean over these very runs with Student's interval; None where one of them has no value."""
+    scores = [score_of(record, metric, subset) for record in records]
+    found = [score.value for score in scores if score is not None]
+    return interval(found) if found and len(found) == len(scores) else None
 
 
 def score_of(record: Record, metric: str, subset: str = ALL) -> Score | None:
     stored = record["metrics"].get(metric, {}).get(subset)
     return Score(**stored) if stored else None
+
+
+def reference(method: str, family: str) -> str:
+    """Which of ``REFERENCES`` a method is; empty for one that competes."""
+    known = known_method(method)
+    if known and known.reads_annotations:
+        return "label noise"
+    return "floor" if family == "baseline" else ""
+
+
+def trained_on(record: Record) -> str:
+    """The training data; empty where no parameter was trained here."""
+    train = record["data"].get("train")
+    if not train or not record["parameters"]["trained"]:
+        return ""
+    initial = record["weights"].get("initial") and record["config"].get("init")
+    other = "" if train["name"] == record["dataset"] else f"{train['name']} "
+    return f"{other}{train['split']}{f', started from {initial}' if initial else ''}"
+
+
+def selection(record: Record) -> str:
+    """How the epoch was chosen."""
+    return str(record["selection"]) if record["parameters"]["trained"] else "nothing was trained"
+
+
+def lacks(record: Record) -> list[str]:
+    """What an old record, or one of a file of predictions, does not say."""
+    return [
+        what for what, said in (("intervals", "intervals" in record), ("provenance", "origin" in record["method"]))
+        if not said
+    ]  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +203,7 @@ class PublishedResult:
     title: str
     backbone: str
     family: str
+    reference: str
     source: str
     tag: str
     places: list[str] = field(default_factory=list)
@@ -135,58 +217,112 @@ class PublishedResult:
 
 @dataclass(frozen=True, eq=False)
 class Board:
-    """Everything of one data set; without a protocol there are only published rows."""
+    """All results on one data set, or on one task of it; without a protocol there are only published rows.
 
+    Attributes:
+        key: the data set's name, with the task's behind it but for the first task.
+        groups: ours, best first.
+        task: empty for all tasks.
+    """
+
+    key: str
     name: str
     title: str
     protocol: Protocol | None
     groups: Sequence[RunGroup]
     published: Sequence[PublishedResult]
+    task: str = ""
 
     @property
     def rows(self) -> list[RunGroup | PublishedResult]:
         return [*self.groups, *self.published]
 
+    @property
+    def asks(self) -> str:
+        """What the task is, in words."""
+        return TASKS.get(self.task, self.task)
+
+    @cached_property
+    def _known(self) -> dict[str, tuple[str, bool, int, str]]:
+        """Of every metric that a row may have: its task, whether higher is better, digits, and what else to say."""
+        uses = metric_uses(self.protocol).items()
+        facts = {name: (use.task, use.higher_is_better, use.digits, "") for name, use in uses}
+        for rule in (cell.convention for row in self.published for cell in row.cells.values()):
+            facts.setdefault(rule.metric, (rule.task, rule.better == "higher", 4, ", only published"))
+        return facts
+
     @cached_property
     def columns(self) -> dict[tuple[str, str], Column]:
         """By metric and subset, those that somebody has a value of: ours first, then what only others print."""
-        cells = [cell for row in self.published for cell in row.cells.values()]
-        there = {(cell.convention.metric, cell.column.subset) for cell in cells}
-        for record in (record for group in self.groups for record in group.records.values()):
-            there |= {(metric, subset) for metric, subsets in record["metrics"].items() for subset in subsets}
-        facts = {name: (use.higher_is_better, use.digits, "") for name, use in metric_uses(self.protocol).items()}
-        for cell in cells:
-            facts.setdefault(cell.convention.metric, (cell.convention.better == "higher", 4, ", only published"))
+        there = {key for row in self.published for key in row.cells}
+        for group in self.groups:
+            pairs = {(metric, subset) for metric, found in group.lead["metrics"].items() for subset in found}
+            there |= {key for key in pairs if group.value(*key) is not None}
         return {
             (metric, subset): Column(
                 metric, "" if subset == ALL else subset, digits, higher, f"{metric}/{subset}",
                 f"{'higher' if higher else 'lower'} is better{about}",
             )
-            for metric, (higher, digits, about) in facts.items()
-            for subset in SUBSETS
-            if (metric, subset) in there
+            for metric, (task, higher, digits, about) in self._known.items() if self.task in ("", task)
+            for subset in SUBSETS if (metric, subset) in there
         }  # fmt: skip
 
-    @property
+    @cached_property
     def headline(self) -> str:
-        """The metric rows are sorted by."""
-        return self.protocol.headline if self.protocol else next(iter(self.columns))[0]
+        """The metric that rows are ranked by: the protocol's, or the first of another task."""
+        if self.protocol and self.task in ("", self._known[self.protocol.headline][0]):
+            return self.protocol.headline
+        return next(iter(self.columns))[0]
+
+    @cached_property
+    def ranks(self) -> dict[RunGroup, int]:
+        """Places by the headline within a class; neither smoke runs nor references have one."""
+        places: dict[RunGroup, int] = {}
+        seen: Counter[str] = Counter()
+        for group in self.groups:
+            if group.result_class != "smoke" and not group.reference and group.value(self.headline) is not None:
+                seen[group.result_class] += 1
+                places[group] = seen[group.result_class]
+        return places
+
+    @cached_property
+    def by_task(self) -> list[Board]:
+        """A board for every task that somebody has a value of: the rows that answer it, ranked by its headline."""
+        tasks = dict.fromkeys([*TASKS, *(facts[0] for facts in self._known.values())])
+        boards = [board for board in map(self._of_task, tasks) if board.columns]
+        return [replace(board, key=board.key if place else self.name) for place, board in enumerate(boards)]
+
+    def _of_task(self, task: str) -> Board:
+        metrics = {metric for metric, facts in self._known.items() if facts[0] == task}
+        cells = [
+            replace(row, cells={at: cell for at, cell in row.cells.items() if at[0] in metrics})
+            for row in self.published
+        ]
+        groups = [found for group in self.groups if (found := group.about(metrics))]
+        there = [row for row in cells if row.cells]
+        board = replace(self, key=f"{self.name}-{task}", task=task, groups=groups, published=there)
+        first = sorted((key[0] for key in board.columns if key[1] == ALL), key=lambda name: name != board.headline)
+        return replace(board, groups=ordered(groups, {name: self._known[name][1] for name in first}))
 
 
 def make_board(name: str, dataset: type[GazeDataset], records: Mapping[str, Record]) -> Board:
     """The board of a data set from its records by file name; those of other protocols are left out."""
     protocol = dataset.protocol
     same = {stem: record for stem, record in records.items() if record["protocol"]["id"] == protocol.id}
-    order = list(HEADINGS)
-    sign = -1 if protocol.metric(protocol.headline).higher_is_better else 1
+    groups = ordered(group_runs(same), {protocol.headline: protocol.metric(protocol.headline).higher_is_better})
+    return Board(name, name, dataset.card.title, protocol, groups, published_rows().get(name, []))
+
+
+def ordered(groups: Iterable[RunGroup], metrics: Mapping[str, bool]) -> list[RunGroup]:
+    """By class, methods before references, then by the metrics (with whether higher is better), the best first."""
+    classes = list(HEADINGS)
 
     def place(group: RunGroup) -> tuple[Any, ...]:
-        value = number(group.value(protocol.headline))
-        headline = math.inf if value is None else sign * value
-        return order.index(group.result_class), headline, group.title, group.runs
+        values = [(number(group.value(metric)), higher) for metric, higher in metrics.items()]
+        best = [math.inf if value is None else -value if higher else value for value, higher in values]
+        return classes.index(group.result_class), bool(group.reference), best, group.title, group.runs
 
-    groups = sorted(group_runs(same), key=place)
-    return Board(name, dataset.card.title, protocol, groups, published_rows().get(name, []))
+    return sorted(groups, key=place)
 
 
 def group_runs(records: Mapping[str, Record]) -> list[RunGroup]:
@@ -226,9 +362,9 @@ def origins(record: Record, *, look_up: bool = False) -> dict[str, str]:
         look_up: take what an old record does not say from the method as it is now, if it is known.
     """
     method, config = dict(record["method"]), record["config"]
-    card = method_card(method["name"]) if look_up and record.get("kind") != "score" else None
-    if "origin" not in method and card:
-        method |= {"licence": card.licence, "paper": card.paper, "citation": card.citation}
+    known = known_method(method["name"]) if look_up and record.get("kind") != "score" else None
+    if "origin" not in method and known:
+        method |= {"licence": known.card.licence, "paper": known.card.paper, "citation": known.card.citation}
     elif "origin" not in method and not look_up:
         return {}
     settings = Counter(setting["origin"] for setting in config.get("provenance", {}).values())
@@ -237,14 +373,6 @@ def origins(record: Record, *, look_up: bool = False) -> dict[str, str]:
               ", ".join(f"{count} {origin}" for origin, count in sorted(settings.items())),
               trained["sha256"][:12] if trained else ""]  # fmt: skip
     return {name: value for name, value in zip(ORIGIN_COLUMNS, values, strict=True) if value}
-
-
-@cache
-def method_card(method: str) -> MethodCard | None:
-    try:
-        return load_method(method).card
-    except PluginError:
-        return None
 
 
 def subsets_by(record: Record) -> str | None:
@@ -261,10 +389,11 @@ def published_rows() -> dict[str, list[PublishedResult]]:
     for cell in (cell for table in published.load() for cell in table.cells()):
         key = (cell.convention.metric, cell.column.subset)
         made = words.runs.get(cell.row.method)
-        card = method_card(made.method) if made else None
+        method = known_method(made.method) if made else None
+        family = method.card.family if method else UNKNOWN_FAMILY
         new = PublishedResult(
-            words.methods.get(cell.row.method, cell.row.title), cell.row.backbone,
-            card.family if card else UNKNOWN_FAMILY, cell.table.source.title, cell.row.tag,
+            words.methods.get(cell.row.method, cell.row.title), cell.row.backbone, family,
+            reference(made.method, family) if made else "", cell.table.source.title, cell.row.tag,
         )  # fmt: skip
         rows = found.setdefault(cell.column.dataset, [])
         fits = (row for row in rows if row.names == new.names and (key not in row.cells or _same(row.cells[key], cell)))

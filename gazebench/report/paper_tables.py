@@ -14,11 +14,13 @@ import pandas as pd
 import yaml
 
 from gazebench.data.dataset import GazeDataset
+from gazebench.engine.config import misfit
+from gazebench.engine.method import Capability
 from gazebench.engine.record import read_records
 from gazebench.engine.registry import load_dataset, load_method
 from gazebench.metrics.intervals import Interval, interval
 from gazebench.metrics.protocol import ALL
-from gazebench.report.board_rows import score_of
+from gazebench.report.board_rows import distinct, over_seeds
 from gazebench.report.page import render
 from gazebench.report.published import MethodOptions, PublishedRow, PublishedTable, Vocabulary
 from gazebench.report.run_data import Record, known_dataset
@@ -29,6 +31,11 @@ from gazebench.report.table import csv as frame_csv
 HEADING = "## The four tasks of VL4Gaze, in questions of ours: "
 SPLIT = "dataset.subsets"
 """The setting that columns by subset need where subsets are not the data's own."""
+NEEDS: dict[str, Capability] = {
+    "inout_score": "inout", "predicted_label": "semantic", "predicted_class": "semantic",
+    **dict.fromkeys(("lah_score", "laeo_score", "sa_score"), "social"),
+}  # fmt: skip
+"""The capability of a method behind a field of metrics."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class OurCell:
     """One cell of ours beside a published one.
 
     Attributes:
-        value: over the seeds there are records of.
+        value: over the seeds there are records of; nothing where one of them has none.
         published: None where the paper prints nothing, or where another data set stands in for the paper's.
         tolerance: within which a re-run counts as the same; None where nobody knows.
         command: what makes the run, where there is none and a run would have this value.
@@ -69,7 +76,7 @@ class FilledRow:
 
     @property
     def seeds(self) -> int:
-        """Of how many seeds there is a value."""
+        """Over how many seeds its values are."""
         return max((cell.value.count for cell in self.ours or ()), default=0)
 
 
@@ -109,7 +116,12 @@ def fill(table: PublishedTable, words: Vocabulary, boards: Path, dataset: str = 
     """
     names = [dataset or column.dataset for column in table.columns]
     known = {name: _records(boards, name) for name in dict.fromkeys(names)}
-    by_subset = {name for name, column in zip(names, table.columns, strict=True) if column.subset != ALL}
+    pairs = list(zip(names, table.columns, strict=True))
+    extra: dict[str, list[str]] = {name: [] for name in names}
+    for name in {name for name, column in pairs if column.subset != ALL and _given(name)}:
+        extra[name].append(f"--{SPLIT}=...")
+    for name in {name for name, column in pairs if _fields(name, column.convention.metric) & {"predicted_class"}}:
+        extra[name].append("--dataset.clip_weights=...")
     rows = []
     for row in table.rows:
         how = words.runs.get(row.method)
@@ -121,11 +133,10 @@ def fill(table: PublishedTable, words: Vocabulary, boards: Path, dataset: str = 
         for column, name, printed in zip(table.columns, names, row.values, strict=True):
             convention, suite = row.convention(column), known_dataset(name)
             found = _by_seed(known[name], how, backbone)
-            scores = [score_of(record, convention.metric, column.subset) for record in found.values()]
-            value = interval([score.value for score in scores if score is not None])
+            value = over_seeds(distinct(found.values()), convention.metric, column.subset) or interval([])
             makes = ""
-            if suite and convention.metric in metric_names(suite) and not value.count and (dataset or printed):
-                makes = command(how, suite, backbone, name in by_subset)
+            if suite and not value.count and (dataset or printed) and _gives(how.method, suite, convention.metric):
+                makes = command(how, suite, backbone, extra[name])
             published = Decimal(printed) if printed and not dataset else None
             cells.append(OurCell(value, published, convention.tolerance, makes))
         rows.append(FilledRow(row, tuple(cells)))
@@ -136,14 +147,38 @@ def metric_names(dataset: type[GazeDataset]) -> set[str]:
     return {use.name for use in dataset.protocol.metrics}
 
 
-def command(how: MethodOptions, dataset: type[GazeDataset], backbone: str, by_subset: bool) -> str:
-    """What makes the run of a row."""
-    given = not dataset.card.synthetic
-    options = [f"--{name}={value}" for name, value in how.options.items()]
-    options += [f"--{SPLIT}=..."] if by_subset and given else []
+def _given(dataset: str) -> bool:
+    """Whether the user has to have it."""
+    known = known_dataset(dataset)
+    return known is not None and not known.card.synthetic
+
+
+def _fields(dataset: str, metric: str) -> set[str]:
+    """What a metric of a data set reads; nothing where the data set has no such metric."""
+    known = known_dataset(dataset)
+    return set(known.protocol.metric(metric).metric().fields) if known and metric in metric_names(known) else set()
+
+
+def _gives(method: str, dataset: type[GazeDataset], metric: str) -> bool:
+    """Whether a run of a method on a data set has a value of a metric."""
+    cls = load_method(method)
+    needed = {NEEDS[field] for field in _fields(dataset.card.name, metric) & NEEDS.keys()}
+    return metric in metric_names(dataset) and needed <= cls.capabilities and not misfit(cls, dataset)
+
+
+def command(how: MethodOptions, dataset: type[GazeDataset], backbone: str, extra: Sequence[str]) -> str:
+    """What makes the run of a row.
+
+    Args:
+        how: the row's method and its options.
+        dataset: the data set.
+        backbone: empty for the method's own.
+        extra: further options, of the data set.
+    """
+    options = [*(f"--{name}={value}" for name, value in how.options.items()), *extra]
     parts = [
         f"make bench METHOD={how.method} DATASET={dataset.card.name}",
-        "DATA_ROOT=..." if given else "",
+        "" if dataset.card.synthetic else "DATA_ROOT=...",
         f"BACKBONE={backbone}" if backbone and _takes_backbone(how.method) else "",
         f'ARGS="{" ".join(options)}"' if options else "",
     ]
@@ -298,12 +333,15 @@ def plan(filled: FilledTable, words: Vocabulary, dataset: str, seeds: Sequence[i
 
     The columns are the table's whose metrics the data set's protocol has.
     """
-    metrics = metric_names(load_dataset(dataset))
+    data = load_dataset(dataset)
+    metrics = metric_names(data)
     columns = {column.convention.metric: column.header for column in filled.table.columns}
     rows: dict[str, dict[str, Any]] = {}
     labels: dict[str, list[str]] = {}
     for row in (one.row for one in filled.rows if one.ours is not None):
         how = words.runs[row.method]
+        if misfit(load_method(how.method), data):
+            continue
         key = row.method + (f"-{row.backbone.lower()}" if row.backbone else "")
         key = key.replace("+", "_").replace(" ", "_")
         options = [f"--{name}={value}" for name, value in how.options.items()]

@@ -43,12 +43,14 @@ class Convention(Model):
 
     Attributes:
         metric: our name, the same for the same thing.
+        task: whose board it stands on, a key of ``metrics.protocol.TASKS``; where a protocol has the metric, its task.
         stated: where the rule is from.
         tolerance: how far re-runs of one method lie apart; None where nobody tried.
     """
 
     key: str
     metric: Key
+    task: Literal["gaze", "social", "semantic"] = "gaze"
     unit: Literal["fraction", "percent", "normalised", "degree", "people"]
     better: Literal["higher", "lower"]
     stated: Literal["paper", "official code", "inferred", "not stated"]

@@ -10,7 +10,7 @@ import yaml
 
 from gazebench.engine import standing
 from gazebench.metrics.protocol import SUBSETS, Protocol
-from gazebench.report.board_rows import BADGES, COSTS, costs, origins, score_of
+from gazebench.report.board_rows import BADGES, COSTS, costs, origins, score_of, timing
 from gazebench.report.page import render
 from gazebench.report.run_data import Record, metric_uses
 from gazebench.report.table import Cell, Column, Table, text
@@ -116,6 +116,7 @@ def facts(record: Record) -> list[tuple[str, str]]:
                 ],
             )
         ),
+        "inference": timing(record),
         "packages": ", ".join(f"{name} {version}" for name, version in hardware.get("packages", {}).items()),
         "time": ", ".join(f"{name} {seconds:,.1f} s" for name, seconds in record["wall_seconds"].items()),
         "finished": record["finished"],

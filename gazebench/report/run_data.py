@@ -16,7 +16,8 @@ from gazebench.core.errors import DataError
 from gazebench.core.plugins import PluginError
 from gazebench.data.dataset import GazeDataset
 from gazebench.engine.config import read_config
-from gazebench.engine.registry import load_dataset, tasks
+from gazebench.engine.method import Method
+from gazebench.engine.registry import load_dataset, load_method, tasks
 from gazebench.engine.run import Places
 from gazebench.metrics.base import GazeMetric
 from gazebench.metrics.protocol import Protocol, ProtocolMetric
@@ -87,6 +88,15 @@ def known_dataset(name: str) -> type[GazeDataset] | None:
     """None where the suite has no such data set."""
     try:
         return load_dataset(name)
+    except PluginError:
+        return None
+
+
+@cache
+def known_method(name: str) -> type[Method] | None:
+    """None where the suite has no such method."""
+    try:
+        return load_method(name)
     except PluginError:
         return None
 

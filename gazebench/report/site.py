@@ -19,24 +19,35 @@ from gazebench.engine.registry import load_dataset
 from gazebench.engine.run import Places
 from gazebench.engine.standing import HEADINGS, lowest, parts
 from gazebench.metrics.protocol import ALL, SUBSETS
+from gazebench.metrics.scoring import Score
 from gazebench.report import published
 from gazebench.report.board_rows import (
     BADGES,
     COSTS,
+    REFERENCES,
     UNKNOWN_FAMILY,
     Board,
     RunGroup,
+    lacks,
     make_board,
     origins,
     published_rows,
+    selection,
     subsets_by,
+    timing,
+    trained_on,
 )
 from gazebench.report.page import MARK, copy_assets, link, render, write
 from gazebench.report.record_page import record_page
 from gazebench.report.run_data import known_dataset
 from gazebench.report.table import Cell, Column, HtmlCell, Table, number
 
-SECTIONS = HEADINGS | {"official": "Complete official test set, and published values"}
+SECTIONS = {
+    **{name: heading for name, heading in HEADINGS.items() if name != "smoke"},
+    "official": "Complete official test set, and published values",
+    "reference": "For reference, not ranked: floors, and how far the annotators agree",
+    "smoke": HEADINGS["smoke"],
+}
 """Headings of the groups of a table; no sorting mixes them."""
 
 
@@ -89,7 +100,7 @@ def read_boards(folder: Path) -> tuple[list[Board], dict[str, str]]:
         if name not in names:
             dataset = known_dataset(name)
             title = titles.get(name, name)
-            shown.append(make_board(name, dataset, {}) if dataset else Board(name, title, None, [], rows))
+            shown.append(make_board(name, dataset, {}) if dataset else Board(name, name, title, None, [], rows))
     return shown, left_out
 
 
@@ -102,18 +113,24 @@ def index(boards: Sequence[Board], left_out: Mapping[str, str], addresses: Mappi
         addresses: of the records' pages, by the file names of the records.
     """
     families = {row.family for board in boards for row in board.rows}
+    shown = {row.result_class if isinstance(row, RunGroup) else "published" for one in boards for row in one.rows}
+    data = {board.key: plotted(board, addresses) for one in boards for board in one.by_task if board.groups}
+    found = [row["costs"] for one in data.values() for row in one["rows"]]
     return render(
         "index.html.j2",
-        boards=[
-            {"board": board, "table": grid(board, addresses).html("grid", sortable=True),
-             "runs": sum(len(group.records) for group in board.groups),
-             "conventions": {cell.convention.key: cell.convention for row in board.published
-                             for cell in row.cells.values()}.values()}
-            for board in boards
+        datasets=[
+            (whole, [
+                {"board": board, "table": grid(board, addresses).html("grid", sortable=True),
+                 "conventions": {cell.convention.key: cell.convention for row in board.published
+                                 for cell in row.cells.values()}.values()}
+                for board in whole.by_task
+            ])
+            for whole in boards
         ],
         left_out=left_out, families=sorted(families, key=lambda family: (family == UNKNOWN_FAMILY, family)),
-        assets="assets", subsets=SUBSETS, costs=COSTS, badges=BADGES,
-        data={board.name: plotted(board, addresses) for board in boards if board.groups},
+        assets="assets", subsets=SUBSETS, badges=BADGES, data=data,
+        kinds=[kind for kind in BADGES if kind in shown],
+        costs=[cost for cost in COSTS if any(one[cost.key] is not None for one in found)],
     )  # fmt: skip
 
 
@@ -123,36 +140,42 @@ def grid(board: Board, addresses: Mapping[str, str]) -> Table:
         Column("method"),
         *board.columns.values(),
         Column("seeds", digits=0, higher=True, about="how many seeds a value is the mean of"),
+        Column("training data"),
+        Column("selection", about="of the epoch"),
         Column("people", digits=0, about="people tested"),
         *COSTS,
         Column("group"),
     ]
     rows: list[list[Cell]] = []
     attributes = []
-    classes = list(SECTIONS)
+    sections = list(SECTIONS)
     for row in board.rows:
         kind = row.result_class if isinstance(row, RunGroup) else "published"
-        section = kind if kind in SECTIONS else "official"
+        section = "reference" if row.reference and kind != "smoke" else kind if kind in SECTIONS else "official"
         attributes.append({"class": kind, "data-kind": kind, "data-family": row.family})
-        last = HtmlCell(Markup.escape(SECTIONS[section]), classes.index(section))
+        last = HtmlCell(Markup.escape(SECTIONS[section]), sections.index(section))
+        mark: dict[str, Any] = {"backbone": row.backbone, "kind": kind, "badge": BADGES[kind], "rank": "", "gaps": (),
+                                "reference": row.reference, "why": REFERENCES.get(row.reference, "")}  # fmt: skip
         if isinstance(row, RunGroup):
             values: list[Cell] = [row.value(*key) for key in board.columns]
-            values += [len(row.records), row.lead["samples"]["people"], *row.costs().values()]
-            about = _about_runs(row, addresses)
+            values += [len(row.counted), trained_on(row.lead) or None, selection(row.lead)]
+            values += [row.lead["samples"]["people"], *row.costs().values()]
+            about = _about_runs(row, addresses) | {"rank": board.ranks.get(row, "")}
         else:
             shown = [row.cells.get(key) for key in board.columns]
             values = [
                 HtmlCell(Markup(render("published.html.j2", cell=cell)), cell.printed) if cell else None
                 for cell in shown
             ]
-            values += [None] * (2 + len(COSTS))
+            values += [None] * (4 + len(COSTS))
             about = {"link": "", "facts": [
                 ("source", f"{row.source}: {'; '.join(row.places)}"), ("read", row.tag),
                 *(("note", note) for note in row.notes),
             ]}  # fmt: skip
-        cell = render("method.html.j2", title=row.title, backbone=row.backbone, kind=kind, badge=BADGES[kind], **about)
+        cell = render("method.html.j2", title=row.title, **mark | about)
         rows.append([HtmlCell(Markup(cell), row.title), *values, last])
-    return Table(columns, rows, attributes=attributes)
+    kept = [index for index in range(len(columns)) if any(row[index] is not None for row in rows)]
+    return Table([columns[i] for i in kept], [[row[i] for i in kept] for row in rows], attributes=attributes)
 
 
 def _about_runs(group: RunGroup, addresses: Mapping[str, str]) -> dict[str, Any]:
@@ -166,9 +189,12 @@ def _about_runs(group: RunGroup, addresses: Mapping[str, str]) -> dict[str, Any]
     facts = [("family", group.family), *((name, text) for name, text in found.items() if name != "weights")]
     standing = lowest(parts(weights, record.get("kind", "bench")))
     facts += [("weights", f"{weights.get('name') or 'no backbone'}, {standing}{trained}")]
+    facts += [("inference", how)] if (how := timing(record)) else []
     facts += [("subsets by", name)] if (name := subsets_by(record)) else []
     facts += [(BADGES[group.result_class], reason) for reason in record["status"]["reasons"]]
-    return {"link": pages[0][0], "facts": facts, "pages": pages}
+    gaps = {gap: [one["run"] for one in group.counted if gap in lacks(one)] for gap in ("intervals", "provenance")}
+    facts += [(f"no {gap}", ", ".join(runs)) for gap, runs in gaps.items() if runs]
+    return {"link": pages[0][0], "facts": facts, "pages": pages, "gaps": [gap for gap, runs in gaps.items() if runs]}
 
 
 def plotted(board: Board, addresses: Mapping[str, str]) -> dict[str, Any]:
@@ -178,11 +204,13 @@ def plotted(board: Board, addresses: Mapping[str, str]) -> dict[str, Any]:
         values: dict[str, dict[str, list[float | None]]] = {}
         for metric, subset in board.columns:
             if (value := group.value(metric, subset)) is not None:
-                values.setdefault(metric, {})[subset] = [number(value), value.low, value.high]
+                known = isinstance(value, Score) or value.half is not None
+                ends = (value.low, value.high) if known else (None, None)
+                values.setdefault(metric, {})[subset] = [number(value), *ends]
         rows.append({
             "row": position, "title": group.title, "backbone": group.backbone, "family": group.family,
             "kind": BADGES[group.result_class], "href": addresses[next(iter(group.records))],
-            "values": values, "costs": group.costs(),
+            "values": values, "costs": group.costs(), "timing": timing(group.lead),
         })  # fmt: skip
     metrics = {
         metric: {"higher": column.higher, "digits": column.digits}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gazebench.engine.registry import load_dataset
-from gazebench.metrics.intervals import format_value, interval
+from gazebench.metrics.intervals import LEAST, format_value, interval
 from gazebench.metrics.protocol import ALL
 from gazebench.report.table import Column, Table
 from gazebench.study.figures import available
@@ -53,11 +53,11 @@ def _head(summary: Summary) -> str:
         parts += [f"**This is the quick study, made to see that everything works: {plan.quick.note}.**{left_out}"]
     parts += [plan.text.strip()] if plan.text else []
     mean = "Numbers are the mean over the seeds ± half the width of its 95% interval (Student's t)."
-    single = "One seed: there are no intervals, and differences may be chance."
+    few = f"{'Two seeds' if several else 'One seed'}: there are no intervals, and differences may be chance."
     parts += [
         f"Data: {card.title}{' (synthetic)' if card.synthetic else ''}, protocol `{plan.protocol.id}`. "
         f"{len(plan.rows)} rows, seed{'s' if several else ''} {', '.join(map(str, plan.seeds))}. "
-        f"{mean if several else single}"
+        f"{mean if len(plan.seeds) >= LEAST else few}"
     ]
     if summary.missing:
         parts += [f"**Partial: {len(summary.entries)} of {len(plan.runs)} runs are in.** Missing: {_missing(summary)}."]
@@ -131,7 +131,7 @@ def _gain(verdict: Verdict) -> str:
     gain = verdict.gain
     if not gain.count:
         return format_value(None)
-    span = "one seed: no interval" if gain.half is None else f"{100 * gain.low:.1f} to {100 * gain.high:.1f}"
+    span = "too few seeds: no interval" if gain.half is None else f"{100 * gain.low:.1f} to {100 * gain.high:.1f}"
     return f"{100 * gain.mean:.1f} % ({span})"
 
 
@@ -163,7 +163,7 @@ def caption(summary: Summary, figure: PlannedFigure) -> str:
     parts = [figure.text.strip()] if figure.text else []
     if isinstance(figure, OverlayFigure):
         parts += _who_is_shown(summary, figure)
-    elif len(summary.plan.seeds) > 1:
+    elif len(summary.plan.seeds) >= LEAST:
         parts.append("Error bars: 95% interval over the seeds.")
     return " ".join(parts)
 

@@ -12,6 +12,7 @@ import pandas as pd
 from gazebench.core.types import stable_key
 from gazebench.metrics.intervals import Interval, interval
 from gazebench.metrics.protocol import ALL
+from gazebench.report.board_rows import distinct
 from gazebench.report.table import Cell, Column, Table
 from gazebench.study.plan import Claim, OverlayFigure, Plan, PlannedRun, PlannedTable
 from gazebench.study.store import Store
@@ -79,6 +80,12 @@ class Summary:
         """The results of a row by seed."""
         return {run.seed: entry for run, entry in self.entries.items() if run.row == row}
 
+    def counted(self, row: str) -> list[int]:
+        """The seeds that a mean is over: of those that changed no score, as where nothing is trained, the first."""
+        entries = self.of(row)
+        first = {id(entry) for entry in distinct(entries.values())}
+        return [seed for seed, entry in entries.items() if id(entry) in first]
+
     def values(self, row: str, metric: str, subset: str, over: float | None = None) -> dict[int, float]:
         """A metric by seed, or the number of people whose value is larger than ``over``."""
         if over is None:
@@ -96,8 +103,9 @@ class Summary:
         return frame if subset == ALL else frame[frame["subset"] == subset]
 
     def interval(self, row: str, metric: str, subset: str, over: float | None = None) -> Interval:
-        """Mean and interval over the seeds."""
-        return interval(list(self.values(row, metric, subset, over).values()))
+        """Mean and interval over the ``counted`` seeds; nothing where one of them has no value."""
+        values, seeds = self.values(row, metric, subset, over), self.counted(row)
+        return interval([values[seed] for seed in seeds] if values.keys() >= set(seeds) else [])
 
     def table(self, planned: PlannedTable, *, seeds: bool = False) -> Table:
         """A table of means with their intervals; a row without any result shows dashes.
@@ -118,7 +126,7 @@ class Summary:
             values = [self.interval(row, *name) for name in names]
             rows.append([*(cells or (self.plan.rows[row].title,)), *values])
             if seeds:
-                rows[-1].append(str(max(value.count for value in values)))
+                rows[-1].append(str(len(self.counted(row))))
         return Table([*columns, *([Column("seeds")] if seeds else [])], rows, marks=True)
 
     def verdict(self, claim: Claim) -> Verdict:

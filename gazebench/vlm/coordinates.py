@@ -108,16 +108,20 @@ FAMILIES: Final[dict[str, Family]] = {
     ),
     "Gemini": Family(
         r"gemini", Convention(y_first=True),
-        "ai.google.dev/gemini-api/docs/image-understanding: [ymin, xmin, ymax, xmax] and [y, x], 0 to 1000",
+        "commonly known of its API ([ymin, xmin, ymax, xmax] and [y, x], 0 to 1000), not checked against its guide",
     ),
     "InternVL": Family(
-        r"intern-?vl", Convention(), "internvl.readthedocs.io, chat data format: [x1, y1, x2, y2], 0 to 1000"
+        r"intern-?vl", Convention(), "github.com/OpenGVLab/InternVL issue 844, of its chat data format: 0 to 1000"
     ),
     "GLM-V": Family(r"glm-?\d([._]\d)?v", Convention(), "github.com/zai-org/GLM-V, grounding: 0 to 1000"),
     "DeepSeek-VL2": Family(
         r"deepseek-?vl2", Convention(), "huggingface.co/AskUI/PTA-1/discussions/2, by its authors: 0 to 999"
     ),
-    "LLaVA": Family(r"llava", Convention("unit"), "arXiv 2310.03744, prompts of RefCOCO: shares of 1"),
+    "LLaVA": Family(
+        r"llava", Convention("unit"),
+        "github.com/haotian-liu/LLaVA issue 606: shares of 1 of the image padded to a square; they are read as shares "
+        "of the image itself, which is right for square images only",
+    ),
     "Moondream": Family(r"moondream", Convention("unit"), "docs.moondream.ai, skill point: 0 to 1"),
 }  # fmt: skip
 """How model families write coordinates when left to themselves. The first that fits a name counts.

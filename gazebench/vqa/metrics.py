@@ -391,26 +391,27 @@ class Unread(_Status):
 
 
 QUESTION_METRICS = (
+    ProtocolMetric("vqa_overall", Overall, subsets=False),
     ProtocolMetric("vqa_object", ObjectAccuracy, subsets=False),
+    ProtocolMetric("vqa_direction", DirectionAccuracy, subsets=False),
+    ProtocolMetric("vqa_point", PointWithin, subsets=False),
+    ProtocolMetric("vqa_refusal", RefusalAccuracy, subsets=False),
+    ProtocolMetric("vqa_false_refusal", FalseRefusal, subsets=False),
+    ProtocolMetric("vqa_parsed", Parsed, subsets=False),
     ProtocolMetric("vqa_object_clip", ObjectSimilarity, subsets=False),
     ProtocolMetric("vqa_object_bleu", ObjectBLEU, subsets=False),
     ProtocolMetric("vqa_object_rouge", ObjectROUGE, subsets=False),
     ProtocolMetric("vqa_object_judge", ObjectJudged, subsets=False),
     ProtocolMetric("vqa_object_judge_open", ObjectUnjudged, subsets=False),
-    ProtocolMetric("vqa_direction", DirectionAccuracy, subsets=False),
     ProtocolMetric("vqa_direction_steps", DirectionSteps, subsets=False, digits=2),
-    ProtocolMetric("vqa_point", PointWithin, subsets=False),
     ProtocolMetric("vqa_point_l2", PointDistance, subsets=False),
     ProtocolMetric("vqa_point_angle", PointAngle, subsets=False, digits=2),
-    ProtocolMetric("vqa_refusal", RefusalAccuracy, subsets=False),
     ProtocolMetric("vqa_refusal_precision", RefusalPrecision, subsets=False),
     ProtocolMetric("vqa_refusal_recall", RefusalRecall, subsets=False),
     ProtocolMetric("vqa_refusal_f1", RefusalF1, subsets=False),
-    ProtocolMetric("vqa_false_refusal", FalseRefusal, subsets=False),
-    ProtocolMetric("vqa_overall", Overall, subsets=False),
-    ProtocolMetric("vqa_parsed", Parsed, subsets=False),
     ProtocolMetric("vqa_refused", Refused, subsets=False),
     ProtocolMetric("vqa_cut", Cut, subsets=False),
     ProtocolMetric("vqa_unread", Unread, subsets=False),
 )
-"""Columns of methods that answer questions (docs/vqa.md); one named after a question type is its headline."""
+"""Columns of methods that answer questions (docs/vqa.md); one named after a question type is its headline; boards
+rank by the first."""

@@ -144,7 +144,8 @@
     const subset = checked("subset")[0];
     const label = `${controls.metric.value}${["all", "*"].includes(subset) ? "" : `, ${subset}`}, ${higher ? "higher" : "lower"} is better`;
     const text = (point) => `${point.title}${point.backbone ? ` (${point.backbone})` : ""}, ${point.kind}\n${controls.metric.value} ${point.y.toFixed(digits)}`
-      + (point.low === null ? "" : ` (${point.low.toFixed(digits)} to ${point.high.toFixed(digits)})`) + (point.x === null ? "" : `\n${title}: ${point.x.toLocaleString("en", { maximumFractionDigits: 2 })}`);
+      + (point.low === null ? "" : ` (${point.low.toFixed(digits)} to ${point.high.toFixed(digits)})`) + (point.x === null ? "" : `\n${title}: ${point.x.toLocaleString("en", { maximumFractionDigits: 2 })}`)
+      + (controls.cost.value === "inference" && point.timing ? `\n${point.timing}` : "");
     const width = Math.max(300, chart.clientWidth);
     const narrow = width < 560;
     const families = [...new Set(board.rows.map((row) => row.family))].sort();
