@@ -22,7 +22,7 @@ EXPECTED = {
         path.stem for path in (ROOT / kind).iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()
     )
     for kind in ("methods", "datasets")
-} | {"tasks": ["vqa"]}
+} | {"tasks": ["vqa", "vqa_v2"]}
 
 
 def probe(python: Path | str, cwd: Path, **variables: str) -> dict:

@@ -15,7 +15,9 @@ from gazebench.vlm.options import BackendName, ModelOptions, check_server
 from gazebench.vlm.options import shard as parse_shard
 
 FOLDER = "vqa"
-AnswererName = Literal["openai", "transformers", "oracle", "shuffled", "random", "majority"]
+AnswererName = Literal[
+    "openai", "transformers", "oracle", "shuffled", "random", "majority", "text-only", "picture-only"
+]
 with_model = model_options("Qwen/Qwen3-VL-4B-Instruct", max_tokens=128)
 
 
@@ -36,6 +38,10 @@ def build(
     split: Annotated[list[str] | None, typer.Option(help="Repeat for more; train, val, test by default.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the questions; RUNS/vqa/DATASET by default.")] = None,
     describe: Annotated[BackendName | None, typer.Option(help="A model describes targets without a name.")] = None,
+    protocol: Annotated[str, typer.Option(help="Of the questions; the newest by default.")] = "gazebench-vqa-v2",
+    all_pairs: Annotated[
+        bool, typer.Option("--all-pairs", help="Ask about all pairs of people, yes or no, and nothing else.")
+    ] = False,
     runs: RunsOption = None,
 ) -> int:
     """Build the questions about the splits of a data set.
@@ -67,7 +73,9 @@ def build(
             if print_open(outcome, "descriptions"):
                 return 1
             descriptions = described(data, records, store)
-        path, card = run(data, name, folder, descriptions=descriptions, describer=identity)
+        path, card = run(
+            data, name, folder, descriptions=descriptions, describer=identity, protocol=protocol, all_pairs=all_pairs
+        )
         counts = card["counts"]
         types = ", ".join(f"{number:,} {task}" for task, number in counts["task"].items())
         print(f"{name}: {counts['questions']:,} questions about {counts['people']:,} people in "
@@ -89,8 +97,11 @@ def answers(
     shard: Annotated[str, typer.Option(metavar="I/N", help="Ask only this part, into a file of its own.")] = "",
     limit: Annotated[int, typer.Option(min=0, help="Ask only so many questions, to try it out.")] = 0,
     partial: Annotated[bool, typer.Option("--partial", help="Score open questions as wrong.")] = False,
-    points: Annotated[Path | None, typer.Option(help="Write points as predictions for `gazebench score`.")] = None,
-    board: Annotated[bool, typer.Option("--board", help="Score the points: a row of the leaderboard.")] = False,
+    points: Annotated[
+        Path | None,
+        typer.Option(help="Write points or pairs' scores as predictions for `gazebench score`."),
+    ] = None,
+    board: Annotated[bool, typer.Option("--board", help="Score that file: a row of the leaderboard.")] = False,
     clip_weights: Annotated[Path | None, typer.Option(help="Weights of a CLIP that compares descriptions.")] = None,
     clip_model: Annotated[str, typer.Option(help="Name of that CLIP in open_clip.")] = "ViT-B-32-quickgelu",
     judge: Annotated[BackendName | None, typer.Option(help="A model judges descriptions.")] = None,
@@ -102,11 +113,12 @@ def answers(
     from gazebench.engine.config import dataset_with
     from gazebench.metrics.vocabulary import Vocabulary
     from gazebench.vqa import scoring
-    from gazebench.vqa.answerers import BASELINES, Answerer, Examples, ModelAnswerer
+    from gazebench.vqa.answerers import Answerer, Examples, ModelAnswerer
     from gazebench.vqa.asking import ask, collect, store_of
+    from gazebench.vqa.blind import BASELINES
     from gazebench.vqa.files import check_annotations, read_card
     from gazebench.vqa.judge import judge as ask_judge
-    from gazebench.vqa.task import protocol_of
+    from gazebench.vqa.protocols import protocol_of
 
     where, card, asks = places(runs, boards), read_card(questions), ctx.info_name == "ask"
     protocol, folder, split = protocol_of(card), where.runs / FOLDER, str(card["split"])
@@ -115,7 +127,7 @@ def answers(
     train = examples or questions.with_name("train.jsonl")
     answerer: Answerer
     if backend in BASELINES:
-        answerer = BASELINES[backend](questions, train)
+        answerer = BASELINES[backend](questions, train, data, split)
     else:
         model, shown = options.backend(backend), Examples(train, data, shots, seed) if shots else None
         answerer = ModelAnswerer(
@@ -155,8 +167,13 @@ def answers(
     print(f"\nresult    {scoring.write(where.boards / FOLDER, record)}")
     print(f"reading   {scoring.write_reading(store.folder / f'{split}-read.csv', answered, further['reading'])}")
     if points or board:
-        place = points or store.folder / f"{split}-points.csv"
-        print(f"points    {place} ({scoring.write_points(place, answered):,} people)")
+        if card.get("all_pairs"):
+            place = points or store.folder / f"{split}-pairs.jsonl"
+            written = scoring.write_pairs(place, answered, data, card)
+        else:
+            place = points or store.folder / f"{split}-points.csv"
+            written = scoring.write_points(place, answered)
+        print(f"file      {place} ({written:,} people)")
         if board:
             from gazebench.engine.record import write_record
             from gazebench.engine.score import score as score_file

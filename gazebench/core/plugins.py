@@ -82,9 +82,10 @@ def _ours(kind: str) -> Iterator[Entry]:
             if not module.name.startswith("_"):
                 yield Entry(kind, module.name, f"gazebench.{kind}.{module.name}")
     elif kind == "tasks":
-        for file in sorted(Path(gazebench.__file__).parent.glob("*/task.py")):
-            if file.parent.name != "data":  # the base class
-                yield Entry(kind, file.parent.name, f"gazebench.{file.parent.name}.task")
+        for file in sorted(Path(gazebench.__file__).parent.glob("*/task*.py")):
+            folder = file.parent.name
+            if folder != "data":  # the base class
+                yield Entry(kind, folder + file.stem.removeprefix("task"), f"gazebench.{folder}.{file.stem}")
 
 
 def _build(entry: Entry) -> Any:

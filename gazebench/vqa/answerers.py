@@ -1,11 +1,11 @@
-"""Who can be asked: vision-language models, zero-shot or with examples, and four baselines that look at nothing."""
+"""Who can be asked: vision-language models, zero-shot or with examples, and baselines without a model."""
 
 from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -18,7 +18,6 @@ from gazebench.vlm.encoding import Encoding
 from gazebench.vlm.images import ask_about_images, encoded
 from gazebench.vlm.messages import Backend, Decoding, EncodedImage, Failure, Message, Reply, Request
 from gazebench.vqa.files import QuestionRecord, check_annotations, read, read_card
-from gazebench.vqa.question_builder import FORMS
 from gazebench.vqa.questions.geometry import DIRECTIONS
 from gazebench.vqa.questions.parsing import as_json, ask_for_json, schema
 from gazebench.vqa.questions.templates import templates
@@ -165,9 +164,9 @@ class Examples:
 
         self.chosen: dict[Form, list[QuestionRecord]] = {}
         refusals = 1 if shots > 1 else 0
-        for form in FORMS:
+        for form in get_args(Form):
             answered, refused = (list(pools.get((form, refused), {}).values()) for refused in (False, True))
-            found = answered[: shots - refusals] + refused[:refusals]
+            found = answered[: shots - refusals if refused else shots] + refused[:refusals]
             if answered and len(found) < shots:
                 raise DataError(f"{path}: has {len(found)} examples of the form {form}, {shots} are wanted")
             random.Random(f"{seed} {form}").shuffle(found)
@@ -205,7 +204,7 @@ SEED = 0
 """Of the choices of baselines."""
 
 
-class _Baseline(Answerer):
+class Baseline(Answerer):
     """Answers without an image."""
 
     mode = "floor"
@@ -222,7 +221,7 @@ class _Baseline(Answerer):
         """The answer to a question."""
 
 
-class Oracle(_Baseline):
+class Oracle(Baseline):
     """The truth, through parser and scorer."""
 
     name, title, mode = "oracle", "Truth", "ceiling"
@@ -231,7 +230,7 @@ class Oracle(_Baseline):
         return record.truth.answer
 
 
-class Shuffled(_Baseline):
+class Shuffled(Baseline):
     """The right answers to other questions of the same type and form: what knowing the distribution alone is worth."""
 
     name, title = "shuffled", "Shuffled truth"
@@ -254,7 +253,7 @@ class Shuffled(_Baseline):
         return self.answers[record.question.id]
 
 
-class _Prior(_Baseline):
+class _Prior(Baseline):
     """Knows how often training questions have which answer."""
 
     def __init__(self, path: Path) -> None:
@@ -263,6 +262,7 @@ class _Prior(_Baseline):
         self.directions: Counter[str] = Counter()
         self.refusals: Counter[str] = Counter()
         self.refused: Counter[bool] = Counter()
+        self.verdicts: dict[str, Counter[str]] = {}
         points, x, y = 0, 0.0, 0.0
         for record in read(path):
             task, truth = record.question.task, record.truth
@@ -272,6 +272,8 @@ class _Prior(_Baseline):
                 self.directions[truth.answer] += 1
             elif task == "point" and truth.points:
                 points, x, y = points + 1, x + truth.points[0][0], y + truth.points[0][1]
+            elif record.question.form == "yes_no" and truth.answer:
+                self.verdicts.setdefault(task, Counter())[truth.answer] += 1
             elif task == "recognition":
                 self.refused[bool(truth.refusal)] += 1
                 if truth.refusal:
@@ -291,6 +293,8 @@ class Random(_Prior):
         rng = random.Random(f"{SEED} {record.question.id}")
         if record.question.task == "recognition" and self.refusals and rng.random() < 0.5:
             return rng.choice(sorted(self.refusals))
+        if record.question.form == "yes_no":
+            return rng.choice(("yes", "no"))
         if record.question.form == "direction":
             return rng.choice(DIRECTIONS)
         if record.question.form == "point":
@@ -308,23 +312,16 @@ class Majority(_Prior):
 
     def answer(self, record: QuestionRecord) -> str:
         if record.question.task == "recognition" and self.refused[True] >= self.refused[False] > 0:
-            return _most_frequent(self.refusals)
+            return most_frequent(self.refusals)
+        if record.question.form == "yes_no":
+            return most_frequent(self.verdicts.get(record.question.task, Counter(["no"])))
         if record.question.form == "direction":
-            return _most_frequent(self.directions)
+            return most_frequent(self.directions)
         if record.question.form == "point":
             return templates().point.format(x=whole(self.mean[0]), y=whole(self.mean[1]))
-        return _most_frequent(self.labels)
+        return most_frequent(self.labels)
 
 
-def _most_frequent(counts: Counter[str]) -> str:
-    """Of equally frequent ones the first by name; "" of none."""
+def most_frequent(counts: Counter[str]) -> str:
+    """The most frequent text, of equally frequent ones the first by name; "" of none."""
     return min(counts, key=lambda name: (-counts[name], name), default="")
-
-
-BASELINES: Mapping[str, Callable[[Path, Path], Answerer]] = {
-    "oracle": lambda path, train: Oracle(),
-    "shuffled": lambda path, train: Shuffled(path),
-    "random": lambda path, train: Random(train),
-    "majority": lambda path, train: Majority(train),
-}
-"""By name, from the files of the questions and of training questions, which priors learn from."""

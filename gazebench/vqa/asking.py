@@ -14,8 +14,9 @@ from gazebench.vlm.messages import Reply
 from gazebench.vlm.store import AnswerStore, shard_of
 from gazebench.vqa.answerers import Answerer
 from gazebench.vqa.files import QuestionRecord, read
+from gazebench.vqa.protocols import protocol_of
 from gazebench.vqa.questions.parsing import ParsedAnswer
-from gazebench.vqa.task import Questions, protocol_of
+from gazebench.vqa.task import Questions
 
 
 @dataclass

@@ -46,7 +46,7 @@ class QuestionRecord:
                 "question": question.text, "answer": truth.answer, "refusal": truth.refusal,
                 "points": [[round(x, 6), round(y, 6)] for x, y in truth.points], "direction": truth.direction,
                 "labels": list(truth.labels), "references": list(truth.references), "head": head,
-                "size": list(truth.size),
+                "size": list(truth.size), **({"other": question.other} if question.other >= 0 else {}),
             },
             ensure_ascii=False,
         )  # fmt: skip
@@ -55,7 +55,9 @@ class QuestionRecord:
     def from_json(cls, text: str | bytes) -> QuestionRecord:
         """The inverse; ValueError, KeyError, IndexError or TypeError where it is no question."""
         read = json.loads(text)
-        question = Question(read["id"], read["task"], read["form"], read["observer"], read["question"])
+        question = Question(
+            read["id"], read["task"], read["form"], read["observer"], read["question"], int(read.get("other", -1))
+        )
         truth = Truth(
             answer=read["answer"],
             refusal=read["refusal"],
@@ -73,7 +75,8 @@ def _kinds(record: QuestionRecord) -> dict[str, str]:
     """What a card counts a question by."""
     question, truth = record.question, record.truth
     kinds: dict[str, str] = {"task": question.task, "form": question.form, "observer": question.observer}
-    kinds[f"{question.task}: answer"] = truth.refusal or "given"
+    given = (truth.answer or "no label") if question.form == "yes_no" else "given"
+    kinds[f"{question.task}: answer"] = truth.refusal or given
     if truth.direction >= 0 and question.task == "direction":
         kinds["direction"] = truth.answer
     if truth.labels and question.task == "object":

@@ -79,6 +79,7 @@ RIGHT: dict[QuestionType, Callable[[Truth, ParsedAnswer], bool]] = {
     "direction": lambda truth, answer: answer.direction == truth.direction,
     "point": _near,
     "recognition": lambda truth, answer: answer.valid and bool(answer.refusal) == bool(truth.refusal),
+    **dict.fromkeys(("lah", "laeo", "sa"), lambda truth, answer: answer.verdict == truth.answer),
 }
 """Whether an answer is right, by question type."""
 

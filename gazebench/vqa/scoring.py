@@ -23,9 +23,9 @@ from gazebench.vlm.store import AnswerStore
 from gazebench.vqa.answerers import Answerer
 from gazebench.vqa.asking import Answered
 from gazebench.vqa.metrics import NEAR, RIGHT
+from gazebench.vqa.protocols import protocol_of
 from gazebench.vqa.questions.geometry import DIRECTIONS
 from gazebench.vqa.questions.parsing import READER
-from gazebench.vqa.task import protocol_of
 
 CENTRE = (0.5, 0.5)
 
@@ -82,7 +82,8 @@ def make(
             "data": card["dataset"],
             "split": split,
             "questions": {name: card[name] for name in ("sha256", "seed", "templates", "descriptions")}
-            | {"counts": card["counts"]["task"]},
+            | {"counts": card["counts"]["task"]}
+            | ({"all_pairs": True} if card.get("all_pairs") else {}),
             "answerer": store.identity,
             "answers_sha256": store.digest(split),
             **further,
@@ -173,6 +174,33 @@ def write(folder: Path, record: Mapping[str, Any]) -> Path:
     path = folder / str(record["dataset"]) / f"{record['method']['name']}-{record['run']}.json"
     write_atomically(path, json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n")
     return path
+
+
+def write_pairs(path: Path, answered: Answered, dataset: GazeDataset, card: Mapping[str, Any]) -> int:
+    """The answers about all pairs as a predictions file for ``gazebench score``; returns the number of people.
+
+    The score of a pair is the probability of "yes", or 1 or 0 where the backend gives none. Somebody who was not asked
+    about, for want of a head box, has the score 0; so has an answer that is neither yes nor no.
+    """
+    records = dataset.records(str(card["split"]))
+    place = {str(person): index for index, person in enumerate(records.person_id)}
+    ids, start = [str(person) for person in records.person_id], records.person_start
+    cells: list[dict[str, dict[str, float]]] = []
+    for image in range(len(records)):
+        people = ids[start[image] : start[image + 1]]
+        for person in people:
+            others = dict.fromkeys((other for other in people if other != person), 0.0)
+            cells.append({task: dict(others) for task in records.pairs})
+    for record, answer in zip(answered.records, answered.parsed, strict=True):
+        looker, task = place[record.person], record.question.task
+        other = int(start[records.person_image[looker]]) + record.question.other
+        score = float(answer.verdict == "yes") if answer.p_yes is None else answer.p_yes
+        cells[looker][task][ids[other]] = score
+        if task != "lah":  # asked once about two people
+            cells[other][task][ids[looker]] = score
+    rows = [json.dumps({"person_id": person, **cell}) for person, cell in zip(ids, cells, strict=True)]
+    write_atomically(path, "\n".join(rows) + "\n")
+    return len(rows)
 
 
 def write_points(path: Path, answered: Answered) -> int:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from gazebench.core.errors import DataError
 from gazebench.core.types import Item, Records
 from gazebench.data.dataset import GazeDataset
 from gazebench.data.task import ItemSource, Task
@@ -19,7 +18,7 @@ from gazebench.vqa.questions.templates import templates
 class Questions(Task):
     """Questions of gazebench-vqa-v1; ``Item.input`` is a ``vqa.types.Question``, the truth a ``vqa.types.Truth``.
 
-    Another protocol, such as VL4Gaze's own once it is released, is a subclass in ``PROTOCOLS``.
+    Another protocol, such as VL4Gaze's own, is a subclass in ``protocols.PROTOCOLS``.
 
     Args:
         parsed: the answers, where they are parsed already.
@@ -28,24 +27,28 @@ class Questions(Task):
     Attributes:
         id: name and version of the protocol.
         origin: ``ours``, or ``official``.
+        superseded_by: the id of the protocol that replaces this one, which stays for its records; "" for none.
         instructions: the system prompt of models that were not trained on the questions.
         digest: of the texts.
         parse: parses an answer.
+        builder: makes the questions.
     """
 
     name: ClassVar[str] = "questions"
     metrics: ClassVar[tuple[ProtocolMetric, ...]] = QUESTION_METRICS
     id: ClassVar[str] = templates().id
     origin: ClassVar[str] = "ours"
+    superseded_by: ClassVar[str] = "gazebench-vqa-v2"
     instructions: ClassVar[str] = templates().instructions
     digest: ClassVar[str] = templates().digest
     parse = staticmethod(parse)
+    builder: ClassVar[type[QuestionBuilder]] = QuestionBuilder
 
     def __init__(self, parsed: Sequence[ParsedAnswer] | None = None, **further: Any) -> None:
         self.parsed, self.further = parsed, further
 
     def source(self, dataset: GazeDataset, records: Records) -> ItemSource:
-        return QuestionBuilder(dataset, records)
+        return self.builder(dataset, records)
 
     def fields(self, items: Sequence[Item], truths: Sequence[Any], outputs: Sequence[str]) -> dict[str, Any]:
         """``questions``, ``truths`` and ``parsed``, the parsed answers."""
@@ -57,21 +60,3 @@ class Questions(Task):
 
     def describe(self) -> dict[str, Any]:
         return {"id": self.id, "templates": self.digest, "reader": READER}
-
-
-PROTOCOLS: dict[str, type[Questions]] = {Questions.id: Questions}
-
-
-def protocol_of(card: Mapping[str, Any]) -> Questions:
-    """The protocol that a card of questions names.
-
-    Raises:
-        DataError: this version of the suite knows no such protocol, or other texts of it.
-    """
-    name = str(card["protocol"])
-    if name not in PROTOCOLS:
-        raise DataError(f"questions of the protocol {name}; known here: {', '.join(PROTOCOLS)}; build them anew")
-    protocol = PROTOCOLS[name]()
-    if card["templates"] != protocol.digest:
-        raise DataError(f"these questions were made from other templates than those of {name} here; build them anew")
-    return protocol

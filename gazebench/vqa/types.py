@@ -8,8 +8,12 @@ from typing import Literal
 
 Form = Literal["object", "direction", "point", "yes_no"]
 """What a question asks for: what somebody looks at, in which direction, at which point, or yes or no."""
-QuestionType = Literal["object", "direction", "point", "recognition"]
-"""What a question counts for; those of ``recognition`` have any form, and half of them cannot be answered."""
+QuestionType = Literal["object", "direction", "point", "recognition", "lah", "laeo", "sa"]
+"""What a question counts for.
+
+Those of ``recognition`` have any form but yes / no, and half of them cannot be answered. The last three are yes / no
+questions about two people, named as the labels in ``core.types.SOCIAL``.
+"""
 Observer = Literal["box", "unique", "ambiguous", "non_exist"]
 """How a question refers to its person: by a head box, or by words that fit one, several or no person."""
 Refusal = Literal["", "ambiguous", "non_exist", "outside"]
@@ -27,6 +31,8 @@ class Question:
         form: what is asked for.
         observer: how the person is referred to.
         text: the question.
+        other: of a question about two people, the second one's place among the people of the image, else -1. Of
+            ``lah`` it is the one who may be looked at.
     """
 
     id: str
@@ -34,6 +40,7 @@ class Question:
     form: Form
     observer: Observer
     text: str
+    other: int = -1
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,7 @@ class Truth:
     """What is known of a question's answer; a method sees it in its loss, never in its forward at evaluation.
 
     Attributes:
-        answer: the answer as it should be written.
+        answer: the answer as it should be written; "" where a yes / no question has no label.
         refusal: why there is none; "" where there is.
         points: the annotated points, normalised; empty with a refusal.
         head: xyxy normalised; NaN where it is not known.

@@ -1,4 +1,4 @@
-"""The texts of the protocol, from ``templates.yaml``."""
+"""The texts of the protocols, from ``templates.yaml`` (version 1) and ``templates-v2.yaml``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from gazebench.vqa.types import Form, Refusal
+from gazebench.vqa.types import Refusal
 
 ANYONE = "anyone"
 """The expression that fits everybody."""
@@ -24,7 +24,8 @@ class Templates:
     Attributes:
         name, version: of the protocol.
         instructions: the system prompt of models that were not trained on these questions.
-        questions: paraphrases by form, with the placeholder ``{observer}``.
+        questions: paraphrases by form (of yes / no questions by type), with the placeholder ``{observer}`` and, where
+            there are two people, ``{other}``.
         observers: expressions by trait, with the placeholder ``{value}`` (of ``box``: ``{box}``).
         point: how a point is answered, with the placeholders ``{x}`` and ``{y}``.
         refusals: the answer to a question that cannot be answered, by reason.
@@ -37,7 +38,7 @@ class Templates:
     name: str
     version: int
     instructions: str
-    questions: Mapping[Form, Sequence[str]]
+    questions: Mapping[str, Sequence[str]]
     observers: Mapping[str, Sequence[str]]
     point: str
     refusals: Mapping[Refusal, str]
@@ -62,9 +63,13 @@ class Templates:
 
 
 @cache
-def templates() -> Templates:
-    """The texts of the protocol, read once."""
-    text = (files("gazebench.vqa.questions") / "templates.yaml").read_bytes()
-    read: dict[str, Any] = yaml.safe_load(text)
+def templates(version: int = 1) -> Templates:
+    """The texts of a version of the protocol, read once; version 2 takes over what it does not name itself."""
+    read: dict[str, Any] = {}
+    digest = hashlib.sha256()
+    for name in ("templates.yaml", "templates-v2.yaml")[:version]:
+        text = (files("gazebench.vqa.questions") / name).read_bytes()
+        digest.update(text)
+        read |= yaml.safe_load(text)
     answers = read.pop("answers")
-    return Templates(**read, **answers, digest=hashlib.sha256(text).hexdigest()[:16])
+    return Templates(**read, **answers, digest=digest.hexdigest()[:16])
