@@ -1,13 +1,13 @@
 """Why OmniGF's gaze branch followed saliency, and what mends it: ``python scripts/diagnose_omnigf.py``.
 
-The gaze branch and the head encoder are trained over states of the tiny Qwen3-VL that are computed once and do not
-learn: an image's tokens, and the anchors of a prompt without head tokens. A thousand steps then take a quarter of a
-minute of a core, or a minute where the head encoder learns too. Rows differ in what is added: to the person tokens the
+The gaze branch is trained over states of the tiny Qwen3-VL that are computed once and do not learn: an image's tokens,
+and the anchors of a prompt without head tokens. A thousand steps then take a quarter of a minute of a core. The head
+encoder's network does not learn either, its projection does. Rows differ in what is added: to the person tokens the
 truth itself (an oracle: the offset from the head to its target) or the embedding of the head, to the image tokens
 embeddings of their positions. Before that, ridge regression tells how well positions can be read from image tokens and
 the places of heads from anchors, with random and with pre-trained weights.
 
-Writes ``results.json`` into ``studies/omnigf-diagnosis``, after every row; rows that are there are not run again.
+Writes ``frozen.json`` into ``studies/omnigf-diagnosis``, after every row; rows that are there are not run again.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from gazebench.engine.config import resolve
 from gazebench.methods.omnigf.gaze_branch import GazeBranch
 from gazebench.methods.omnigf.head_encoder import HeadEncoder, head_crops
 from gazebench.metrics.decode import argmax_point
-from gazebench.nn.optimizers import warm_cosine
+from gazebench.nn.optimizers import trainable, warm_cosine
 
-OUT = Path(__file__).parent.parent / "studies" / "omnigf-diagnosis" / "results.json"
+OUT = Path(__file__).parent.parent / "studies" / "omnigf-diagnosis" / "frozen.json"
 GAZE_ALONE = ("omnigf", "gazeworld", "--model.branches=gaze", "--model.head_tokens=false")
-PEOPLE, RATE, ENCODER_SHARE = 20, 2e-3, 0.1
-"""As in the method's recipe: people in a step, learning rate, and the share of it at which the head encoder learns."""
+PEOPLE, RATE = 20, 2e-3
+"""People in a step and the learning rate of the branch, as in the method's recipe."""
 READ = 200
 """Images of each split for the regressions."""
 ROWS: dict[str, dict[str, Any]] = {
@@ -57,7 +57,7 @@ class Frozen:
     Attributes:
         image: (I, C, h, w) float16, the states of the image tokens.
         anchor: (P, C) the anchors' states.
-        crops: (P, 3, S, S) float16.
+        face: (P, F) float16, the features of the head encoder's network.
         owner: (P,) the image of each person.
         head: (P, 4) normalised.
         target: (P, 2) the mean of the annotations, NaN out of frame.
@@ -66,7 +66,7 @@ class Frozen:
 
     image: Tensor
     anchor: Tensor
-    crops: Tensor
+    face: Tensor
     owner: Tensor
     head: Tensor
     target: Tensor
@@ -85,7 +85,8 @@ class Frozen:
 def frozen(method: Any, dataset: GazeDataset, records: Records) -> Frozen:
     """The states of some people by a method with a gaze branch alone."""
     samples = ImageSamples(dataset, records, method.preprocess())
-    image, anchor, crops = [], [], []
+    image, anchor, face = [], [], []
+    network = HeadEncoder("small", method.vlm.dim, weights="embedded").net.eval()
     for start in range(0, len(samples), 8):
         batch = collate([samples[index] for index in range(start, min(start + 8, len(samples)))])
         with torch.no_grad():
@@ -94,14 +95,16 @@ def frozen(method: Any, dataset: GazeDataset, records: Records) -> Frozen:
         image.append(method.vlm.image_states(rows, states).mT.unflatten(2, method.prompts.grid).half())
         anchor.append(states[rows.person_row, rows.anchor])
         assert batch.images is not None
-        crops.append(head_crops(batch.images, batch.head, batch.image_index, method.head_size).half())
+        crops = head_crops(batch.images, batch.head, batch.image_index, method.head_size)
+        with torch.no_grad():
+            face.append(network(crops).half())
     target = torch.full((records.people, 2), torch.nan)
     for person in np.flatnonzero(records.inout == IN_FRAME):
         target[person] = torch.from_numpy(records.points_of(person).mean(0))
     return Frozen(
         torch.cat(image),
         torch.cat(anchor),
-        torch.cat(crops),
+        torch.cat(face),
         torch.from_numpy(records.person_image),
         torch.from_numpy(records.head).float(),
         target,
@@ -117,6 +120,8 @@ class Model(nn.Module):
         self.branch = GazeBranch(dim, 64, 2, grid=grid if positions else None, residual=residual)
         self.oracle = nn.Linear(2, dim) if oracle else None
         self.encoder = HeadEncoder("small", dim, weights="embedded") if residual else None
+        if self.encoder is not None:
+            self.encoder.net.requires_grad_(False)
 
     def forward(self, data: Frozen, people: Tensor) -> Tensor:
         """(N,) indices of people -> (N, 64, 64) maps."""
@@ -124,7 +129,7 @@ class Model(nn.Module):
         if self.oracle is not None:
             offset = (data.target - data.centre)[people].nan_to_num()
             person = person + self.oracle(offset)
-        heads = None if self.encoder is None else self.encoder(data.crops[people].float())
+        heads = None if self.encoder is None else self.encoder.embedded(data.face[people].float())
         image = data.image[data.owner[people]].float()
         outputs = self.branch(image, person, torch.arange(len(people)), torch.zeros(0, 2, dtype=torch.int64), heads)
         return outputs.maps
@@ -136,10 +141,7 @@ def trained(train: Frozen, test: Frozen, steps: int, seed: int, **what: bool) ->
     began = time.monotonic()
     settings = {"oracle": False, "positions": False, "residual": False} | what
     model = Model(train.anchor.shape[1], tuple(train.image.shape[2:]), **settings).train()
-    encoder = [] if model.encoder is None else list(model.encoder.parameters())
-    rest = [parameter for name, parameter in model.named_parameters() if not name.startswith("encoder.")]
-    groups = [{"params": rest, "lr": RATE}, {"params": encoder, "lr": ENCODER_SHARE * RATE}]
-    optimizer = torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=0.0)
+    optimizer = torch.optim.AdamW(trainable(model), lr=RATE, weight_decay=0.0)
     schedule = warm_cosine(optimizer, steps)["scheduler"]
     known = train.target.isfinite().all(1).nonzero().flatten()
     order = known[:0]
@@ -150,7 +152,7 @@ def trained(train: Frozen, test: Frozen, steps: int, seed: int, **what: bool) ->
         loss = 100 * (model(train, people) - gaussian_heatmap(train.target[people], (64, 64))).square().mean()
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(trainable(model), 1.0)
         optimizer.step()
         schedule.step()
     seconds = time.monotonic() - began

@@ -91,7 +91,10 @@ class HeadEncoder(nn.Module):
 
     def forward(self, crops: Tensor) -> Tensor:
         """(P, 3, S, S) normalised crops -> (P, dim)."""
-        features = self.net(crops)
+        return self.embedded(self.net(crops))
+
+    def embedded(self, features: Tensor) -> Tensor:
+        """(P, F) features of the network -> (P, dim)."""
         return self.norm(self.project(F.layer_norm(features, features.shape[1:]) / features.shape[1] ** 0.5))
 
     def _load(self, file: Path) -> None:
