@@ -524,7 +524,8 @@ def test_heatmaps_keep_order_and_place():
 @pytest.mark.parametrize(("settings", "option"), [
     ({"branches": "gaze", "semantic": True}, "semantic"), ({"branches": "language", "social": True}, "social"),
     ({"branches": "language", "decode": "anchors"}, "decode"), ({"constrained": False}, "constrained"),
-    ({"people_limit": 0}, "people_limit"), ({"image_size": 100}, "nearest: 96"),
+    ({"people_limit": 0}, "people_limit"), ({"hidden_share": 0.3}, "hidden_share"),
+    ({"image_size": 100}, "nearest: 96"),
 ])  # fmt: skip
 def test_settings_that_exclude_each_other(settings, option):
     with pytest.raises(ValueError, match=option):
