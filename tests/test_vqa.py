@@ -516,7 +516,7 @@ def test_the_commands_from_questions_to_the_table(tmp_path, capsys, chat_server)
 
 def test_the_table_reads_records_of_all_schemas(tmp_path):
     rows = list(question_table._results(ROOT / "leaderboards" / "vqa" / "gazeworld"))
-    found = {(row.mode, row.model): row for row in rows if row.split == "test"}
+    found = {(row.mode, row.model): row for row in rows if row.protocol == "gazebench-vqa-v1" and row.split == "test"}
     for kind in (("ceiling", "Truth"), ("floor", "Majority")):
         score = found[kind].metrics["vqa_overall"]
         assert (found[kind].questions, score["low"] <= score["value"] <= score["high"]) == (4541, True)
