@@ -10,13 +10,13 @@ import pytest
 
 from gazebench.cli.main import main
 from gazebench.engine.contract import small_config
-from gazebench.engine.record import INTERVALS, write_record
+from gazebench.engine.record import INTERVALS, read_files, write_record
 from gazebench.engine.registry import load_dataset, load_method, usable
 from gazebench.engine.run import BOARDS, Places, bench
 from gazebench.metrics.intervals import interval
 from gazebench.metrics.protocol import SUBSETS, TASKS
 from gazebench.report import board, published, run_page, site
-from gazebench.report.board_rows import COSTS, group_runs
+from gazebench.report.board_rows import COSTS, group_runs, make_board
 from gazebench.report.page import ASSETS, stale
 from gazebench.report.run import show
 from gazebench.report.run_data import metric_uses, people
@@ -205,14 +205,14 @@ def test_a_ranking_is_of_rows_that_answer_its_task(tmp_path):
         scored(made("e", 0, title="E"), acc_1_exact=0.9),
     )  # fmt: skip
     names = {task: [row["method"] for row in cells(tmp_path, task)]
-             for task in ("Gaze point and in/out", "Questions about gaze", "Semantic gaze")}  # fmt: skip
+             for task in ("Gaze point and in/out", "Questions about gaze, version 1", "Semantic gaze")}  # fmt: skip
     where = "(tiny{}) † ‡"
     assert names == {
         "Gaze point and in/out": [
             f"1. B {where.format('')}", f"2. A {where.format('')}", f"D {where.format('')}",
             f"One annotator {where.format(', label noise')}", f"Centre {where.format(', floor')}",
         ],
-        "Questions about gaze": [f"1. C {where.format('')}", f"2. B {where.format('')}"],
+        "Questions about gaze, version 1": [f"1. C {where.format('')}", f"2. B {where.format('')}"],
         "Semantic gaze": [f"1. E {where.format('')}"],
     }  # fmt: skip
     boards = Tables((tmp_path / "index.html").read_text(encoding="utf-8")).boards
@@ -224,6 +224,18 @@ def test_a_ranking_is_of_rows_that_answer_its_task(tmp_path):
     assert not any(name.startswith("vqa") for row in boards["gazeworld"] for name in row)
 
 
+def test_what_was_not_trained_for_a_task_has_no_rank_there():
+    board = make_board("gazeworld", WORLD, read_files(BOARDS, "gazeworld"))
+    tasks = {one.task: one for one in board.by_task}
+    ranked = {task: {group.title for group in one.ranks} for task, one in tasks.items()}
+    points, objects = "VL4Gaze (ours, point only)", "VL4Gaze (ours, object only)"
+    assert {points, objects} <= ranked["questions"]
+    assert points in ranked["gaze"]
+    assert objects not in ranked["gaze"] | ranked["social"]
+    gaze = [group.title for group in tasks["gaze"].groups]
+    assert gaze.index(objects) > max(gaze.index(group.title) for group in tasks["gaze"].ranks)
+
+
 def test_every_column_of_a_protocol_is_of_the_task_that_published_numbers_say():
     uses = [use for _, cls in usable("datasets") for use in metric_uses(cls.protocol).values()]
     tasks = {use.name: use.task for use in uses}
@@ -233,9 +245,9 @@ def test_every_column_of_a_protocol_is_of_the_task_that_published_numbers_say():
 
 
 def test_committed_tables_are_narrow_and_have_no_empty_column():
-    for task in TASKS.values():
-        found = cells(BOARDS, task)
-        assert found
+    tables = [found for task in TASKS.values() if (found := cells(BOARDS, task))]
+    assert len(tables) >= 4
+    for found in tables:
         assert len(found[0]) <= board.WIDEST
         assert all(any(row[name] != "-" for row in found) for name in found[0])
 

@@ -195,6 +195,14 @@ class Method(LightningModule):
         return {"grade": "none", "name": ""}
 
     @classmethod
+    def left_out(cls, model: Mapping[str, Any]) -> frozenset[str]:
+        """Tasks (keys of ``metrics.protocol.TASKS``) that training with these constructor arguments leaves out.
+
+        The method may still have values for them; boards show these without a rank.
+        """
+        return frozenset()
+
+    @classmethod
     def recipe(cls, dataset: str, model: Mapping[str, Any]) -> Recipe:
         """The settings for a data set.
 

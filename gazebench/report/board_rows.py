@@ -30,8 +30,9 @@ BADGES = {
 REFERENCES = {
     "floor": "what is reached without looking at the picture",
     "label noise": "one annotator against the others: how far the labels agree, not a method",
+    "not trained for it": "its training left this task out",
 }
-"""Rows to hold others against; they have no rank."""
+"""Rows without a rank."""
 UNKNOWN_FAMILY = "published only"
 ORIGIN_COLUMNS = ("brought by", "licence", "paper", "cite", "recipe", "weights")
 
@@ -77,9 +78,13 @@ def timing(record: Record) -> str:
 
 @dataclass(frozen=True, eq=False)
 class RunGroup:
-    """Runs that differ in nothing but their seed: records by file name without its ending, in the order of seeds."""
+    """Runs that differ in nothing but their seed: records by file name without its ending, in the order of seeds.
+
+    On the board of one task it has that ``task``.
+    """
 
     records: Mapping[str, Record]
+    task: str = ""
 
     @property
     def lead(self) -> Record:
@@ -111,7 +116,12 @@ class RunGroup:
     @property
     def reference(self) -> str:
         """One of ``REFERENCES``; empty for a method that is ranked."""
-        return "" if self.lead.get("kind") == "score" else reference(self.lead["method"]["name"], self.family)
+        if self.lead.get("kind") == "score":
+            return ""
+        name = self.lead["method"]["name"]
+        known = known_method(name)
+        left_out = known.left_out(self.lead["config"]["model"]) if known else ()
+        return reference(name, self.family) or ("not trained for it" if self.task in left_out else "")
 
     @property
     def runs(self) -> list[str]:
@@ -141,11 +151,11 @@ class RunGroup:
         mean = pd.DataFrame(map(costs, self.counted), dtype=float).mean(skipna=False)
         return {str(name): None if pd.isna(value) else float(value) for name, value in mean.items()}
 
-    def about(self, metrics: Iterable[str]) -> RunGroup | None:
-        """Those of the runs that have one of these metrics; None where none has."""
+    def about(self, task: str, metrics: Iterable[str]) -> RunGroup | None:
+        """Those of the runs that have one of a task's metrics; None where none has."""
         names = set(metrics)
         found = {stem: record for stem, record in self.records.items() if names & record["metrics"].keys()}
-        return RunGroup(found) if found else None
+        return RunGroup(found, task) if found else None
 
 
 def distinct(records: Iterable[Record]) -> list[Record]:
@@ -170,7 +180,7 @@ def score_of(record: Record, metric: str, subset: str = ALL) -> Score | None:
 
 
 def reference(method: str, family: str) -> str:
-    """Which of ``REFERENCES`` a method is; empty for one that competes."""
+    """``label noise`` or ``floor``; empty for a method that competes."""
     known = known_method(method)
     if known and known.reads_annotations:
         return "label noise"
@@ -302,7 +312,7 @@ class Board:
             replace(row, cells={at: cell for at, cell in row.cells.items() if at[0] in metrics})
             for row in self.published
         ]
-        groups = [found for group in self.groups if (found := group.about(metrics))]
+        groups = [found for group in self.groups if (found := group.about(task, metrics))]
         there = [row for row in cells if row.cells]
         board = replace(self, key=f"{self.name}-{task}", task=task, groups=groups, published=there)
         first = sorted((key[0] for key in board.columns if key[1] == ALL), key=lambda name: name != board.headline)

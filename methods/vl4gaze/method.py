@@ -200,6 +200,11 @@ class VL4Gaze(VLMMethod):
 
     # Training ----------------------------------------------------------------------------------------------------
 
+    @classmethod
+    def left_out(cls, model: Mapping[str, Any]) -> frozenset[str]:
+        points = model["tuning"] == "none" or model["point_weight"] > 0
+        return frozenset() if points else frozenset({"gaze", "social"})
+
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The cross-entropy of the tokens of some answers, and of nothing else."""
         assert batch.images is not None
