@@ -11,7 +11,7 @@ import pytest
 from gazebench.cli.main import main
 from gazebench.engine.contract import small_config
 from gazebench.engine.record import INTERVALS, write_record
-from gazebench.engine.registry import load_dataset, usable
+from gazebench.engine.registry import load_dataset, load_method, usable
 from gazebench.engine.run import BOARDS, Places, bench
 from gazebench.metrics.intervals import interval
 from gazebench.metrics.protocol import SUBSETS, TASKS
@@ -184,6 +184,14 @@ def test_seeds_that_change_nothing_are_one_result(tmp_path):
     (row,) = cells(tmp_path, "Gaze point and in/out")
     assert (row["seed"], row["avg_l2"]) == ("any (0, 1, 2)", "0.4000"), "no interval of width 0"
     assert float(rows(tmp_path)[0]["seeds"]) == 1
+
+
+def test_a_row_of_an_older_version_says_so():
+    now, old = made("now", 0.1, title="OmniGF"), made("old", 0.1, title="OmniGF")
+    for record, version in ((now, load_method("omnigf").version), (old, 1)):
+        record["method"] |= {"name": "omnigf", "version": version}
+    titles = [group.title for group in group_runs({"now": now, "old": old})]
+    assert sorted(titles) == ["OmniGF", "OmniGF, version 1"]
 
 
 def test_a_ranking_is_of_rows_that_answer_its_task(tmp_path):

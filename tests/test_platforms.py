@@ -8,6 +8,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 
@@ -34,10 +35,8 @@ def test_peak_memory_is_in_bytes(monkeypatch, platform, found):
 
 
 def test_peak_memory_of_this_machine_is_plausible():
-    before = record.peak_memory()["process"]
-    held = bytearray(os.urandom(2**20)) * 256
-    assert before + 2**26 < record.peak_memory()["process"] < before + 2**31
-    del held
+    now = psutil.Process().memory_info()
+    assert 0.9 * now.rss <= record.peak_memory()["process"] <= now.vms
 
 
 @pytest.mark.parametrize(

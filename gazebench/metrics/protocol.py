@@ -40,7 +40,8 @@ TASKS = {
     "gaze": "Gaze point and in/out",
     "social": "Social gaze",
     "semantic": "Semantic gaze",
-    "questions": "Questions about gaze",
+    "questions": "Questions about gaze, version 1",
+    "questions_v2": "Questions about gaze, version 2",
 }
 """What is asked of a method: a board each, with a ranking of its own. Other names are those of plug-ins' tasks."""
 

@@ -88,7 +88,11 @@ class RunGroup:
 
     @property
     def title(self) -> str:
-        return str(self.lead["method"]["title"])
+        """The method's title; of an older version than the present one with that version."""
+        method = self.lead["method"]
+        known = None if self.lead.get("kind") == "score" else known_method(method["name"])
+        version = method.get("version", 1)
+        return str(method["title"]) + (f", version {version}" if known and version < known.version else "")
 
     @property
     def backbone(self) -> str:

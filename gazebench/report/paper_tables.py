@@ -206,14 +206,16 @@ def _records(boards: Path, dataset: str) -> list[dict[str, Any]]:
 
 def _by_seed(records: Iterable[Record], how: MethodOptions, backbone: str) -> dict[int | None, Record]:
     wanted, other = ({name: yaml.safe_load(value) for name, value in of.items()} for of in (how.options, how.unlike))
-    found: dict[int | None, Record] = {}
+    found: list[Record] = []
     for record in records:
         settings = {f"model.{name}": value for name, value in record["config"].get("model", {}).items()}
         same = record["method"]["name"] == how.method and wanted.items() <= settings.items()
         unlike = all(settings.get(name) != value for name, value in other.items())
         if same and unlike and backbone in ("", settings.get("model.backbone", backbone)):
-            found[record["seed"]] = record
-    return found
+            found.append(record)
+    # Two versions of a method compute different things: no mean is over both.
+    newest = max((record["method"].get("version", 1) for record in found), default=1)
+    return {record["seed"]: record for record in found if record["method"].get("version", 1) == newest}
 
 
 def layout(filled: FilledTable) -> Table:
