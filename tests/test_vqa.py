@@ -19,6 +19,7 @@ from gazebench.core.errors import DataError, ImageError
 from gazebench.engine.record import validate
 from gazebench.engine.registry import load_dataset
 from gazebench.metrics.base import GazeMetric
+from gazebench.report import run_data
 from gazebench.vlm.encoding import Encoding
 from gazebench.vlm.local import LocalModel
 from gazebench.vlm.messages import Backend, Decoding, EncodedImage, Failure, Reply
@@ -512,6 +513,17 @@ def test_the_commands_from_questions_to_the_table(tmp_path, capsys, chat_server)
     code, told = run("ask", path, "--dataset.test=39", "--backend", "oracle", runs, boards)
     assert (code, "test.jsonl" in told) == (2, True)
     assert run("ask", path, *SIZES, "--nonsense=1")[0] == 2
+
+
+def test_arrows_of_the_table_need_no_registered_task(monkeypatch):
+    monkeypatch.setattr(run_data, "task_metrics", lambda: ())
+    named = {name for _, headings in question_table.GROUPS for name in headings}
+    scores = {name: {"value": 0.5, "count": 1} for name in named}
+    row = question_table.ModelRow("test", "complete", "gazebench-vqa-v2", "zero-shot", "Any", scores, 1)
+    falling = {column.name for column in question_table.table([row]).columns if column.higher is False}
+    lower = ("refused", "cut", "unread", "direction_steps", "point_l2", "point_angle", "false_refusal")
+    assert falling >= {f"{version}_{name}" for version in ("vqa", "vqa2") for name in lower}
+    assert not any(name.endswith(("_object", "_f1", "_overall", "_parsed")) for name in falling)
 
 
 def test_the_table_reads_records_of_all_schemas(tmp_path):

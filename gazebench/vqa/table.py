@@ -14,8 +14,9 @@ from gazebench.core.errors import DataError
 from gazebench.core.files import write_atomically
 from gazebench.engine.record import read_records
 from gazebench.metrics.intervals import Interval
-from gazebench.report.run_data import metric_uses
 from gazebench.report.table import Cell, Column, Table, csv
+from gazebench.vqa.metrics import QUESTION_METRICS
+from gazebench.vqa.metrics_v2 import QUESTION_METRICS_V2
 from gazebench.vqa.scoring import other_coordinates
 
 _VERSION_1: dict[str, dict[str, str]] = {
@@ -49,6 +50,8 @@ GROUPS: tuple[tuple[str, Mapping[str, str]], ...] = (
     ("", _version_2(_VERSION_1[""]) | {"vqa2_overall": "first four", "vqa2_social": "last three"}),
 )  # fmt: skip
 """Metrics with their headings, by question type; no model has metrics of two versions in one row."""
+USES = {use.name: use for use in (*QUESTION_METRICS, *QUESTION_METRICS_V2)}
+"""The metrics themselves: from the registry of tasks they would be missing where a plug-in is broken."""
 MEANS = ("vqa2_overall", "vqa_overall", "vqa2_social", "vqa2_refusal")
 """The first of them that a row has is what rows are sorted by."""
 ORDER = ("ceiling", "floor", "zero-shot", "in context", "trained")
@@ -141,14 +144,13 @@ def refresh(folder: Path, boards: Path, dataset: str, title: str) -> tuple[Path,
 
 def table(rows: Sequence[ModelRow]) -> Table:
     """A column for every metric that somebody has."""
-    used, uses = {name for row in rows for name in row.metrics}, metric_uses(None)
+    used = {name for row in rows for name in row.metrics}
     columns = {
-        name: Column(
-            heading, group, min(uses[name].digits, 3) if name in uses else 3,
-            uses[name].higher_is_better if name in uses else True, name,
-        )
-        for group, headings in GROUPS for name, heading in headings.items() if name in used
-    }  # fmt: skip
+        name: Column(heading, group, min(USES[name].digits, 3), USES[name].higher_is_better, name)
+        for group, headings in GROUPS
+        for name, heading in headings.items()
+        if name in used
+    }
     cells: list[list[Cell]] = [
         [row.mode, row.model, *(row.interval(name) for name in columns), row.questions] for row in rows
     ]
