@@ -26,7 +26,7 @@ from gazebench.vqa.questions.parsing import parse
 from gazebench.vqa.questions.templates import ANYONE, templates
 from gazebench.vqa.task import Questions
 
-_UNSAID = "the paper's text is not public; "
+_UNSAID = "of the paper only the abstract was at hand; "
 
 FULL: Recipe = {
     **our_choice(_UNSAID + "people out of frame are asked about too", loader__people="labelled"),
