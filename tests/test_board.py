@@ -186,6 +186,16 @@ def test_seeds_that_change_nothing_are_one_result(tmp_path):
     assert float(rows(tmp_path)[0]["seeds"]) == 1
 
 
+def test_seeds_of_other_sizes_or_sources_are_other_rows():
+    """Records from before the full fingerprint go with the one that is known; where there are several, with none."""
+    records = {str(seed): made(str(seed), 0.1, seed=seed) for seed in range(3)}
+    for seed, full in (("1", "a"), ("2", "a")):
+        records[seed]["data"]["full_fingerprint"] = full
+    assert [group.runs for group in group_runs(records)] == [["0", "1", "2"]]
+    records["2"]["data"]["full_fingerprint"] = "b"
+    assert sorted(group.runs for group in group_runs(records)) == [["0"], ["1"], ["2"]]
+
+
 def test_a_row_of_an_older_version_says_so():
     now, old = made("now", 0.1, title="OmniGF"), made("old", 0.1, title="OmniGF")
     for record, version in ((now, load_method("omnigf").version), (old, 1)):

@@ -343,15 +343,22 @@ def group_runs(records: Mapping[str, Record]) -> list[RunGroup]:
     """Seeds of one configuration together; of several runs of one seed the newest, the others apart."""
     rounds: dict[tuple[str, int], dict[int | None, str]] = {}
     seen: Counter[tuple[str, int | None]] = Counter()
+    full: dict[str, set[str]] = {}
+    for data in (record["data"] for record in records.values()):
+        full.setdefault(data["fingerprint"], set()).update(data.get("full_fingerprint", "").split())
     for stem in sorted(records, key=lambda stem: (records[stem]["finished"], stem), reverse=True):
-        same, seed = _identity(records[stem]), records[stem]["seed"]
+        data = records[stem]["data"]
+        # Older records have no full fingerprint; where only one is known, they are taken to have that one.
+        several = len(full[data["fingerprint"]]) > 1
+        same = _identity(records[stem], data.get("full_fingerprint") if several else None)
+        seed = records[stem]["seed"]
         rounds.setdefault((same, seen[same, seed]), {})[seed] = stem
         seen[same, seed] += 1
     chosen = ([found[seed] for seed in sorted(found, key=lambda s: (s is None, s or 0))] for found in rounds.values())
     return [RunGroup({stem: records[stem] for stem in stems}) for stems in chosen]
 
 
-def _identity(record: Record) -> str:
+def _identity(record: Record, full_fingerprint: str | None = None) -> str:
     """What runs must have in common for their seeds to be taken together."""
     config = essence(record["config"])
     for name in ("provenance", "seed"):
@@ -361,7 +368,8 @@ def _identity(record: Record) -> str:
         config["predictions"] = record["run"]  # two files are two methods, whatever they are called
     return json.dumps(
         [record["protocol"]["id"], record["dataset"], record.get("kind"), record["status"]["class"], method["name"],
-         method["title"], method.get("version", 1), data.get("version", 1), data["fingerprint"], data.get("subsets"),
+         method["title"], method.get("version", 1), data.get("version", 1), data["fingerprint"], full_fingerprint,
+         data.get("subsets"),
          (data.get("train") or {}).get("fingerprint"), weights["name"], weights["grade"],
          (weights.get("backbone") or {}).get("sha256"), config],
         sort_keys=True,

@@ -158,8 +158,9 @@ def join(a: Side, b: Side, protocol: Protocol, metric: str) -> Pair:
     Raises:
         DataError: another dataset, other annotations, or a metric that is no mean over people.
     """
-    for key, what in (("name", "datasets"), ("fingerprint", "annotations")):
-        if a.record["data"][key] != b.record["data"][key]:
+    said = a.record["data"].keys() & b.record["data"].keys()  # older records have no full fingerprint
+    for key, what in (("name", "datasets"), ("fingerprint", "annotations"), ("full_fingerprint", "annotations")):
+        if key in said and a.record["data"][key] != b.record["data"][key]:
             raise DataError(f"{a.name} and {b.name} were measured on different {what}; nothing can be compared")
     names = [use.name for use in protocol.metrics if run_data.is_mean_over_people(use)]
     if metric not in names:
