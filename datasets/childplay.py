@@ -12,11 +12,10 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from gazebench.core.boxes import FloatArray, IntArray
+from gazebench.core.boxes import BOX, FloatArray, IntArray
 from gazebench.core.errors import DataError
 from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, Annotations
 from gazebench.data.annotations import (
-    BOX,
     PARTS_OF_SPLIT,
     POINT,
     ReleasedDataset,

@@ -14,10 +14,10 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from gazebench.core.boxes import BOX
 from gazebench.core.errors import DataError
 from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, UNKNOWN, Annotations
 from gazebench.data.annotations import (
-    BOX,
     POINT,
     ReleasedDataset,
     Rows,

@@ -9,9 +9,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from gazebench.core.boxes import BOX
 from gazebench.core.types import IN_FRAME, Annotations
 from gazebench.data.annotations import (
-    BOX,
     PARTS_OF_SPLIT,
     POINT,
     VOCABULARY,

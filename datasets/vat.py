@@ -9,11 +9,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from gazebench.core.boxes import FloatArray, IntArray
+from gazebench.core.boxes import BOX, FloatArray, IntArray
 from gazebench.core.errors import DataError
 from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, Annotations
 from gazebench.data.annotations import (
-    BOX,
     POINT,
     ReleasedDataset,
     annotation_files,

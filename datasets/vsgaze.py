@@ -14,11 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from gazebench.core.boxes import FloatArray, IntArray
+from gazebench.core.boxes import BOX, FloatArray, IntArray
 from gazebench.core.errors import DataError
 from gazebench.core.types import IN_FRAME, SOCIAL, UNKNOWN, Annotations, Issue
 from gazebench.data.annotations import (
-    BOX,
     PARTS_OF_SPLIT,
     POINT,
     ReleasedDataset,

@@ -10,6 +10,8 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 Unit = Literal["pixel", "normalised"]
+BOX = ["xmin", "ymin", "xmax", "ymax"]
+"""The columns of a box in tables."""
 
 
 def normalise(values: FloatArray, unit: Unit, sizes: npt.ArrayLike) -> FloatArray:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from gazebench.core.boxes import FloatArray, IntArray, holds_boxes
+from gazebench.core.boxes import BOX, FloatArray, IntArray, holds_boxes
 from gazebench.core.errors import DataError
 from gazebench.core.files import cached
 from gazebench.core.types import IN_FRAME, Annotations, Issue, Policy, Records, ragged_starts
@@ -33,7 +33,6 @@ PARTS_OF_SPLIT: Mapping[str, tuple[str, ...]] = {
 """The parts that make up a split, in releases that come as train, val and test."""
 
 VOCABULARY = "vocab2id.json"
-BOX = ["xmin", "ymin", "xmax", "ymax"]
 POINT = ["gaze_x", "gaze_y"]
 
 MARGIN = 0.1

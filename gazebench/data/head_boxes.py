@@ -11,12 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from gazebench.core.boxes import FloatArray, IntArray, clean_boxes
+from gazebench.core.boxes import BOX, FloatArray, IntArray, clean_boxes
 from gazebench.core.errors import DataError, some
 from gazebench.core.files import file_digest
 from gazebench.core.types import Issue, Policy, Records
 
-BOX = ["xmin", "ymin", "xmax", "ymax"]
 OVERLAP = 0.3
 """A box without a person's id belongs to a person whose annotated box it overlaps so much at least (IoU)."""
 FARTHEST = 1.0

@@ -119,6 +119,11 @@ class PictureOnly(CrossValidated):
 
     name, title = "picture-only", "Picture only"
 
+    def __init__(self, path: Path, dataset: GazeDataset, split: str = "test") -> None:
+        super().__init__(path, dataset)
+        self.split = split
+        self._seen: dict[str, Any] = {}
+
     def features(self, records: Sequence[QuestionRecord]) -> Any:
         split = self.dataset.records(self.split)
         place = {str(image): index for index, image in enumerate(split.images)}
@@ -130,11 +135,6 @@ class PictureOnly(CrossValidated):
         }
         self._seen |= seen
         return np.stack([self._seen[record.image] for record in records])
-
-    def __init__(self, path: Path, dataset: GazeDataset, split: str = "test") -> None:
-        super().__init__(path, dataset)
-        self.split = split
-        self._seen: dict[str, Any] = {}
 
 
 def _parts(records: Sequence[QuestionRecord], classes: Any) -> Iterator[tuple[IntArray, IntArray]]:

@@ -84,26 +84,28 @@ RIGHT: dict[QuestionType, Callable[[Truth, ParsedAnswer], bool]] = {
 """Whether an answer is right, by question type."""
 
 
-class _Accuracy(QuestionMetric):
+class Accuracy(QuestionMetric):
+    """Share of right answers (``RIGHT``) to the questions of a type."""
+
     higher_is_better = True
 
     def value(self, truth: Truth, answer: ParsedAnswer) -> float:
         return float(RIGHT[self.task](truth, answer))
 
 
-class ObjectAccuracy(_Accuracy):
+class ObjectAccuracy(Accuracy):
     """Share of answers that name a right category, by its word or a synonym (``questions.phrases.names``)."""
 
     task = "object"
 
 
-class DirectionAccuracy(_Accuracy):
+class DirectionAccuracy(Accuracy):
     """Share of right sectors."""
 
     task = "direction"
 
 
-class PointWithin(_Accuracy):
+class PointWithin(Accuracy):
     """Share of points at most ``NEAR`` from the mean annotation."""
 
     task = "point"

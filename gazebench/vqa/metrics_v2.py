@@ -14,7 +14,7 @@ from gazebench.core.types import SOCIAL
 from gazebench.metrics.base import GazeMetric
 from gazebench.metrics.protocol import ProtocolMetric
 from gazebench.metrics.spatial import AveragePrecision
-from gazebench.vqa.metrics import QUESTION_METRICS, RIGHT, Answered, Overall, QuestionMetric, RefusalF1
+from gazebench.vqa.metrics import QUESTION_METRICS, RIGHT, Accuracy, Answered, Overall, QuestionMetric, RefusalF1
 from gazebench.vqa.questions.parsing import ParsedAnswer
 from gazebench.vqa.types import Question, QuestionType, Truth
 
@@ -29,26 +29,22 @@ class _YesNo(QuestionMetric):
     def counts(self, question: Question, truth: Truth) -> bool:
         return question.task == self.task and bool(truth.answer)
 
+    @staticmethod
+    def pair(truth: Truth, answer: ParsedAnswer) -> list[float]:
+        """Whether the truth is yes, and whether the answer is."""
+        due = truth.answer == "yes"
+        return [float(due), float(answer.verdict == "yes" if answer.verdict else not due)]
 
-class YesNoAccuracy(_YesNo):
+
+class YesNoAccuracy(_YesNo, Accuracy):
     """Share of right answers."""
-
-    higher_is_better = True
-
-    def value(self, truth: Truth, answer: ParsedAnswer) -> float:
-        return float(answer.verdict == truth.answer)
 
 
 class YesNoF1(_YesNo, RefusalF1):
     """F1 of "yes"."""
 
-    def counts(self, question: Question, truth: Truth) -> bool:
-        return _YesNo.counts(self, question, truth)
-
     def value(self, truth: Truth, answer: ParsedAnswer) -> list[float]:
-        """Whether the truth is yes, and whether the answer is."""
-        due = truth.answer == "yes"
-        return [float(due), float(answer.verdict == "yes" if answer.verdict else not due)]
+        return self.pair(truth, answer)
 
 
 class YesNoAP(_YesNo, AveragePrecision):
@@ -66,9 +62,8 @@ class YesNoAP(_YesNo, AveragePrecision):
         return [self.value(truth, answer) for _, truth, answer in counted]
 
     def value(self, truth: Truth, answer: ParsedAnswer) -> list[float]:
-        due = truth.answer == "yes"
-        hard = float(answer.verdict == "yes" if answer.verdict else not due)
-        return [hard if answer.p_yes is None else answer.p_yes, float(due)]
+        due, hard = self.pair(truth, answer)
+        return [hard if answer.p_yes is None else answer.p_yes, due]
 
     def values(self, **fields: Any) -> Any:
         rows, chosen = QuestionMetric.values(self, **fields)
