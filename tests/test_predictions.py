@@ -167,7 +167,7 @@ def test_points_in_another_unit_are_refused(tmp_path, x, y):
     frame = answers(world())
     path = written(frame.assign(x=frame["x"] * 0 + x, y=frame["y"] * 0 + y), tmp_path / "units.csv")
     name, value = ("x", x) if not -0.5 <= x <= 1.5 else ("y", y)
-    with pytest.raises(DataError, match=rf"units\.csv:1: {name} is {float(value)}"):
+    with pytest.raises(DataError, match=rf"units\.csv:2: {name} is {float(value)}"):
         score(path, world())
 
 

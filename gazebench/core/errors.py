@@ -32,7 +32,7 @@ class ImageError(DataError):
     def of(cls, path: Path | str, error: Exception, own: bool = False) -> ImageError:
         """The error of a picture of a data set, or of the user's own."""
         reason = "no such file" if isinstance(error, FileNotFoundError) else f"not a readable image ({error})"
-        remedy = "give another picture" if own else "restore it from the release, or give another image"
+        remedy = "give another picture" if own else "restore it from the release"
         if type(error).__name__ == "DecompressionBombError":
             reason, remedy = f"too large to be read ({error})", "save a smaller copy and give that"
         return cls(f"{path}: {reason}; {remedy}")

@@ -193,7 +193,8 @@ class PredictionFile:
         provenance: what made the predictions; None for a file of another program.
 
     Raises:
-        DataError: the file is missing or unreadable, a column is missing, or a row is wrong; names file and row.
+        DataError: the file is missing or unreadable, a column is missing, or a row is wrong; names file and row, of a CSV
+            the line.
     """
 
     def __init__(self, path: Path) -> None:
@@ -201,6 +202,7 @@ class PredictionFile:
         if not path.is_file():
             raise DataError(f"{path}: no such file")
         self.provenance: dict[str, Any] | None = None
+        self._first = 2 if path.suffix == ".csv" else 1  # the number of the first row in messages: a CSV's line
         self._heatmap: Callable[[int], Heatmap | None] | None = None  # of a row
         try:
             frame = self._read(path)
@@ -218,7 +220,7 @@ class PredictionFile:
             names = [name for name in file.schema_arrow.names if name != "heatmap"]
             if len(names) < len(file.schema_arrow.names):
                 rows = _Rows(path, ["heatmap", "heatmap_h", "heatmap_w"])
-                self._heatmap = lambda row: _map(path, row + 1, rows.row(row).to_pylist()[0])
+                self._heatmap = lambda row: _map(path, row + self._first, rows.row(row).to_pylist()[0])
             return file.read(columns=names).to_pandas()
         if path.suffix in (".jsonl", ".ndjson"):  # not by pandas, which rounds numbers and converts some texts
             lines = path.read_text(encoding="utf-8").split("\n")
@@ -260,12 +262,12 @@ class PredictionFile:
         if "label" in frame:
             frame = frame.fillna({"label": ""})
         if "heatmap" in frame:
-            maps = [_map(path, row, record) for row, record in enumerate(frame.to_dict("records"), start=1)]
+            maps = [_map(path, row, record) for row, record in enumerate(frame.to_dict("records"), self._first)]
             self._heatmap = maps.__getitem__
             frame = frame.drop(columns="heatmap")
         for name in SOCIAL:
             if name in frame:
-                cells = enumerate(frame[name].tolist(), start=1)
+                cells = enumerate(frame[name].tolist(), self._first)
                 found = [_object(path, row, name, cell, _probability) or {} for row, cell in cells]
                 frame[name] = pd.Series(found, index=frame.index, dtype=object)
         frame["row"] = np.arange(len(frame))
@@ -275,7 +277,7 @@ class PredictionFile:
         rows = np.flatnonzero(wrong.to_numpy(dtype=bool))
         if len(rows):
             value = frame[name].tolist()[rows[0]]
-            raise DataError(f"{self.path}:{rows[0] + 1}: {name} is {value!r}, {why}")
+            raise DataError(f"{self.path}:{rows[0] + self._first}: {name} is {value!r}, {why}")
 
     def _check_points(self, frame: pd.DataFrame) -> None:
         """Refuses points that say nothing, and those that can hardly be normalised.
@@ -346,7 +348,8 @@ class PredictionFile:
         """The text for each item. Cells are parsed here and not before, since only now it is known which are tasks'."""
         outputs = []
         read = [
-            _object(self.path, int(self.frame["row"][ids[p]]) + 1, task, cell, _text) for p, cell in enumerate(cells)
+            _object(self.path, int(self.frame["row"][ids[p]]) + self._first, task, cell, _text)
+            for p, cell in enumerate(cells)
         ]
         for item in items:
             answer = (read[item.person] or {}).get(item.id)
@@ -365,7 +368,9 @@ class PredictionFile:
         for row, heatmap in found.items():
             if heatmap is None or heatmap.shape != size:
                 has = "no heatmap" if heatmap is None else f"a heatmap of {heatmap.shape}"
-                raise DataError(f"{self.path}:{row + 1}: {has}; all people need one of the same size, e.g. {size}")
+                raise DataError(
+                    f"{self.path}:{row + self._first}: {has}; all people need one of the same size, e.g. {size}"
+                )
         return torch.from_numpy(np.stack([found[row] for row in rows]))  # type: ignore[misc]
 
     def _pair_scores(self, name: str, ids: list[str], pairs: Any, cells: list[Any]) -> torch.Tensor:
