@@ -193,8 +193,8 @@ class PredictionFile:
         provenance: what made the predictions; None for a file of another program.
 
     Raises:
-        DataError: the file is missing or unreadable, a column is missing, or a row is wrong; names file and row, of a CSV
-            the line.
+        DataError: the file is missing or unreadable, a column is missing, or a row is wrong; names file and row (of a
+            CSV, the line).
     """
 
     def __init__(self, path: Path) -> None:
