@@ -118,4 +118,5 @@ def test_seeds_have_students_interval():
     assert (found.mean, found.count) == (2.0, 3)
     assert found.half == pytest.approx(4.302653 / math.sqrt(3), abs=1e-5)
     assert interval([1.0]).half is None
+    assert interval([0.0, 0.0, 0.0]) == Interval(0.0, None, 3), "three runs that all fail are not known to vary by 0"
     assert interval([1.0, 2.0]) == Interval(1.5, None, 2), "of two it would be 12.7 standard errors wide"

@@ -114,9 +114,13 @@ class Interval:
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """Student's 95% interval of the mean of independent runs; values that are NaN do not count."""
+    """Student's 95% interval of the mean of independent runs; values that are NaN do not count.
+
+    There is none of fewer than ``LEAST`` runs, nor of runs that all have the same value: they do not tell how far runs
+    vary.
+    """
     known = np.asarray([value for value in values if not math.isnan(value)], dtype=np.float64)
-    if len(known) < LEAST:
+    if len(known) < LEAST or not np.ptp(known):
         return Interval(float(known.mean()) if len(known) else math.nan, None, len(known))
     quantile = float(stdtrit(len(known) - 1, 0.975))
     return Interval(float(known.mean()), quantile * float(known.std(ddof=1)) / math.sqrt(len(known)), len(known))
