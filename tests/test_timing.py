@@ -84,9 +84,7 @@ def test_generators_are_left_as_they_were(monkeypatch):
 
 def test_a_run_records_it_and_encodes_every_image_for_it(places, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(
-        CachedEncoder, "_write", lambda self, file, features: seen.extend([self.used] * len(features))
-    )
+    monkeypatch.setattr(CachedEncoder, "_write", lambda self, file, features: seen.extend([self.used] * len(features)))
     record = bench(
         small_config("gazelle", "gazeworld", f"--model.feature_cache={tmp_path / 'features'}"), places
     ).record

@@ -75,7 +75,7 @@ class FeatureFile:
             raise OSError(f"it is full, {self.max_bytes} bytes")
         row = np.zeros(1, _ROW)
         row["key"], row["start"], row["dtype"] = np.frombuffer(key, np.uint8), start, array.dtype.str.encode()
-        row["shape"][0, : array.ndim], row["crc"] = array.shape, zlib.crc32(array.reshape(-1).view(np.uint8))
+        row["shape"][0, : array.ndim], row["crc"] = array.shape, zlib.crc32(array.reshape(-1).view(np.uint8).data)
         row["own_crc"] = zlib.crc32(row.tobytes()[:-4])
         with data.open("ab") as stream:
             stream.truncate(start)  # grows to it with zeros
@@ -106,7 +106,7 @@ class FeatureFile:
                 return None
             self._map = np.memmap(data, np.uint8, "r")
         stored = self._map[start : start + size]
-        return stored.view(dtype).reshape(shape) if zlib.crc32(stored) == row["crc"] else None
+        return stored.view(dtype).reshape(shape) if zlib.crc32(stored.data) == row["crc"] else None
 
 
 class CachedEncoder:
