@@ -18,7 +18,7 @@ from gazebench.nn.qwen3vl import IGNORED, load
 from gazebench.study.plan import read_plan
 from gazebench.vlm.local import LocalModel
 from gazebench.vqa.questions.parsing import parse
-from gazebench.vqa.task import Questions
+from gazebench.vqa.task_v2 import NAME, QuestionsV2
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = {"backbone": "tiny", "backbone_weights": "random", "compute_dtype": "float32", "image_size": 64,
@@ -39,7 +39,7 @@ def plain() -> VL4Gaze:
 @pytest.fixture(scope="module")
 def samples(plain) -> ImageSamples:
     dataset = load_dataset("gazeworld")(train=4, val=1, test=4)
-    return ImageSamples(dataset, dataset.records("train"), plain.preprocess(), tasks=[Questions()])
+    return ImageSamples(dataset, dataset.records("train"), plain.preprocess(), tasks=[QuestionsV2()])
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def batch(samples) -> Batch:
 
 
 def questions_of(batch: Batch) -> list:
-    return [item.input for item in batch.items["questions"]]
+    return [item.input for item in batch.items[NAME]]
 
 
 @torch.no_grad()
@@ -96,7 +96,7 @@ def test_everybody_has_a_point_and_a_share_of_being_inside(plain, batch):
     prediction = plain.predict_batch(batch)
     assert prediction.point.shape == (batch.people, 2)
     assert ((prediction.point >= 0) & (prediction.point <= 1)).all()
-    assert len(prediction.outputs["questions"]) == len(questions_of(batch))
+    assert len(prediction.outputs[NAME]) == len(questions_of(batch))
     person = batch.people - 1
     head = batch.head[person].tolist()
     rows = plain.dialogue.prompts([plain.point_question(head)])
@@ -106,7 +106,7 @@ def test_everybody_has_a_point_and_a_share_of_being_inside(plain, batch):
     first = [plain.dialogue.tokens(text)[0] for text in ('{"point_2d": [', "cannot tell")]
     assert torch.allclose(prediction.inout[person], scores[first].softmax(0)[0], atol=1e-5)
     assert f"[{', '.join(str(round(999 * side)) for side in head)}]" in plain.point_question(head)
-    assert "the person look" in plain.point_question([float("nan")] * 4)
+    assert "is the person looking" in plain.point_question([float("nan")] * 4)
     silent = plain.predict_batch(replace(batch, items={}, targets=None))
     assert torch.equal(silent.point, prediction.point), "questions do not change points"
     assert silent.outputs == {}
@@ -122,11 +122,11 @@ def test_questions_are_answered_in_batches_alike_in_length(plain, batch, monkeyp
 
 
 def test_weights_choose_what_is_learnt(batch):
-    model = method(direction_weight=0.5, recognition_weight=0.0, questions_limit=4)
+    model = method(direction_weight=0.5, recognition_weight=0.0, social_weight=0.0, questions_limit=4)
     assert model.title == "VL4Gaze (ours, object + direction + point only)"
     kind = {question.text: question.task for question in questions_of(batch)}
     counts = Counter(question.task for question in questions_of(batch))
-    answers = {q.text: t.answer for q, t in zip(questions_of(batch), batch.targets.truths["questions"], strict=True)}
+    answers = {q.text: t.answer for q, t in zip(questions_of(batch), batch.targets.truths[NAME], strict=True)}
     drawn = Counter()
     for _ in range(60):
         pairs = model.draw_questions(batch)
@@ -138,7 +138,7 @@ def test_weights_choose_what_is_learnt(batch):
     with pytest.raises(ValueError, match="object_weight 2"):
         method(object_weight=2.0)
     with pytest.raises(ValueError, match="weight 0"):
-        method(object_weight=0, direction_weight=0, point_weight=0, recognition_weight=0)
+        method(**{f"{kind}_weight": 0 for kind in ("object", "direction", "point", "recognition", "social")})
 
 
 def test_training_teaches_the_answers(samples):
@@ -153,7 +153,7 @@ def test_training_teaches_the_answers(samples):
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.4 * losses[0]
-    answers = model.eval().predict_batch(batch).outputs["questions"]
+    answers = model.eval().predict_batch(batch).outputs[NAME]
     parsed = [parse(q.form, text).valid for q, text in zip(questions_of(batch), answers, strict=True)]
     assert sum(parsed) > 0.5 * len(parsed)
 
@@ -174,7 +174,7 @@ def test_recipes_and_titles():
     assert (full["model"]["tuning"], full["loader"]["train_stride"]) == ("lora", 6)
     assert method(tuning="none").title == "VL4Gaze (ours, zero-shot)"
     plan = read_plan(ROOT / "studies" / "vqa.yaml")  # the ablation
-    for name, title in {"all": "VL4Gaze (ours)", "point": "VL4Gaze (ours, point only)"}.items():
+    for name, title in {"seven": "VL4Gaze (ours)", "point": "VL4Gaze (ours, point only)"}.items():
         model = plan.config(next(run for run in plan.runs if run.row == name)).values["model"]
         assert method(**{key: value for key, value in model.items() if key.endswith("_weight")}).title == title
 

@@ -1,7 +1,7 @@
-"""VL4Gaze: gaze as visual question answering, in a vision-language model tuned on four tasks at once.
+"""VL4Gaze: gaze as visual question answering, in a vision-language model tuned on all question types at once.
 
-VL4Gaze: Unleashing Vision-Language Models for Gaze Following. Only the abstract is public: that a VLM is tuned on four
-tasks is the paper's, everything else is ours (docs/vqa.md).
+VL4Gaze: Unleashing Vision-Language Models for Gaze Following. Of the paper only the abstract was at hand: that a VLM is
+tuned on four tasks is the paper's, the questions about two people and everything else are ours (docs/vqa.md).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from gazebench.core.types import Batch, Prediction
+from gazebench.core.types import SOCIAL, Batch, Prediction
 from gazebench.data.transforms import Preprocess
 from gazebench.engine.method import MethodCard, Recipe, our_choice
 from gazebench.engine.vlm_method import VLMMethod
@@ -24,7 +24,7 @@ from gazebench.nn.qwen3vl import Tuning
 from gazebench.vlm.coordinates import whole
 from gazebench.vqa.questions.parsing import parse
 from gazebench.vqa.questions.templates import ANYONE, templates
-from gazebench.vqa.task import Questions
+from gazebench.vqa.task_v2 import QuestionsV2
 
 _UNSAID = "of the paper only the abstract was at hand; "
 
@@ -42,9 +42,9 @@ VIDEO: Recipe = {**FULL, **our_choice("neighbouring frames say the same", loader
 class VL4Gaze(VLMMethod):
     """A Qwen3-VL that answers questions about where people look.
 
-    ``outputs["questions"]`` of its predictions are free answers to the batch's questions. Points and in/out scores are
-    those of the text, too: the point it writes about a person when asked by head box, and the probability that this
-    answer begins with a point and not with a refusal.
+    ``outputs["questions_v2"]`` of its predictions are free answers to the batch's questions. Points and in/out scores
+    are those of the text, too: the point it writes about a person when asked by head box, and the probability that
+    this answer begins with a point and not with a refusal.
 
     Args:
         instructions: whether the system prompt says how to answer; a model that is not tuned needs it.
@@ -52,12 +52,13 @@ class VL4Gaze(VLMMethod):
         direction_weight: the same probability for directions.
         point_weight: the same for points.
         recognition_weight: the same for questions of any kind of which half cannot be answered.
+        social_weight: the same for yes / no questions about two people.
         questions_limit: most questions about an image that are learnt at once, drawn anew each time.
         answer_limit: most tokens of an answer.
         rows_limit: questions answered at once, alike in length.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     card = MethodCard(
         title="VL4Gaze (ours)",
         family="vision-language model",
@@ -66,7 +67,7 @@ class VL4Gaze(VLMMethod):
         licence="Apache-2.0 (written from the abstract)",
     )
     capabilities = frozenset({"point", "inout", "text"})
-    tasks = (Questions,)
+    tasks = (QuestionsV2,)
     stage = ("backbone", "tuning", "rank")
     sources = {
         "backbone": ("ours", _UNSAID + "the model OmniGF starts from"),
@@ -77,6 +78,7 @@ class VL4Gaze(VLMMethod):
         "direction_weight": ("paper", "abstract: trained on all tasks; the weight is ours"),
         "point_weight": ("paper", "abstract: trained on all tasks; the weight is ours"),
         "recognition_weight": ("paper", "abstract: trained on all tasks; the weight is ours"),
+        "social_weight": ("ours", "the abstract has no questions about two people"),
         "questions_limit": ("ours", "keeps crowded pictures within memory"),
         "answer_limit": ("ours", "twice the longest answer of the templates"),
         "rows_limit": ("ours", "no effect on results"),
@@ -85,7 +87,9 @@ class VL4Gaze(VLMMethod):
     }
     tiny: ClassVar[Recipe] = {
         **VLMMethod.tiny,
-        **our_choice("fits the embedded backbone and two CPU cores", model__questions_limit=8),
+        **our_choice(
+            "all of a scene, so that each type is learnt as often with the others as alone", model__questions_limit=64
+        ),
     }
     recipes = {
         "*": FULL,
@@ -94,7 +98,7 @@ class VL4Gaze(VLMMethod):
         "gazeworld": {
             **FULL,
             **our_choice("the embedded world runs on two CPU cores", model__backbone="tiny", model__augment=False),
-            **our_choice("one pass takes a CPU core some six minutes", trainer__max_epochs=1),
+            **our_choice("one pass takes a CPU core some eight minutes", trainer__max_epochs=1),
         },
     }
 
@@ -105,6 +109,7 @@ class VL4Gaze(VLMMethod):
         direction_weight: float = 1.0,
         point_weight: float = 1.0,
         recognition_weight: float = 1.0,
+        social_weight: float = 1.0,
         questions_limit: int = 16,
         answer_limit: int = 24,
         rows_limit: int = 64,
@@ -115,10 +120,12 @@ class VL4Gaze(VLMMethod):
             "direction": direction_weight,
             "point": point_weight,
             "recognition": recognition_weight,
+            "social": social_weight,
         }
         _check(weight, questions_limit, answer_limit, rows_limit)
         super().__init__(**vlm)
-        self.weight, self.templates = weight, templates()
+        self.weight = weight | dict.fromkeys(SOCIAL, social_weight)
+        self.templates = templates(2)
         system = self.templates.instructions if instructions else ""
         self.dialogue = Dialogue(self.vlm, system, self.vlm.grid(self.image_size))
         self.questions_limit, self.answer_limit, self.rows_limit = questions_limit, answer_limit, rows_limit
@@ -131,10 +138,10 @@ class VL4Gaze(VLMMethod):
 
     def forward(self, batch: Batch) -> Prediction:
         """Everybody's point and in/out score, and answers to all questions."""
-        items = batch.items.get("questions", [])
+        items = batch.items.get(QuestionsV2.name, [])
         if not batch.people:
             none = batch.head.new_zeros(0)
-            return Prediction(point=none.reshape(0, 2), inout=none, outputs={"questions": []})
+            return Prediction(point=none.reshape(0, 2), inout=none, outputs={QuestionsV2.name: []})
         assert batch.images is not None
         images = self.vlm.encode(batch.images)
         point, inout = self._points(batch, images)
@@ -142,7 +149,7 @@ class VL4Gaze(VLMMethod):
         answers = self.free_answers(
             [item.input.text for item in items], [of_person[item.person] for item in items], images
         )
-        return Prediction(point=point, inout=inout, outputs={"questions": answers} if items else {})
+        return Prediction(point=point, inout=inout, outputs={QuestionsV2.name: answers} if items else {})
 
     def _points(self, batch: Batch, images: Tensor) -> tuple[Tensor, Tensor]:
         """(P, 2) the point written about every person, and (P,) how probably it is one and no refusal."""
@@ -213,15 +220,22 @@ class VL4Gaze(VLMMethod):
         if not images:  # a zero with a gradient for everything that learns
             nothing = torch.stack([parameter.sum() * 0 for parameter in trainable(self.vlm)])[:0]
             return {"language": batch_mean(nothing)}
-        rows = self.dialogue.packed([pairs[image] for image in images], self.vlm.model.dtype).to(batch.head.device)
-        states = self.vlm.states(rows, self.vlm.encode(batch.images[images]))
+        # Short rows are padded less; the longer the tokens of the image, the fewer rows should repeat them.
+        most = max(1, len(self.dialogue.start) // 24)
+        packs = [
+            (place, pairs[image][start : start + most])
+            for place, image in enumerate(images)
+            for start in range(0, len(pairs[image]), most)
+        ]
+        rows = self.dialogue.packed([some for _, some in packs], self.vlm.model.dtype).to(batch.head.device)
+        states = self.vlm.states(rows, self.vlm.encode(batch.images[images])[:, [place for place, _ in packs]])
         return {"language": batch_mean(self.vlm.token_losses(rows, states))}
 
     def draw_questions(self, batch: Batch) -> list[list[Pair]]:
         """Some questions about each image with their answers: by the weights of their types, at most so many."""
         assert batch.targets is not None, "training needs targets"
-        items = batch.items.get("questions", [])
-        truths = batch.targets.truths.get("questions", [])
+        items = batch.items.get(QuestionsV2.name, [])
+        truths = batch.targets.truths.get(QuestionsV2.name, [])
         pairs: list[list[Pair]] = [[] for _ in batch.image_ids]
         image = batch.image_index.tolist()
         order, luck = torch.randperm(len(items)).tolist(), torch.rand(len(items)).tolist()
