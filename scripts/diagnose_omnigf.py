@@ -188,9 +188,9 @@ def readable(train: Frozen, test: Frozen) -> dict[str, float]:
     }
 
 
-def splits(weights: str, images: int) -> list[Frozen]:
+def splits(weights: str, images: int, *options: str) -> list[Frozen]:
     """The training and the test split under ``pretrained`` or ``random`` weights; at most so many images of each."""
-    config = resolve([*GAZE_ALONE, f"--model.backbone_weights={weights}"])
+    config = resolve([*GAZE_ALONE, f"--model.backbone_weights={weights}", *options])
     torch.manual_seed(0)
     method, dataset = config.new_method().eval(), config.new_dataset()
     records = [dataset.records(split) for split in ("trainval", "test")]
@@ -203,6 +203,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--images", type=int, default=10**6, help="at most so many of each split")
+    parser.add_argument("--backbone", help="a folder with a Qwen3-VL or its id on the hub: only what can be read from it")
+    parser.add_argument("--weights", default="pretrained", help="of that backbone: pretrained, random or a file")
     parser.add_argument("--states", type=Path, help="a file that keeps the states for the next time")
     options = parser.parse_args()
     stored: dict[str, Any] = json.loads(OUT.read_text("utf-8")) if OUT.is_file() else {"read": {}, "trained": {}}
@@ -213,6 +215,12 @@ def main() -> None:
         OUT.write_text(json.dumps(stored, indent=1, sort_keys=True) + "\n", "utf-8")
         print(part, name, value, flush=True)
 
+    if options.backbone:
+        many = ("--model.image_size=224", "--model.tuning=none", "--model.head_size=64", "--model.head_net=small")
+        name = f"{Path(options.backbone).name}, {options.weights}"
+        given = splits(options.weights, options.images, f"--model.backbone={options.backbone}", *many)
+        store("read", name, readable(*given))
+        return
     if "random" not in stored["read"]:
         store("read", "random", readable(*splits("random", READ)))
     if options.states and options.states.is_file():
