@@ -15,7 +15,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gazebench.core.types import IN_FRAME, Records
+from gazebench.core.types import IN_FRAME, Batch, Records
 from gazebench.data.datamodule import ImageSamples, collate
 from gazebench.data.dataset import GazeDataset
 from gazebench.data.transforms import gaussian_heatmap
@@ -82,29 +83,40 @@ class Frozen:
         return (self.head[:, :2] + self.head[:, 2:]) / 2
 
 
+def batches(method: Any, dataset: GazeDataset, records: Records) -> Iterator[Batch]:
+    """Eight images at a time, as the method reads them."""
+    samples = ImageSamples(dataset, records, method.preprocess())
+    for start in range(0, len(samples), 8):
+        yield collate([samples[index] for index in range(start, min(start + 8, len(samples)))])
+
+
+@torch.no_grad()
+def faces(method: Any, dataset: GazeDataset, records: Records, size: int) -> Tensor:
+    """(P, F) float16: what the head encoder's network makes of crops of that many pixels."""
+    network = HeadEncoder("small", method.vlm.dim, weights="embedded").net.eval()
+    found = []
+    for batch in batches(method, dataset, records):
+        assert batch.images is not None
+        found.append(network(head_crops(batch.images, batch.head, batch.image_index, size)).half())
+    return torch.cat(found)
+
+
 def frozen(method: Any, dataset: GazeDataset, records: Records) -> Frozen:
     """The states of some people by a method with a gaze branch alone."""
-    samples = ImageSamples(dataset, records, method.preprocess())
-    image, anchor, face = [], [], []
-    network = HeadEncoder("small", method.vlm.dim, weights="embedded").net.eval()
-    for start in range(0, len(samples), 8):
-        batch = collate([samples[index] for index in range(start, min(start + 8, len(samples)))])
+    image, anchor = [], []
+    for batch in batches(method, dataset, records):
         with torch.no_grad():
             rows, encoded = method.inputs(batch, None)
             states = method.vlm.states(rows, encoded)
         image.append(method.vlm.image_states(rows, states).mT.unflatten(2, method.prompts.grid).half())
         anchor.append(states[rows.person_row, rows.anchor])
-        assert batch.images is not None
-        crops = head_crops(batch.images, batch.head, batch.image_index, method.head_size)
-        with torch.no_grad():
-            face.append(network(crops).half())
     target = torch.full((records.people, 2), torch.nan)
     for person in np.flatnonzero(records.inout == IN_FRAME):
         target[person] = torch.from_numpy(records.points_of(person).mean(0))
     return Frozen(
         torch.cat(image),
         torch.cat(anchor),
-        torch.cat(face),
+        faces(method, dataset, records, method.head_size),
         torch.from_numpy(records.person_image),
         torch.from_numpy(records.head).float(),
         target,
@@ -188,13 +200,18 @@ def readable(train: Frozen, test: Frozen) -> dict[str, float]:
     }
 
 
-def splits(weights: str, images: int, *options: str) -> list[Frozen]:
-    """The training and the test split under ``pretrained`` or ``random`` weights; at most so many images of each."""
+def inputs(weights: str, images: int, *options: str) -> list[tuple[Any, GazeDataset, Records]]:
+    """Method, data set and records of the training and of the test split; at most so many images of each."""
     config = resolve([*GAZE_ALONE, f"--model.backbone_weights={weights}", *options])
     torch.manual_seed(0)
     method, dataset = config.new_method().eval(), config.new_dataset()
     records = [dataset.records(split) for split in ("trainval", "test")]
-    return [frozen(method, dataset, each.of_images(np.arange(min(images, len(each))))) for each in records]
+    return [(method, dataset, each.of_images(np.arange(min(images, len(each))))) for each in records]
+
+
+def splits(weights: str, images: int, *options: str) -> list[Frozen]:
+    """The training and the test split under ``pretrained`` or ``random`` weights; at most so many images of each."""
+    return [frozen(*each) for each in inputs(weights, images, *options)]
 
 
 def main() -> None:
@@ -203,8 +220,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--images", type=int, default=10**6, help="at most so many of each split")
-    parser.add_argument("--backbone", help="a folder with a Qwen3-VL or its id on the hub: only what can be read from it")
+    parser.add_argument(
+        "--backbone", help="a folder with a Qwen3-VL or its id on the hub: only what can be read from it"
+    )
     parser.add_argument("--weights", default="pretrained", help="of that backbone: pretrained, random or a file")
+    parser.add_argument("--head-size", type=int, help="side of the head crops; 64 pixels by default")
     parser.add_argument("--states", type=Path, help="a file that keeps the states for the next time")
     options = parser.parse_args()
     stored: dict[str, Any] = json.loads(OUT.read_text("utf-8")) if OUT.is_file() else {"read": {}, "trained": {}}
@@ -229,11 +249,18 @@ def main() -> None:
         train, test = splits("pretrained", options.images)
         if options.states:
             torch.save([vars(train), vars(test)], options.states)
-    store("read", "pretrained", readable(train, test))
+    if options.head_size:
+        given = inputs("pretrained", options.images)
+        train, test = (
+            replace(each, face=faces(*of, options.head_size)) for each, of in zip((train, test), given, strict=True)
+        )
+    else:
+        store("read", "pretrained", readable(train, test))
+    crops = f"; crops of {options.head_size}" if options.head_size else ""
     for steps in options.steps:
         for row in options.rows:
             for seed in options.seeds:
-                name = f"{row}; {steps} steps; seed {seed}"
+                name = f"{row}; {steps} steps; seed {seed}{crops}"
                 if name not in stored["trained"]:
                     store("trained", name, trained(train, test, steps, seed, **ROWS[row]))
 
