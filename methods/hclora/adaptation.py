@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,8 @@ from gazebench.nn.backbones import ViTBackbone
 
 PROJECTIONS: dict[str, str] = {"qkv": "attn.qkv", "proj": "attn.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
 """Modules of a transformer block by the names of their projections, the same in timm and DINOv2's repository."""
+
+Gate = Literal["local", "free"]
 
 BlockOutput = tuple[Tensor, Tensor | None]
 """The tokens after a block, and the low-rank features A(X) of its first projection where it has any."""
@@ -34,6 +36,7 @@ class LowRank:
     rank: int = 8
     alpha: float = 16.0
     dropout: float = 0.0
+    gate: Gate = "local"
 
     def __post_init__(self) -> None:
         wrong = [name for name in self.projections if name not in PROJECTIONS]
@@ -77,8 +80,10 @@ class HeadConditionedLoRA(nn.Module):
     """The residual of one projection, equation 2: (A(X) * M(b)) B, with M(b) = H * 2 sigmoid(g(H)).
 
     The gating network g has two layers; it maps the prior at a token to one value for each of the r ranks. The factor
-    H, which the paper's free network would not have, makes the update vanish away from the head. g starts at 0, so M
-    starts at H; B starts at 0, so the adapted backbone starts as the frozen one.
+    H is ours and makes the update vanish away from the head. Without it (``gate`` ``free``) M(b) = 2 sigmoid(g(H)), a
+    network's output as in the paper: whether the update is local is then learnt, and it reaches prefix tokens and
+    people without a box. g starts at 0, so M starts at H, or at 1; B starts at 0, so the adapted backbone starts as the
+    frozen one.
 
     Args:
         in_features: width d of the projection's input.
@@ -87,6 +92,7 @@ class HeadConditionedLoRA(nn.Module):
         alpha: the update is scaled by alpha / r, as in LoRA.
         dropout: dropout of the input of A.
         gate_dim: hidden width of g.
+        gate: ``local`` with the factor H, ``free`` without it.
 
     Attributes:
         prior: (P, N) while ``add_to`` is to act; None: the projection stays as it is.
@@ -97,9 +103,17 @@ class HeadConditionedLoRA(nn.Module):
     low_rank: Tensor | None = None
 
     def __init__(
-        self, in_features: int, out_features: int, rank: int, alpha: float, dropout: float = 0.0, gate_dim: int = 16
+        self,
+        in_features: int,
+        out_features: int,
+        rank: int,
+        alpha: float,
+        dropout: float = 0.0,
+        gate_dim: int = 16,
+        gate: Gate = "local",
     ) -> None:
         super().__init__()
+        self.local = gate == "local"
         self.down = nn.Linear(in_features, rank, bias=False)  # A
         self.up = nn.Linear(rank, out_features, bias=False)  # B
         last = nn.Linear(gate_dim, rank)
@@ -112,7 +126,9 @@ class HeadConditionedLoRA(nn.Module):
     def forward(self, x: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
         """(P, N, d) tokens and their (P, N) prior -> the update (P, N, out_features), and A(X) (P, N, r)."""
         low_rank, height = self.down(self.dropout(x)), prior[..., None]
-        modulation = height * 2 * self.gate(height).sigmoid()  # M(b), (P, N, r) in [0, 2]
+        modulation = 2 * self.gate(height).sigmoid()  # M(b), (P, N, r) in [0, 2]
+        if self.local:
+            modulation = height * modulation
         # The factors meet in the r channels: at the projection's width, each would cost as much as a pass over it.
         return self.up(low_rank * (self.scale * modulation).to(low_rank.dtype)), low_rank
 
@@ -192,8 +208,8 @@ def chosen_blocks(blocks: int | Sequence[int], depth: int) -> list[int]:
 class LocalAdaptation(Adaptation):
     """Head-conditioned local LoRA (HCLoRA) in the chosen projections of the chosen blocks.
 
-    The class token has no place in the image: its prior is 0, so it gets no update of its own. ``head_scale`` is the
-    ``scale`` of ``head_prior``.
+    The class token has no place in the image: its prior is 0, so with the local gate it gets no update of its own.
+    ``head_scale`` is the ``scale`` of ``head_prior``.
     """
 
     def __init__(
@@ -206,7 +222,12 @@ class LocalAdaptation(Adaptation):
             for name in self.projections:
                 linear: Any = backbone.blocks[index].get_submodule(PROJECTIONS[name])
                 residual = HeadConditionedLoRA(
-                    linear.in_features, linear.out_features, low_rank.rank, low_rank.alpha, low_rank.dropout
+                    linear.in_features,
+                    linear.out_features,
+                    low_rank.rank,
+                    low_rank.alpha,
+                    low_rank.dropout,
+                    gate=low_rank.gate,
                 )
                 self.residuals[f"{index}_{name}"] = residual
                 linear.register_forward_hook(residual.add_to)
