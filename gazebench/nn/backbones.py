@@ -40,9 +40,10 @@ ComputeDtype = Literal["float32", "bfloat16"]
 class ViTBackbone(nn.Module):
     """A plain ViT as a feature extractor: (B, 3, H, W) uint8, or float in [0, 1] -> (B, C, H/p, W/p) float32.
 
-    ImageNet normalisation happens inside. ``forward`` is ``embed``, all ``blocks``, ``finish``; a method that treats
-    some blocks differently calls these itself, under ``autocast``. All parameters are frozen at first. A frozen
-    backbone stays in eval mode whatever ``train()`` says; ``requires_grad_()`` makes it trainable.
+    ImageNet normalisation happens inside. ``forward`` is ``tokens``, ``finish``; a method that treats some blocks
+    differently calls ``tokens`` for those before them, and the ``blocks`` itself, under ``autocast``. All parameters
+    are frozen at first. A frozen backbone stays in eval mode whatever ``train()`` says; ``requires_grad_()`` makes it
+    trainable.
 
     Args:
         model: a ViT with DINOv2's names and one prefix token, the class token.
@@ -120,6 +121,13 @@ class ViTBackbone(nn.Module):
         tokens = torch.cat([self.model.cls_token.expand(len(images), -1, -1), patches.flatten(2).mT], dim=1)
         return tokens + position_embedding(self.model.pos_embed, rows, columns)
 
+    def tokens(self, images: Tensor, blocks: int | None = None) -> Tensor:
+        """``embed`` and the first ``blocks`` blocks (None: all)."""
+        tokens = self.embed(images)
+        for block in self.blocks[:blocks]:
+            tokens = block(tokens)
+        return tokens
+
     def finish(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """(B, 1 + h w, C) -> (B, C, h, w) float32: the final norm; the class token is dropped."""
         patches = self.model.norm(tokens)[:, self.prefix_tokens :].float()  # (B, h w, C)
@@ -128,18 +136,22 @@ class ViTBackbone(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) uint8, or float in [0, 1] -> (B, C, h, w) float32."""
         with self.autocast():
-            tokens = self.embed(images)
-            for block in self.blocks:
-                tokens = block(tokens)
-            return self.finish(tokens, self.grid((images.shape[-2], images.shape[-1])))
+            return self.finish(self.tokens(images), self.grid((images.shape[-2], images.shape[-1])))
 
-    def digest(self) -> str:
-        """16 hex digits of the sha256 of all tensors with their names; the same for hub and timm."""
+    def weights_before(self, block: int | None = None) -> dict[str, Any]:
+        """The tensors that ``tokens`` of so many blocks reads, by name; None: all that ``forward`` reads."""
+        later = tuple(f"blocks.{index}." for index in range(len(self.blocks) if block is None else block, 10**3))
+        later += ("mask_token",) if block is None else ("mask_token", "norm.")  # inference reads no mask token
+        return {
+            name: value for name, value in self.model.state_dict(keep_vars=True).items() if not name.startswith(later)
+        }
+
+    def digest(self, block: int | None = None) -> str:
+        """16 hex digits of the sha256 of ``weights_before`` with their names; the same for hub and timm."""
         digest = hashlib.sha256()
-        for name, tensor in sorted(self.model.state_dict().items()):
-            if name != "mask_token":  # only the hub's module has one, and inference never reads it
-                digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        for name, tensor in sorted(self.weights_before(block).items()):
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()[:16]
 
     def identity(self) -> dict[str, str]:

@@ -7,8 +7,9 @@ Head-conditioned LoRA runs the others once a person, since its update depends on
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -163,20 +164,15 @@ class Adaptation(nn.Module):
         self.blocks = chosen_blocks(blocks, len(backbone.blocks))
         self.checkpointing = checkpointing
         self.prefix = backbone.prefix_tokens
+        self.shared: Callable[[Tensor], Tensor] = partial(backbone.tokens, blocks=self.blocks[0])
+        """Images -> (B, 1 + h w, C), the tokens that enter the first adapted block; a method may put a cache here."""
         self.run_adapted = torch.compile(self.adapted, dynamic=True) if compiled else self.adapted
 
     def forward(self, backbone: ViTBackbone, images: Tensor, head: Tensor, image_index: Tensor) -> Encoded:
         """(B, 3, H, W) images, and head boxes (P, 4) and images (P,) of the people in them -> features."""
         with backbone.autocast():
-            tokens, _ = self.run_adapted(backbone, self.shared(backbone, images), None)
+            tokens, _ = self.run_adapted(backbone, self.shared(images), None)
             return Encoded(backbone.finish(tokens, backbone.grid((images.shape[-2], images.shape[-1]))), image_index)
-
-    def shared(self, backbone: ViTBackbone, images: Tensor) -> Tensor:
-        """(B, 1 + h w, C): the tokens that enter the first adapted block."""
-        tokens = backbone.embed(images)
-        for block in backbone.blocks[: self.blocks[0]]:
-            tokens = block(tokens)
-        return tokens
 
     def adapted(self, backbone: ViTBackbone, tokens: Tensor, prior: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         """All blocks from the first adapted one on: the tokens after them, and the low-rank features where any are."""
@@ -236,7 +232,7 @@ class LocalAdaptation(Adaptation):
         grid = backbone.grid((images.shape[-2], images.shape[-1]))
         prior = head_prior(head, grid, self.head_scale).flatten(1)  # (P, h w)
         with backbone.autocast():
-            tokens = self.shared(backbone, images)[image_index]  # (P, 1 + h w, C)
+            tokens = self.shared(images)[image_index]  # (P, 1 + h w, C)
             tokens, low_rank = self.run_adapted(backbone, tokens, nn.functional.pad(prior, (self.prefix, 0)))
             features = backbone.finish(tokens, grid)
         return LocallyEncoded(features, None, [low[:, self.prefix :] for low in low_rank], prior)

@@ -184,6 +184,9 @@ class HCLoRA(GazeLLE):
             self.adaptation = PlainLoRA(self.backbone, low_rank, **options)
         elif adaptation == "hclora":
             self.adaptation = LocalAdaptation(self.backbone, low_rank, head_scale, **options)
+        if self.adaptation is not None and self.adaptation.blocks[0]:
+            self.encoder = self.new_encoder(blocks=self.adaptation.blocks[0])
+            self.adaptation.shared = self.frozen
         self.auxiliary = nn.ModuleList()
         if self.adaptation is not None and supervision != "none":
             of_map = TokenEvidence if evidence == "tokens" else GazeEvidence
