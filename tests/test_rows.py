@@ -88,7 +88,7 @@ def test_a_board_takes_it_from_the_record_then_from_the_method():
     def row(**method):
         return RunGroup({"r": {"method": {"title": "T", "family": "f", **method}, "config": {"model": {}}}})
 
-    assert (row(name="scene_only").sees, row(name="saliency").blind) == ("picture", "head-blind")
+    assert (row(name="scene_only").sees, row(name="scene_only").blind) == ("picture", "head-blind")
     told = row(name="unknown", sees=["head crop", "head box"])
     assert (told.sees, told.blind, told.reference) == ("head box, head crop", "scene-blind", "")
     assert row(name="unknown").sees == row(name="unknown").blind == ""
