@@ -16,7 +16,7 @@ from gazebench.core.types import IN_FRAME, Batch
 from gazebench.core.weights import load_strictly
 from gazebench.data.transforms import cone_mask, gaussian_heatmap
 from gazebench.engine.method import MethodCard, Origin, Published, Recipe, Setting, chosen, from_paper, our_choice
-from gazebench.methods.gazelle import Encoded, GazeLLE
+from gazebench.methods.gazelle import EMBEDDED, Encoded, GazeLLE
 from gazebench.methods.hclora.adaptation import (
     Adaptation,
     FullFineTuning,
@@ -40,7 +40,7 @@ SUPERVISED = {"none": "", "vector": " + gaze vector", "heatmap": " + heatmap", "
 ADAPTED = ("backbone.", "adaptation.")
 """Prefixes of the parameters in an export that adapt the backbone; the others are the decoder's."""
 
-LAST_THIRD = {"dinov2_vits14": 4, "dinov2_vitb14": 4, "dinov2_vitl14": 8, "tiny": 2}
+LAST_THIRD = {"dinov2_vits14": 4, "dinov2_vitb14": 4, "dinov2_vitl14": 8, **dict.fromkeys(EMBEDDED, 2)}
 WHY_LAST_THIRD = "the paper does not say; the last third of the backbone keeps one more person cheap"
 NEAREST = "the paper does not say; the nearest public value, of a plain-LoRA Gaze-LLE by the same first author, is "
 TINY: Recipe = {
@@ -121,7 +121,7 @@ class HCLoRA(GazeLLE):
         """Gaze-LLE's recipe, and how much of the backbone is adapted at which rate."""
         recipe: dict[str, Setting] = {**super().recipe(dataset, model)}
         backbone, kind = chosen(recipe, model, "backbone") or "dinov2_vitb14", model.get("adaptation", "hclora")
-        tiny = backbone == "tiny"
+        tiny = backbone in EMBEDDED
         if backbone in LAST_THIRD:
             recipe |= our_choice(WHY_LAST_THIRD, model__adapted_blocks=LAST_THIRD[backbone])
         if tiny:

@@ -103,7 +103,7 @@ def _labelled_chunk(start: int, seed: int, split: str, size: int, patch: int) ->
     scenes = [compose(seed, index, split) for index in range(start, start + _CHUNK)]
     rng = np.random.default_rng([seed, start])
     scenes = [shrink_people(scene, rng) for scene in swap_poses(scenes, rng)]
-    return scenes, [label(*drawn(scene, size), patch) for scene in scenes]
+    return scenes, [label(*drawn(scene, size), patch=patch) for scene in scenes]
 
 
 def label(view: View, image: NDArray[np.uint8], ids: NDArray[np.uint8], patch: int) -> Patches:
