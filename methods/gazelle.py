@@ -189,10 +189,10 @@ class GazeLLE(Method):
 
     Args:
         backbone: ``dinov2_vitb14``, ``dinov3_vitl16``, ``ViT-B-16-SigLIP2-512`` and others
-            (``gazebench list backbones``), ``timm:NAME`` for any plain ViT of timm, or ``tiny``.
+            (``gazebench list``), ``timm:NAME`` for any plain ViT of timm, or ``tiny``.
         backbone_weights: ``pretrained``, ``random``, a file or an address.
         backbone_source: ``hub``, ``timm``, ``transformers`` or ``open_clip``, whose copy of the pretrained weights to
-            take; default: one that is on this machine already, else the publisher's.
+            take; default: one that is on this machine already, else the first that is named for the backbone.
         compute_dtype: precision of the frozen encoder.
         image_size: side of the square input in pixels; 0 is 32 patches of the backbone (448 for DINOv2).
         dim: width of the decoder.

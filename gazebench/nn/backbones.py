@@ -172,7 +172,9 @@ class ViTBackbone(nn.Module):
         kinds = {"learnt": self.model.pos_embed is not None, "rotary": getattr(model, "rope", None) is not None}
         self.positions = " and ".join(kind for kind, has in kinds.items() if has)
         for block in self.blocks:
-            if hasattr(block.attn, "qkv_bias_separate"):  # else timm reads the projection's weights and never calls it
+            if hasattr(
+                getattr(block, "attn", None), "qkv_bias_separate"
+            ):  # else timm reads the projection's weights and never calls it
                 block.attn.qkv_bias_separate = True
         # Not persistent: the state dict holds timm's names and nothing else.
         self.register_buffer("image_mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
@@ -350,7 +352,10 @@ def find(name: str) -> tuple[str, Known]:
 
 def architecture(known: Known) -> Any:
     """The model with random weights and without anything after its last norm."""
-    model: Any = timm.create_model(known.timm, num_classes=0, dynamic_img_size=True, **known.options)
+    try:
+        model: Any = timm.create_model(known.timm, num_classes=0, dynamic_img_size=True, **known.options)
+    except TypeError as error:
+        raise DataError(f"timm:{known.timm} is no plain ViT: it takes no images of other sizes ({error})") from error
     model.attn_pool, model.fc_norm = None, nn.Identity()
     for name, parameter in model.named_parameters():
         if "gamma" in name:  # the scales of layers; initial ones of 1e-5 would make random blocks identities
