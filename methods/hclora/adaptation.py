@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,8 @@ PROJECTIONS: dict[str, tuple[str, ...]] = {
 }
 """The modules in timm's blocks that each projection may be made of; a block has one of them, or all that follow."""
 
+Gate = Literal["local", "free"]
+
 BlockOutput = tuple[Tensor, Tensor | None]
 """The tokens after a block, and the low-rank features A(X) of its first projection where it has any."""
 
@@ -39,6 +41,7 @@ class LowRank:
     rank: int = 8
     alpha: float = 16.0
     dropout: float = 0.0
+    gate: Gate = "local"
 
     def __post_init__(self) -> None:
         wrong = [name for name in self.projections if name not in PROJECTIONS]
@@ -89,8 +92,10 @@ class HeadConditionedLoRA(nn.Module):
     """The residual of one projection, equation 2: (A(X) * M(b)) B, with M(b) = H * 2 sigmoid(g(H)).
 
     The gating network g has two layers; it maps the prior at a token to one value for each of the r ranks. The factor
-    H, which the paper's free network would not have, makes the update vanish away from the head. g starts at 0, so M
-    starts at H; B starts at 0, so the adapted backbone starts as the frozen one.
+    H is ours and makes the update vanish away from the head. Without it (``gate`` ``free``) M(b) = 2 sigmoid(g(H)), a
+    network's output as in the paper: whether the update is local is then learnt, and it reaches prefix tokens and
+    people without a box. g starts at 0, so M starts at H, or at 1; B starts at 0, so the adapted backbone starts as the
+    frozen one.
 
     Args:
         in_features: width d of the projection's input.
@@ -99,6 +104,7 @@ class HeadConditionedLoRA(nn.Module):
         alpha: the update is scaled by alpha / r, as in LoRA.
         dropout: dropout of the input of A.
         gate_dim: hidden width of g.
+        gate: ``local`` with the factor H, ``free`` without it.
 
     Attributes:
         prior: (P, N) while ``add_to`` is to act; None: the projection stays as it is.
@@ -109,9 +115,17 @@ class HeadConditionedLoRA(nn.Module):
     low_rank: Tensor | None = None
 
     def __init__(
-        self, in_features: int, out_features: int, rank: int, alpha: float, dropout: float = 0.0, gate_dim: int = 16
+        self,
+        in_features: int,
+        out_features: int,
+        rank: int,
+        alpha: float,
+        dropout: float = 0.0,
+        gate_dim: int = 16,
+        gate: Gate = "local",
     ) -> None:
         super().__init__()
+        self.local = gate == "local"
         self.down = nn.Linear(in_features, rank, bias=False)  # A
         self.up = nn.Linear(rank, out_features, bias=False)  # B
         last = nn.Linear(gate_dim, rank)
@@ -124,7 +138,9 @@ class HeadConditionedLoRA(nn.Module):
     def forward(self, x: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
         """(P, N, d) tokens and their (P, N) prior -> the update (P, N, out_features), and A(X) (P, N, r)."""
         low_rank, height = self.down(self.dropout(x)), prior[..., None]
-        modulation = height * 2 * self.gate(height).sigmoid()  # M(b), (P, N, r) in [0, 2]
+        modulation = 2 * self.gate(height).sigmoid()  # M(b), (P, N, r) in [0, 2]
+        if self.local:
+            modulation = height * modulation
         # The factors meet in the r channels: at the projection's width, each would cost as much as a pass over it.
         return self.up(low_rank * (self.scale * modulation).to(low_rank.dtype)), low_rank
 
@@ -211,7 +227,7 @@ def chosen_blocks(blocks: int | Sequence[int], depth: int) -> list[int]:
 class LocalAdaptation(Adaptation):
     """Head-conditioned local LoRA (HCLoRA) in the chosen projections of the chosen blocks.
 
-    Class and register tokens have no place in the image: their prior is 0, so they get no update of their own.
+    Class and register tokens have no place in the image: their prior is 0, so with the local gate they get no update.
     ``head_scale`` is the ``scale`` of ``head_prior``.
     """
 
@@ -223,7 +239,12 @@ class LocalAdaptation(Adaptation):
         for index in self.blocks:
             for name, linear in linears(backbone.blocks[index], low_rank.projections).items():
                 residual = HeadConditionedLoRA(
-                    linear.in_features, linear.out_features, low_rank.rank, low_rank.alpha, low_rank.dropout
+                    linear.in_features,
+                    linear.out_features,
+                    low_rank.rank,
+                    low_rank.alpha,
+                    low_rank.dropout,
+                    gate=low_rank.gate,
                 )
                 self.residuals[f"{index}_{name}"] = residual
                 linear.register_forward_hook(residual.add_to)
