@@ -73,14 +73,14 @@ def present(place: str | Path) -> Path | None:
     """The path of a weights file that is on this machine; None where it would have to be downloaded.
 
     Args:
-        place: a path, an http(s) address, ``hf:owner/repository/file`` or ``hf:owner/repository@revision/file``;
-            without a file the repository's ``EXPORT``.
+        place: a file, a folder with an ``EXPORT``, an http(s) address, ``hf:owner/repository/file`` or
+            ``hf:owner/repository@revision/file``; without a file the repository's ``EXPORT``.
     """
     text = str(place)
     on_hub = text.startswith("hf:")
     given = os.environ.get("GAZEBENCH_WEIGHTS")
     if not on_hub and not text.startswith(("http://", "https://")):
-        path = Path(text)
+        path = Path(text) / EXPORT if Path(text).is_dir() else Path(text)
         return path if path.is_file() else None
     repo, file, revision = hub_address(text) if on_hub else ("", download_path(text).name, None)
     if given and (own := Path(given, repo, file)).is_file():
@@ -138,7 +138,10 @@ def _from_hub(text: str) -> Path:
 
     repo, file, revision = hub_address(text)
     try:
-        return Path(hf_hub_download(repo, file, revision=revision))
+        path = Path(hf_hub_download(repo, file, revision=revision))
+        for beside in ("config.yaml", "record.json") if text.count("/") == 1 else ():
+            hf_hub_download(repo, beside, revision=revision)
+        return path
     except errors.GatedRepoError as error:
         raise WeightsError(
             f"{text}: accept the licence on https://huggingface.co/{repo} and log in with `hf auth login`, since this "

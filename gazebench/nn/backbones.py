@@ -171,11 +171,9 @@ class ViTBackbone(nn.Module):
         self.resampling: Resampling = resampling
         kinds = {"learnt": self.model.pos_embed is not None, "rotary": getattr(model, "rope", None) is not None}
         self.positions = " and ".join(kind for kind, has in kinds.items() if has)
-        for block in self.blocks:
-            if hasattr(
-                getattr(block, "attn", None), "qkv_bias_separate"
-            ):  # else timm reads the projection's weights and never calls it
-                block.attn.qkv_bias_separate = True
+        for attention in (getattr(block, "attn", None) for block in self.blocks):
+            if hasattr(attention, "qkv_bias_separate"):  # else timm reads the projection's weights and never calls it
+                setattr(attention, "qkv_bias_separate", True)  # noqa: B010  (unknown to nn.Module's types)
         # Not persistent: the state dict holds timm's names and nothing else.
         self.register_buffer("image_mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("image_std", torch.tensor(std).view(3, 1, 1), persistent=False)
