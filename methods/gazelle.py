@@ -218,6 +218,7 @@ class GazeLLE(Method):
         paper="Ryan et al., CVPR 2025",
         citation="ryan2025gazelle",
         licence="MIT (official weights)",
+        sees=frozenset({"picture", "head box"}),
     )
     version = 1
     capabilities = frozenset({"point", "heatmap", "inout"})

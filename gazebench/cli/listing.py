@@ -29,6 +29,7 @@ def listing() -> int:
                 about = f"BROKEN: {found}"
             elif kind == "methods":
                 about = f"{found.card.title}: {found.card.family}; {', '.join(sorted(found.capabilities))}"
+                about += f"; {found.card.blind}" if found.card.blind else ""
             elif kind == "datasets":
                 names = ", ".join(column.name for column in found.protocol.metrics)
                 about = f"{found.card.title}: protocol {found.protocol.id} ({names})"

@@ -88,6 +88,7 @@ class HCLoRA(GazeLLE):
         paper="Wang et al., Enhancing Gaze Reasoning in Vision Foundation Models for Gaze Following",
         citation="wang2026hclora",
         licence="Apache-2.0 (written from the paper; no code was published)",
+        sees=frozenset({"picture", "head box"}),
     )
     version = 1
     published: ClassVar[Mapping[str, Published]] = {}
