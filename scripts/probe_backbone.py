@@ -1,4 +1,4 @@
-"""Measures what the frozen features of embedded backbones tell linearly: ``python scripts/probe_backbone.py tiny tiny2``.
+"""Measures what frozen features of backbones tell linearly: ``python scripts/probe_backbone.py tiny tiny2``.
 
 Ridge regressions from single patch tokens of the last layer, and of layer ``FACE_DEPTH`` for heads, are fitted on some
 scenes and tested on others. Neither kind was seen in pre-training.
@@ -7,7 +7,8 @@ scenes and tested on others. Neither kind was seen in pre-training.
 - ``where``: mean error of the box of the instance that a patch shows, in image sizes;
 - ``head``: average precision of heads among patches;
 - ``salient``: average precision of the salient thing among the patches of things (chance: the share of such patches);
-- ``gaze``: median error in degrees of the direction of the gaze in the image, from the mean token of a head (chance: 90);
+- ``gaze``: median error in degrees of the direction of the gaze in the image, from the mean token of a head (chance:
+  90);
 - ``target``: mean distance from the gaze to the point predicted from that token and the place of the head, normalised.
 """
 

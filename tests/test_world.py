@@ -173,8 +173,8 @@ def test_world_2_is_harder():
     assert np.mean([person.target_kind == "person" for _, person in seen]) > 0.12
     assert 0.06 < np.mean([person.look.glasses == "dark" for _, person in people]) < 0.18
     assert np.mean([len(scene.things) for scene in scenes]) > 11
-    covers = [covered(far.head, near.head, torso(near))
-              for scene in scenes for near in scene.people for far in scene.people if near.depth < far.depth]  # fmt: skip
+    pairs = [(near, far) for scene in scenes for near in scene.people for far in scene.people if near.depth < far.depth]
+    covers = [covered(far.head, near.head, torso(near)) for near, far in pairs]
     assert 0.1 < max(covers) <= 0.35
     assert clip(3, 1, "train", 4, version=2)[0] == compose(3, 1, "train", 2)
 
