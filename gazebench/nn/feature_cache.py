@@ -142,7 +142,7 @@ class CachedEncoder:
 
     @torch.no_grad()
     def __call__(self, images: Tensor, alone: bool = False) -> Tensor:
-        """(B, 3, H, W) uint8 -> (B, C, h, w) float32, or with ``blocks`` tokens (B, prefix + h w, C), on the images' device.
+        """(B, 3, H, W) uint8 -> (B, C, h, w) float32, or with ``blocks`` (B, prefix + h w, C), on the images' device.
 
         Misses are encoded in one batch, or ``alone``, one by one: then no value depends on what else is in the batch,
         not even its last digit, which a training would make grow.

@@ -177,7 +177,7 @@ class Adaptation(nn.Module):
         self.checkpointing = checkpointing
         self.prefix = backbone.prefix_tokens
         self.shared: Callable[[Tensor], Tensor] = partial(backbone.tokens, blocks=self.blocks[0])
-        """Images -> (B, prefix + h w, C), the tokens that enter the first adapted block; a method may put a cache here."""
+        """Images -> (B, prefix + h w, C), what enters the first adapted block; a method may put a cache here."""
         self.run_adapted = torch.compile(self.adapted, dynamic=True) if compiled else self.adapted
 
     def forward(self, backbone: ViTBackbone, images: Tensor, head: Tensor, image_index: Tensor) -> Encoded:
