@@ -40,7 +40,7 @@ class Data:
     def __init__(self, count: int, split: str, world: int) -> None:
         scenes = [compose(0, index, split, world) for index in range(count)]  # type: ignore[arg-type]
         seen = [drawn(scene, SIZE) for scene in scenes]
-        labels = [label(*each, patch=PATCH) for each in seen]
+        labels = [label(each, PATCH) for each in seen]
         self.images = torch.from_numpy(np.stack([each.images for each in labels]))
         self.seen = np.stack([each.seen for each in labels]).reshape(-1, labels[0].seen.shape[1])
         self.place = np.stack([each.place for each in labels]).reshape(-1, 5)[:, :4].astype(float)

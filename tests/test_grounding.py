@@ -39,7 +39,7 @@ def scenes():
 
 def test_patches_say_what_a_loop_over_their_pixels_finds(scenes):
     for scene in scenes[:4]:
-        labels = label(*drawn(scene, SIZE), PATCH)
+        labels = label(drawn(scene, SIZE), PATCH)
         image, ids = draw(scene, SIZE, SIZE, mask=True)
         assert np.array_equal(labels.images, image.transpose(2, 0, 1))
         things = {thing.id: thing for thing in scene.things}
@@ -231,7 +231,7 @@ def test_batches_and_losses_of_the_pretraining(scenes, monkeypatch):
     monkeypatch.setitem(sys.modules, spec.name, script)  # where dataclasses look for their annotations
     spec.loader.exec_module(script)
     vlm = load("tiny", "random")
-    labels = [label(*drawn(scene, script.SIZE), vlm.cell) for scene in scenes]
+    labels = [label(drawn(scene, script.SIZE), vlm.cell) for scene in scenes]
     patches = Patches(*(np.stack([getattr(each, field.name) for each in labels]) for field in fields(Patches)))
     data = script.Batches(vlm, (patches, scenes), seed=0)
     batch = data.batch(np.array([3, 8]), questions=3, mirrored=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gazebench.datasets.gazeworld.catalogue import CATEGORIES, COLOURS
 from gazebench.datasets.gazeworld.compose import compose
-from gazebench.datasets.gazeworld.pretraining.views import HEADS, View, drawn, shrink_people, swap_poses
+from gazebench.datasets.gazeworld.pretraining.views import HEADS, Drawn, View, drawn, shrink_people, swap_poses
 from gazebench.datasets.gazeworld.scene import Scene
 
 PLACES: Final = ("beach", "park", "room", "table")
@@ -103,11 +103,12 @@ def _labelled_chunk(start: int, seed: int, split: str, size: int, patch: int) ->
     scenes = [compose(seed, index, split) for index in range(start, start + _CHUNK)]
     rng = np.random.default_rng([seed, start])
     scenes = [shrink_people(scene, rng) for scene in swap_poses(scenes, rng)]
-    return scenes, [label(*drawn(scene, size), patch=patch) for scene in scenes]
+    return scenes, [label(drawn(scene, size), patch) for scene in scenes]
 
 
-def label(view: View, image: NDArray[np.uint8], ids: NDArray[np.uint8], patch: int) -> Patches:
-    """A square image and the labels of its patches of ``patch`` x ``patch`` pixels, from the map of its ids."""
+def label(seen_scene: Drawn, patch: int) -> Patches:
+    """A square image and the labels of its patches of ``patch`` x ``patch`` pixels."""
+    view, image, ids = seen_scene
     size, parts = len(image), ids.astype(np.int64)
     for head in view.instances:
         if head.id > HEADS:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,9 +73,17 @@ def view(scene: Scene) -> View:
     return View(scene.backdrop.kind, tuple(seen))
 
 
-def drawn(scene: Scene, size: int) -> tuple[View, NDArray[np.uint8], NDArray[np.uint8]]:
-    """The view of a scene, its image (size, size, 3), and the map (size, size) of the ids of things and people."""
-    return view(scene), *draw(scene, size, size, mask=True)
+class Drawn(NamedTuple):
+    """The view of a scene, its image (S, S, 3), and the map (S, S) of the ids of things and people."""
+
+    view: View
+    image: NDArray[np.uint8]
+    ids: NDArray[np.uint8]
+
+
+def drawn(scene: Scene, size: int) -> Drawn:
+    """The scene in ``size`` x ``size`` pixels."""
+    return Drawn(view(scene), *draw(scene, size, size, mask=True))
 
 
 def swap_poses(scenes: Sequence[Scene], rng: np.random.Generator) -> list[Scene]:
