@@ -54,7 +54,7 @@ def main() -> None:
             one = np.zeros(len(heads), np.int64), np.zeros(len(boxes), np.int64)
             pairs = matched(heads, one[0], boxes, one[1])
             overlap = np.zeros(len(heads))
-            for mine, box, iou in pairs:
+            for mine, _, iou in pairs:
                 overlap[mine] = iou
             found.append(overlap)
             detections, images = detections + len(boxes), images + 1
@@ -67,7 +67,8 @@ def main() -> None:
         at = {level: (overlaps >= level).mean() for level in (0.3, 0.5)}
         print(
             f"{given.dataset}/{split}: {images} images, {len(overlaps)} heads; recall at IoU .3 {at[0.3]:.3f}, at .5 "
-            f"{at[0.5]:.3f}; of heads below a tenth of the picture ({small.sum()}) {(overlaps[small] >= 0.3).mean():.3f}; "
+            f"{at[0.5]:.3f}; of the {small.sum()} below a tenth of the picture "
+            f"{(overlaps[small] >= 0.3).mean():.3f}; "
             f"precision {(overlaps >= 0.3).sum() / detections:.3f} of {detections}; {seconds / images:.2f} s an image"
         )
         if given.sheet:

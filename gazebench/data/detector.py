@@ -208,7 +208,7 @@ def _read(
     (rows,) = found.values()
     if rows.ndim != 2 or (min(rows.shape) == 0 and rows.shape[1] not in (6, 7)):
         raise _unknown(path, outputs)
-    if rows.shape[1] == 7 and _whole(rows[:, :2]):  # batch, class, score, corners
+    if rows.shape[1] == 7 and len(outputs[next(iter(outputs))].shape) == 2:  # batch, class, score, corners
         return rows[:, 3:], rows[:, 2], rows[:, 1]
     if rows.shape[1] == 6 and _whole(rows[:, 5]):  # corners, score, class
         return rows[:, :4], rows[:, 4], rows[:, 5]

@@ -61,7 +61,7 @@ def _read_coco(path: Path) -> pd.DataFrame:
     columns = ["category", "image", "width", "height", "person_id", *BOX]
     table = pd.DataFrame(found, columns=columns)
     table = table[table["category"].str.contains(kind)].reset_index(drop=True)
-    boxes = table[BOX].to_numpy(np.float64)
+    boxes = table[BOX].to_numpy(np.float64, copy=True)
     boxes[:, 2:] += boxes[:, :2]  # COCO gives width and height
     boxes = grow_faces(boxes) if kind == "face" else boxes
     table[BOX] = clean_boxes(normalise(boxes, "pixel", table[["width", "height"]].to_numpy(np.float64)))

@@ -101,8 +101,14 @@ class BoxFile:
             table = self.rows.get(self.last.get(name.rpartition("/")[2], ""), pd.DataFrame(columns=[*BOX, "person_id"]))
         boxes, ids = table[BOX].to_numpy(np.float64), table["person_id"].tolist()
         if self.faces:
-            boxes = np.clip(grow_faces(boxes * [width, height] * 2) / np.tile([width, height], 2), 0, 1)
+            boxes = _grown(boxes, width, height)
         return boxes, ids if all(ids) else None
+
+
+def _grown(faces: FloatArray, width: int, height: int) -> FloatArray:
+    """Heads of normalised faces, clipped."""
+    size = np.tile([width, height], 2)
+    return np.clip(grow_faces(faces * size) / size, 0, 1)
 
 
 def boxes_of_one(texts: Sequence[str], faces: bool) -> Callable[[str, int, int], Given]:
@@ -120,8 +126,7 @@ def boxes_of_one(texts: Sequence[str], faces: bool) -> Callable[[str, int, int],
 
     def boxes(name: str, width: int, height: int) -> Given:
         made = [as_box(row, width, height, f"--box {text}") for row, text in zip(numbers, texts, strict=True)]
-        size = np.tile([width, height], 2)
-        return (np.clip(grow_faces(np.array(made) * size) / size, 0, 1) if faces else np.array(made)), None
+        return _grown(np.array(made), width, height) if faces else np.array(made), None
 
     return boxes
 

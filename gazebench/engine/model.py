@@ -178,6 +178,7 @@ class GazeModel:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
+            torch.empty(1, device=device)  # a method without weights would move anywhere
             self.method = method.to(torch.device(device)).eval()
         except (RuntimeError, AssertionError) as error:  # what torch raises differs by device
             raise DataError(f"--device {device}: {error}") from error
