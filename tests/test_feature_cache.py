@@ -1,13 +1,18 @@
-"""The cache of frozen features: bit for bit, only misses encoded, damaged files replaced, a size that holds."""
+"""The cache of frozen features: bit for bit, only misses encoded, damaged entries replaced, a size that holds."""
 
+import multiprocessing
+import os
+import signal
+import sys
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from gazebench.nn.backbones import ViTBackbone
-from gazebench.nn.feature_cache import CachedEncoder, without_cache
+from gazebench.nn.feature_cache import CachedEncoder, FeatureFile, without_cache
 
 
 class CountingBackbone(ViTBackbone):
@@ -29,7 +34,11 @@ def images_of(count: int, height: int = 28, width: int = 28) -> torch.Tensor:
 
 
 def files(folder) -> list:
-    return sorted(file for file in folder.rglob("*") if file.is_file())
+    return sorted(file for file in folder.rglob("*") if file.is_file() and file.name != ".lock")
+
+
+def entries(folder) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("features.index")) // 52
 
 
 def test_features_come_back_bit_for_bit(tmp_path):
@@ -38,7 +47,7 @@ def test_features_come_back_bit_for_bit(tmp_path):
     assert torch.equal(first, ViTBackbone(backbone.model)(images))
     again = CachedEncoder(backbone, tmp_path)
     assert torch.equal(again(images.flip(0)), first.flip(0))
-    assert (backbone.batches, [file.suffix for file in files(tmp_path)]) == ([3], [".npz"] * 3)
+    assert (backbone.batches, [file.suffix for file in files(tmp_path)]) == ([3], [".bin", ".index"])
 
 
 def test_only_misses_are_encoded_in_one_batch_and_twins_once(tmp_path):
@@ -47,7 +56,7 @@ def test_only_misses_are_encoded_in_one_batch_and_twins_once(tmp_path):
     a, b, c = images_of(3).unbind()
     encoder(torch.stack([a]))
     features = encoder(torch.stack([c, a, b, c, b]))
-    assert (backbone.batches, len(files(tmp_path))) == ([1, 2], 3)
+    assert (backbone.batches, entries(tmp_path)) == ([1, 2], 3)
     torch.testing.assert_close(features, ViTBackbone(backbone.model)(torch.stack([c, a, b, c, b])), atol=1e-6, rtol=0)
 
 
@@ -58,19 +67,72 @@ def test_shape_is_part_of_the_key(tmp_path):
     assert encoder(images.reshape(1, 3, 56, 28)).shape[-2:] == (4, 2)
 
 
-@pytest.mark.parametrize("damage", ["empty", "half", 0, 250, 400, 700])
-def test_a_damaged_file_is_a_miss_and_is_replaced(tmp_path, damage):
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [("bin", "empty"), ("bin", "half"), ("bin", 0), ("bin", 511)]
+    + [("index", damage) for damage in ("empty", "half", 3, 17, 26, 42, 45, 50)],
+)
+def test_a_damaged_entry_is_a_miss_and_is_replaced(tmp_path, name, damage):
     backbone = CountingBackbone()
-    encoder = CachedEncoder(backbone, tmp_path)
-    features = encoder(images_of(1))
-    (file,) = files(tmp_path)
+    features = CachedEncoder(backbone, tmp_path)(images_of(1))
+    (file,) = tmp_path.rglob(f"features.{name}")
     content = bytearray(file.read_bytes())
     if isinstance(damage, int):
         content[damage] ^= 1
     file.write_bytes(content[: {"empty": 0, "half": len(content) // 2}.get(damage, len(content))])
     for _ in range(2):
-        assert torch.equal(encoder(images_of(1)), features)
+        assert torch.equal(CachedEncoder(backbone, tmp_path)(images_of(1)), features)
     assert len(backbone.batches) == 2
+
+
+def arrays_of(numbers) -> dict[bytes, np.ndarray]:
+    return {f"{number:016}".encode(): np.full((7, 3), number, np.float32) for number in numbers}
+
+
+def write(folder, numbers, *, dies: bool = False) -> None:
+    """As a process of its own, which may be killed when it has written an array but not yet its entry."""
+    file = FeatureFile(folder)
+    for number in numbers:
+        if dies and number == 60:
+            with (folder / "features.bin").open("ab") as stream:
+                stream.write(b"half")
+            with (folder / "features.index").open("ab") as stream:
+                stream.write(b"torn")
+            os.kill(os.getpid(), signal.SIGKILL)
+        file.write(arrays_of([number]))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
+def test_processes_write_one_file_and_a_killed_one_harms_nobody(tmp_path):
+    folder, context = tmp_path / "model", multiprocessing.get_context("fork")
+    killed = context.Process(target=write, args=(folder, range(50, 80)), kwargs={"dies": True})
+    killed.start()
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
+    others = [context.Process(target=write, args=(folder, range(first, first + 60))) for first in (0, 20, 40)]
+    for process in others:
+        process.start()
+    for process in others:
+        process.join()
+    assert [process.exitcode for process in others] == [0, 0, 0]
+    wanted = arrays_of(range(100))
+    found = FeatureFile(folder).read(wanted)
+    assert entries(tmp_path) == 100  # each once, although up to three processes had it
+    assert all(np.array_equal(found[key], array) for key, array in wanted.items())
+
+
+def test_a_reader_sees_what_others_add_and_survives_a_deleted_folder(tmp_path):
+    reader, writer = FeatureFile(tmp_path / "a"), FeatureFile(tmp_path / "a")
+    writer.write(arrays_of([1]))
+    assert reader.read(arrays_of([1, 2])).keys() == arrays_of([1]).keys()
+    writer.write(arrays_of([2]))
+    held = reader.read(arrays_of([1, 2]))
+    assert len(held) == 2
+    for file in files(tmp_path):
+        file.unlink()
+    writer.write(arrays_of([3]))
+    assert reader.read(arrays_of([3, 4])).keys() == arrays_of([3]).keys()
+    assert all(np.array_equal(held[key], array) for key, array in arrays_of([1, 2]).items())
 
 
 def test_other_weights_or_precision_use_another_folder(tmp_path):
@@ -87,7 +149,7 @@ def test_other_weights_or_precision_use_another_folder(tmp_path):
 def test_writing_stops_at_the_cap_and_reading_goes_on(tmp_path):
     backbone = CountingBackbone()
     CachedEncoder(backbone, tmp_path)(images_of(1))
-    size = files(tmp_path)[0].stat().st_size
+    size = sum(file.stat().st_size for file in files(tmp_path))
     encoder = CachedEncoder(backbone, tmp_path, max_bytes=2 * size)
     with pytest.warns(UserWarning, match="full") as caught:
         first = encoder(images_of(3))
@@ -127,4 +189,4 @@ def test_without_it_images_are_encoded_and_nothing_is_kept(tmp_path):
         assert torch.equal(encoder(images_of(2)), features)
         encoder(images_of(3))
     encoder(images_of(2))
-    assert (backbone.batches, len(files(tmp_path))) == ([2, 2, 3], 2)
+    assert (backbone.batches, entries(tmp_path)) == ([2, 2, 3], 2)

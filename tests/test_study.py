@@ -525,7 +525,7 @@ def test_overlays_show_the_largest_improvements(desk):
 def test_the_finding_can_be_planned():
     plan = read_plan(ROOT / "studies" / "finding.yaml")
     quick = read_plan(ROOT / "studies" / "finding.yaml", quick=True)
-    assert len(plan.runs) == 27
+    assert len(plan.runs) == 3 * len(plan.rows) == 48
     assert plan.shown == "studies/finding.yaml"
     for chosen in (plan, quick):
         assert all(chosen.config(run).values["seed"] == run.seed for run in chosen.runs)

@@ -3,26 +3,117 @@
 from __future__ import annotations
 
 import hashlib
-import uuid
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from gazebench.nn.backbones import ViTBackbone
 
+_ROW = np.dtype(
+    [("key", "u1", 16), ("start", "<u8"), ("shape", "<u4", 4), ("dtype", "S4"), ("crc", "<u4"), ("own_crc", "<u4")]
+)
+"""An entry of the index: where the array lies, and checksums of its bytes and of the entry before ``own_crc``."""
+_ALIGNED = 64
+
+
+class FeatureFile:
+    """Arrays by key in one file, to which they are appended, with an index beside it; memory-mapped for reading.
+
+    An entry is written to ``features.index`` after its array is in ``features.bin``, and both carry checksums: what a
+    killed process left half written, or what a disk has damaged, counts as missing and is appended again. Writers wait
+    for each other's lock, readers for nobody, so several processes may share the folder (on one machine, or where the
+    file system has locks). Cached features of earlier versions, files ``*.npz``, are neither read nor deleted.
+
+    Args:
+        folder: of the two files; made at the first write.
+        max_bytes: largest size of all such files in ``folder`` and the folders beside it.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int | None = None) -> None:
+        self.folder, self.max_bytes = folder, max_bytes
+        self._rows: dict[bytes, np.void] = {}
+        self._read = 0  # entries of the index
+        self._map: npt.NDArray[np.uint8] = np.zeros(0, np.uint8)
+
+    def read(self, keys: Iterable[bytes]) -> dict[bytes, np.ndarray]:
+        """The arrays of those keys that are there and sound; views into the file, not writable."""
+        wanted = list(dict.fromkeys(keys))
+        if any(key not in self._rows for key in wanted):
+            self._refresh()
+        found = {key: self._array(self._rows[key]) for key in wanted if key in self._rows}
+        return {key: array for key, array in found.items() if array is not None}
+
+    def write(self, arrays: Mapping[bytes, np.ndarray]) -> None:
+        """Appends arrays of one to four dimensions by 16-byte keys, unless they are there and sound.
+
+        Raises:
+            OSError: the disk or ``max_bytes`` is full, or the folder cannot be written.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / ".lock", timeout=60):
+            self._refresh()
+            taken = sum(map(_size, self.folder.parent.glob("*/features.*")))
+            for key, array in arrays.items():
+                if key not in self._rows or self._array(self._rows[key]) is None:
+                    taken += self._append(key, np.ascontiguousarray(array), taken)
+
+    def _append(self, key: bytes, array: np.ndarray, taken: int) -> int:
+        """The bytes added, under the lock, to the ``taken`` ones."""
+        data, index = self.folder / "features.bin", self.folder / "features.index"
+        start = -(-_size(data) // _ALIGNED) * _ALIGNED
+        added = start - _size(data) + array.nbytes + _ROW.itemsize
+        if self.max_bytes is not None and taken + added > self.max_bytes:
+            raise OSError(f"it is full, {self.max_bytes} bytes")
+        row = np.zeros(1, _ROW)
+        row["key"], row["start"], row["dtype"] = np.frombuffer(key, np.uint8), start, array.dtype.str.encode()
+        row["shape"][0, : array.ndim], row["crc"] = array.shape, zlib.crc32(array.reshape(-1).view(np.uint8).data)
+        row["own_crc"] = zlib.crc32(row.tobytes()[:-4])
+        with data.open("ab") as stream:
+            stream.truncate(start)  # grows to it with zeros
+            array.tofile(stream)
+        whole = _size(index) // _ROW.itemsize * _ROW.itemsize
+        with index.open("ab") as stream:
+            stream.truncate(whole)  # without what a killed process has left
+            stream.write(row.tobytes())
+        return added
+
+    def _refresh(self) -> None:
+        """Reads what has been added to the index."""
+        index = self.folder / "features.index"
+        entries = _size(index) // _ROW.itemsize
+        if entries < self._read:  # deleted, and perhaps begun again
+            self._rows, self._read, self._map = {}, 0, np.zeros(0, np.uint8)
+        if entries > self._read:
+            rows = np.fromfile(index, _ROW, entries - self._read, offset=self._read * _ROW.itemsize)
+            self._rows |= {r["key"].tobytes(): r for r in rows if r["own_crc"] == zlib.crc32(r.tobytes()[:-4])}
+            self._read += len(rows)
+
+    def _array(self, row: np.void) -> np.ndarray | None:
+        dtype, shape = np.dtype(row["dtype"].decode()), tuple(int(n) for n in row["shape"] if n)
+        start, size = int(row["start"]), dtype.itemsize * int(np.prod(shape))
+        if len(self._map) < start + size:
+            data = self.folder / "features.bin"
+            if _size(data) < start + size:
+                return None
+            self._map = np.memmap(data, np.uint8, "r")
+        stored = self._map[start : start + size]
+        return stored.view(dtype).reshape(shape) if zlib.crc32(stored.data) == row["crc"] else None
+
 
 class CachedEncoder:
-    """Calls a frozen backbone and stores the features of each image on disk.
+    """Calls a frozen backbone and stores the features of each image in a ``FeatureFile``.
 
-    A file ``<backbone, digest of its weights, precision, device>/<hash of pixels and shape>.npz`` holds one image. A
-    damaged file, which its checksum shows, counts as missing. Files are renamed into place, so several processes may
-    share a folder; each counts its own writes against ``max_bytes``. (joblib stores calls, not the images of a batch;
+    There is one for each ``<backbone, digest of its weights, precision, device>``, below ``folder``. All data sets that
+    are seen through this backbone share it, as some share pictures. (joblib stores calls, not the images of a batch;
     diskcache, asked for 100 features with one flipped bit each, returned all 100 as if they were sound.)
 
     Args:
@@ -36,9 +127,8 @@ class CachedEncoder:
         self.root = None if folder is None else Path(folder)
         self.max_bytes = max_bytes
         self._writes = True
-        self._bytes: int | None = None  # of the folder; counted before the first write
         self._weights: list[tuple[int, int]] = []
-        self._folder = Path()
+        self._file = FeatureFile(Path())
 
     used: ClassVar[bool] = True
     """False within ``without_cache``."""
@@ -50,20 +140,20 @@ class CachedEncoder:
             raise TypeError(f"the cache is keyed by uint8 pixels, got images of {images.dtype}")
         if self.root is None or not self.used:
             return self.backbone(images)
-        folder = self._weights_folder(self.root)
-        files = [folder / f"{_key(image)}.npz" for image in images.cpu().numpy()]
-        stored = {file: _read(file) for file in dict.fromkeys(files)}
-        features = {file: value.to(images.device) for file, value in stored.items() if value is not None}
-        missing = [file for file in stored if file not in features]
+        file = self._file_of_weights(self.root)
+        keys = [_key(image) for image in images.cpu().numpy()]
+        features = file.read(keys)
+        missing = [key for key in dict.fromkeys(keys) if key not in features]
         if missing:
-            encoded = self.backbone(images[[files.index(file) for file in missing]])
-            features |= zip(missing, encoded, strict=True)
-            for file in missing:
-                self._write(self.root, file, features[file].cpu().numpy())
-        return torch.stack([features[file] for file in files])
+            encoded = self.backbone(images[[keys.index(key) for key in missing]])
+            features |= zip(missing, encoded.cpu().numpy(), strict=True)
+            self._write(file, {key: features[key] for key in missing})
+            if len(missing) == len(keys):
+                return encoded
+        return torch.from_numpy(np.stack([features[key] for key in keys])).to(images.device)
 
-    def _weights_folder(self, root: Path) -> Path:
-        """The folder for the current weights, which are hashed again after they have changed."""
+    def _file_of_weights(self, root: Path) -> FeatureFile:
+        """The file for the current weights, which are hashed again after they have changed."""
         if not self.backbone.frozen:
             raise ValueError("only a frozen backbone can be cached: some of its parameters require a gradient")
         # A tensor made in inference mode has no version counter.
@@ -72,27 +162,17 @@ class CachedEncoder:
             self._weights = weights
             device = self.backbone.image_mean.device.type  # devices differ in the last digit
             name = f"{self.backbone.name}-{self.backbone.digest()}-{self.backbone.compute_dtype}-{device}"
-            self._folder = root / name
-            self._folder.mkdir(parents=True, exist_ok=True)
-        return self._folder
+            self._file = FeatureFile(root / name, self.max_bytes)
+        return self._file
 
-    def _write(self, root: Path, file: Path, features: np.ndarray) -> None:
+    def _write(self, file: FeatureFile, features: Mapping[bytes, np.ndarray]) -> None:
         if not self._writes:
             return
-        partial = file.with_suffix(f".{uuid.uuid4().hex}.tmp")
         try:
-            if self._bytes is None:
-                self._bytes = sum(known.stat().st_size for known in root.glob("*/*.npz"))
-            if self.max_bytes is not None and self._bytes + features.nbytes > self.max_bytes:
-                raise OSError(f"it is full, {self.max_bytes} bytes")
-            with partial.open("wb") as stream:
-                np.savez(stream, features=features)
-            self._bytes += partial.stat().st_size
-            partial.replace(file)
+            file.write(features)
         except OSError as error:  # a full disk costs time, not the run
             self._writes = False
-            partial.unlink(missing_ok=True)
-            warnings.warn(f"feature cache {root} is not written any more: {error}", stacklevel=3)
+            warnings.warn(f"feature cache {self.root} is not written any more: {error}", stacklevel=3)
 
 
 @contextmanager
@@ -105,14 +185,11 @@ def without_cache() -> Iterator[None]:
         CachedEncoder.used = True
 
 
-def _key(image: np.ndarray) -> str:
-    return hashlib.blake2b(f"{image.shape}".encode() + image.tobytes(), digest_size=16).hexdigest()
+def _key(image: np.ndarray) -> bytes:
+    return hashlib.blake2b(f"{image.shape}".encode() + image.tobytes(), digest_size=16).digest()
 
 
-def _read(file: Path) -> Tensor | None:
-    """The features of a file; None where it is missing or damaged."""
-    try:
-        with np.load(file, allow_pickle=False) as stored:
-            return torch.from_numpy(stored["features"])
-    except Exception:  # zipfile and numpy raise many kinds on damaged files
-        return None
+def _size(path: Path) -> int:
+    with suppress(OSError):
+        return path.stat().st_size
+    return 0
