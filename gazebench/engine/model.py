@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from gazebench.core.boxes import BOX, FloatArray, Unit, clean_boxes, normalise
-from gazebench.core.errors import DataError, ImageError
+from gazebench.core.errors import DataError, ImageError, UserError
 from gazebench.core.files import file_digest
 from gazebench.core.plugins import PluginError
 from gazebench.core.rgb import to_rgb
@@ -268,6 +268,10 @@ class GazeModel:
         point = prediction.point if prediction.point is not None or heatmap is None else DECODERS["argmax"](heatmap)
         if point is None:
             raise DataError(f"{self.method.card.title} predicts neither a point nor a heatmap")
+        if not torch.isfinite(point).all():
+            raise UserError(
+                f"the points predicted for {', '.join(batch.image_ids[:3])} ... are not finite: bad weights"
+            )
         image, boxes, points = batch.image_index.numpy(), batch.head.double().numpy(), point.double().numpy()
         first = np.searchsorted(image, image)  # the first person of each one's picture
         social: list[dict[str, dict[int, float]]] = [{} for _ in image]
@@ -422,8 +426,8 @@ def method_of_weights(weights: str, settings: Sequence[str] = ()) -> tuple[Metho
     }
     if not weights:
         raise DataError(
-            "predicting needs --weights: the folder of a run (`make bench` makes one in minutes), or published weights by "
-            f"name, file or address: {', '.join(published)}"
+            "predicting needs --weights: the folder of a run (`make bench` makes one in minutes), or published weights "
+            f"by name, file or address: {', '.join(published)}"
         )
     known = published.get(file.stem)
     path = local_file(known[1].url if known and weights in published and not file.is_file() else weights)
