@@ -28,8 +28,8 @@ GOLDEN = {
     ("train", 0, 1): "5ee9fefcaf504a14",
     ("train", 7, 1): "f660b259f2a9a884",
     ("test", 123456, 1): "4b278df2635a8464",
-    ("train", 0, 2): "781c2f5e99e26152",
-    ("test", 7, 2): "896f3e90de11a324",
+    ("train", 0, 2): "4ec362f6eaf57255",
+    ("test", 7, 2): "85d210ee52a232a4",
 }
 """Split, index and version of the world."""
 GOLDEN_THUMBNAIL = [
@@ -175,7 +175,8 @@ def test_world_2_is_harder():
     assert np.mean([len(scene.things) for scene in scenes]) > 11
     pairs = [(near, far) for scene in scenes for near in scene.people for far in scene.people if near.depth < far.depth]
     covers = [covered(far.head, near.head, torso(near)) for near, far in pairs]
-    assert 0.1 < max(covers) <= 0.35
+    assert np.mean(np.array(covers) > 0.1) > 0.01
+    assert max(covers) < 0.7  # at most 0.35 before heads are turned to their targets
     assert clip(3, 1, "train", 4, version=2)[0] == compose(3, 1, "train", 2)
 
 

@@ -57,6 +57,7 @@ class Rules:
         dark: the share of the glasses that hide the eyes.
         glasses: the share of people with glasses.
         hidden: the largest share of a head's box that nearer people and things may hide.
+        column: where a person stands in their column of the image, in its widths.
     """
 
     people: Mapping[int, float]
@@ -74,6 +75,7 @@ class Rules:
     glasses: float = 0.15
     dark: float = 0.0
     hidden: float = 0.0
+    column: tuple[float, float] = (0.22, 0.78)
 
 
 RULES: Mapping[World, Rules] = {
@@ -86,6 +88,7 @@ RULES: Mapping[World, Rules] = {
         people={1: 0.1, 2: 0.25, 3: 0.3, 4: 0.35}, crowd=0.15, consistent=0.55, others=(0.62, 0.33, 0.05),
         returned=0.45, head=(0.17, 0.105), table_head=(0.09, 0.17), smallest_head=0.05, things=(10, 14),
         salient_size=(0.12, 0.16), thing_size=(0.06, 0.1), salient_x=(0.06, 0.94), glasses=0.3, dark=0.4, hidden=0.35,
+        column=(-0.3, 1.3),
     ),
 }  # fmt: skip
 
@@ -256,7 +259,7 @@ class _Composer:
         columns = max(number, 2)
         for column, colour in zip(rng.shuffled(range(columns))[:number], clothes, strict=False):
             for _ in range(12):
-                person = self._new_person((column + rng.uniform(0.22, 0.78)) * (1 / columns), number, colour)
+                person = self._new_person((column + rng.uniform(*self.rules.column)) * (1 / columns), number, colour)
                 if self._stands_free(person):
                     self.people.append(replace(person, id=next(self.ids)))
                     break
