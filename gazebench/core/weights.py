@@ -168,7 +168,11 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        if zipfile.is_zipfile(path) and _is_script(path) and known(file_digest(path)):
+        if _is_script(path):
+            if not known(file_digest(path)):
+                raise ValueError(
+                    "TorchScript, which is a program, of unknown digest: `gazebench weights add` vouches for it"
+                )
             return dict(torch.jit.load(path, map_location="cpu").state_dict())
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -183,5 +187,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _is_script(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
     with zipfile.ZipFile(path) as archive:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
