@@ -19,7 +19,6 @@ from gazebench.core.errors import DataError
 from gazebench.core.known_weights import KnownWeights
 from gazebench.core.weights import WeightsError, hub_address, local_file, present, read_weights
 from gazebench.engine.contract import small_config
-from gazebench.engine.one_image import predict_image
 from gazebench.engine.run import Places, bench
 from gazebench.report import hub
 
@@ -33,10 +32,9 @@ def run(tmp_path_factory):
     return bench(small_config("gazelle", "gazeworld", *LITTLE), Places(folder / "runs", folder / "boards")).folder
 
 
-def heatmap(method):
+def heatmap(model):
     picture = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
-    (gaze,) = predict_image(method, picture, np.array([[0.1, 0.1, 0.3, 0.4]]), "p")
-    return gaze.heatmap
+    return model.predict(picture, [[0.1, 0.1, 0.3, 0.4]]).people[0].heatmap
 
 
 class Api:

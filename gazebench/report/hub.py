@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,7 @@ from gazebench.core.known_weights import add as add_known
 from gazebench.core.plugins import PluginError
 from gazebench.core.weights import EXPORT, read_weights
 from gazebench.engine import standing
-from gazebench.engine.method import Method
-from gazebench.engine.one_image import method_of_weights
+from gazebench.engine.model import GazeModel, load
 from gazebench.engine.registry import load_dataset
 from gazebench.report.record_page import facts, scores_table
 from gazebench.report.run_data import Record
@@ -29,20 +27,21 @@ KNOWN = ("official", "listed", "synthetic")
 """Classes of results whose weights their own maker's table may vouch for (``standing.HEADINGS``)."""
 
 
-def from_pretrained(place: str | Path, settings: Sequence[str] = ()) -> Method:
-    """The method of an export, ready to predict.
+def from_pretrained(place: str | Path, *settings: str, **options: Any) -> GazeModel:
+    """``gazebench.load`` of an export, ready to predict.
 
     Args:
-        place: ``owner/repository`` on the hub, with ``@revision`` where another than the newest is meant; a folder that
-            ``export`` wrote, the weights of a run, or published weights by name.
+        place: ``owner/repository`` on the hub, with ``@revision`` where another than the newest is meant; or a folder
+            that ``export`` wrote.
         settings: ``--model.name=value``, e.g. where a backbone's weights lie on this machine.
+        options: those of ``gazebench.load``.
 
     Raises:
         DataError: nothing is there, or it does not fit.
     """
     text = str(place)
     on_hub = text.count("/") == 1 and not text.startswith(("hf:", ".", "/", "~")) and not Path(text).exists()
-    return method_of_weights(f"hf:{text}" if on_hub else text, settings)
+    return load(f"hf:{text}" if on_hub else text, *settings, **options)
 
 
 def export(run: Path, folder: Path, repo: str = "") -> Path:
@@ -136,8 +135,8 @@ def model_card(record: Record, repo: str = "") -> str:
         f"`{record['protocol']['id']}`, class **{record['status']['class']}**: "
         f"{standing.HEADINGS[record['status']['class']]}.",
         *(f"- {reason}" for reason in record["status"]["reasons"]), "",
-        "```python", "from gazebench.report.hub import from_pretrained", "",
-        f'method = from_pretrained("{place}")', "```", "",
+        "```python", "import gazebench", "",
+        f'model = gazebench.load("{f"hf:{repo}" if repo else place}")', 'model.predict("photo.jpg")', "```", "",
         "```bash",
         f"gazebench predict photo.jpg --box 120,40,180,110 --weights {f'hf:{repo}' if repo else place}", "```", "",
         "The file holds what was trained; the backbone is fetched by its name.", "",
