@@ -502,7 +502,7 @@ def test_the_cards_of_the_embedded_backbones_say_what_they_were_taught(name, wei
     assert "pixels" in learnt
     backbone = build_backbone(name)
     assert (backbone.weights, sum(p.numel() for p in backbone.parameters())) == ("embedded", 2_832_192)
-    assert load_method("hclora").recipe("gazeworld", {"backbone": name})["model__adapted_blocks"].value == 2
+    assert load_method("hclora").recipe("gazeworld", {"backbone": name})["model.adapted_blocks"].value == 2
 
 
 def test_mistakes_are_named():

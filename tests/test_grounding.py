@@ -248,8 +248,9 @@ def test_batches_and_losses_of_the_pretraining(scenes, monkeypatch):
     assert all(text.endswith("<|im_start|>assistant\n") for text in before[batch.given :])
     assert len(batch.name) == len(batch.colour) == len(before) - batch.given
     assert ((batch.name >= 0) == (batch.colour >= 0)).all()
-    by_sight = [re.search(r"(What is (at|near)|Point at what)", t.rsplit("user", 1)[1]) for t in before]
-    assert [int(index) >= 0 for index in batch.name] == [found is not None for found in by_sight[batch.given :]]
+    asked = [text.split("<|im_end|>")[-2] for text in before[batch.given :]]  # questions of a row follow one another
+    by_sight = [re.search(r"(What is (at|near)|Point at what)", question) is not None for question in asked]
+    assert [int(index) >= 0 for index in batch.name] == by_sight
     shares = script.shares(batch.spot, batch.patches["seen"].shape[1])
     side = script.SIZE // vlm.cell
     centres = torch.stack(torch.meshgrid([(torch.arange(side) + 0.5) / side] * 2, indexing="xy"), 2).flatten(0, 1)
