@@ -52,6 +52,7 @@ def desk(tmp_path, monkeypatch):
 
         def write(self, **changes):
             self.file.write_text(yaml.safe_dump(PLAN | changes, sort_keys=False))
+            self.planned = []
 
         def open(self):
             return Tuning.open(self.file, Places(tmp_path / "runs", tmp_path / "boards"))
@@ -65,7 +66,8 @@ def desk(tmp_path, monkeypatch):
             return self.log.read_text().split() if self.log.is_file() else []
 
         def command(self, task):
-            trial = next(trial for trial in self.open().trials if trial.name == task.name)
+            self.planned = self.planned or self.open().trials
+            trial = next(trial for trial in self.planned if trial.name == task.name)
             score = self.scores.get(task.name, 0.5)
             entry = {"row": trial.row, "trial": trial.number, "id": trial.id, "values": trial.values, "score": score,
                      "epochs": [score], "commit": "c", "dirty": False}  # fmt: skip

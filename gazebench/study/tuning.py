@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -128,19 +128,26 @@ class Tuning:
     @cached_property
     def trials(self) -> list[Trial]:
         """All trials, the first of every row first."""
+        first = {key: self._config(key, row) for key, row in self.plan.rows.items()}
         found = []
         for number in range(self.plan.trials):
             for key, row in self.plan.rows.items():
-                values = self.drawn(row)[number]
-                given = [f"--{name}={value}" for name, value in values.items()]
-                arguments = [row.method, self.plan.dataset, *row.options, *self.plan.options, VALIDATE, *given]
-                where = f"{self.file}: row {key!r}"
-                try:
-                    config = resolved([*arguments, f"--seed={self.plan.seed}"], prog=where)
-                except PluginError as error:
-                    raise DataError(f"{where}: {error}") from error
-                found.append(Trial(key, number, values, config))
+                values, drawn = dict(first[key].values), self.drawn(row)[number]
+                for name, value in drawn.items():
+                    group, _, setting = name.partition(".")
+                    values[group] = values[group] | {setting: value}
+                found.append(Trial(key, number, drawn, replace(first[key], values=values)))
         return found
+
+    def _config(self, key: str, row: TunedRow) -> Config:
+        """The configuration of a row's first trial; the others differ in the drawn values alone."""
+        given = [f"--{name}={value}" for name, value in self.drawn(row)[0].items()]
+        arguments = [row.method, self.plan.dataset, *row.options, *self.plan.options, VALIDATE, *given]
+        where = f"{self.file}: row {key!r}"
+        try:
+            return resolved([*arguments, f"--seed={self.plan.seed}"], prog=where)
+        except PluginError as error:
+            raise DataError(f"{where}: {error}") from error
 
     def drawn(self, row: TunedRow) -> list[dict[str, int | float | str]]:
         """The values of every trial: a scrambled Sobol sequence, the same for rows with equally many settings."""
