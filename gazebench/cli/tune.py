@@ -22,7 +22,7 @@ def tune(
         bool, typer.Option("--set-recipes", help="Then put the chosen values into the recipes (engine/tuned.json).")
     ] = False,
     render_only: Annotated[bool, typer.Option("--render-only", help="Run nothing; write the page.")] = False,
-    trial: Annotated[str, typer.Option(hidden=True, help="Carry out one trial, ROW/NUMBER, in this process.")] = "",
+    trial: Annotated[str, typer.Option(help="Only this trial, ROW/NUMBER, in this process; it is not stored.")] = "",
     out: Annotated[Path | None, typer.Option(help="Folder of the results; named after the plan.")] = None,
     runs: RunsOption = None,
     boards: BoardsOption = None,
