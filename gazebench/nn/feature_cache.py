@@ -183,9 +183,10 @@ class CachedEncoder:
         if weights != self._weights:
             self._weights = weights
             device = self.backbone.image_mean.device.type  # devices differ in the last digit
+            known_as = self.backbone.name.replace(":", "-")  # timm:NAME; Windows has no colons in names
             part = "" if self.blocks is None else f"-{self.blocks}-blocks"
             digest = self.backbone.digest(self.blocks)
-            name = f"{self.backbone.name}-{digest}-{self.backbone.compute_dtype}-{device}{part}"
+            name = f"{known_as}-{digest}-{self.backbone.compute_dtype}-{device}{part}"
             self._file = FeatureFile(root / name, self.max_bytes)
         return self._file
 
