@@ -342,6 +342,7 @@ class Batch:
         targets: the ground truth; None in prediction.
         skipped: images that could not be read, with the reason (policy ``skip``).
         items: by task, the items about these people, where the method has tasks.
+        heads: (P, 3, S, S) uint8, heads cut out as ``Preprocess.heads`` says; None for methods that need none.
     """
 
     images: Tensor | None
@@ -353,6 +354,7 @@ class Batch:
     targets: Targets | None = None
     skipped: dict[str, str] = field(default_factory=dict)
     items: dict[str, list[Item]] = field(default_factory=dict)
+    heads: Tensor | None = None
 
     @property
     def people(self) -> int:

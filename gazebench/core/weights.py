@@ -95,7 +95,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise WeightsError(f"{path}: not a file of weights ({type(error).__name__}: {error})") from error
-    state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
+    state = loaded.get("state_dict", loaded.get("model", loaded)) if isinstance(loaded, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise WeightsError(f"{path}: holds no state dict of tensors")
     return state

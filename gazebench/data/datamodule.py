@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 from lightning import LightningDataModule
@@ -18,9 +19,9 @@ from gazebench.core.boxes import FloatArray, IntArray, holds_boxes, holds_points
 from gazebench.core.errors import DataError, ImageError
 from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, UNKNOWN, Batch, Item, Policy, Records, Targets, ragged_starts
 from gazebench.data.dataset import GazeDataset
-from gazebench.data.images import image_size
+from gazebench.data.images import image_size, resized
 from gazebench.data.task import Task
-from gazebench.data.transforms import Preprocess, View, apply_view, sample_view
+from gazebench.data.transforms import Preprocess, View, apply_view, recoloured, sample_view
 
 People = Literal["in_frame", "labelled", "all"]
 
@@ -34,12 +35,14 @@ class Sample:
         image: (3, H, W) uint8; None where the method looks at no picture or the file cannot be read.
         items: by task, the items about these people with their truths.
         skipped: why the image cannot be read; "" where it can.
+        heads: (P, 3, S, S) uint8; None for methods that need none.
     """
 
     records: Records
     image: torch.Tensor | None = None
     items: Mapping[str, list[tuple[Item, Any]]] | None = None
     skipped: str = ""
+    heads: torch.Tensor | None = None
 
 
 class ImageSamples(TorchDataset[Sample]):
@@ -79,21 +82,26 @@ class ImageSamples(TorchDataset[Sample]):
             path = self.dataset.path(self.records, image)
             image_size(path)
             raise ImageError(f"{path}: could not be read when its size was looked up; repeat the command")
-        crop, flip = None, False
+        view = None
         if self.augment:
             records, view = self._augmented(records, np.random.default_rng([self.seed, epoch, image]))
-            crop, flip = view.crop, view.flip
-        picture = None
-        if self.sees_images:
-            array = self.dataset.image(self.records, image, self.preprocess.size, crop, flip)
-            picture = torch.from_numpy(array).permute(2, 0, 1)
+        picture, heads = self._pictures(image, view, records.head) if self.sees_images else (None, None)
         points = [records.points_of(person) for person in range(records.people)]
         width, height = records.sizes[0].tolist()
         # After the view: what is on the left, and where, is another matter in a mirror.
         items = {
             name: source.items(image, records.head, points, (width, height)) for name, source in self.sources.items()
         }
-        return Sample(records, picture, items)
+        return Sample(records, picture, items, heads=heads)
+
+    def _pictures(self, image: int, view: View | None, head: FloatArray) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The picture in a view, and the heads cut out of it, before it is resized, where the method needs them."""
+        crop, flip = (view.crop, view.flip) if view else (None, False)
+        wanted = self.preprocess
+        array = self.dataset.image(self.records, image, None if wanted.heads else wanted.size, crop, flip)
+        if view is not None and view.colour is not None:
+            array = recoloured(torch.from_numpy(array).permute(2, 0, 1), view.colour).permute(1, 2, 0).numpy()
+        return fitted(array, head, wanted)
 
     def _augmented(self, records: Records, rng: np.random.Generator) -> tuple[Records, View]:
         """One image's records as they stand in a random view."""
@@ -111,6 +119,22 @@ class ImageSamples(TorchDataset[Sample]):
             for name, column in records.columns.items()
         }
         return replace(records, head=head, points=points, columns=columns, sizes=np.array([view.size])), view
+
+
+def fitted(
+    picture: npt.NDArray[np.uint8], head: FloatArray, preprocess: Preprocess
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """A decoded picture (H, W, 3) as a method wants it, (3, h, w), and its people's heads, (P, 3, S, S) or None.
+
+    Args:
+        picture: uint8 RGB, of any size.
+        head: (P, 4) normalised; a row of NaN is a person without a box.
+        preprocess: the method's.
+    """
+    whole = torch.from_numpy(picture).permute(2, 0, 1)
+    fits = picture.shape[:2] == preprocess.size
+    image = whole if fits else torch.from_numpy(resized(picture, preprocess.size)).permute(2, 0, 1)
+    return image, None if preprocess.heads is None else preprocess.heads.cut(whole, torch.from_numpy(head))
 
 
 def _unjittered(view: View, boxes: FloatArray) -> FloatArray:
@@ -135,6 +159,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     has = torch.from_numpy(counts > 0) & (inout == IN_FRAME)
     point[has] = points[torch.from_numpy(ragged_starts(counts)[:-1])[has]].float()
     images = [sample.image for sample in readable if sample.image is not None]
+    heads = [sample.heads for sample in readable if sample.heads is not None]
     items: dict[str, list[Item]] = {}
     truths: dict[str, list[Any]] = {}
     for sample, start in zip(readable, first, strict=False):
@@ -161,6 +186,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         ),
         skipped={str(sample.records.images[0]): sample.skipped for sample in samples if sample.skipped},
         items=items,
+        heads=torch.cat(heads) if heads else None,
     )
 
 

@@ -15,7 +15,7 @@ from gazebench.core.errors import DataError
 from gazebench.core.plugins import PluginError
 from gazebench.core.types import Batch
 from gazebench.core.weights import local_file, read_weights
-from gazebench.data.images import resized
+from gazebench.data.datamodule import fitted
 from gazebench.engine.config import method_with, read_config
 from gazebench.engine.method import Method
 from gazebench.engine.registry import usable
@@ -119,14 +119,15 @@ def predict_image(method: Method, picture: npt.NDArray[np.uint8], boxes: FloatAr
         DataError: the method predicts neither a point nor a heatmap.
     """
     height, width = picture.shape[:2]
-    image = torch.from_numpy(np.ascontiguousarray(resized(picture, method.preprocess().size)))
+    image, heads = fitted(picture, boxes, method.preprocess())
     batch = Batch(
-        images=image.permute(2, 0, 1)[None],
+        images=image[None],
         image_index=torch.zeros(len(boxes), dtype=torch.int64),
         head=torch.from_numpy(boxes).float(),
         person_ids=[f"{name}#{i}" for i in range(len(boxes))],
         image_ids=[name],
         sizes=torch.tensor([[width, height]]),
+        heads=heads,
     )
     prediction = method.predict_batch(batch).to("cpu")
     heatmap = prediction.heatmap
