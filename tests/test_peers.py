@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 
 from gazebench.core.weights import WeightsError, read_weights
-from gazebench.data.transforms import HeadCrops, gaussian_heatmap, stretched
+from gazebench.data.transforms import HeadCrops, gaussian_heatmap
 from gazebench.methods.chong import Chong
 from gazebench.methods.chong.network import ChongNet
 from gazebench.methods.sharingan import Sharingan
 from gazebench.methods.sharingan.network import Answer, SharinganNet, positions
-from gazebench.metrics.decode import argmax_plus_one, argmax_point
+from gazebench.metrics.decode import argmax_plus_one
 from gazebench.nn.scene_face import head_maps
 
 DATA = Path(__file__).parent / "data"
@@ -290,12 +290,3 @@ def test_sharingans_losses(sharingan, monkeypatch):
     assert found["angle"].item() == pytest.approx(3 * angle, rel=1e-3)
     assert found["inout"].item() == pytest.approx(10 * bce, rel=1e-5)
     assert sum(found.values()).item() == pytest.approx(total, rel=1e-4)
-
-
-def test_stretching_keeps_points_and_order():
-    raw = uniform("raw", (3, 8, 8), -5, 20)
-    raw[2] = 1.5
-    found = stretched(raw)
-    assert (found.amin((1, 2)).tolist(), found.amax((1, 2)).tolist()) == ([0, 0, 0], [1, 1, 0])
-    assert torch.equal(argmax_point(found), argmax_point(raw))
-    assert torch.equal(found[:2].flatten(1).argsort(), raw[:2].flatten(1).argsort())

@@ -237,14 +237,14 @@ def normalised(pixels: Tensor, mean: Sequence[float], deviation: Sequence[float]
     return (pixels.float() / 255 - average) / spread
 
 
-def stretched(heatmap: Tensor) -> Tensor:
-    """(P, h, w) unbounded -> [0, 1]: every map's lowest value becomes 0 and its highest 1; a flat map becomes zeros.
+def stretched(maps: Tensor) -> Tensor:
+    """(P, h, w) any real numbers -> heatmaps in [0, 1], each shifted and scaled to reach from 0 to 1.
 
-    For networks that regress a heatmap without a last sigmoid. Neither the order of the cells nor, therefore, points
-    and AUC change; clipping would tie all cells below 0.
+    The place of the maximum and the order of cells stay, also under linear resizing: points and areas under the curve
+    are those of the map itself, which squared error leaves free to fall below 0.
     """
-    low, high = heatmap.amin((1, 2), keepdim=True), heatmap.amax((1, 2), keepdim=True)
-    return (heatmap - low) / (high - low).clamp_min(torch.finfo(heatmap.dtype).tiny)
+    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    return (maps - low) / (high - low).clamp_min(torch.finfo(maps.dtype).tiny)
 
 
 def cell_centres(grid: tuple[int, int], device: torch.device | str | None = None) -> Tensor:
