@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,11 +11,20 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
+from gazebench.core.errors import DataError, ImageError
 from gazebench.core.weights import WeightsError, read_weights
+from gazebench.data.datamodule import ImageSamples, collate
+from gazebench.data.images import load_depth
 from gazebench.data.transforms import HeadCrops, gaussian_heatmap
+from gazebench.engine.one_image import predict_image
+from gazebench.engine.registry import load_dataset
 from gazebench.methods.chong import Chong
 from gazebench.methods.chong.network import ChongNet
+from gazebench.methods.pdp import PDP
+from gazebench.methods.pdp.network import Answer as Patches
+from gazebench.methods.pdp.network import PDPNet, divergence, patch_distribution
 from gazebench.methods.sharingan import Sharingan
 from gazebench.methods.sharingan.network import Answer, SharinganNet, positions
 from gazebench.metrics.decode import argmax_plus_one
@@ -165,6 +175,7 @@ SMALL_SHARINGAN = {"width": 16, "depth": 4, "heads": 2, "decoder_width": 32, "ch
         (partial(Chong, **SMALL_CHONG), "", "model", "attn.weight"),
         (partial(Chong, **SMALL_CHONG), "", "", "attn.weight"),
         (partial(Sharingan, **SMALL_SHARINGAN), "model.", "state_dict", "encoder.global_tokens"),
+        (partial(PDP, depth=False, **SMALL_CHONG), "module.", "state_dict", "qkv_proj.bias"),
     ],
 )
 def test_official_checkpoints_load_by_name(method, prefix, form, lost, tmp_path):
@@ -187,11 +198,124 @@ def test_batch_counters_may_be_missing_from_chongs_checkpoints():
 
 
 @pytest.mark.parametrize(
-    ("network", "count"), [(ChongNet, 771), (partial(ChongNet, temporal=True), 959), (SharinganNet, 444)]
+    ("network", "count"),
+    [
+        (ChongNet, 771),
+        (partial(ChongNet, temporal=True), 959),
+        (SharinganNet, 444),
+        (PDPNet, 768),
+        (partial(PDPNet, temporal=True), 781),
+    ],
 )
 def test_number_of_entries_of_official_checkpoints(network, count):
     with torch.device("meta"):
         assert len(network().state_dict()) == count
+
+
+@pytest.fixture(scope="module")
+def pdp():
+    return np.load(DATA / "pdp.npz")
+
+
+@pytest.mark.parametrize(("case", "depth"), [("spatial", True), ("temporal_nodepth", False)])
+def test_pdp_is_the_official_network(pdp, case, depth):
+    clips = case.startswith("temporal")
+    network = fill(PDPNet(depth, temporal=clips))
+    stages = {
+        **trunks(8, 8),
+        "encoding": ("compress_bn2", every(4 if clips else 8), RELU),
+        "deconv1": ("deconv1", every(4 if clips else 8, 3), plain),
+    }
+    if clips:
+        stages = {key: value for key, value in stages.items() if "layer5" not in key} | {
+            "temporal_mapping": ("temporal_mapping", (), plain),
+            "temporal_weights": ("temporal_attention", (), lambda out: out[1]),
+            "temporal_proj": ("temporal_proj_1", (slice(None), slice(None, None, 64)), plain),
+            "temporal_norm": ("temporal_norm_1", (0, slice(None), slice(None, None, 64)), plain),
+        }
+        shape = (2, 5, 3, 224, 224)
+        pictures, faces = (uniform(f"pdp/clips/{name}", shape, -2, 2)[0] for name in ("images", "faces"))
+        start, move = torch.tensor([100.0, 50, 180, 150]), torch.tensor([20.0, 5, 20, 5])
+        boxes, size = start + torch.arange(5)[:, None] * move, torch.tensor([[640, 360]])
+        row, windows = torch.arange(5), torch.arange(5)[None]
+    else:
+        stages |= {
+            "scene_stem": ("bn1_scene", every(8, 14), RELU),
+            "qkv": ("qkv_proj", (slice(None), slice(None, None, 7), slice(None, None, 96)), plain),
+            "deconv_encode_before_relu": ("deconv_encode", every(8), plain),
+            "deconv3": ("deconv3", (slice(None), slice(None), slice(None, None, 4), slice(None, None, 4)), plain),
+        }
+        pictures, faces = (uniform(f"pdp/{name}", (n, 3, 224, 224), -2, 2) for name, n in (("images", 2), ("faces", 3)))
+        maps = uniform("pdp/depth", (2, 1, 224, 224))
+        # The last picture has no depth, and the fourth person no head box.
+        pictures = torch.cat([torch.cat([pictures, maps], 1), torch.cat([pictures[:1], maps[:1] * 0], 1)])
+        boxes = torch.tensor([[200, 80, 320, 240], [-12.5, 300.2, 70.9, 500], [590.3, 2.7, 640, 31.9], [0] * 4,
+                              [200, 80, 320, 240]])  # fmt: skip
+        size, faces, row, windows = (
+            torch.tensor([[640, 480]]),
+            faces[[0, 1, 2, 0, 0]],
+            torch.tensor([0, 0, 1, 0, 2]),
+            None,
+        )
+    head_map = head_maps(boxes.double(), size.expand(len(boxes), 2), 224)
+    answer, seen = run(network, stages, pictures, row, head_map, faces, windows)
+    people = len(pdp[f"{case}/heatmap"])
+    for key, value in seen.items():
+        same(value[:people], pdp[f"{case}/{key}"], 1e-6 if key == "temporal_weights" else 2e-5)
+    same(answer.heatmap[:people, None], pdp[f"{case}/heatmap"], 2e-7)
+    same(answer.logits[:people], pdp[f"{case}/patch_logits"], 5e-6)
+    same(answer.distribution[:people], pdp[f"{case}/patch_distribution"], 1e-6)
+    for person, kind in () if clips else ((3, "empty_head"), (4, "zero_depth")):
+        same(answer.heatmap[None, person : person + 1, ::4, ::4], pdp[f"spatial/{kind}/heatmap"], 2e-7)
+        same(answer.logits[person : person + 1], pdp[f"spatial/{kind}/patch_logits"], 5e-6)
+
+
+def test_pdps_targets_and_losses(pdp):
+    maps, inside = (
+        torch.from_numpy(pdp["gazefollow/train/target"]),
+        torch.from_numpy(pdp["gazefollow/train/inside"]) > 0,
+    )
+    truth = gaussian_heatmap(torch.tensor([[0.61, 0.72], [0.93, 0.05], [0.985, 0.99], [0.03, 0.01]]), around="window")
+    assert np.allclose(truth * inside[:, None, None], maps, atol=1e-6)
+    target = patch_distribution(maps, inside, 7)
+    assert np.allclose(target, pdp["loss/target_distribution"], rtol=1e-5, atol=1e-7)
+    answer = Patches(uniform("pdp/loss/pred", (4, 64, 64), 0, 0.3), uniform("pdp/loss/patch_logits", (4, 50), -3, 3))
+    assert np.allclose(answer.distribution, pdp["loss/predicted_distribution"], rtol=1e-5)
+    found = [(answer.heatmap - maps).square().mean(), divergence(target, answer.distribution).mean()]
+    assert np.allclose(found, pdp["loss/mse_and_kl"], rtol=1e-5)
+
+
+def test_depth_maps_are_read_as_the_official_loader_does(pdp, tmp_path):
+    coarse = uniform("pdp/photo/depth", (1, 1, 300 // 8 + 2, 421 // 8 + 2))
+    whole = F.interpolate(coarse, scale_factor=8, mode="nearest")[0, 0, :300, :421]
+    Image.fromarray((whole * 65535).floor().numpy().astype(np.uint16)).save(tmp_path / "depth.png")
+    found = load_depth(tmp_path / "depth.png", (224, 224), (421, 300))
+    assert np.allclose(found[::2, ::2], pdp["gazefollow/depth"], atol=1e-5)
+    assert np.allclose(load_depth(tmp_path / "depth.png", (224, 224), (421, 300), flip=True), found[:, ::-1])
+    with pytest.raises(ImageError, match=r"depth\.png.*421, 300"):
+        load_depth(tmp_path / "depth.png", (224, 224), (300, 421))
+    Image.fromarray(np.zeros((300, 421), np.uint8)).save(tmp_path / "grey.png")
+    with pytest.raises(ImageError, match=r"grey\.png.*mode L"):
+        load_depth(tmp_path / "grey.png", (224, 224), (421, 300))
+
+
+def test_depth_reaches_the_network(tmp_path):
+    dataset = load_dataset("gazefollow").fake(tmp_path / "data", people=4)
+    records = dataset.records("test")
+    method = PDP(width=2, blocks=(1, 1, 1, 1, 1), side=64).eval()
+    with pytest.raises(DataError, match=r"no folder of depth maps.*gazefollow.*--dataset\.depth"):
+        ImageSamples(dataset, records, method.preprocess())[0]
+    for name, (width, height) in zip(records.images, records.sizes.tolist(), strict=True):
+        file = (tmp_path / "depth" / str(name)).with_suffix(".png")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.linspace(0, 65535, width * height).reshape(height, width).astype(np.uint16)).save(file)
+    dataset.depth = tmp_path / "depth"
+    batch = collate([ImageSamples(dataset, records, method.preprocess())[image] for image in range(len(records))])
+    assert batch.depth.shape == (len(records), 64, 64)
+    near = method.predict_batch(batch).heatmap
+    assert not torch.allclose(near, method.predict_batch(replace(batch, depth=batch.depth.flip(1))).heatmap)
+    with pytest.raises(DataError, match=r"PDP.*depth"):
+        predict_image(method, np.zeros((64, 64, 3), np.uint8), np.array([[0.1, 0.1, 0.4, 0.4]]), "x")
 
 
 @pytest.fixture(scope="module")
@@ -201,10 +325,8 @@ def sharingan():
 
 BOXES = {
     "a": [[0.40, 0.20, 0.55, 0.45]],
-    "b": [[0.10, 0.10, 0.20, 0.25], [0.60, 0.05, 0.75, 0.30], [0.86, 0.70, 1, 1], [0] * 4, [0, 0.30, 0.12, 0.52],
-          [0.45, 0.40, 0.60, 0.62]],
     "c": [[0] * 4, [0.05, 0.05, 0.15, 0.20], [0, 0, 0.18, 0.22], [0.70, 0.55, 0.95, 0.99]],
-}  # fmt: skip
+}
 """People of the golden cases; empty boxes fill places there, and are people to the network."""
 
 
@@ -212,13 +334,11 @@ def test_sharingan_is_the_official_network(sharingan):
     network = fill(SharinganNet())
     pictures, heads, boxes, row = [], [], [], []
     for case, people in BOXES.items():
-        samples = 2 if case == "b" else 1
-        shape = (samples, len(people) // samples, 3, 224, 224)
-        crops = uniform(f"sharingan.{case}.heads", shape, -2, 2).flatten(0, 1)
+        crops = uniform(f"sharingan.{case}.heads", (1, len(people), 3, 224, 224), -2, 2)[0]
         boxes.append(torch.tensor(people))
         heads.append(crops * (boxes[-1].sum(1) > 0)[:, None, None, None])
-        row.append(torch.arange(samples).repeat_interleave(shape[1]) + sum(map(len, pictures)))
-        pictures.append(uniform(f"sharingan.{case}.image", (samples, 3, 224, 224), -2, 2))
+        row.append(torch.full((len(people),), len(pictures)))
+        pictures.append(uniform(f"sharingan.{case}.image", (1, 3, 224, 224), -2, 2))
     wide = {"r32": 7, "r16": 14, "r8": 28, "r4": 56, "f32": 14, "f16": 28, "f8": 56, "f4": 112}
     stages = {
         "backbone": ("gaze_encoder.backbone", every(32), lambda out: out),
@@ -235,7 +355,7 @@ def test_sharingan_is_the_official_network(sharingan):
             for name, size in wide.items()
         },
     }  # fmt: skip
-    # The three cases in one call: pictures with fewer people have empty places, which must not count.
+    # Two cases in one call: pictures with fewer people have empty places, which must not count.
     inputs = (torch.cat(pictures), torch.cat(row), torch.cat(heads), torch.cat(boxes).float())
     answer, seen = run(network, stages, *inputs)
     seen |= {"heatmap": answer.heatmap, "gaze_vec": answer.vector, "inout_logit": answer.inout[:, None]}
@@ -245,7 +365,7 @@ def test_sharingan_is_the_official_network(sharingan):
         name = f"{key}_img" if key.startswith("block") else key
         golden = np.concatenate([_flat(sharingan[f"{case}.{name}"], key, case) for case in BOXES])
         golden = torch.from_numpy(golden).reshape(value.shape)
-        assert len(value) == (4 if key in of_pictures else 11)
+        assert len(value) == (2 if key in of_pictures else 5)
         assert (value - golden).abs().max() < 1e-5 * golden.abs().max(), key
     points = argmax_plus_one(answer.heatmap)
     golden = np.concatenate([sharingan[f"{case}.point_plus1_over_64"].reshape(-1, 2) for case in BOXES])

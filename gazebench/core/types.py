@@ -343,6 +343,7 @@ class Batch:
         skipped: images that could not be read, with the reason (policy ``skip``).
         items: by task, the items about these people, where the method has tasks.
         heads: (P, 3, S, S) uint8, heads cut out as ``Preprocess.heads`` says; None for methods that need none.
+        depth: (B, H, W) float32 depth maps, larger where it is nearer; None for methods that need none.
     """
 
     images: Tensor | None
@@ -355,6 +356,7 @@ class Batch:
     skipped: dict[str, str] = field(default_factory=dict)
     items: dict[str, list[Item]] = field(default_factory=dict)
     heads: Tensor | None = None
+    depth: Tensor | None = None
 
     @property
     def people(self) -> int:

@@ -36,6 +36,7 @@ class Sample:
         items: by task, the items about these people with their truths.
         skipped: why the image cannot be read; "" where it can.
         heads: (P, 3, S, S) uint8; None for methods that need none.
+        depth: (H, W) float32; None for methods that need none.
     """
 
     records: Records
@@ -43,6 +44,7 @@ class Sample:
     items: Mapping[str, list[tuple[Item, Any]]] | None = None
     skipped: str = ""
     heads: torch.Tensor | None = None
+    depth: torch.Tensor | None = None
 
 
 class ImageSamples(TorchDataset[Sample]):
@@ -92,7 +94,11 @@ class ImageSamples(TorchDataset[Sample]):
         items = {
             name: source.items(image, records.head, points, (width, height)) for name, source in self.sources.items()
         }
-        return Sample(records, picture, items, heads=heads)
+        depth = None
+        if self.preprocess.depth:
+            crop, flip = (view.crop, view.flip) if view else (None, False)
+            depth = torch.from_numpy(self.dataset.depth_map(self.records, image, self.preprocess.size, crop, flip))
+        return Sample(records, picture, items, heads=heads, depth=depth)
 
     def _pictures(self, image: int, view: View | None, head: FloatArray) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The picture in a view, and the heads cut out of it, before it is resized, where the method needs them."""
@@ -160,6 +166,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     point[has] = points[torch.from_numpy(ragged_starts(counts)[:-1])[has]].float()
     images = [sample.image for sample in readable if sample.image is not None]
     heads = [sample.heads for sample in readable if sample.heads is not None]
+    depth = [sample.depth for sample in readable if sample.depth is not None]
     items: dict[str, list[Item]] = {}
     truths: dict[str, list[Any]] = {}
     for sample, start in zip(readable, first, strict=False):
@@ -187,6 +194,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         skipped={str(sample.records.images[0]): sample.skipped for sample in samples if sample.skipped},
         items=items,
         heads=torch.cat(heads) if heads else None,
+        depth=torch.stack(depth) if depth else None,
     )
 
 

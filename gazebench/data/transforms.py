@@ -8,7 +8,6 @@ share one (crop and flip), while every box is jittered by itself.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -87,6 +86,7 @@ class Preprocess:
         colour: probability of other colours in training: brightness and contrast by a factor between .5 and 1.5,
             saturation by one between 0 and 1.5, of the picture and of what is cut out of it.
         heads: how heads are cut out for ``Batch.heads``; None for methods that need none.
+        depth: whether ``Batch.depth`` is needed.
     """
 
     size: tuple[int, int] = (448, 448)
@@ -98,6 +98,7 @@ class Preprocess:
     jitter: float = 0.2
     colour: float = 0.0
     heads: HeadCrops | None = None
+    depth: bool = False
 
     @classmethod
     def square(cls, side: int, augment: bool) -> Preprocess:
@@ -229,12 +230,6 @@ def gaussian_heatmap(
         return bell / bell.amax(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
 
     return (profile(cells[:, 1], height)[:, :, None] * profile(cells[:, 0], width)[:, None, :]).float()
-
-
-def normalised(pixels: Tensor, mean: Sequence[float], deviation: Sequence[float]) -> Tensor:
-    """(N, 3, H, W) uint8 -> float32: in [0, 1], then with mean and deviation of the three channels taken out."""
-    average, spread = (torch.tensor(each, device=pixels.device).view(3, 1, 1) for each in (mean, deviation))
-    return (pixels.float() / 255 - average) / spread
 
 
 def stretched(maps: Tensor) -> Tensor:

@@ -116,10 +116,13 @@ def predict_image(method: Method, picture: npt.NDArray[np.uint8], boxes: FloatAr
         name: of the picture, which a random method draws by.
 
     Raises:
-        DataError: the method predicts neither a point nor a heatmap.
+        DataError: the method predicts neither a point nor a heatmap, or needs a depth map.
     """
     height, width = picture.shape[:2]
-    image, heads = fitted(picture, boxes, method.preprocess())
+    wanted = method.preprocess()
+    if wanted.depth:
+        raise DataError(f"{method.card.title} reads a depth map, which a single picture has not: --model.depth=false")
+    image, heads = fitted(picture, boxes, wanted)
     batch = Batch(
         images=image[None],
         image_index=torch.zeros(len(boxes), dtype=torch.int64),

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck
+
+from gazebench.core.rgb import normalised
+from gazebench.core.types import Batch
+from gazebench.nn.backbones import IMAGE_MEAN, IMAGE_STD
 
 BLOCKS = (3, 4, 6, 3, 2)
 """Those of ResNet-50 and the fifth group of both papers."""
@@ -43,7 +48,8 @@ class SceneFace(nn.Module):
         super().__init__()
         if side % 32:
             raise ValueError(f"the side must be a multiple of 32 pixels, got {side}")
-        self.cells = side // 32
+        self.side, self.cells = side, side // 32
+        self.fixed_norms = False
         for branch, inputs in (("scene", channels + 1), ("face", 3)):
             self.add_module(f"conv1_{branch}", nn.Conv2d(inputs, width, 7, 2, 3, bias=False))
             self.add_module(f"bn1_{branch}", nn.BatchNorm2d(width))
@@ -67,6 +73,31 @@ class SceneFace(nn.Module):
         self.deconv3 = nn.ConvTranspose2d(2 * width, 1, 4, 2)
         self.deconv_bn3 = nn.BatchNorm2d(1)
         self.conv4 = nn.Conv2d(1, 1, 1)
+
+    def train(self, mode: bool = True) -> Self:
+        """With ``fixed_norms``, batch norms keep to their running statistics in training too."""
+        super().train(mode)
+        for module in self.modules():
+            if self.fixed_norms and isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
+    def inputs(self, batch: Batch, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Pictures, rows, head maps and faces of a batch, as ``attended`` takes them.
+
+        Args:
+            batch: with heads, and with depth maps where the network reads them.
+            boxes: (P, 4) head boxes in pixels, as the heads were cut.
+        """
+        assert batch.images is not None
+        assert batch.heads is not None
+        pictures = normalised(batch.images, IMAGE_MEAN, IMAGE_STD)
+        if batch.depth is not None:
+            pictures = torch.cat([pictures, batch.depth[:, None]], dim=1)
+        known = batch.head.isfinite().all(1)[:, None, None, None]
+        faces = normalised(batch.heads, IMAGE_MEAN, IMAGE_STD) * known
+        maps = head_maps(boxes, batch.sizes[batch.image_index], self.side)
+        return pictures, batch.image_index, maps, faces
 
     @property
     def heatmap_size(self) -> tuple[int, int]:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, Batch, Prediction
 from gazebench.core.weights import load_strictly
-from gazebench.data.transforms import HeadCrops, Preprocess, gaussian_heatmap, normalised, stretched
+from gazebench.data.transforms import HeadCrops, Preprocess, gaussian_heatmap, stretched
 from gazebench.engine.method import Method, MethodCard, Recipe, from_code, from_paper, our_choice
 from gazebench.methods.chong.network import Answer, ChongNet
-from gazebench.nn.backbones import IMAGE_MEAN, IMAGE_STD
 from gazebench.nn.losses import batch_mean
 from gazebench.nn.optimizers import adam_one_cycle
-from gazebench.nn.scene_face import head_maps
 
 INOUT = ("compress_conv1_inout", "compress_bn1_inout", "compress_conv2_inout", "compress_bn2_inout", "fc_inout")
 DECODER = ("convlstm_scene", "deconv1", "deconv2", "deconv3", "conv4", "fc_inout")
@@ -125,6 +123,7 @@ class Chong(Method):
         self.inout_weight, self.trained, self.augment = inout_weight, trained, augment
         self.lr, self.lr_inout, self.schedule = lr, lr if lr_inout is None else lr_inout, schedule
         self.network = self.build(width, blocks, side)
+        self.network.fixed_norms = trained == "decoder"
         for name, parameter in self.network.named_parameters():
             part = name.split(".")[0]
             learns = (trained == "all" or part in DECODER) and (inout_weight > 0 or part not in INOUT)
@@ -138,25 +137,10 @@ class Chong(Method):
         size = (self.crops.side, self.crops.side)
         return Preprocess(size, crop=share, flip=share, box_jitter=share, colour=share, heads=self.crops)
 
-    def train(self, mode: bool = True) -> Self:
-        super().train(mode)
-        if self.trained == "decoder":
-            for module in self.network.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    module.eval()
-        return self
-
     def answer(self, batch: Batch) -> Answer:
         """What the network says of a batch, raw."""
-        assert batch.images is not None
-        assert batch.heads is not None
-        sizes = batch.sizes[batch.image_index]
-        head_map = head_maps(self.crops.boxes(batch.head, sizes), sizes, self.crops.side)
-        known = batch.head.isfinite().all(1)[:, None, None, None]
-        faces = normalised(batch.heads, IMAGE_MEAN, IMAGE_STD) * known
-        found: Answer = self.network(
-            normalised(batch.images, IMAGE_MEAN, IMAGE_STD), batch.image_index, head_map, faces
-        )
+        boxes = self.crops.boxes(batch.head, batch.sizes[batch.image_index])
+        found: Answer = self.network(*self.network.inputs(batch, boxes))
         return found
 
     def forward(self, batch: Batch) -> Prediction:

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gazebench.core.rgb import normalised
 from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, Batch, Prediction
 from gazebench.core.weights import load_strictly
-from gazebench.data.transforms import HeadCrops, Preprocess, gaussian_heatmap, normalised, stretched
+from gazebench.data.transforms import HeadCrops, Preprocess, gaussian_heatmap, stretched
 from gazebench.engine.method import Method, MethodCard, Recipe, from_code, our_choice
 from gazebench.methods.sharingan.network import Answer, SharinganNet
 from gazebench.metrics.decode import DECODERS

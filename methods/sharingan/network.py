@@ -208,13 +208,22 @@ class ConditionalDPT(nn.Module):
         return F.interpolate(self.head(x), (64, 64), mode="bilinear", align_corners=False).squeeze(1)
 
 
+class PersonNorm(nn.BatchNorm1d):
+    """Batch norm over people; one person alone, who has no deviation, gets the running statistics in training too."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and len(x) == 1:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(x)
+
+
 class InOutBlock(nn.Module):
     """A residual block of two linear layers with norms."""
 
     def __init__(self, inputs: int, hidden: int, out: int) -> None:
         super().__init__()
-        self.fc1, self.bn1 = nn.Linear(inputs, hidden, bias=False), nn.BatchNorm1d(hidden)
-        self.fc2, self.bn2 = nn.Linear(hidden, out, bias=False), nn.BatchNorm1d(out)
+        self.fc1, self.bn1 = nn.Linear(inputs, hidden, bias=False), PersonNorm(hidden)
+        self.fc2, self.bn2 = nn.Linear(hidden, out, bias=False), PersonNorm(out)
         self.res_fc = nn.Linear(inputs, out)
 
     def forward(self, x: Tensor) -> Tensor:
