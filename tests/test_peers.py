@@ -21,7 +21,7 @@ from gazebench.data.transforms import HeadCrops, gaussian_heatmap
 from gazebench.engine.one_image import predict_image
 from gazebench.engine.registry import load_dataset
 from gazebench.methods.chong import Chong
-from gazebench.methods.chong.network import ChongNet
+from gazebench.methods.chong.network import ChongNet, Steps
 from gazebench.methods.pdp import PDP
 from gazebench.methods.pdp.network import Answer as Patches
 from gazebench.methods.pdp.network import PDPNet, divergence, patch_distribution
@@ -129,6 +129,46 @@ def test_chong_on_pictures_is_the_official_network(chong):
     # The last ReLU hides the branch unless its bias is larger.
     revived = network.fc_inout(F.relu(seen["inout_map_before_relu"][:3] + 0.6).flatten(1))
     same(revived.detach(), chong["spatial/revived/inout_logit"], 5e-6)
+
+
+def test_chong_on_clips_is_the_official_network(chong):
+    network = fill(ChongNet(temporal=True))
+    rows, lengths = [(0, 0), (1, 0), (0, 1), (1, 1), (0, 2), (1, 2), (0, 3), (0, 4)], (5, 3)
+    clips = [
+        [uniform(f"chong/clip_{name}/{what}", (length, 3, 224, 224), -2, 2) for what in ("images", "faces")]
+        for name, length in zip("ab", lengths, strict=True)
+    ]
+    pictures, faces = (torch.stack([clips[clip][what][frame] for clip, frame in rows]) for what in (0, 1))
+    starts = torch.tensor([[100.0, 50, 180, 150], [560, 300, 650, 370]])
+    moves = torch.tensor([[20.0, 5, 20, 5], [10, 0, 10, 0]])
+    boxes = torch.stack([starts[clip] + frame * moves[clip] for clip, frame in rows])
+    maps = head_maps(boxes.double(), torch.tensor([[640, 360]]).expand(8, 2), 224)
+    sequence, step = torch.tensor(rows).unbind(1)
+    empty = torch.zeros(2, 2, 512, 7, 7)
+    stages = {
+        **trunks(8, 8),
+        "scene_layer1": ("layer1_scene", every(8, 14), plain),
+        "inout_map_before_relu": ("compress_bn2_inout", (), plain),
+        "whole": ("compress_bn2", (), RELU),
+    }
+    answer, seen = run(network, stages, pictures, torch.arange(8), maps, faces, Steps(sequence, step, (empty, empty)))
+    encoding = seen.pop("whole")
+    for key, value in seen.items():
+        same(value, chong[f"temporal/{key}"])
+    same(answer.heatmap[:, None], chong["temporal/heatmap"], 2e-7)
+    same(answer.inout[:, None], chong["temporal/inout_logit"], 5e-6)
+    for state, name in zip(answer.state, ("h", "c"), strict=True):
+        same(state[:, :, :16], chong[f"temporal/hidden_{name}"], 5e-6)
+    given = [uniform(f"chong/hidden_{name}", (2, 2, 512, 7, 7), -high, high) for name, high in (("h", 1), ("c", 2))]
+    with torch.no_grad():
+        later, state = network.convlstm_scene(encoding[:4], Steps(sequence[:4], step[:4], tuple(given)))
+        same(network.decoded(later)[:, None], chong["temporal/from_state/heatmap"], 2e-7)
+        same(state[0][:, :, :16], chong["temporal/from_state/hidden_h"], 5e-6)
+        network.skip_norms_of_one = True
+        alone = network(pictures[:1], torch.arange(1), maps[:1], faces[:1])
+    same(alone.heatmap[:, None], chong["temporal/single_frame/heatmap"], 2e-7)
+    same(alone.inout[:, None], chong["temporal/single_frame/inout_logit"], 5e-6)
+    same(alone.state[0][:, :, :16], chong["temporal/single_frame/hidden_h"], 5e-6)
 
 
 @pytest.mark.parametrize(("around", "differ"), [("window", []), ("cell", [1, 2, 3, 4, 9])])

@@ -72,6 +72,21 @@ class HeadCrops:
 
 
 @dataclass(frozen=True)
+class Clips:
+    """How a method that remembers is trained: on windows of a clip, a few frames a step.
+
+    At evaluation it sees whole clips in order, in batches of any size.
+
+    Attributes:
+        frames: of a window, at most; every epoch draws one window a clip, with one view (crop, flip, jitter, colours).
+        chunk: consecutive frames of a window in a training batch; the next batch has the next ones.
+    """
+
+    frames: int = 50
+    chunk: int = 3
+
+
+@dataclass(frozen=True)
 class Preprocess:
     """What a method wants of its input.
 
@@ -87,6 +102,7 @@ class Preprocess:
             saturation by one between 0 and 1.5, of the picture and of what is cut out of it.
         heads: how heads are cut out for ``Batch.heads``; None for methods that need none.
         depth: whether ``Batch.depth`` is needed.
+        clips: how clips are trained on, for methods that remember; None for methods of single pictures.
     """
 
     size: tuple[int, int] = (448, 448)
@@ -99,6 +115,7 @@ class Preprocess:
     colour: float = 0.0
     heads: HeadCrops | None = None
     depth: bool = False
+    clips: Clips | None = None
 
     @classmethod
     def square(cls, side: int, augment: bool) -> Preprocess:

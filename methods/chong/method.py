@@ -11,11 +11,12 @@ from torch import Tensor
 
 from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, Batch, Prediction
 from gazebench.core.weights import load_strictly
-from gazebench.data.transforms import HeadCrops, Preprocess, gaussian_heatmap, stretched
+from gazebench.data.transforms import Clips, HeadCrops, Preprocess, gaussian_heatmap, stretched
 from gazebench.engine.method import Method, MethodCard, Recipe, from_code, from_paper, our_choice
-from gazebench.methods.chong.network import Answer, ChongNet
+from gazebench.methods.chong.network import Answer, ChongNet, Steps
 from gazebench.nn.losses import batch_mean
 from gazebench.nn.optimizers import adam_one_cycle
+from gazebench.nn.tracks import TrackStates
 
 INOUT = ("compress_conv1_inout", "compress_bn1_inout", "compress_conv2_inout", "compress_bn2_inout", "fc_inout")
 DECODER = ("convlstm_scene", "deconv1", "deconv2", "deconv3", "conv4", "fc_inout")
@@ -35,9 +36,10 @@ VAT: Recipe = {
     **from_code(
         "train_on_videoatttarget.py",
         trainer__max_epochs=3, loader__people="labelled",
-        model__lr=5e-5, model__lr_inout=2.5e-4, model__trained="decoder", model__widen_heads=0.0,
+        model__lr=5e-5, model__lr_inout=2.5e-4, model__trained="decoder", model__widen_heads=0.0, model__temporal=True,
     ),
-    **our_choice("16 windows of 3 frames a step there", loader__batch_size=48),
+    **our_choice("16 windows of 3 frames a step there; a window is of a clip here, not of a track",
+                 loader__batch_size=48),
     **from_paper("section 4.2, from the model trained on GazeFollow", init="from:gazefollow"),
 }  # fmt: skip
 CHILDPLAY: Recipe = {
@@ -61,7 +63,9 @@ GAZEWORLD: Recipe = {
 
 
 class Chong(Method):
-    """Chong et al., for single pictures: where a person looks, by a trunk for the picture and one for the head.
+    """Chong et al.: where a person looks, by a trunk for the picture and one for the head.
+
+    For single pictures, or, with ``temporal``, with a ConvLSTM that remembers the earlier frames of each track.
 
     Args:
         width: channels of the first convolution of both trunks.
@@ -70,6 +74,11 @@ class Chong(Method):
         widen_heads: how much of their width and height head boxes grow on the left and above; on the right and below
             it is the same share of the box so widened.
         inout_weight: weight of the in/out loss; 0 leaves the in/out branch untrained.
+        temporal: the network for clips.
+        skip_norms_of_one: with ``temporal``: a batch of one row passes without the norms of bottlenecks and decoder, as
+            in the official code; a frame's answer then depends on its batch.
+        frames: of a training window of a clip.
+        chunk: of them in a training batch; gradients go no further back.
         trained: ``all``, or the ``decoder`` alone with the last layer of the in/out branch, all batch norms fixed.
         lr: learning rate.
         lr_inout: learning rate of the last layer of the in/out branch; default: ``lr``.
@@ -98,6 +107,10 @@ class Chong(Method):
         "side": ("official code", "config.py: 224"),
         "widen_heads": ("official code", "dataset.py: on GazeFollow"),
         "inout_weight": ("official code", "train_on_videoatttarget.py"),
+        "temporal": ("paper", "GazeFollow has single pictures"),
+        "skip_norms_of_one": ("ours", "no batch may change an answer; the official code skips them"),
+        "frames": ("official code", "train_on_videoatttarget.py"),
+        "chunk": ("official code", "train_on_videoatttarget.py"),
         "trained": ("official code", "train_on_gazefollow.py"),
         "lr": ("official code", "train_on_gazefollow.py"),
         "lr_inout": ("official code", "train_on_videoatttarget.py has one of its own"),
@@ -112,6 +125,10 @@ class Chong(Method):
         side: int = 224,
         widen_heads: float = 0.1,
         inout_weight: float = 100.0,
+        temporal: bool = False,
+        skip_norms_of_one: bool = False,
+        frames: int = 50,
+        chunk: int = 3,
         trained: Literal["all", "decoder"] = "all",
         lr: float = 2.5e-4,
         lr_inout: float | None = None,
@@ -122,25 +139,43 @@ class Chong(Method):
         self.crops = HeadCrops(side, widen_heads, widen_heads * (1 + widen_heads))
         self.inout_weight, self.trained, self.augment = inout_weight, trained, augment
         self.lr, self.lr_inout, self.schedule = lr, lr if lr_inout is None else lr_inout, schedule
-        self.network = self.build(width, blocks, side)
+        self.network = ChongNet(width, blocks, side, temporal, skip_norms_of_one)
+        self.clips = Clips(frames, chunk) if temporal else None
+        self.tracks = TrackStates()
         self.network.fixed_norms = trained == "decoder"
         for name, parameter in self.network.named_parameters():
             part = name.split(".")[0]
             learns = (trained == "all" or part in DECODER) and (inout_weight > 0 or part not in INOUT)
             parameter.requires_grad_(learns and parameter.requires_grad)
 
-    def build(self, width: int, blocks: tuple[int, ...], side: int) -> ChongNet:
-        return ChongNet(width, blocks, side)
-
     def preprocess(self) -> Preprocess:
         share = 0.5 if self.augment else 0.0
         size = (self.crops.side, self.crops.side)
-        return Preprocess(size, crop=share, flip=share, box_jitter=share, colour=share, heads=self.crops)
+        return Preprocess(
+            size, crop=share, flip=share, box_jitter=share, colour=share, heads=self.crops, clips=self.clips
+        )
+
+    def on_train_epoch_start(self) -> None:
+        self.tracks.clear()
+
+    def on_validation_epoch_start(self) -> None:
+        self.tracks.clear()
+
+    def on_predict_start(self) -> None:
+        self.tracks.clear()
 
     def answer(self, batch: Batch) -> Answer:
         """What the network says of a batch, raw."""
         boxes = self.crops.boxes(batch.head, batch.sizes[batch.image_index])
-        found: Answer = self.network(*self.network.inputs(batch, boxes))
+        if self.clips is None:
+            found: Answer = self.network(*self.network.inputs(batch, boxes))
+            return found
+        empty = self.network.fc_inout.weight.new_zeros(self.network.state_shape)
+        sequence, place, states = self.tracks.begin(batch, empty)
+        steps = Steps(sequence, place, (states[:, 0].transpose(0, 1), states[:, 1].transpose(0, 1)))
+        found = self.network(*self.network.inputs(batch, boxes), steps)
+        assert found.state is not None
+        self.tracks.end(torch.stack(found.state).permute(2, 0, 1, 3, 4, 5))
         return found
 
     def forward(self, batch: Batch) -> Prediction:
@@ -172,6 +207,11 @@ class Chong(Method):
     def export(self) -> dict[str, Tensor]:
         """The whole network under its official names, on the CPU."""
         return {name: tensor.cpu() for name, tensor in self.network.state_dict().items()}
+
+    def optional_parts(self) -> list[set[str]]:
+        """What the network for clips has beyond that for pictures."""
+        names = set(self.network.state_dict())
+        return [{name for name in names if ".bn_ds." in name}, {name for name in names if "convlstm" in name}]
 
     def load_export(self, weights: Mapping[str, Tensor], may_lack: Iterable[str] = ()) -> None:
         """Loads an export or an official checkpoint, strictly; PyTorch 0.4.0 wrote none of the batch counters."""

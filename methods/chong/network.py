@@ -153,6 +153,11 @@ class ChongNet(SceneFace):
         if temporal:
             self.convlstm_scene = ConvLSTM(8 * width)
 
+    @property
+    def state_shape(self) -> tuple[int, int, int, int, int]:
+        """Of a sequence's state: (h and c, layers, C, h, w)."""
+        return (2, self.convlstm_scene.layers, self.convlstm_scene.channels, self.cells, self.cells)
+
     def forward(
         self, pictures: Tensor, row: Tensor, head_map: Tensor, faces: Tensor, steps: Steps | None = None
     ) -> Answer:
