@@ -381,13 +381,19 @@ def test_sharingan_is_the_official_network(sharingan):
         pictures.append(uniform(f"sharingan.{case}.image", (1, 3, 224, 224), -2, 2))
     wide = {"r32": 7, "r16": 14, "r8": 28, "r4": 56, "f32": 14, "f16": 28, "f8": 56, "f4": 112}
     stages = {
-        "backbone": ("gaze_encoder.backbone", every(32), lambda out: out),
+        "backbone": ("gaze_encoder.backbone", (slice(None), slice(32)), lambda out: out.flatten(1)),
+        "gaze_token": ("gaze_encoder", (slice(None), slice(32)), lambda out: out[0]),
         "image_tokens": ("image_tokenizer", (slice(None), slice(None, None, 15), slice(16)), plain),
+        "image_tokens_at_0_14_195": ("image_tokenizer", (slice(None), [0, 14, 195], slice(16)), plain),
         "head": ("heatmap_decoder.head", every(1, 4), plain),
         "io_block1": ("inout_decoder.block1", (slice(None), slice(32)), plain),
         **{
-            f"block{block}": (f"encoder.encoder.{block}", (slice(None), slice(None, 196, 15), slice(16)), plain)
+            f"block{block}_{kind}": (f"encoder.encoder.{block}", cut, change)
             for block in (0, 2, 11)
+            for kind, cut, change in (
+                ("img", (slice(None), slice(None, 196, 15), slice(16)), plain),
+                ("person", (slice(None), slice(32)), lambda out: torch.cat([out[0, 196:197], out[1, 196:]])),
+            )
         },
         **{
             name: (f"heatmap_decoder.{'reassemble' if name[0] == 'r' else 'fusion'}_blocks.{name}",
@@ -399,23 +405,16 @@ def test_sharingan_is_the_official_network(sharingan):
     inputs = (torch.cat(pictures), torch.cat(row), torch.cat(heads), torch.cat(boxes).float())
     answer, seen = run(network, stages, *inputs)
     seen |= {"heatmap": answer.heatmap, "gaze_vec": answer.vector, "inout_logit": answer.inout[:, None]}
-    # In the order of the official code, which joins pictures and people of a case.
-    of_pictures = {"image_tokens", "block0", "block2", "block11", "r32", "r16", "r8", "r4"}
+    both = ("heatmap", "gaze_vec", "inout_logit", "gaze_token")  # with an axis of people behind that of pictures
     for key, value in seen.items():
-        name = f"{key}_img" if key.startswith("block") else key
-        golden = np.concatenate([_flat(sharingan[f"{case}.{name}"], key, case) for case in BOXES])
-        golden = torch.from_numpy(golden).reshape(value.shape)
-        assert len(value) == (2 if key in of_pictures else 5)
-        assert (value - golden).abs().max() < 1e-5 * golden.abs().max(), key
+        cases = [sharingan[f"{case}.{key}"] for case in BOXES]
+        cases = [each[0] for each in cases] if key in both or key.endswith("person") else cases
+        golden = torch.from_numpy(np.concatenate(cases))
+        assert value.squeeze(1).shape == golden.squeeze(1).shape, key
+        assert (value.reshape(golden.shape) - golden).abs().max() < 1e-5 * golden.abs().max(), key
     points = argmax_plus_one(answer.heatmap)
     golden = np.concatenate([sharingan[f"{case}.point_plus1_over_64"].reshape(-1, 2) for case in BOXES])
     assert torch.equal(points, torch.from_numpy(golden))
-
-
-def _flat(array, key, case):
-    """(b, n, ...) -> (b n, ...) where the golden file keeps both."""
-    both = key in {"heatmap", "gaze_vec", "inout_logit"}
-    return array.reshape(-1, *array.shape[2:]) if both else array
 
 
 def test_sharingans_inputs_and_targets(sharingan):
