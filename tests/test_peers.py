@@ -18,7 +18,7 @@ from gazebench.core.weights import WeightsError, read_weights
 from gazebench.data.datamodule import ImageSamples, collate
 from gazebench.data.images import load_depth
 from gazebench.data.transforms import HeadCrops, gaussian_heatmap
-from gazebench.engine.one_image import predict_image
+from gazebench.engine.model import GazeModel
 from gazebench.engine.registry import load_dataset
 from gazebench.methods.chong import Chong
 from gazebench.methods.chong.network import ChongNet, Steps
@@ -355,7 +355,19 @@ def test_depth_reaches_the_network(tmp_path):
     near = method.predict_batch(batch).heatmap
     assert not torch.allclose(near, method.predict_batch(replace(batch, depth=batch.depth.flip(1))).heatmap)
     with pytest.raises(DataError, match=r"PDP.*depth"):
-        predict_image(method, np.zeros((64, 64, 3), np.uint8), np.array([[0.1, 0.1, 0.4, 0.4]]), "x")
+        GazeModel(method, device="cpu")
+
+
+def test_heads_are_cut_for_single_pictures(tmp_path):
+    """As for a data set: each of two people by themselves, and both in one picture."""
+    method = Chong(**SMALL_CHONG).eval()
+    picture, boxes = photo("single", 120, 160).permute(1, 2, 0).numpy(), np.array([[8, 6, 48, 60], [80, 30, 120, 90]])
+    model = GazeModel(method, device="cpu")
+    both = model.predict(picture, boxes).people
+    alone = [model.predict(picture, boxes[[row]]).people[0] for row in range(2)]
+    for one, other in zip(both, alone, strict=True):
+        assert np.allclose(one.heatmap, other.heatmap, atol=1e-5)
+    assert not np.allclose(both[0].heatmap, both[1].heatmap, atol=1e-3)
 
 
 @pytest.fixture(scope="module")

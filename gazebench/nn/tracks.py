@@ -33,7 +33,9 @@ class TrackStates:
             The sequence (P,) of each person, 0 to S - 1; their place (P,) in the sequence's rows of this batch; and the
             states (S, ...) before the batch.
         """
-        tracks, steps = batch.track or batch.person_ids, self._steps(batch)
+        tracks = batch.track or batch.person_ids
+        steps = [0] * batch.people if batch.step is None else batch.step.tolist()
+        self._kept = bool(batch.track)
         self._names = list(dict.fromkeys(tracks))
         number = {name: sequence for sequence, name in enumerate(self._names)}
         sequence, seen = [number[track] for track in tracks], [0] * len(self._names)
@@ -53,11 +55,10 @@ class TrackStates:
 
     def end(self, states: Tensor) -> None:
         """Keeps the states (S, ...) after the batch that ``begin`` was called with."""
-        for name, state in zip(self._names, states.detach(), strict=True):
-            self._states[name] = (self._last[name], state)
-
-    def _steps(self, batch: Batch) -> list[int]:
-        return [0] * batch.people if batch.step is None else batch.step.tolist()
+        if self._kept:
+            self._states |= {
+                name: (self._last[name], state) for name, state in zip(self._names, states.detach(), strict=True)
+            }
 
     def _after(self, name: str, first: int, empty: Tensor) -> Tensor:
         last, state = self._states.get(name, (first, empty))
