@@ -107,7 +107,7 @@ def load_depth(
     if crop is not None:
         x0, y0, x1, y1 = crop
         values = values[y0:y1, x0:x1]
-    fitted = np.asarray(Image.fromarray(values).resize(size[::-1], Image.Resampling.BICUBIC))
+    fitted = np.array(Image.fromarray(values).resize(size[::-1], Image.Resampling.BICUBIC))  # a copy, to be written
     return np.ascontiguousarray(fitted[:, ::-1] if flip else fitted)
 
 
