@@ -65,7 +65,7 @@ class HeadCrops:
                 continue  # empty, or wholly outside
             left, top = max(x0, 0), max(y0, 0)
             inside = picture[:, top : min(y1, height), left : min(x1, width)]
-            beyond = (left - x0, x1 - left - inside.shape[2], top - y0, y1 - top - inside.shape[1])
+            beyond = [left - x0, x1 - left - inside.shape[2], top - y0, y1 - top - inside.shape[1]]
             padded = F.pad(inside, beyond)
             crops[row] = F.interpolate(padded[None], (self.side, self.side), mode="bilinear", antialias=True)[0]
         return crops

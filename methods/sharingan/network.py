@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -105,8 +104,8 @@ class Encoder(nn.Module):
     def __init__(self, width: int, depth: int, heads: int) -> None:
         super().__init__()
         self.global_tokens = nn.Parameter(torch.zeros(1, 0, width), requires_grad=False)  # empty, as published
-        norm = partial(nn.LayerNorm, eps=1e-6)
-        self.encoder = nn.ModuleList(Block(width, heads, 4, qkv_bias=True, norm_layer=norm) for _ in range(depth))
+        # The norms of timm's block have the published eps, 1e-6.
+        self.encoder = nn.ModuleList(Block(width, heads, 4, qkv_bias=True) for _ in range(depth))
 
     def forward(self, tokens: Tensor, mask: Tensor | None, taps: tuple[int, ...]) -> list[Tensor]:
         """(B, T, width) -> the outputs of the blocks ``taps``; ``mask`` (B, 1, 1, T) is True where a token is."""
