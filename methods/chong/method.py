@@ -53,7 +53,7 @@ OTHER: Recipe = {
 GAZEWORLD: Recipe = {
     **OTHER,
     **our_choice(
-        "a narrow and short network trains on two CPU cores in minutes",
+        "narrow and short, for two CPU cores",
         model__width=16, model__blocks=(1, 1, 1, 1, 1), trainer__max_epochs=4,
     ),
     **our_choice("small batches make the most of few epochs", loader__batch_size=16),

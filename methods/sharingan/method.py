@@ -49,7 +49,7 @@ OTHER: Recipe = {
 GAZEWORLD: Recipe = {
     **OTHER,
     **our_choice(
-        "a small ViT and a narrow ResNet-18 train on two CPU cores in minutes",
+        "a small ViT and a narrow ResNet-18, for two CPU cores",
         model__width=96, model__depth=4, model__heads=4, model__decoder_width=32, model__channels=16,
         trainer__max_epochs=4,
     ),
