@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import Any, Literal
 
@@ -105,7 +106,8 @@ class GazeDecoder(nn.Module):
         x = x + head_map(head, *self.grid)[:, None] * self.head_token.weight[:, :, None, None]
         x = x.flatten(2).mT  # (P, h w, D)
         if self.inout:
-            x = torch.cat([self.inout_token.weight.expand(len(x), 1, -1), x], dim=1)  # (P, 1 + h w, D)
+            # x.shape[0]: an exporter takes len(x) for a constant.
+            x = torch.cat([self.inout_token.weight.expand(x.shape[0], 1, -1), x], dim=1)  # (P, 1 + h w, D)
         x = self.transformer(x)
         inout = None
         if self.inout:
@@ -172,6 +174,9 @@ GAZEWORLD: Recipe = {
         model__inout_weight=0.03,
     ),
 }  # fmt: skip
+EMBEDDED = ("tiny", "tiny2")
+"""The embedded backbones, of one size. Records name ``tiny``, which was taught what is salient; ``tiny2`` was not. To
+make it the default, change ``model__backbone`` of ``GAZEWORLD`` and train anew."""
 TINY: Recipe = {
     **our_choice(
         "fits the embedded backbone and two CPU cores",
@@ -188,11 +193,13 @@ class GazeLLE(Method):
     """Gaze-LLE on any ViT backbone of the suite.
 
     Args:
-        backbone: ``dinov2_vits14``, ``dinov2_vitb14``, ``dinov2_vitl14`` or ``tiny``.
-        backbone_weights: ``pretrained``, ``random`` or a file.
-        backbone_source: ``hub``, ``timm`` or a clone of DINOv2's repository; default: whichever has the weights.
+        backbone: ``dinov2_vitb14``, ``dinov3_vitl16``, ``ViT-B-16-SigLIP2-512`` and others
+            (``gazebench list``), ``timm:NAME`` for any plain ViT of timm, ``tiny`` or ``tiny2``.
+        backbone_weights: ``pretrained``, ``random``, a file or an address.
+        backbone_source: ``hub``, ``timm``, ``transformers``, ``open_clip`` or ``openai``, whose copy of the pretrained
+            weights to take; default: one that is on this machine already, else the first that the backbone names.
         compute_dtype: precision of the frozen encoder.
-        image_size: side of the square input in pixels; 0 is the backbone's own (448 for DINOv2).
+        image_size: side of the square input in pixels; 0 is 32 patches of the backbone (448 for DINOv2).
         dim: width of the decoder.
         layers: transformer blocks of the decoder.
         heads: attention heads of the decoder.
@@ -205,8 +212,8 @@ class GazeLLE(Method):
         schedule: ``cosine`` anneals to 1e-7, once an epoch; ``one_cycle`` warms up and anneals at every step;
             ``constant`` does neither.
         fused_attention: torch's fused kernel, or the plain product that keeps every attention weight.
-        feature_cache: folder that keeps the frozen features at evaluation; ``default`` is the user's cache folder,
-            ``off`` keeps nothing.
+        feature_cache: folder that keeps the frozen features of test images, and without ``augment`` of training
+            images; ``default`` is the user's cache folder, ``off`` keeps nothing.
         feature_cache_gib: largest size of that folder in GiB (an image takes 3 MiB with ViT-B at 448).
     """
 
@@ -216,6 +223,7 @@ class GazeLLE(Method):
         paper="Ryan et al., CVPR 2025",
         citation="ryan2025gazelle",
         licence="MIT (official weights)",
+        sees=frozenset({"picture", "head box"}),
     )
     version = 1
     capabilities = frozenset({"point", "heatmap", "inout"})
@@ -232,7 +240,7 @@ class GazeLLE(Method):
     sources = {
         "backbone": ("paper", "DINOv2 ViT-B and ViT-L"),
         "backbone_weights": ("paper", "pretrained and frozen"),
-        "backbone_source": ("ours", "pretrained weights from torch.hub as in the official code, timm for all others"),
+        "backbone_source": ("ours", "no effect on results: all copies hold the same weights"),
         "compute_dtype": ("official code", "none: float32"),
         "image_size": ("paper", "448 x 448"),
         "dim": ("paper", "256"),
@@ -282,20 +290,27 @@ class GazeLLE(Method):
         self.augment = augment
         self.inout_weight, self.lr, self.lr_inout, self.schedule = inout_weight, lr, lr_inout or lr, schedule
         folder = {"default": cache_folder() / "features", "off": None}.get(feature_cache, feature_cache)
-        self.encoder = CachedEncoder(self.backbone, folder, int(feature_cache_gib * 2**30))
+        self.new_encoder = partial(CachedEncoder, self.backbone, folder, int(feature_cache_gib * 2**30))
+        self.encoder = self.new_encoder()
 
     @classmethod
     def recipe(cls, dataset: str, model: Mapping[str, Any]) -> Recipe:
         recipe = super().recipe(dataset, model)
-        return {**recipe, **TINY} if chosen(recipe, model, "backbone") == "tiny" else recipe
+        return {**recipe, **TINY} if chosen(recipe, model, "backbone") in EMBEDDED else recipe
 
     def preprocess(self) -> Preprocess:
         return Preprocess.square(self.side, self.augment)
 
     def encode(self, batch: Batch) -> Encoded:
-        """The frozen features, one row an image; at evaluation they come from the cache."""
+        """The frozen features, one row an image."""
         assert batch.images is not None
-        return Encoded((self.backbone if self.training else self.encoder)(batch.images), batch.image_index)
+        return Encoded(self.frozen(batch.images), batch.image_index)
+
+    def frozen(self, images: Tensor) -> Tensor:
+        """The part of the backbone before anything that learns; from the cache where an image comes again as it was."""
+        if self.training and self.augment:
+            return self.encoder.uncached(images)
+        return self.encoder(images, alone=self.training)
 
     def decode(self, encoded: Encoded, batch: Batch) -> Prediction:
         heatmap, inout = self.decoder(encoded, batch.head)

@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from gazebench.methods.hclora.adaptation import (
-    PROJECTIONS,
     FullFineTuning,
     HeadConditionedLoRA,
     LocalAdaptation,
@@ -19,6 +18,7 @@ from gazebench.methods.hclora.adaptation import (
     PromptTuning,
     chosen_blocks,
     head_prior,
+    linears,
 )
 from gazebench.nn.backbones import build_backbone
 
@@ -134,7 +134,7 @@ def naive(backbone, adapted, images):
         for index, block in enumerate(backbone.blocks):
 
             def projected(name, x, block=block, index=index, person=person):
-                y = block.get_submodule(PROJECTIONS[name])(x)
+                y = linears(block, [name])[name](x)
                 key = f"{index}_{name}"
                 return y + adapted.residuals[key](x, prior[person][None])[0] if key in adapted.residuals else y
 

@@ -74,9 +74,13 @@ BREAKAGES = {
     "takes weights with a missing key": ("def loss", "def load_export(self, weights): pass\n\n    def loss"),
     "no gradient reaches idle": ("self.lr = lr", "self.lr = lr; self.idle = nn.Parameter(torch.zeros(1))"),
     "no gradient reaches anything": (L2, '{"l2": (prediction.point[known].detach() -'),
+    "the gradient of offset stays 0": (POINT, POINT.replace("self.offset", "self.offset.detach() + 0 * self.offset")),
+    "do not lower the loss": (POINT, POINT.replace("self.offset", "2 * self.offset.detach() - self.offset")),
+    "the gradient of offset is not finite": (POINT, f"{POINT} + self.offset.abs().sqrt()"),
     "loss() returns tensor": ("known, pred", "return self(batch).point.sum()\n        known, pred"),
     "loss() gives l2 with shape": (".square().sum()", ".square().sum(1)"),
     "the loss is nan": (".square().sum()", ".square().sum() * float('nan')"),
+    "add 'head box' to `sees`": ('family="test"', 'family="test", sees=frozenset({"picture"})'),
     "no optimizer today (broken.py:": ("return adam_cosine", "raise OSError('no optimizer today'); return adam_cosine"),
     "do not make a configuration": ("sees_images = False", 'recipes = {"*": our_choice("deep", model__depth=1)}'),
 }

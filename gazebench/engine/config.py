@@ -23,6 +23,7 @@ from gazebench.data.datamodule import GazeDataModule
 from gazebench.data.dataset import GazeDataset
 from gazebench.engine.method import Method, Recipe, Setting
 from gazebench.engine.registry import Plugin, find, load_dataset, load_method, usable
+from gazebench.engine.tuned import recipe_of
 
 _TRAINER_FIXED = {
     "logger", "callbacks", "default_root_dir", "enable_checkpointing", "use_distributed_sampler", "plugins",
@@ -42,7 +43,7 @@ _NO_EFFECT = {
 }  # fmt: skip
 """Settings that are no part of a run's identity; for ``dataset.root`` the data's fingerprint is."""
 
-_ADDED = {"dataset": {"head_boxes": None, "missing_boxes": "error"}}
+_ADDED = {"dataset": {"head_boxes": None, "missing_boxes": "error", "depth": None}}
 """Settings that came later, with their defaults: left out where they have these, so that runs keep their identity."""
 
 
@@ -82,8 +83,7 @@ class Config:
         return values | {"method": self.method.name, "data": self.dataset.name}
 
     def recipe(self) -> Recipe:
-        recipe: Recipe = self.method.cls.recipe(self.dataset.name, self.values["model"])
-        return recipe
+        return recipe_of(self.method.name, self.method.cls, self.dataset.name, self.values["model"])
 
 
 def settings_digest(values: Mapping[str, Any], *further: str) -> str:
@@ -130,14 +130,15 @@ def resolve(
     method, dataset = find("methods", given["method"]), find("datasets", given["data"])
     if wrong := misfit(method.cls, dataset.cls):
         raise DataError(wrong)
-    recipe = method.cls.recipe(dataset.name, {**given.get("model", {}), **_model_options(options)})
+    model = {**given.get("model", {}), **_model_options(options)}
+    recipe = recipe_of(method.name, method.cls, dataset.name, model)
     parser = _parser(prog, method.cls, dataset.cls)
     with clear_errors(prog, parser):
         parser.set_defaults(_defaults(recipe) | _flat(given))
         config = parser.parse_args(options)
     values = yaml.safe_load(parser.dump(config, skip_unset=False, skip_validation=True))
     values = {"model": {}, "dataset": {}} | values
-    for name in ("root", "subsets", "head_boxes"):  # absolute, so that config.yaml works in any folder
+    for name in ("root", "subsets", "head_boxes", "depth"):  # absolute, so that config.yaml works in any folder
         if values["dataset"].get(name) and Path(values["dataset"][name]).exists():  # else the name of a shipped split
             values["dataset"][name] = str(Path(values["dataset"][name]).resolve())
     return Config(values, method, dataset)
@@ -203,7 +204,7 @@ def settings_help(method: str, dataset: str, prog: str = "gazebench bench") -> s
     """The help text of all settings of a method on a data set, with the recipe's values as defaults."""
     found, data = find("methods", method), find("datasets", dataset)
     parser = _parser(prog, found.cls, data.cls)
-    parser.set_defaults(_defaults(found.cls.recipe(data.name, {})))
+    parser.set_defaults(_defaults(recipe_of(found.name, found.cls, data.name, {})))
     return parser.format_help()
 
 

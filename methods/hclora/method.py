@@ -16,7 +16,7 @@ from gazebench.core.types import IN_FRAME, Batch
 from gazebench.core.weights import load_strictly
 from gazebench.data.transforms import cone_mask, gaussian_heatmap
 from gazebench.engine.method import MethodCard, Origin, Published, Recipe, Setting, chosen, from_paper, our_choice
-from gazebench.methods.gazelle import Encoded, GazeLLE
+from gazebench.methods.gazelle import EMBEDDED, Encoded, GazeLLE
 from gazebench.methods.hclora.adaptation import (
     Adaptation,
     FullFineTuning,
@@ -28,6 +28,7 @@ from gazebench.methods.hclora.adaptation import (
     PromptTuning,
 )
 from gazebench.methods.hclora.supervision import GazeEvidence, GazeVector, TokenEvidence, divergence, outside_ratio
+from gazebench.nn.backbones import depth
 from gazebench.nn.losses import batch_mean
 from gazebench.nn.optimizers import trainable
 
@@ -40,7 +41,6 @@ SUPERVISED = {"none": "", "vector": " + gaze vector", "heatmap": " + heatmap", "
 ADAPTED = ("backbone.", "adaptation.")
 """Prefixes of the parameters in an export that adapt the backbone; the others are the decoder's."""
 
-LAST_THIRD = {"dinov2_vits14": 4, "dinov2_vitb14": 4, "dinov2_vitl14": 8, "tiny": 2}
 WHY_LAST_THIRD = "the paper does not say; the last third of the backbone keeps one more person cheap"
 NEAREST = "the paper does not say; the nearest public value, of a plain-LoRA Gaze-LLE by the same first author, is "
 TINY: Recipe = {
@@ -48,6 +48,7 @@ TINY: Recipe = {
     **our_choice("twice the rank, as with rank 8", model__alpha=32.0),
     **our_choice("no person is seen twice in an epoch", model__dropout=0.0),
     **our_choice("B starts at 0 and has one epoch to grow (docs/verification.md)", model__lr_adaptation=3e-3),
+    **our_choice(WHY_LAST_THIRD, model__adapted_blocks=2),
     **our_choice("all adapted blocks", model__supervised_layers=2),
 }
 
@@ -87,6 +88,7 @@ class HCLoRA(GazeLLE):
         paper="Wang et al., Enhancing Gaze Reasoning in Vision Foundation Models for Gaze Following",
         citation="wang2026hclora",
         licence="Apache-2.0 (written from the paper; no code was published)",
+        sees=frozenset({"picture", "head box"}),
     )
     version = 1
     published: ClassVar[Mapping[str, Published]] = {}
@@ -120,9 +122,9 @@ class HCLoRA(GazeLLE):
         """Gaze-LLE's recipe, and how much of the backbone is adapted at which rate."""
         recipe: dict[str, Setting] = {**super().recipe(dataset, model)}
         backbone, kind = chosen(recipe, model, "backbone") or "dinov2_vitb14", model.get("adaptation", "hclora")
-        tiny = backbone == "tiny"
-        if backbone in LAST_THIRD:
-            recipe |= our_choice(WHY_LAST_THIRD, model__adapted_blocks=LAST_THIRD[backbone])
+        tiny = backbone in EMBEDDED
+        if blocks := depth(backbone):
+            recipe |= our_choice(WHY_LAST_THIRD, model__adapted_blocks=max(1, blocks // 3))
         if tiny:
             recipe |= TINY
         if kind != "hclora":
@@ -184,6 +186,9 @@ class HCLoRA(GazeLLE):
             self.adaptation = PlainLoRA(self.backbone, low_rank, **options)
         elif adaptation == "hclora":
             self.adaptation = LocalAdaptation(self.backbone, low_rank, head_scale, **options)
+        if self.adaptation is not None and self.adaptation.blocks[0]:
+            self.encoder = self.new_encoder(blocks=self.adaptation.blocks[0])
+            self.adaptation.shared = self.frozen
         self.auxiliary = nn.ModuleList()
         if self.adaptation is not None and supervision != "none":
             of_map = TokenEvidence if evidence == "tokens" else GazeEvidence
