@@ -417,7 +417,8 @@ class Prediction:
 
 def _moved(value: Any, device: torch.device, detach: bool = False) -> Any:
     if isinstance(value, Tensor):
-        return (value.detach() if detach else value).to(device, non_blocking=True)
+        # To the CPU the copy must be finished: it would be read before a GPU has written it.
+        return (value.detach() if detach else value).to(device, non_blocking=device.type != "cpu")
     if isinstance(value, Targets | Batch | Prediction):
         return replace(value, **{name: _moved(item, device, detach) for name, item in vars(value).items()})
     if isinstance(value, Mapping):
