@@ -33,13 +33,14 @@ def bench(
 ) -> None:
     """Train, predict and score a method.
 
-    METHOD and DATASET are gazelle and gazeworld by default. The result is a record and a row of the leaderboard.
+    METHOD and DATASET are gazelle and gazeworld by default; data sets joined by `+` are trained on together and tested
+    one by one. The result is a record and a row of the leaderboard.
     Every constructor argument is a setting: --model.lr 1e-3, --dataset.root DIR, --loader.batch_size 32,
     --trainer.max_epochs 3; `gazebench settings METHOD DATASET` lists them with their values. A killed run continues
     when the command is repeated.
     """
     from gazebench.engine.config import resolve
-    from gazebench.engine.run import bench as run
+    from gazebench.engine.run import bench_each
     from gazebench.report.run import show
 
     names = [method, dataset] if dataset else [method] if method else []
@@ -50,7 +51,8 @@ def bench(
     resolved = resolve([*names, *([f"--config={config}"] if config else []), *options])
     print(f"{banner(resolved)}: reading annotations ...", file=sys.stderr)
     where = places(runs, boards)
-    show(run(resolved, where, again=again), resolved, where)
+    for tested, outcome in bench_each(resolved, where, again=again):
+        show(outcome, tested, where)
 
 
 def banner(config: Config) -> str:

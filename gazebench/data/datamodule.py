@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
@@ -17,7 +16,7 @@ from torch.utils.data import Dataset as TorchDataset
 from gazebench.core.boxes import FloatArray, IntArray, holds_boxes, holds_points
 from gazebench.core.errors import DataError, ImageError
 from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, UNKNOWN, Batch, Item, Policy, Records, Targets, ragged_starts
-from gazebench.data.dataset import GazeDataset
+from gazebench.data.dataset import GazeDataset, strided
 from gazebench.data.images import image_size
 from gazebench.data.task import Task
 from gazebench.data.transforms import Preprocess, View, apply_view, sample_view
@@ -175,12 +174,25 @@ def _joined(columns: Sequence[np.ndarray]) -> np.ndarray | torch.Tensor:
 class EpochSampler(Sampler[tuple[int, int]]):
     """(epoch, image) pairs; the order depends on seed and epoch only.
 
-    Several processes take turns without padding, so that no image is seen twice.
+    Several processes take turns without padding, so that no image is seen twice. With ``repeats`` (I,) images are seen
+    so often in an epoch: of those with 2.25 every one twice and a quarter of them, drawn anew, once more.
     """
 
-    def __init__(self, length: int, *, shuffle: bool, seed: int, rank: int = 0, world: int = 1, epoch: int = 0) -> None:
-        self.length, self.shuffle, self.seed, self.rank, self.world = length, shuffle, seed, rank, world
+    def __init__(
+        self,
+        length: int,
+        *,
+        shuffle: bool,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        epoch: int = 0,
+        repeats: FloatArray | None = None,
+    ) -> None:
+        self.shuffle, self.seed, self.rank, self.world = shuffle, seed, rank, world
+        self.repeats = np.ones(length) if repeats is None else repeats
         self.epoch = self.first = epoch
+        self.length = len(self._images())
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this before each epoch.
@@ -190,10 +202,19 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.epoch = max(epoch, self.first)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.arange(self.length)
+        order = self._images()
         if self.shuffle:
             np.random.default_rng([self.seed, self.epoch, 1]).shuffle(order)
         return ((self.epoch, int(image)) for image in order[self.rank :: self.world])
+
+    def _images(self) -> IntArray:
+        """The images of an epoch, in order."""
+        times = np.floor(self.repeats).astype(np.int64)
+        for often in np.unique(self.repeats[self.repeats % 1 > 0]):
+            like = np.flatnonzero(self.repeats == often)
+            draw = np.random.default_rng([self.seed, self.epoch, 2])
+            times[draw.choice(like, round(often % 1 * len(like)), replace=False)] += 1
+        return np.repeat(np.arange(len(times)), times)
 
     def __len__(self) -> int:
         return len(range(self.rank, self.length, self.world))
@@ -292,7 +313,7 @@ class GazeDataModule(LightningDataModule):
         wanted = {"in_frame": (IN_FRAME,), "labelled": known, "all": (*known, UNKNOWN)}
         keep = np.isin(records.inout, wanted[self.people])
         if self.train_stride > 1:
-            keep &= _strided(records, self.train_stride)[records.person_image]
+            keep &= strided(records, self.train_stride)[records.person_image]
         records = _limited(records.select(keep), self.limit_train)
         if not records.people:
             raise DataError(f"{self.dataset.card.title} has nobody to train on in {records.split!r} under this root")
@@ -339,7 +360,9 @@ class GazeDataModule(LightningDataModule):
         """Shuffled, augmented; this process's share of every batch."""
         records = self.train_records()
         rank, world = self._place()
-        order = EpochSampler(len(records), shuffle=True, seed=self.seed, epoch=self.first_epoch)
+        order = EpochSampler(
+            len(records), shuffle=True, seed=self.seed, epoch=self.first_epoch, repeats=self.dataset.repeats(records)
+        )
         shares = ShareSampler(order, self.batch_images(records, self.batch_size), rank=rank, world=world)
         return DataLoader(
             self._samples(records, augment=self.augment), batch_sampler=shares, num_workers=self.workers,
@@ -391,12 +414,6 @@ class GazeDataModule(LightningDataModule):
     def _place(self) -> tuple[int, int]:
         """This process, and how many there are."""
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-
-
-def _strided(records: Records, stride: int) -> np.ndarray:
-    """(I,) bool; every ``stride``-th image of each group, counted in the group's order."""
-    position = pd.Series(records.groups).groupby(records.groups).cumcount()
-    return np.asarray(position % stride == 0, dtype=bool)
 
 
 def _limited(records: Records, limit: int) -> Records:
