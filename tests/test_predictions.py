@@ -253,8 +253,8 @@ def test_scores_found_while_predicting_are_those_of_the_file(places, monkeypatch
     assert ways == [True]
     pd.testing.assert_frame_equal(pd.read_parquet(again.folder / "scores.parquet"), people, rtol=0, atol=1e-12)
     for metric, subsets in outcome.record["metrics"].items():
-        for subset, score in subsets.items():
-            assert again.record["metrics"][metric][subset] == pytest.approx(score, rel=0, abs=1e-12)
+        for subset, found in subsets.items():
+            assert again.record["metrics"][metric][subset] == pytest.approx(found, rel=0, abs=1e-12)
 
 
 def test_a_thread_that_cannot_write_stops_the_run(places, monkeypatch):

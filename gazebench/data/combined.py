@@ -15,7 +15,7 @@ from gazebench.core.errors import DataError
 from gazebench.core.types import Annotations, Records, ragged_starts
 from gazebench.data.dataset import Card, Crop, Description, GazeDataset, strided
 
-FILL = {"U": "", "f": np.nan}
+FILL: dict[str, Any] = {"U": "", "f": np.nan}
 """What a person has in a column that only another data set has, by its kind; columns of other kinds need all."""
 
 
@@ -66,7 +66,7 @@ class CombinedDataset(GazeDataset):
 
     def records(self, split: str) -> Records:
         if split not in self._memo:
-            found = {}
+            found: dict[str, Records] = {}
             for name, member in self.members.items():
                 if split == "val" and found:
                     break
@@ -167,11 +167,18 @@ def joined(name: str, split: str, parts: Mapping[str, Records]) -> Records:
     def labels(each: Records, pairs: str) -> npt.NDArray[np.int8]:
         return each.pairs.get(pairs, np.full(int(each.pair_start[-1]), -1, np.int8))
 
-    columns = {}
+    columns: dict[str, npt.NDArray[Any]] = {}
     for column in dict.fromkeys(column for each in found for column in each.columns):
         like = next(each.columns[column] for each in found if column in each.columns)
-        filled = [each.columns.get(column, _filled(each.people, like)) for each in found]
-        if all(values is not None and values.shape[1:] == like.shape[1:] for values in filled):
+        if any(column not in each.columns for each in found) and like.dtype.kind not in FILL:
+            continue
+        filled = [
+            each.columns[column]
+            if column in each.columns
+            else np.full((each.people, *like.shape[1:]), FILL[like.dtype.kind], like.dtype)
+            for each in found
+        ]
+        if all(values.shape[1:] == like.shape[1:] for values in filled):
             columns[column] = np.concatenate(filled)
     pairs = dict.fromkeys(pairs for each in found for pairs in each.pairs)
     kept = {*columns, *pairs}
@@ -192,10 +199,6 @@ def joined(name: str, split: str, parts: Mapping[str, Records]) -> Records:
         sizes=np.concatenate([each.sizes for each in found]),
         issues=tuple(issue for each in found for issue in each.issues),
     )
-
-
-def _filled(people: int, like: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
-    return np.full((people, *like.shape[1:]), FILL[like.dtype.kind], like.dtype) if like.dtype.kind in FILL else None
 
 
 def _again(parts: Mapping[str, type[GazeDataset]], options: Mapping[str, Any]) -> CombinedDataset:
