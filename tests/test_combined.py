@@ -137,6 +137,6 @@ def test_names_are_checked(mixed):
         find("datasets", "vat+vat")
     with pytest.raises(Exception, match="nosuch"):
         find("datasets", "vat+nosuch")
-    with pytest.raises(DataError, match="vat"):
+    with pytest.raises(DataError, match="VideoAttentionTarget"):
         small_config("center", "vat+childplay").new_dataset().records("trainval")
     assert joined("x", "test", {"vat": mixed.members["vat"].records("test")}).people
