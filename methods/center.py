@@ -15,7 +15,9 @@ class Center(Method):
     The published AUC belongs to another grid, which falls with the distance from the centre (docs/protocols.md).
     """
 
-    card = MethodCard(title="Centre", family="baseline", paper="Recasens et al., NeurIPS 2015, Table 1")
+    card = MethodCard(
+        title="Centre", family="baseline", paper="Recasens et al., NeurIPS 2015, Table 1", sees=frozenset()
+    )
     version = 1
     capabilities = frozenset({"point", "heatmap"})
     trains = False

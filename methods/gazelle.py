@@ -188,11 +188,13 @@ class GazeLLE(Method):
     """Gaze-LLE on any ViT backbone of the suite.
 
     Args:
-        backbone: ``dinov2_vits14``, ``dinov2_vitb14``, ``dinov2_vitl14`` or ``tiny``.
-        backbone_weights: ``pretrained``, ``random`` or a file.
-        backbone_source: ``hub``, ``timm`` or a clone of DINOv2's repository; default: whichever has the weights.
+        backbone: ``dinov2_vitb14``, ``dinov3_vitl16``, ``ViT-B-16-SigLIP2-512`` and others
+            (``gazebench list``), ``timm:NAME`` for any plain ViT of timm, or ``tiny``.
+        backbone_weights: ``pretrained``, ``random``, a file or an address.
+        backbone_source: ``hub``, ``timm``, ``transformers`` or ``open_clip``, whose copy of the pretrained weights to
+            take; default: one that is on this machine already, else the first that is named for the backbone.
         compute_dtype: precision of the frozen encoder.
-        image_size: side of the square input in pixels; 0 is the backbone's own (448 for DINOv2).
+        image_size: side of the square input in pixels; 0 is 32 patches of the backbone (448 for DINOv2).
         dim: width of the decoder.
         layers: transformer blocks of the decoder.
         heads: attention heads of the decoder.
@@ -216,6 +218,7 @@ class GazeLLE(Method):
         paper="Ryan et al., CVPR 2025",
         citation="ryan2025gazelle",
         licence="MIT (official weights)",
+        sees=frozenset({"picture", "head box"}),
     )
     version = 1
     capabilities = frozenset({"point", "heatmap", "inout"})
@@ -232,7 +235,7 @@ class GazeLLE(Method):
     sources = {
         "backbone": ("paper", "DINOv2 ViT-B and ViT-L"),
         "backbone_weights": ("paper", "pretrained and frozen"),
-        "backbone_source": ("ours", "pretrained weights from torch.hub as in the official code, timm for all others"),
+        "backbone_source": ("ours", "no effect on results: all copies hold the same weights"),
         "compute_dtype": ("official code", "none: float32"),
         "image_size": ("paper", "448 x 448"),
         "dim": ("paper", "256"),

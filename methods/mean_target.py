@@ -15,7 +15,7 @@ from gazebench.engine.method import Method, MethodCard, our_choice
 class MeanTarget(Method):
     """Predicts the mean of all training targets, their density as heatmap, and the share in frame as in-frame score."""
 
-    card = MethodCard(title="Mean target", family="baseline")
+    card = MethodCard(title="Mean target", family="baseline", sees=frozenset())
     version = 1
     capabilities = frozenset({"point", "heatmap", "inout"})
     sees_images = False

@@ -16,7 +16,7 @@ class OneAnnotator(Method):
     since there is nobody to compare with.
     """
 
-    card = MethodCard(title="One annotator", family="baseline")
+    card = MethodCard(title="One annotator", family="baseline", sees=frozenset({"annotations"}))
     version = 1
     capabilities = frozenset({"point", "heatmap"})
     trains = False

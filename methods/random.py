@@ -12,7 +12,9 @@ from gazebench.engine.method import Method, MethodCard
 class Random(Method):
     """A heatmap of uniform noise and a random in-frame score, drawn from ``seed`` and the person's id alone."""
 
-    card = MethodCard(title="Random", family="baseline", paper="Recasens et al., NeurIPS 2015, Table 1")
+    card = MethodCard(
+        title="Random", family="baseline", paper="Recasens et al., NeurIPS 2015, Table 1", sees=frozenset()
+    )
     version = 1
     capabilities = frozenset({"point", "heatmap", "inout"})
     trains = False

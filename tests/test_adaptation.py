@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from gazebench.methods.hclora.adaptation import (
-    PROJECTIONS,
     FullFineTuning,
     HeadConditionedLoRA,
     LocalAdaptation,
@@ -19,6 +18,7 @@ from gazebench.methods.hclora.adaptation import (
     PromptTuning,
     chosen_blocks,
     head_prior,
+    linears,
 )
 from gazebench.nn.backbones import build_backbone
 
@@ -66,15 +66,33 @@ def test_a_missing_box_has_an_empty_prior_and_no_effect(backbone, images):
     assert torch.equal(encoded.features, backbone(images)[OWNER])
 
 
-def test_update_is_equation_2():
+def test_the_free_gate_starts_as_plain_lora_and_may_leave_the_head(backbone, images):
+    """At the start M(b) is 1 at every token, also for a person without a box; the local gate has 0 there."""
+    updates = {}
+    for gate in ("local", "free"):
+        torch.manual_seed(0)
+        residual = HeadConditionedLoRA(12, 7, rank=4, alpha=8.0, gate=gate)
+        nn.init.normal_(residual.up.weight)
+        x = torch.randn(1, 3, 12)
+        updates[gate], low_rank = residual(x, torch.zeros(1, 3))
+    assert not updates["local"].any()
+    torch.testing.assert_close(updates["free"], 8.0 / 4 * low_rank @ residual.up.weight.T)
+    adapted = LocalAdaptation(backbone, LowRank(gate="free")).eval()
+    frozen = backbone(images)[OWNER]
+    nn.init.normal_(adapted.residuals["5_qkv"].up.weight)
+    assert not torch.allclose(adapted(backbone, images, torch.full((3, 4), torch.nan), OWNER).features, frozen)
+
+
+@pytest.mark.parametrize("gate", ["local", "free"])
+def test_update_is_equation_2(gate):
     torch.manual_seed(0)
-    residual = moved(HeadConditionedLoRA(12, 7, rank=4, alpha=8.0))
+    residual = moved(HeadConditionedLoRA(12, 7, rank=4, alpha=8.0, gate=gate))
     x, prior = torch.randn(2, 5, 12), torch.rand(2, 5)
     update, low_rank = residual(x, prior)
     a, b = residual.down.weight.T, residual.up.weight.T
     for person, token in itertools.product(range(2), range(5)):
         height, low = prior[person, token], x[person, token] @ a
-        modulation = height * 2 * torch.sigmoid(residual.gate(height[None]))
+        modulation = 2 * torch.sigmoid(residual.gate(height[None])) * (height if gate == "local" else 1)
         assert torch.allclose(update[person, token], 8.0 / 4 * (low * modulation) @ b, atol=1e-5)
         assert torch.allclose(low_rank[person, token], low, atol=1e-5)
 
@@ -116,7 +134,7 @@ def naive(backbone, adapted, images):
         for index, block in enumerate(backbone.blocks):
 
             def projected(name, x, block=block, index=index, person=person):
-                y = block.get_submodule(PROJECTIONS[name])(x)
+                y = linears(block, [name])[name](x)
                 key = f"{index}_{name}"
                 return y + adapted.residuals[key](x, prior[person][None])[0] if key in adapted.residuals else y
 

@@ -77,6 +77,7 @@ BREAKAGES = {
     "loss() returns tensor": ("known, pred", "return self(batch).point.sum()\n        known, pred"),
     "loss() gives l2 with shape": (".square().sum()", ".square().sum(1)"),
     "the loss is nan": (".square().sum()", ".square().sum() * float('nan')"),
+    "add 'head box' to `sees`": ('family="test"', 'family="test", sees=frozenset({"picture"})'),
     "no optimizer today (broken.py:": ("return adam_cosine", "raise OSError('no optimizer today'); return adam_cosine"),
     "do not make a configuration": ("sees_images = False", 'recipes = {"*": our_choice("deep", model__depth=1)}'),
 }

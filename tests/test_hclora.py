@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from gazebench.engine.config import resolve
 from gazebench.engine.contract import check
 from gazebench.methods.gazelle import GazeLLE
 from gazebench.methods.hclora import HCLoRA
-from gazebench.methods.hclora.supervision import GazeEvidence, divergence, outside_ratio, pooled_at_head
+from gazebench.methods.hclora.supervision import GazeEvidence, TokenEvidence, divergence, outside_ratio, pooled_at_head
 from gazebench.nn.backbones import build_backbone
 
 SIZE = (16, 24)
@@ -66,9 +67,12 @@ def test_rows_keep_the_contract(adaptation, supervision):
     assert check("hclora", *little, *row) == []
 
 
+AS_WRITTEN = [{"evidence": "tokens"}, {"gate": "free"}, {"evidence": "tokens", "gate": "free"}]
+
+
 def test_every_row_has_a_title_of_its_own():
-    titles = {method(*row).title for row in ROWS}
-    assert len(titles) == len(ROWS)
+    titles = {method(*row).title for row in ROWS} | {method(**settings).title for settings in AS_WRITTEN}
+    assert len(titles) == len(ROWS) + len(AS_WRITTEN)
     assert {"Gaze-LLE", "Gaze-LLE + LoRA", "HCLoRA", "HCLoRA + OOC"} <= titles
 
 
@@ -103,6 +107,15 @@ def test_objective_is_equation_8():
     inout = F.binary_cross_entropy(model(some).inout[:3], torch.tensor([1.0, 1.0, 0.0]))
     assert model.loss(some)["inout"].item() == pytest.approx(0.5 * inout.item(), rel=1e-5)
     assert set(losses) == {"heatmap", "inout", "auxiliary"}
+
+
+@pytest.mark.parametrize("supervision", ["heatmap", "cone", "ooc"])
+def test_equation_4_as_written_trains_the_low_rank_features_of_every_place(supervision):
+    """The auxiliary loss alone reaches A and the auxiliary layers."""
+    model = shaken(method(supervision=supervision, evidence="tokens", gate="free"))
+    model.auxiliary_loss(model.encode(batch()), batch()).backward()
+    for layer in (*model.auxiliary, model.adaptation.residuals["4_qkv"].down):
+        assert all(p.grad.isfinite().all() and p.grad.any() for p in layer.parameters())
 
 
 @pytest.mark.parametrize("supervision", SUPERVISIONS)
@@ -143,6 +156,9 @@ def test_weights_of_another_row_are_refused():
         method().load_export(method(rank=4).export())
     with pytest.raises(ValueError, match=r"--model\.supervision none"):
         method("lora", "ooc")
+    for supervision in ("none", "vector"):
+        with pytest.raises(ValueError, match=supervision):
+            method(supervision=supervision, evidence="tokens")
 
 
 def test_it_starts_from_gazelle_or_from_itself(tmp_path):
@@ -282,3 +298,21 @@ def test_evidence_comes_from_the_head():
     key = evidence.place(torch.cat([offset, offset / (offset.norm() + 1e-6)]))
     logit = evidence(low_rank, prior, head, (8, 8))[1, 5 * 8 + 2]
     assert logit.item() == pytest.approx((evidence.question(pooled[1]) @ key).item() / 32**0.5, abs=1e-4)
+
+
+def test_equation_4_as_written_is_a_map_of_every_token_by_itself():
+    """Against NumPy; neither another place nor the head's position has a part in a place's logit."""
+    torch.manual_seed(0)
+    evidence, low_rank = TokenEvidence(4), torch.randn(2, 6, 4)
+    inner, _, outer = evidence.logit
+    x, w, v = (value.detach().double().numpy() for value in (low_rank, inner.weight, outer.weight))
+    hidden = x @ w.T + inner.bias.detach().double().numpy()
+    hidden = 0.5 * hidden * (1 + np.vectorize(math.erf)(hidden / math.sqrt(2)))
+    expected = (hidden @ v.T)[..., 0]
+    prior, head = torch.rand(2, 6), torch.rand(2, 2)
+    found = evidence(low_rank, prior, head, (2, 3))
+    np.testing.assert_allclose(found.detach().numpy(), expected, atol=1e-5)
+    assert torch.equal(evidence(low_rank, 0 * prior, 0 * head, (2, 3)), found)
+    others = low_rank.clone()
+    others[:, 1:] = 9.0
+    torch.testing.assert_close(evidence(others, prior, head, (2, 3))[:, 0], found[:, 0])

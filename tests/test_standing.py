@@ -23,6 +23,7 @@ from gazebench.engine.contract import small_config
 from gazebench.engine.run import Places, bench, prepare
 from gazebench.engine.standing import Part
 from gazebench.methods.gazelle import GazeLLE
+from gazebench.nn.backbones import IMAGE_MEAN, IMAGE_STD
 
 ROOT = Path(__file__).resolve().parent.parent
 DINOV2_S = "b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9"
@@ -250,7 +251,8 @@ def test_own_weights_of_an_official_run_make_an_official_run(vat, tmp_path, clea
     places, file = Places(tmp_path / "runs", tmp_path / "boards"), tmp_path / "backbone.pth"
     vit = timm.models.VisionTransformer(img_size=28, patch_size=14, embed_dim=48, depth=1, num_heads=3, num_classes=0)
     torch.save(vit.state_dict(), file)
-    monkeypatch.setattr("gazebench.nn.backbones._dinov2", lambda *_: copy.deepcopy(vit))
+    vit.pretrained_cfg = {"mean": IMAGE_MEAN, "std": IMAGE_STD}
+    monkeypatch.setattr("gazebench.nn.backbones.architecture", lambda _: copy.deepcopy(vit))
     small = ["--model.image_size=28", "--model.dim=16", "--model.layers=1", "--model.heads=2", "--model.lr_inout=1e-3"]
     data = [f"--dataset.root={vat.root}", "--loader.workers=0", "--init=none", "--trainer.accelerator=cpu"]
 

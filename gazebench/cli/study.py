@@ -22,6 +22,9 @@ def study(
     jobs: Annotated[int | None, typer.Option(min=1, help="Runs at a time; one a GPU by default.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Train everything anew.")] = False,
     adopt: Annotated[bool, typer.Option("--adopt", help="Take over the board's runs of the same ids.")] = False,
+    until_decided: Annotated[
+        bool, typer.Option("--until-decided", help="Add seeds for open claims, up to the plan's `more_seeds`.")
+    ] = False,
     render_only: Annotated[bool, typer.Option("--render-only", help="Run nothing; write page and figures.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Only tell whether the page is up to date.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of results and page; named after the plan.")] = None,
@@ -47,4 +50,4 @@ def study(
     if render_only:
         found.render()
         return 0
-    return found.run(jobs=jobs, again=again, adopt=adopt, dry_run=dry_run)
+    return found.run(jobs=jobs, again=again, adopt=adopt, dry_run=dry_run, until_decided=until_decided)

@@ -282,6 +282,7 @@ def _method_findings(config: Config) -> Iterator[str]:
     yield from _batching_findings(method, prediction, several)
     if not method.reads_annotations:
         yield from _leakage_findings(method, prediction, batch)
+    yield from _blindness_findings(method, prediction, batch)
     yield from _headless_findings(method, batch)
     yield from _export_findings(config, method, batch)
 
@@ -413,6 +414,36 @@ def _leakage_findings(method: Method, prediction: Prediction, batch: Batch) -> I
                 f"{name} changes when the targets are hidden at evaluation: they leak; forward() must not read "
                 "batch.targets (a human baseline declares reads_annotations = True)"
             )
+
+
+def _blindness_findings(method: Method, prediction: Prediction, batch: Batch) -> Iterator[str]:
+    """Whether a prediction depends on what the card says that the method does not see."""
+    sees = method.card.sees
+    if sees is None:
+        return
+    changed = {}
+    if not sees & {"head box", "head crop"}:
+        changed["head box"] = replace(batch, head=batch.head.flip(0) * 0.9)
+    if "picture" not in sees and batch.images is not None:
+        noise = torch.randint(0, 256, batch.images.shape, generator=torch.Generator().manual_seed(0))
+        images = noise.to(batch.images.dtype)
+        if sees & {"head box", "head crop"}:
+            for image, box in zip(batch.image_index.tolist(), batch.head.nan_to_num(0), strict=True):
+                height, width = images.shape[-2:]
+                left, top = (int(side * share) for side, share in zip((width, height), box[:2].tolist(), strict=True))
+                right, below = (
+                    int(side * share) + 1 for side, share in zip((width, height), box[2:].tolist(), strict=True)
+                )
+                part = (image, slice(None), slice(max(0, top - 2), below + 2), slice(max(0, left - 2), right + 2))
+                images[part] = batch.images[part]
+        changed["picture"] = replace(batch, images=images)
+    for what, other in changed.items():
+        for name, value in method.predict_batch(other).tensors().items():
+            difference = (
+                float((value.double() - prediction.tensors()[name].double()).abs().max()) if len(value) else 0.0
+            )
+            if difference > TOLERANCE:
+                yield f"{name} depends on the {what} (by {difference:.2g}): add {what!r} to `sees` of the card"
 
 
 def _headless_findings(method: Method, batch: Batch) -> Iterator[str]:

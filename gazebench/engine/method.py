@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -21,6 +21,7 @@ from gazebench.nn.losses import idle
 
 Origin = Literal["paper", "official code", "ours"]
 Capability = Literal["point", "heatmap", "inout", "semantic", "social", "text"]
+Input = Literal["picture", "head box", "head crop", "text", "annotations"]
 
 
 @dataclass(frozen=True)
@@ -74,13 +75,34 @@ def total_loss(losses: Mapping[str, Tensor]) -> Tensor:
 
 @dataclass(frozen=True)
 class MethodCard:
-    """Facts about a method for tables and records; ``paper`` and ``citation`` name its source."""
+    """Facts about a method for tables and records; ``paper`` and ``citation`` name its source.
+
+    Attributes:
+        sees: what a prediction can depend on: the whole ``picture``, the ``head box`` (where the person is), the
+            ``head crop`` (the pixels in the box, read by a part of their own), ``text`` (what a language model has read
+            or is asked), ``annotations`` (of the tested person); nothing where it is empty, None where it is not said.
+    """
 
     title: str
     family: str
     paper: str = ""
     citation: str = ""
     licence: str = ""
+    sees: frozenset[Input] | None = None
+
+    @property
+    def blind(self) -> str:
+        """``scene-blind``, ``head-blind``, or empty for both kinds of input, for neither, and where it is not said."""
+        return blind(self.sees)
+
+
+def blind(sees: Collection[str] | None) -> str:
+    """See ``MethodCard.blind``."""
+    if not sees or not {"picture", "head box", "head crop"} & set(sees):
+        return ""
+    if "picture" not in sees:
+        return "scene-blind"
+    return "" if {"head box", "head crop"} & set(sees) else "head-blind"
 
 
 @dataclass(frozen=True)

@@ -131,6 +131,7 @@ def _provenance(run: Run, skipped: list[str]) -> dict[str, Any]:
             "paper": card.paper,
             "citation": card.citation,
             "licence": card.licence,
+            **({} if card.sees is None else {"sees": sorted(card.sees)}),
         },
         "data": {
             "fingerprint": run.data["test"]["fingerprint"],

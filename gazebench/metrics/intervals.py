@@ -19,6 +19,7 @@ from gazebench.core.types import stable_key
 
 DRAWS = 9_999
 """How often the sources are drawn anew."""
+LEVEL = 0.95
 LEAST = 3
 """Runs that an interval over seeds takes; Student's factor for two is 12.7."""
 METHOD = "percentile bootstrap over sources (clips, pictures), drawn whole"
@@ -90,7 +91,7 @@ def mean_of(values: FloatArray, owner: npt.NDArray[np.int64], sources: int) -> S
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its 95% interval.
+    """A mean with its interval.
 
     Attributes:
         mean: NaN of nothing.
@@ -113,8 +114,8 @@ class Interval:
         return self.mean + (self.half or 0.0)
 
 
-def interval(values: Sequence[float]) -> Interval:
-    """Student's 95% interval of the mean of independent runs; values that are NaN do not count.
+def interval(values: Sequence[float], level: float = LEVEL) -> Interval:
+    """Student's interval of the mean of independent runs, by default at 95%; values that are NaN do not count.
 
     There is none of fewer than ``LEAST`` runs, nor of runs that all have the same value: they do not tell how far runs
     vary.
@@ -122,7 +123,7 @@ def interval(values: Sequence[float]) -> Interval:
     known = np.asarray([value for value in values if not math.isnan(value)], dtype=np.float64)
     if len(known) < LEAST or not np.ptp(known):
         return Interval(float(known.mean()) if len(known) else math.nan, None, len(known))
-    quantile = float(stdtrit(len(known) - 1, 0.975))
+    quantile = float(stdtrit(len(known) - 1, (1 + level) / 2))
     return Interval(float(known.mean()), quantile * float(known.std(ddof=1)) / math.sqrt(len(known)), len(known))
 
 

@@ -1,59 +1,145 @@
-"""Frozen ViT backbones: DINOv2 from torch.hub or timm, and the small ones embedded in data sets' folders.
+"""ViT backbones by name: DINOv2, DINOv3, SigLIP 2, CLIP, any plain ViT of timm, and those embedded in the package.
 
-The forward pass is written here, over the parts that have the same names in all sources (``patch_embed.proj``,
-``cls_token``, ``pos_embed``, ``blocks``, ``norm``). Hub and timm therefore compute the same at any size, and the
-weights of one fit the other.
+The modules are timm's. Embedding and positions are written here, over parts that have the same names in all of timm's
+plain ViTs, so that each backbone follows the position rule of its publisher at any size.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
 import timm
 import torch
 import torch.nn.functional as F
+from timm.layers.patch_embed import PatchEmbed
+from timm.layers.pos_embed import resample_abs_pos_embed
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from gazebench.core.errors import DataError
 from gazebench.core.files import file_digest
 from gazebench.core.known_weights import named
 from gazebench.core.plugins import embedded
-from gazebench.core.weights import WeightsError, download_path, load_strictly, local_file, read_weights
+from gazebench.core.weights import WeightsError, load_strictly, local_file, present, read_weights
+from gazebench.nn.checkpoint_names import to_timm
 
 IMAGE_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGE_STD: Final = (0.229, 0.224, 0.225)
-HUB: Final = "facebookresearch/dinov2"
-DINOV2: Final = {
-    "dinov2_vits14": "vit_small_patch14_dinov2.lvd142m",
-    "dinov2_vitb14": "vit_base_patch14_dinov2.lvd142m",
-    "dinov2_vitl14": "vit_large_patch14_dinov2.lvd142m",
-}
-"""Names on torch.hub, and timm's names of the same models."""
+CELLS: Final = 32
+"""The usual side of the feature map: 448 pixels with patches of 14, 512 with patches of 16."""
 
 ComputeDtype = Literal["float32", "bfloat16"]
+Resampling = Literal["dinov2", "antialiased"]
+
+
+@dataclass(frozen=True)
+class Known:
+    """A backbone with a name.
+
+    Attributes:
+        timm: name and tag of its architecture in timm, whose configuration has mean and std.
+        files: where its weights can be had, by source, the usual one first: an address, or ``hf:repository/file``.
+        others: further names that it goes by, those of timm and transformers.
+        resampling: how learnt positions are resampled to another grid, see ``position_embedding``.
+        options: what its publisher's model has and timm's default has not.
+    """
+
+    timm: str
+    files: Mapping[str, str]
+    others: tuple[str, ...] = ()
+    resampling: Resampling = "antialiased"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _known() -> Iterator[tuple[str, Known]]:
+    for letter, size in {"s": "small", "b": "base", "l": "large", "g": "giant"}.items():
+        for hub, reg, repo in (("", "", ""), ("_reg", "_reg4", "-with-registers")):
+            arch, name, theirs = f"vit_{size}_patch14{reg}_dinov2", f"dinov2_vit{letter}14", f"dinov2{repo}-{size}"
+            files = {
+                "hub": f"https://dl.fbaipublicfiles.com/dinov2/{name}/{name}{reg}_pretrain.pth",
+                "timm": f"hf:timm/{arch}.lvd142m/model.safetensors",
+                "transformers": f"hf:facebook/{theirs}/model.safetensors",
+            }
+            rule: Resampling = "antialiased" if reg else "dinov2"
+            yield f"{name}{hub}", Known(f"{arch}.lvd142m", files, (arch, f"facebook/{theirs}"), rule)
+    for short, arch, digits in (
+        ("vits16", "vit_small_patch16_dinov3", "08c60483"), ("vits16plus", "vit_small_plus_patch16_dinov3", "4057cbaa"),
+        ("vitb16", "vit_base_patch16_dinov3", "73cec8be"), ("vitl16", "vit_large_patch16_dinov3", "8aa4cbdd"),
+        ("vith16plus", "vit_huge_plus_patch16_dinov3", "7c1da9a5"),
+    ):  # fmt: skip
+        name, theirs = f"dinov3_{short}", f"facebook/dinov3-{short}-pretrain-lvd1689m"
+        # Of timm's two variants the one with biases: they are zero in these files, but not after fine-tuning.
+        # timm's copy first: the others are open only to those who accepted the licence.
+        files = {
+            "timm": f"hf:timm/{arch}.lvd1689m/model.safetensors",
+            "hub": f"https://dl.fbaipublicfiles.com/dinov3/{name}/{name}_pretrain_lvd1689m-{digits}.pth",
+            "transformers": f"hf:{theirs}/model.safetensors",
+        }
+        yield name, Known(f"{arch}_qkvb.lvd1689m", files, (arch, f"{arch}_qkvb", theirs))
+    for name, arch, theirs in (
+        ("ViT-B-32-quickgelu", "vit_base_patch32_clip_{}224.openai", "clip-vit-base-patch32"),
+        ("ViT-B-16-quickgelu", "vit_base_patch16_clip_{}224.openai", "clip-vit-base-patch16"),
+        ("ViT-L-14-quickgelu", "vit_large_patch14_clip_{}224.openai", "clip-vit-large-patch14"),
+        ("ViT-L-14-336-quickgelu", "vit_large_patch14_clip_{}336.openai", "clip-vit-large-patch14-336"),
+    ):
+        quick = arch.format("quickgelu_")
+        files = {
+            "open_clip": f"hf:timm/{arch.format('')}/open_clip_model.safetensors",
+            "transformers": f"hf:openai/{theirs}/model.safetensors",
+        }
+        yield name, Known(quick, files, (quick.partition(".")[0], f"openai/{theirs}"))
+    for letter, size in {"B": "base", "L": "large", "SO400M": "so400m"}.items():
+        for side in (256, 384, 512):
+            arch, name = f"vit_{size}_patch16_siglip_{side}", f"ViT-{letter}-16-SigLIP2-{side}"
+            theirs = f"google/siglip2-{size}-patch16-{side}"
+            files = {
+                "open_clip": f"hf:timm/{name}/open_clip_model.safetensors",
+                "transformers": f"hf:{theirs}/model.safetensors",
+            }
+            # The published model has the approximate GELU; timm, and with it open_clip, has the exact one in B and L.
+            options = {"act_layer": "gelu_tanh"}
+            yield name, Known(f"{arch}.v2_webli", files, (arch, theirs), options=options)
+
+
+BACKBONES: Final = dict(_known())
+"""By the names of torch.hub (DINOv2, DINOv3) and open_clip (CLIP, SigLIP 2)."""
 
 
 class ViTBackbone(nn.Module):
     """A plain ViT as a feature extractor: (B, 3, H, W) uint8, or float in [0, 1] -> (B, C, H/p, W/p) float32.
 
-    ImageNet normalisation happens inside. ``forward`` is ``embed``, all ``blocks``, ``finish``; a method that treats
-    some blocks differently calls these itself, under ``autocast``. All parameters are frozen at first. A frozen
+    Normalisation happens inside. ``forward`` is ``embed``, ``run_block`` for all ``blocks``, ``finish``; a method that
+    treats some blocks differently calls these itself, under ``autocast``. All parameters are frozen at first. A frozen
     backbone stays in eval mode whatever ``train()`` says; ``requires_grad_()`` makes it trainable.
 
     Args:
-        model: a ViT with DINOv2's names and one prefix token, the class token.
+        model: a ``VisionTransformer`` or ``Eva`` of timm.
         name: its name in results.
-        source: the origin of its code.
+        source: the origin of its weights, by the names of ``Known.files``; ``timm`` for those of files.
         weights: ``pretrained``, ``embedded``, ``random`` or ``sha256:`` of a file.
         compute_dtype: ``bfloat16`` runs embedding and blocks under autocast; parameters and output stay float32.
-        input_size: the usual side of a square input, in pixels.
+        input_size: the usual side of a square input, in pixels; 0: ``CELLS`` patches.
+        mean: of its normalisation, by channel.
+        std: of its normalisation.
+        resampling: see ``position_embedding``.
+
+    Attributes:
+        embed_dim: C.
+        patch_size: p; the sides of images are multiples of it.
+        prefix_tokens: how many tokens (class, registers) stand before those of the patches.
+        positions: ``learnt``, ``rotary``, or both.
+
+    Raises:
+        ValueError: the model is no such ViT.
     """
 
-    prefix_tokens: Final = 1
     model: Any
     image_mean: Tensor
     image_std: Tensor
@@ -65,19 +151,32 @@ class ViTBackbone(nn.Module):
         source: str = "custom",
         weights: str = "random",
         compute_dtype: ComputeDtype = "float32",
-        input_size: int = 224,
+        input_size: int = 0,
+        mean: tuple[float, ...] = IMAGE_MEAN,
+        std: tuple[float, ...] = IMAGE_STD,
+        resampling: Resampling = "dinov2",
     ) -> None:
         super().__init__()
-        if getattr(model, "num_register_tokens", 0) or getattr(model, "num_reg_tokens", 0):
-            raise ValueError(f"{name} has register tokens; only ViTs with a single class token are supported")
+        if type(model) not in (VisionTransformer, Eva) or type(model.patch_embed) is not PatchEmbed:
+            raise ValueError(
+                f"{name} is no plain ViT with a grid of patches: "
+                "give a timm model whose class is VisionTransformer or Eva, with timm's PatchEmbed"
+            )
         self.model = model
-        self.name, self.source, self.weights = name, source, weights
-        self.compute_dtype, self.input_size = compute_dtype, input_size
+        self.name, self.source, self.weights, self.compute_dtype = name, source, weights, compute_dtype
         self.embed_dim = int(self.model.embed_dim)
         self.patch_size = int(self.model.patch_embed.proj.kernel_size[0])
-        # Not persistent: the state dict holds the official names and nothing else.
-        self.register_buffer("image_mean", torch.tensor(IMAGE_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("image_std", torch.tensor(IMAGE_STD).view(3, 1, 1), persistent=False)
+        self.input_size = input_size or CELLS * self.patch_size
+        self.prefix_tokens = int(self.model.num_prefix_tokens)
+        self.resampling: Resampling = resampling
+        kinds = {"learnt": self.model.pos_embed is not None, "rotary": getattr(model, "rope", None) is not None}
+        self.positions = " and ".join(kind for kind, has in kinds.items() if has)
+        for attention in (getattr(block, "attn", None) for block in self.blocks):
+            if hasattr(attention, "qkv_bias_separate"):  # else timm reads the projection's weights and never calls it
+                setattr(attention, "qkv_bias_separate", True)  # noqa: B010  (unknown to nn.Module's types)
+        # Not persistent: the state dict holds timm's names and nothing else.
+        self.register_buffer("image_mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("image_std", torch.tensor(std).view(3, 1, 1), persistent=False)
         self.requires_grad_(False).eval()
 
     @property
@@ -113,33 +212,67 @@ class ViTBackbone(nn.Module):
         return torch.autocast(self.image_mean.device.type, dtype, enabled=dtype is not torch.float32)
 
     def embed(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8, or float in [0, 1] -> (B, 1 + h w, C): class and patch tokens with their positions."""
-        rows, columns = self.grid((images.shape[-2], images.shape[-1]))
+        """(B, 3, H, W) uint8, or float in [0, 1] -> (B, prefix + h w, C): tokens with their learnt positions."""
+        model, grid = self.model, self.grid((images.shape[-2], images.shape[-1]))
         pixels = images / 255 if images.dtype == torch.uint8 else images
-        patches = self.model.patch_embed.proj((pixels.float() - self.image_mean) / self.image_std)  # (B, C, h, w)
-        tokens = torch.cat([self.model.cls_token.expand(len(images), -1, -1), patches.flatten(2).mT], dim=1)
-        return tokens + position_embedding(self.model.pos_embed, rows, columns)
+        patches = model.patch_embed.proj((pixels.float() - self.image_mean) / self.image_std)  # (B, C, h, w)
+        patches, table = model.patch_embed.norm(patches.flatten(2).mT), model.pos_embed
+        prefix = [
+            token.expand(len(images), -1, -1) for token in (model.cls_token, model.reg_token) if token is not None
+        ]
+        if table is None:
+            tokens = torch.cat([*prefix, patches], dim=1)
+        elif model.no_embed_class:
+            tokens = torch.cat([*prefix, patches + position_embedding(table, *grid, 0, self.resampling)], dim=1)
+        else:
+            positions = position_embedding(table, *grid, self.prefix_tokens, self.resampling)
+            tokens = torch.cat([*prefix, patches], dim=1) + positions
+        return model.norm_pre(tokens)
+
+    def rotary(self, grid: tuple[int, int]) -> Tensor | None:
+        """The rotary positions of a grid as timm's blocks take them, the next to last axis h w; None without any."""
+        rope = getattr(self.model, "rope", None)
+        return None if rope is None else rope.get_embed(shape=list(grid))
+
+    def run_block(self, index: int, tokens: Tensor, rotary: Tensor | None, prompts: int = 0) -> Tensor:
+        """One block, (B, prefix + prompts + h w, C) -> the same.
+
+        Args:
+            index: of the block.
+            tokens: its input.
+            rotary: what ``rotary`` gave for the grid.
+            prompts: tokens between prefix and patches that belong to no place.
+        """
+        if rotary is None:
+            return self.blocks[index](tokens)
+        if self.model.rope_mixed:
+            rotary = rotary[index]  # every block has its own
+        if prompts:  # turned by no angle: sines of 0, cosines of 1
+            sine, cosine = rotary.chunk(2, dim=-1)
+            sine, cosine = F.pad(sine, (0, 0, prompts, 0)), F.pad(cosine, (0, 0, prompts, 0), value=1.0)
+            rotary = torch.cat([sine, cosine], dim=-1)
+        return self.blocks[index](tokens, rope=rotary)
 
     def finish(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """(B, 1 + h w, C) -> (B, C, h, w) float32: the final norm; the class token is dropped."""
+        """(B, prefix + h w, C) -> (B, C, h, w) float32: the final norm; the prefix is dropped."""
         patches = self.model.norm(tokens)[:, self.prefix_tokens :].float()  # (B, h w, C)
         return patches.mT.unflatten(2, grid)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) uint8, or float in [0, 1] -> (B, C, h, w) float32."""
+        grid = self.grid((images.shape[-2], images.shape[-1]))
         with self.autocast():
-            tokens = self.embed(images)
-            for block in self.blocks:
-                tokens = block(tokens)
-            return self.finish(tokens, self.grid((images.shape[-2], images.shape[-1])))
+            tokens, rotary = self.embed(images), self.rotary(grid)
+            for index in range(len(self.blocks)):
+                tokens = self.run_block(index, tokens, rotary)
+            return self.finish(tokens, grid)
 
     def digest(self) -> str:
-        """16 hex digits of the sha256 of all tensors with their names; the same for hub and timm."""
+        """16 hex digits of the sha256 of all tensors with timm's names, whatever file they are from."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.model.state_dict().items()):
-            if name != "mask_token":  # only the hub's module has one, and inference never reads it
-                digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()[:16]
 
     def identity(self) -> dict[str, str]:
@@ -158,105 +291,150 @@ def weights_grade(weights: str) -> str:
     return {"pretrained": "published", "embedded": "embedded", "random": "random"}.get(weights, "file")
 
 
-def position_embedding(table: Tensor, rows: int, columns: int) -> Tensor:
-    """The position embedding (1, 1 + n n, C) resampled to a grid: (1, 1 + rows * columns, C).
+def position_embedding(
+    table: Tensor, rows: int, columns: int, prefix: int = 1, resampling: Resampling = "dinov2"
+) -> Tensor:
+    """The position embedding (1, prefix + n n, C) resampled to a grid: (1, prefix + rows * columns, C).
 
-    DINOv2's own rule: bicubic without antialiasing, where the scale factor (rows + 0.1) / n enters the coordinates.
-    timm resamples differently, which moves features by up to 0.1.
+    ``dinov2`` is the rule of DINOv2 without registers: bicubic without antialiasing, where the scale factor
+    (rows + 0.1) / n enters the coordinates. ``antialiased`` is timm's, and that of DINOv2 with registers. They differ
+    by up to 0.1 in features.
     """
-    side = round((table.shape[1] - 1) ** 0.5)
+    side = round((table.shape[1] - prefix) ** 0.5)
     if (rows, columns) == (side, side):
         return table
-    patches = table[:, 1:].float().mT.unflatten(2, (side, side))
+    if resampling == "antialiased":
+        return resample_abs_pos_embed(table, [rows, columns], num_prefix_tokens=prefix)
+    patches = table[:, prefix:].float().mT.unflatten(2, (side, side))
     scale = ((rows + 0.1) / side, (columns + 0.1) / side)
     resampled = F.interpolate(patches, scale_factor=scale, mode="bicubic")
-    return torch.cat([table[:, :1], resampled.flatten(2).mT.to(table.dtype)], dim=1)
+    return torch.cat([table[:, :prefix], resampled.flatten(2).mT.to(table.dtype)], dim=1)
 
 
 def load_weights(backbone: ViTBackbone, state: Mapping[str, Tensor]) -> None:
-    """Fills a backbone from DINOv2's or timm's weights, with or without the prefix ``model.`` or ``backbone.model.``.
+    """Fills a backbone from weights under the names of torch.hub, transformers, open_clip or timm, with any prefix.
 
     Raises:
         WeightsError: the weights do not fit.
     """
-    prefix = next((p for p in ("backbone.model.", "model.") if any(name.startswith(p) for name in state)), "")
-    given = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    given.pop("mask_token", None)  # only the hub's module has one, and inference never reads it
-    load_strictly(backbone.model, given, what=backbone.name, may_lack=["mask_token"])
+    remedy = "--model.backbone must be the model that the weights belong to"
+    load_strictly(backbone.model, to_timm(state, backbone.model), what=backbone.name, remedy=remedy)
+
+
+def find(name: str) -> tuple[str, Known]:
+    """A backbone by its name here, in timm or in transformers, and any plain ViT of timm by ``timm:NAME``.
+
+    Returns:
+        Its name in results, and where it is.
+
+    Raises:
+        DataError: there is none; the message lists all.
+    """
+    if name in BACKBONES:
+        return name, BACKBONES[name]
+    for ours, known in BACKBONES.items():
+        if name.removeprefix("timm:").removeprefix("hf:") in (*known.others, known.timm):
+            return ours, known
+    if name.startswith("timm:"):
+        arch = name.removeprefix("timm:")
+        config = timm.get_pretrained_cfg(arch) if timm.is_model(arch) else None
+        if config is None:
+            raise DataError(f"timm has no model {arch!r}; timm.list_models('vit_*', pretrained=True) has its ViTs")
+        hub = f"hf:{config.hf_hub_id}/{config.hf_hub_filename or 'model.safetensors'}" if config.hf_hub_id else ""
+        return name, Known(arch, {"timm": str(hub or config.url)} if hub or config.url else {})
+    raise DataError(
+        f"unknown backbone {name!r}: known are {', '.join([*BACKBONES, *embedded('BACKBONES')])}, their names in timm "
+        "and transformers, and timm:NAME for any plain ViT of timm"
+    )
+
+
+def architecture(known: Known) -> Any:
+    """The model with random weights and without anything after its last norm."""
+    try:
+        model: Any = timm.create_model(known.timm, num_classes=0, dynamic_img_size=True, **known.options)
+    except TypeError as error:
+        raise DataError(f"timm:{known.timm} is no plain ViT: it takes no images of other sizes ({error})") from error
+    model.attn_pool, model.fc_norm = None, nn.Identity()
+    for name, parameter in model.named_parameters():
+        if "gamma" in name:  # the scales of layers; initial ones of 1e-5 would make random blocks identities
+            nn.init.ones_(parameter)
+    return model
+
+
+@cache
+def depth(name: str) -> int:
+    """How many blocks a backbone has; 0 for an embedded one, which would have to be built to know."""
+    if name in embedded("BACKBONES"):
+        return 0
+    with torch.device("meta"):
+        return len(architecture(find(name)[1]).blocks)
 
 
 def build_backbone(
     name: str,
     weights: str | Path = "pretrained",
-    source: str | Path | None = None,
+    source: str | None = None,
     compute_dtype: ComputeDtype = "float32",
 ) -> ViTBackbone:
     """Builds a frozen backbone.
 
     Args:
-        name: one of ``DINOV2``, or an embedded one such as ``tiny``.
+        name: one of ``BACKBONES`` or its name in timm or transformers, ``timm:NAME`` for any other plain ViT of timm,
+            or an embedded one such as ``tiny``.
         weights: ``pretrained`` (embedded backbones: the file they come with), ``random`` (drawn from torch's global
             seed), or a file or address of a state dict.
-        source: where DINOv2's code comes from: ``hub``, the folder of a clone of its repository, or ``timm``. Default:
-            ``hub`` for pretrained weights, ``timm`` (which needs no network) for all others.
+        source: where pretrained weights come from, one of the backbone's ``Known.files``. Default: the first of them
+            that is on this machine, else the first.
         compute_dtype: see ``ViTBackbone``.
 
     Raises:
-        DataError: unknown name or source.
+        DataError: unknown name or source, or no plain ViT.
         WeightsError: the weights are missing, cannot be downloaded or do not fit.
     """
-    pretrained, origin = weights == "pretrained", str(weights)
+    builders, origin = embedded("BACKBONES"), str(weights)
     file = None if weights in ("pretrained", "random") else local_file(weights)
     if file is not None:
         origin = f"sha256:{file_digest(file)}"
-    if name in DINOV2:
-        source, side = str(source or ("hub" if pretrained else "timm")), 448
-        model = _dinov2(name, source, pretrained)
-        if pretrained and source != "timm":
-            _check_download(f"{name}_pretrain.pth")
-    else:
-        model, shipped, side = _embedded(name)
-        source = "gazebench"
-        if pretrained:
+    if name in builders:
+        model, shipped, side = builders[name]()
+        if weights == "pretrained":
             file, origin = local_file(shipped), "embedded"
-    backbone = ViTBackbone(model, name, source, origin, compute_dtype, side)
+        backbone = ViTBackbone(model, name, "gazebench", origin, compute_dtype, side)
+    else:
+        name, known = find(name)
+        if source is not None and source not in known.files:
+            raise DataError(f"unknown source {source!r} of {name}: give one of {', '.join(known.files)}")
+        if weights == "pretrained":
+            source, file = _pretrained(name, known, source)
+        model = architecture(known)
+        mean, std = model.pretrained_cfg["mean"], model.pretrained_cfg["std"]
+        try:
+            backbone = ViTBackbone(model, name, source or "timm", origin, compute_dtype, 0, mean, std, known.resampling)
+        except ValueError as error:
+            raise DataError(str(error)) from error
     if file is not None:
         load_weights(backbone, read_weights(file))
     return backbone
 
 
-def _embedded(name: str) -> tuple[nn.Module, Path, int]:
-    """A model with random weights, the file of its trained weights, and the side of its input in pixels."""
-    builders = embedded("BACKBONES")
-    if name not in builders:
-        raise DataError(f"unknown backbone {name!r}: known are {', '.join([*DINOV2, *builders])}")
-    return builders[name]()
-
-
-def _check_download(name: str) -> None:
-    """Compares the file that torch.hub keeps with its publisher's, whose digest is known.
+def _pretrained(name: str, known: Known, source: str | None) -> tuple[str, Path]:
+    """The source and the file of the published weights, downloaded where it is not there yet.
 
     Raises:
-        WeightsError: it is another file.
+        WeightsError: it is not there and cannot be downloaded, or it is not its publisher's file.
     """
-    file, entry = download_path(name), named(name)
-    if file.is_file() and entry is not None and not file_digest(file).startswith(entry.sha256):
-        raise WeightsError(f"{file} is not the file of {entry.source}: delete it, so that it is fetched again")
-
-
-def _dinov2(name: str, source: str, pretrained: bool) -> nn.Module:
+    files = {source: known.files[source]} if source else known.files
+    if not files:
+        raise WeightsError(f"timm has no weights of {name}: give a file as --model.backbone_weights FILE, or 'random'")
+    here = next((source for source, place in files.items() if present(place)), next(iter(files)))
     try:
-        if source == "timm":
-            # init_values is the hub's initial layer scale; timm's own, 1e-5, would make random blocks identities.
-            return timm.create_model(DINOV2[name], pretrained=pretrained, num_classes=0, init_values=1.0)
-        if source == "hub":
-            return torch.hub.load(HUB, name, pretrained=pretrained)
-        if Path(source, "hubconf.py").is_file():
-            return torch.hub.load(source, name, source="local", pretrained=pretrained)
-    except Exception as error:  # the exceptions of a failed download differ by library and version
+        file = local_file(files[here])
+    except WeightsError as error:
+        others = ", ".join(place for place in known.files.values() if place != files[here])
         raise WeightsError(
-            f"{name} cannot be loaded from {source} ({type(error).__name__}: {error}). Without a network: download "
-            f"https://dl.fbaipublicfiles.com/dinov2/{name}/{name}_pretrain.pth elsewhere and pass "
-            f"--model.backbone_weights FILE, or pass a clone of github.com/{HUB} as --model.backbone_source"
+            f"the weights of {name}: {error}" + (f" (other copies: {others})" if others else "")
         ) from error
-    raise DataError(f"unknown source {source!r}: 'hub', 'timm' or the folder of a clone of {HUB} with its hubconf.py")
+    entry = named(file.name)
+    if entry is not None and not file_digest(file).startswith(entry.sha256):
+        raise WeightsError(f"{file} is not the file of {entry.source}: delete it, so that it is fetched again")
+    return here, file

@@ -10,7 +10,6 @@ from typing import Any, Final, Literal, Self
 import torch
 import torch.nn.functional as F
 from peft import LoraConfig, inject_adapter_in_model
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
@@ -243,7 +242,7 @@ def _from_pretrained(name: str, random: bool, dtype: ComputeDtype) -> tuple[Any,
 
 def _fill(model: Any, file: Path) -> None:
     """Loads a state dict from a file, which may be a method's export with other parts too."""
-    state = load_file(local_file(file)) if file.suffix == ".safetensors" else read_weights(local_file(file))
+    state = read_weights(local_file(file))
     prefix = "vlm.model."
     if any(key.startswith(prefix) for key in state):
         state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}

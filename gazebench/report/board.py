@@ -35,7 +35,10 @@ READING = (
     "Of three or more seeds: the mean ± half of its 95% interval over the seeds (Student's t); of two: the mean. In "
     "brackets, of one run: the 95% interval by bootstrap over whole clips or images. A mean is over exactly the seeds "
     "it names; where one of them has no value there is a dash. Baselines are there to hold others against and have no "
-    "rank: a floor is what is reached without looking at the picture, label noise how far the annotators agree."
+    "rank: a floor is what is reached without looking at the picture, label noise how far the annotators agree. Rows "
+    "that are *scene-blind* (trained without the picture around the head) or *head-blind* (without knowing whose gaze "
+    "is asked about) are ranked: a method below one of them has not shown that it uses what that row lacks. What each "
+    "method sees stands under Runs."
 )
 
 
@@ -58,7 +61,18 @@ def texts(boards: Path, name: str, dataset: type[GazeDataset]) -> dict[Path, str
 def runs_csv(board: Board) -> str:
     """One row a run, in the order of the board; subsets and intervals are further columns where there are any."""
     metrics = [(metric, subset) for metric in metric_uses(board.protocol) for subset in SUBSETS]
-    names = ("class", "reference", "method", "backbone", "seed", "training data", "selection", "people", "subsets by")
+    names = (
+        "class",
+        "reference",
+        "method",
+        "sees",
+        "backbone",
+        "seed",
+        "training data",
+        "selection",
+        "people",
+        "subsets by",
+    )
     columns = [Column(name) for name in names]
     columns += [Column(metric if subset == ALL else f"{metric} ({subset})") for metric, subset in metrics]
     columns += [Column(name) for name in ("trained", "run", *ORIGIN_COLUMNS)]
@@ -66,7 +80,8 @@ def runs_csv(board: Board) -> str:
     for group in board.groups:
         for record in group.records.values():
             row: list[Cell] = [
-                group.result_class, group.reference or None, group.title, group.backbone, record["seed"],
+                group.result_class, group.reference or group.blind or None, group.title, group.sees or None,
+                group.backbone, record["seed"],
                 trained_on(record) or None, selection(record), record["samples"]["people"], subsets_by(record),
             ]  # fmt: skip
             row += [score_of(record, metric, subset) for metric, subset in metrics]
@@ -128,7 +143,7 @@ def subset_table(board: Board, groups: Sequence[RunGroup], subset: str) -> list[
 def _named(board: Board, group: RunGroup) -> str:
     """E.g. ``3. Gaze-LLE (tiny) †``."""
     rank = f"{board.ranks[group]}. " if group in board.ranks else ""
-    what = ", ".join(filter(None, (group.backbone, group.reference)))
+    what = ", ".join(filter(None, (group.backbone, group.reference, group.blind)))
     marks = "".join(f" {mark}" for gap, mark in MARKS.items() if any(gap in lacks(one) for one in group.counted))
     return f"{rank}{group.title}{f' ({what})' if what else ''}{marks}"
 
@@ -144,12 +159,13 @@ def _gaps(groups: Sequence[RunGroup]) -> list[str]:
 
 
 def _runs_section(groups: Sequence[RunGroup]) -> list[str]:
-    """The runs behind every row: how large, who brings the method, on which terms, how many settings of whose."""
+    """The runs behind every row: what the method sees, how large, who brings the method, on which terms."""
     names = [name for name in ORIGIN_COLUMNS if name != "weights"]  # which are a run's own, and in the CSV
-    columns = [Column("method"), Column("runs"), Column("people", digits=0), Column("trained parameters", digits=0)]
+    columns = [Column("method"), Column("sees"), Column("runs"), Column("people", digits=0)]
+    columns += [Column("trained parameters", digits=0)]
     rows: list[list[Cell]] = []
     for group in groups:
         found = next(filter(None, map(origins, group.records.values())), {})
-        row: list[Cell] = [group.title, ", ".join(group.runs), group.lead["samples"]["people"]]
+        row: list[Cell] = [group.title, group.sees or "-", ", ".join(group.runs), group.lead["samples"]["people"]]
         rows.append([*row, group.lead["parameters"]["trained"], *(found.get(name, "-") for name in names)])
     return ["", "## Runs", "", Table([*columns, *map(Column, names)], rows).markdown()] if rows else []

@@ -8,12 +8,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 
 from gazebench.data.dataset import GazeDataset
 from gazebench.engine.config import essence
+from gazebench.engine.method import Input, blind
 from gazebench.engine.record import same_scores
 from gazebench.engine.standing import HEADINGS
 from gazebench.metrics.intervals import Interval, interval
@@ -33,6 +34,11 @@ REFERENCES = {
     "not trained for it": "its training left this task out",
 }
 """Rows without a rank."""
+BLIND = {
+    "scene-blind": "trained without the picture around the head",
+    "head-blind": "trained without knowing whose gaze is asked about",
+}
+"""Rows that lack a part of the input. They have a rank: a method below one has not shown that it uses that part."""
 UNKNOWN_FAMILY = "published only"
 ORIGIN_COLUMNS = ("brought by", "licence", "paper", "cite", "recipe", "weights")
 
@@ -124,6 +130,16 @@ class RunGroup:
         return reference(name, self.family) or ("not trained for it" if self.task in left_out else "")
 
     @property
+    def sees(self) -> str:
+        """What a prediction can depend on, in words; empty where neither record nor method say it."""
+        return seen(self.lead)
+
+    @property
+    def blind(self) -> str:
+        """One of ``BLIND``; empty for all others, and for a reference."""
+        return "" if self.reference else blind(self.sees.split(", "))
+
+    @property
     def runs(self) -> list[str]:
         return [str(record["run"]) for record in self.records.values()]
 
@@ -185,6 +201,14 @@ def reference(method: str, family: str) -> str:
     if known and known.reads_annotations:
         return "label noise"
     return "floor" if family == "baseline" else ""
+
+
+def seen(record: Record) -> str:
+    """``MethodCard.sees`` in words; an old record is looked up by its method's name."""
+    method = record["method"]
+    known = None if record.get("kind") == "score" else known_method(method["name"])
+    names = method.get("sees", known.card.sees if known else None)
+    return "" if names is None else ", ".join(name for name in get_args(Input) if name in names) or "nothing"
 
 
 def trained_on(record: Record) -> str:

@@ -23,6 +23,7 @@ from gazebench.metrics.scoring import Score
 from gazebench.report import published
 from gazebench.report.board_rows import (
     BADGES,
+    BLIND,
     COSTS,
     REFERENCES,
     UNKNOWN_FAMILY,
@@ -156,6 +157,8 @@ def grid(board: Board, addresses: Mapping[str, str]) -> Table:
         last = HtmlCell(Markup.escape(SECTIONS[section]), sections.index(section))
         mark: dict[str, Any] = {"backbone": row.backbone, "kind": kind, "badge": BADGES[kind], "rank": "", "gaps": (),
                                 "reference": row.reference, "why": REFERENCES.get(row.reference, "")}  # fmt: skip
+        if isinstance(row, RunGroup) and row.blind:
+            mark |= {"reference": row.blind, "why": BLIND[row.blind]}
         if isinstance(row, RunGroup):
             values: list[Cell] = [row.value(*key) for key in board.columns]
             values += [len(row.counted), trained_on(row.lead) or None, selection(row.lead)]
@@ -186,7 +189,11 @@ def _about_runs(group: RunGroup, addresses: Mapping[str, str]) -> dict[str, Any]
         (addresses[stem], one["run"] if one["seed"] is None else f"seed {one['seed']}")
         for stem, one in group.records.items()
     ]
-    facts = [("family", group.family), *((name, text) for name, text in found.items() if name != "weights")]
+    facts = [
+        ("family", group.family),
+        *([("sees", group.sees)] if group.sees else []),
+        *((name, text) for name, text in found.items() if name != "weights"),
+    ]
     standing = lowest(parts(weights, record.get("kind", "bench")))
     facts += [("weights", f"{weights.get('name') or 'no backbone'}, {standing}{trained}")]
     facts += [("inference", how)] if (how := timing(record)) else []

@@ -18,7 +18,8 @@ from gazebench.study.summary import Summary, Verdict
 
 UNITS = {"person": "people", "pair": "pairs"}
 """What a metric counts, of several; tasks are named in the plural."""
-_VERDICTS = {None: ("is open", "are open"), True: ("holds", "hold"), False: ("does not hold", "do not hold")}
+_SOME = {"holds": "hold", "does not hold": "do not hold", "cannot tell": "cannot be told", "missing": "are missing"}
+"""Verdicts of several claims."""
 
 
 def texts(plan: Plan, store: Store) -> dict[Path, str]:
@@ -102,7 +103,8 @@ def _claims(summary: Summary) -> str:
     if not verdicts:
         return ""
     paper = ["the paper"] if any(verdict.claim.paper for verdict in verdicts) else []
-    titles = ["claim", "measured", "better by (95% interval)", "asked for", *paper, "verdict"]
+    level = f"{100 * summary.plan.level:.3g}%"
+    titles = ["check", "measured", f"better by ({level} interval)", "asked for", *paper, "verdict"]
     rows = [
         [
             verdict.claim.text, _values(summary, verdict), _gain(verdict), f"{100 * verdict.claim.at_least:g} %",
@@ -110,15 +112,37 @@ def _claims(summary: Summary) -> str:
         ]
         for verdict in verdicts
     ]  # fmt: skip
-    counts = Counter(verdict.holds for verdict in verdicts)
-    found = ", ".join(f"{count} {_VERDICTS[holds][count > 1]}" for holds, count in counts.items())
+    counts = Counter(verdict.says for verdict in verdicts)
+    found = ", ".join(f"{count} {_SOME[says] if count > 1 else says}" for says, count in counts.items())
+    heading = "## Our checks of what the paper reports" if paper else "## Our checks"
+    ours = (
+        "The paper states no such list: what is checked, and how much is asked for, are our choice. *The paper* is "
+        "what its tables say of the same comparison, on other data."
+    )
     return "\n".join([
-        "## Claims", "", f"Of {len(verdicts)} claim{'s' if len(verdicts) > 1 else ''}, {found}.", "",
-        Table([Column(title) for title in titles], rows).markdown(), "",
-        "*Better by* is the share of the first value by which the second one is better, taken seed by seed and "
-        "averaged; negative is worse. A claim holds when that mean reaches what was asked for. *Clearly* says that the "
-        "whole interval lies on the same side.",
+        heading, "", *([ours, ""] if paper else []),
+        f"Of {len(verdicts)} check{'s' if len(verdicts) > 1 else ''}, {found}.", "",
+        Table([Column(title) for title in titles], rows).markdown(), "", _rule(summary, level),
     ])  # fmt: skip
+
+
+def _rule(summary: Summary, level: str) -> str:
+    """How verdicts are made."""
+    counts = [str(len(seeds)) for seeds in summary.plan.looks]
+    rule = (
+        "*Better by* is the share of the first value by which the second one is better, taken seed by seed and "
+        "averaged; negative is worse. A check *holds* where the whole interval reaches what is asked for, *does not "
+        "hold* where the whole interval stays below, and otherwise we *cannot tell*. The interval is over seeds, not "
+        "over test people."
+    )
+    if len(counts) == 1:
+        return rule
+    return (
+        f"{rule} Rows of undecided checks may get further seeds (`{summary.plan.command} --until-decided`), so there "
+        f"are up to {len(counts)} looks, at {', '.join(counts[:-1])} and {counts[-1]} seeds. Who looks several times "
+        f"errs more often, so every look uses an interval of {level} (Bonferroni: 5% divided by {len(counts)}), and "
+        "the first look that decides stands. Tables and figures have the first seeds only."
+    )
 
 
 def _values(summary: Summary, verdict: Verdict) -> str:
@@ -131,18 +155,16 @@ def _gain(verdict: Verdict) -> str:
     gain = verdict.gain
     if not gain.count:
         return format_value(None)
-    span = "too few seeds: no interval" if gain.half is None else f"{100 * gain.low:.1f} to {100 * gain.high:.1f}"
+    span = "no interval" if gain.half is None else f"{100 * gain.low:.1f} to {100 * gain.high:.1f}"
     return f"{100 * gain.mean:.1f} % ({span})"
 
 
 def _says(summary: Summary, verdict: Verdict) -> str:
-    if verdict.holds is None:
+    if verdict.says == "missing":
         return "missing: no results"
-    text = _VERDICTS[verdict.holds][0]
-    if verdict.clear is not None:
-        text = f"clearly {text}" if verdict.clear else f"{text}, but not clearly"
-    seeds = len(summary.plan.seeds)
-    return text if verdict.gain.count == seeds else f"{text} ({verdict.gain.count} of {seeds} seeds)"
+    seeds = len(summary.plan.looks[verdict.look])
+    there = f"{seeds}" if verdict.gain.count == seeds else f"{verdict.gain.count} of {seeds}"
+    return f"{verdict.says} ({there} seed{'s' if seeds > 1 else ''})"
 
 
 def _figures(summary: Summary) -> str:
@@ -196,13 +218,13 @@ def _who_is_shown(summary: Summary, figure: OverlayFigure) -> list[str]:
 
 
 def _facts(summary: Summary) -> str:
-    plan, entries = summary.plan, list(summary.entries.values())
+    plan, entries = summary.plan, list(summary.every.values())
     lines = ["## What was run", ""]
     if not entries:
         return "\n".join([*lines, "Nothing yet."])
     rows = []
     for key, row in plan.rows.items():
-        runs = list(summary.of(key).values())
+        runs = list(summary.of(key, further=True).values())
         spent = interval([entry["seconds"] for entry in runs])
         cells = [f"{runs[0]['trained']:,}", duration(spent.mean)] if runs else [format_value(None)] * 2
         rows.append([row.title, f"`{' '.join((row.method, *row.options))}`", *cells, str(len(runs))])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from gazebench.core.plugins import PluginError
 from gazebench.engine.config import Config, resolve
 from gazebench.engine.record import CHECKOUT
 from gazebench.engine.registry import load_dataset
+from gazebench.metrics.intervals import LEVEL
 from gazebench.metrics.protocol import ALL, SUBSETS, Protocol, ProtocolMetric
 from gazebench.report.run_data import metric_uses
 from gazebench.report.yaml_models import Model, Text, known, read
@@ -175,12 +176,12 @@ PlannedFigure = SubsetFigure | ThresholdFigure | ScatterFigure | OverlayFigure
 
 
 class Claim(Model):
-    """``row`` on ``subset`` is better than ``against`` on ``against_subset`` by a share of the latter's value.
+    """A check of ours: ``row`` on ``subset`` is better than ``against`` on ``against_subset`` by a share of its value.
 
     Attributes:
         at_least: the share asked for; 0 is "not worse", below 0 allows for that much worse.
         over: instead of the metric's mean, the number of people whose value is larger than this.
-        paper: what the paper says, in words.
+        paper: what the paper reports of it, in words; what is asked for is our choice.
     """
 
     text: Text
@@ -223,18 +224,31 @@ class Quick(Model):
 
 
 class PlanFile(Model):
-    """What the YAML file of a plan says."""
+    """What the YAML file of a plan says.
+
+    Attributes:
+        seeds: of every row.
+        more_seeds: to how many seeds rows of undecided claims are brought, look by look (``--until-decided``).
+    """
 
     title: Text
     text: str = ""
     dataset: Text
     seeds: Seeds
+    more_seeds: tuple[NonNegativeInt, ...] = ()
     options: Options = ()
     quick: Quick | None = None
     rows: Annotated[dict[Key, PlannedRow], Field(min_length=1)]
     tables: tuple[PlannedTable, ...] = ()
     figures: tuple[Annotated[PlannedFigure, Field(discriminator="kind")], ...] = ()
     claims: tuple[Claim, ...] = ()
+
+    @model_validator(mode="after")
+    def _seeds_grow(self) -> Self:
+        counts = [len(self.seeds), *self.more_seeds]
+        if counts != sorted(set(counts)):
+            raise ValueError(f"more_seeds: numbers of seeds in all, each larger than the one before, from {counts[0]}")
+        return self
 
     @field_validator("figures")
     @classmethod
@@ -273,11 +287,28 @@ class Plan(PlanFile):
     @property
     def runs(self) -> list[PlannedRun]:
         """All runs, the first seed of every row first, so that an interrupted study can be read already."""
+        return self.runs_of(self.rows, self.seeds)
+
+    def runs_of(self, rows: Iterable[str], seeds: Iterable[int]) -> list[PlannedRun]:
+        """The runs of some rows with some seeds, the first seed of every row first."""
+        planned = [(key, self.rows[key]) for key in rows]
         return [
             PlannedRun(key, seed, (row.method, self.dataset, *row.options, *self.options))
-            for seed in self.seeds
-            for key, row in self.rows.items()
+            for seed in seeds
+            for key, row in planned
         ]
+
+    @property
+    def looks(self) -> list[tuple[int, ...]]:
+        """The seeds of every look at the claims: ``seeds``, then up to each of ``more_seeds`` the next free ones."""
+        free = [seed for seed in range(max([len(self.seeds), *self.more_seeds])) if seed not in self.seeds]
+        every = (*self.seeds, *free)
+        return [every[:count] for count in (len(self.seeds), *self.more_seeds)]
+
+    @property
+    def level(self) -> float:
+        """Of the intervals that claims are judged by: 95% divided among the looks (Bonferroni)."""
+        return 1 - (1 - LEVEL) / len(self.looks)
 
     @property
     def shown(self) -> str:
@@ -337,6 +368,7 @@ class Plan(PlanFile):
         return self.model_copy(update={
             "is_quick": True,
             "seeds": quick.seeds or self.seeds,
+            "more_seeds": (),
             "options": (*self.options, *quick.options),
             "rows": rows,
             "tables": tuple(table for table in tables if table.rows),

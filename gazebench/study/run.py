@@ -93,7 +93,15 @@ class Study:
                 places = replace(places, boards=out / "leaderboards")
         return cls(plan, Store(out), places)
 
-    def run(self, *, jobs: int | None = None, again: bool = False, adopt: bool = False, dry_run: bool = False) -> int:
+    def run(
+        self,
+        *,
+        jobs: int | None = None,
+        again: bool = False,
+        adopt: bool = False,
+        dry_run: bool = False,
+        until_decided: bool = False,
+    ) -> int:
         """Makes what is missing, stores each result at once, and renders.
 
         Args:
@@ -101,13 +109,19 @@ class Study:
             again: trains everything anew.
             adopt: stores the board's finished runs of the plan first, as if the study had made them.
             dry_run: only says what would run, with the command that makes each run alone.
+            until_decided: rows of claims that nothing can be told of get further seeds, look by look, up to the plan's
+                last number of ``more_seeds``.
 
         Returns:
             1 when a run failed, else 0.
 
         Raises:
-            DataError: a row that cannot run, before anything is run.
+            DataError: a row that cannot run, before anything is run; nothing to decide by further seeds.
         """
+        if until_decided and (again or not (self.plan.more_seeds and self.plan.claims)):
+            raise DataError(
+                f"{self.plan.file}: --until-decided takes a plan with `claims` and `more_seeds`, and no --again"
+            )
         jobs = jobs or max(1, len(devices()))
         states = self.states(again, without_data=dry_run)
         if adopt and (taken := self._adopt(states)):
@@ -116,13 +130,25 @@ class Study:
         self._announce(states, jobs, commands=dry_run)
         if dry_run:
             return 0
-        tasks = {self._task(state): state for state in states if state.why}
-        failed = execute(list(tasks), jobs=jobs, finished=lambda task, seconds: self._keep(tasks[task], seconds))
+        tasks, failed = self._carry_out(states, jobs)
+        while until_decided and not failed:
+            states = self.states(runs=Summary(self.plan, self.store).wanted())
+            if not any(state.why for state in states):
+                break
+            print("further seeds for claims that nothing can be told of yet")
+            self._announce(states, jobs, commands=False)
+            tasks, failed = self._carry_out(states, jobs)
         self.render()
         if failed:
             print(f"\n{len(failed)} of {len(tasks)} runs failed; the same command tries them again:", file=sys.stderr)
             print("\n".join(f"  {task.name}: {task.log}" for task in failed), file=sys.stderr)
         return 1 if failed else 0
+
+    def _carry_out(self, states: Sequence[RunState], jobs: int) -> tuple[dict[Task, RunState], list[Task]]:
+        """Makes the runs that must run: all of them, and those that failed."""
+        tasks = {self._task(state): state for state in states if state.why}
+        failed = execute(list(tasks), jobs=jobs, finished=lambda task, seconds: self._keep(tasks[task], seconds))
+        return tasks, failed
 
     def render(self) -> None:
         """Writes the page, the tables and the figures from what is stored."""
@@ -133,14 +159,16 @@ class Study:
         for problem in problems:
             print(f"  {problem}", file=sys.stderr)
         for verdict in map(summary.verdict, self.plan.claims):
-            says = {None: "missing", True: "holds", False: "does not hold"}[verdict.holds]
-            print(f"  {says:<14} {verdict.claim.text}")
+            print(f"  {verdict.says:<14} {verdict.claim.text}")
         print(f"{len(summary.entries)} of {len(self.plan.runs)} runs are in {self.store.folder / 'README.md'}")
 
-    def states(self, again: bool = False, *, without_data: bool = False) -> list[RunState]:
-        """Where every run of the plan stands; a recorded result stands for a run of the same id.
+    def states(
+        self, again: bool = False, *, without_data: bool = False, runs: Sequence[PlannedRun] | None = None
+    ) -> list[RunState]:
+        """Where runs of the plan stand; a recorded result stands for a run of the same id.
 
         Args:
+            runs: which; all with the plan's own seeds where not given.
             again: recorded runs are to run, too.
             without_data: where the data cannot be read, no recorded result stands for a run, instead of an error.
 
@@ -148,7 +176,9 @@ class Study:
             DataError: a mistake in the plan; the data cannot be read.
         """
         stored, decides, found = self.store.results(), dict[str, dict[str, Any]](), []
-        configs = {run: self.plan.config(run) for run in self.plan.runs}  # every mistake before anything is built
+        configs = {
+            run: self.plan.config(run) for run in (self.plan.runs if runs is None else runs)
+        }  # every mistake before anything is built
         for run, config in configs.items():
             if run.row not in decides:  # the same for all seeds
                 decides[run.row] = {}

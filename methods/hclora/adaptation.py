@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,15 @@ from gazebench.data.transforms import cell_centres
 from gazebench.methods.gazelle import Encoded
 from gazebench.nn.backbones import ViTBackbone
 
-PROJECTIONS: dict[str, str] = {"qkv": "attn.qkv", "proj": "attn.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
-"""Modules of a transformer block by the names of their projections, the same in timm and DINOv2's repository."""
+PROJECTIONS: dict[str, tuple[str, ...]] = {
+    "qkv": ("attn.qkv", "attn.q_proj", "attn.k_proj", "attn.v_proj"),
+    "proj": ("attn.proj",),
+    "fc1": ("mlp.fc1", "mlp.fc1_g", "mlp.fc1_x"),
+    "fc2": ("mlp.fc2",),
+}
+"""The modules in timm's blocks that each projection may be made of; a block has one of them, or all that follow."""
+
+Gate = Literal["local", "free"]
 
 BlockOutput = tuple[Tensor, Tensor | None]
 """The tokens after a block, and the low-rank features A(X) of its first projection where it has any."""
@@ -34,6 +41,7 @@ class LowRank:
     rank: int = 8
     alpha: float = 16.0
     dropout: float = 0.0
+    gate: Gate = "local"
 
     def __post_init__(self) -> None:
         wrong = [name for name in self.projections if name not in PROJECTIONS]
@@ -73,12 +81,21 @@ def head_prior(head: Tensor, grid: tuple[int, int], scale: float = 0.5) -> Tenso
     return torch.exp(-exponent).nan_to_num(0.0)
 
 
+def linears(block: nn.Module, projections: Sequence[str]) -> dict[str, nn.Linear]:
+    """The linear layers of a block that the projections are made of, by their last names."""
+    found: dict[str, Any] = dict(block.named_modules())
+    names = [name for projection in projections for name in PROJECTIONS[projection] if name in found]
+    return {name.rpartition(".")[2]: found[name] for name in names}
+
+
 class HeadConditionedLoRA(nn.Module):
     """The residual of one projection, equation 2: (A(X) * M(b)) B, with M(b) = H * 2 sigmoid(g(H)).
 
     The gating network g has two layers; it maps the prior at a token to one value for each of the r ranks. The factor
-    H, which the paper's free network would not have, makes the update vanish away from the head. g starts at 0, so M
-    starts at H; B starts at 0, so the adapted backbone starts as the frozen one.
+    H is ours and makes the update vanish away from the head. Without it (``gate`` ``free``) M(b) = 2 sigmoid(g(H)), a
+    network's output as in the paper: whether the update is local is then learnt, and it reaches prefix tokens and
+    people without a box. g starts at 0, so M starts at H, or at 1; B starts at 0, so the adapted backbone starts as the
+    frozen one.
 
     Args:
         in_features: width d of the projection's input.
@@ -87,6 +104,7 @@ class HeadConditionedLoRA(nn.Module):
         alpha: the update is scaled by alpha / r, as in LoRA.
         dropout: dropout of the input of A.
         gate_dim: hidden width of g.
+        gate: ``local`` with the factor H, ``free`` without it.
 
     Attributes:
         prior: (P, N) while ``add_to`` is to act; None: the projection stays as it is.
@@ -97,9 +115,17 @@ class HeadConditionedLoRA(nn.Module):
     low_rank: Tensor | None = None
 
     def __init__(
-        self, in_features: int, out_features: int, rank: int, alpha: float, dropout: float = 0.0, gate_dim: int = 16
+        self,
+        in_features: int,
+        out_features: int,
+        rank: int,
+        alpha: float,
+        dropout: float = 0.0,
+        gate_dim: int = 16,
+        gate: Gate = "local",
     ) -> None:
         super().__init__()
+        self.local = gate == "local"
         self.down = nn.Linear(in_features, rank, bias=False)  # A
         self.up = nn.Linear(rank, out_features, bias=False)  # B
         last = nn.Linear(gate_dim, rank)
@@ -112,7 +138,9 @@ class HeadConditionedLoRA(nn.Module):
     def forward(self, x: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
         """(P, N, d) tokens and their (P, N) prior -> the update (P, N, out_features), and A(X) (P, N, r)."""
         low_rank, height = self.down(self.dropout(x)), prior[..., None]
-        modulation = height * 2 * self.gate(height).sigmoid()  # M(b), (P, N, r) in [0, 2]
+        modulation = 2 * self.gate(height).sigmoid()  # M(b), (P, N, r) in [0, 2]
+        if self.local:
+            modulation = height * modulation
         # The factors meet in the r channels: at the projection's width, each would cost as much as a pass over it.
         return self.up(low_rank * (self.scale * modulation).to(low_rank.dtype)), low_rank
 
@@ -151,30 +179,37 @@ class Adaptation(nn.Module):
 
     def forward(self, backbone: ViTBackbone, images: Tensor, head: Tensor, image_index: Tensor) -> Encoded:
         """(B, 3, H, W) images, and head boxes (P, 4) and images (P,) of the people in them -> features."""
+        grid = backbone.grid((images.shape[-2], images.shape[-1]))
         with backbone.autocast():
-            tokens, _ = self.run_adapted(backbone, self.shared(backbone, images), None)
-            return Encoded(backbone.finish(tokens, backbone.grid((images.shape[-2], images.shape[-1]))), image_index)
+            rotary = backbone.rotary(grid)
+            tokens, _ = self.run_adapted(backbone, self.shared(backbone, images, rotary), rotary, None)
+            return Encoded(backbone.finish(tokens, grid), image_index)
 
-    def shared(self, backbone: ViTBackbone, images: Tensor) -> Tensor:
-        """(B, 1 + h w, C): the tokens that enter the first adapted block."""
+    def shared(self, backbone: ViTBackbone, images: Tensor, rotary: Tensor | None) -> Tensor:
+        """(B, prefix + h w, C): the tokens that enter the first adapted block."""
         tokens = backbone.embed(images)
-        for block in backbone.blocks[: self.blocks[0]]:
-            tokens = block(tokens)
+        for index in range(self.blocks[0]):
+            tokens = backbone.run_block(index, tokens, rotary)
         return tokens
 
-    def adapted(self, backbone: ViTBackbone, tokens: Tensor, prior: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+    def adapted(
+        self, backbone: ViTBackbone, tokens: Tensor, rotary: Tensor | None, prior: Tensor | None
+    ) -> tuple[Tensor, list[Tensor]]:
         """All blocks from the first adapted one on: the tokens after them, and the low-rank features where any are."""
         low_rank = []
-        for index, block in enumerate(backbone.blocks[self.blocks[0] :], self.blocks[0]):
+        for index in range(self.blocks[0], len(backbone.blocks)):
             if self.checkpointing and torch.is_grad_enabled():
-                tokens, low = checkpoint(self.run_block, block, index, tokens, prior, use_reentrant=False)
+                given = (backbone, index, tokens, rotary, prior)
+                tokens, low = checkpoint(self.run_block, *given, use_reentrant=False)
             else:
-                tokens, low = self.run_block(block, index, tokens, prior)
+                tokens, low = self.run_block(backbone, index, tokens, rotary, prior)
             low_rank += [] if low is None else [low]
         return tokens, low_rank
 
-    def run_block(self, block: nn.Module, index: int, tokens: Tensor, prior: Tensor | None) -> BlockOutput:
-        return block(tokens), None
+    def run_block(
+        self, backbone: ViTBackbone, index: int, tokens: Tensor, rotary: Tensor | None, prior: Tensor | None
+    ) -> BlockOutput:
+        return backbone.run_block(index, tokens, rotary), None
 
 
 def chosen_blocks(blocks: int | Sequence[int], depth: int) -> list[int]:
@@ -192,21 +227,24 @@ def chosen_blocks(blocks: int | Sequence[int], depth: int) -> list[int]:
 class LocalAdaptation(Adaptation):
     """Head-conditioned local LoRA (HCLoRA) in the chosen projections of the chosen blocks.
 
-    The class token has no place in the image: its prior is 0, so it gets no update of its own. ``head_scale`` is the
-    ``scale`` of ``head_prior``.
+    Class and register tokens have no place in the image: their prior is 0, so with the local gate they get no update.
+    ``head_scale`` is the ``scale`` of ``head_prior``.
     """
 
     def __init__(
         self, backbone: ViTBackbone, low_rank: LowRank = LowRank(), head_scale: float = 0.5, **options: Any
     ) -> None:
         super().__init__(backbone, **options)
-        self.head_scale, self.projections = head_scale, low_rank.projections
-        self.residuals = nn.ModuleDict()
+        self.head_scale, self.residuals = head_scale, nn.ModuleDict()
         for index in self.blocks:
-            for name in self.projections:
-                linear: Any = backbone.blocks[index].get_submodule(PROJECTIONS[name])
+            for name, linear in linears(backbone.blocks[index], low_rank.projections).items():
                 residual = HeadConditionedLoRA(
-                    linear.in_features, linear.out_features, low_rank.rank, low_rank.alpha, low_rank.dropout
+                    linear.in_features,
+                    linear.out_features,
+                    low_rank.rank,
+                    low_rank.alpha,
+                    low_rank.dropout,
+                    gate=low_rank.gate,
                 )
                 self.residuals[f"{index}_{name}"] = residual
                 linear.register_forward_hook(residual.add_to)
@@ -215,18 +253,20 @@ class LocalAdaptation(Adaptation):
         grid = backbone.grid((images.shape[-2], images.shape[-1]))
         prior = head_prior(head, grid, self.head_scale).flatten(1)  # (P, h w)
         with backbone.autocast():
-            tokens = self.shared(backbone, images)[image_index]  # (P, 1 + h w, C)
-            tokens, low_rank = self.run_adapted(backbone, tokens, nn.functional.pad(prior, (self.prefix, 0)))
+            rotary = backbone.rotary(grid)
+            tokens = self.shared(backbone, images, rotary)[image_index]  # (P, prefix + h w, C)
+            tokens, low_rank = self.run_adapted(backbone, tokens, rotary, nn.functional.pad(prior, (self.prefix, 0)))
             features = backbone.finish(tokens, grid)
         return LocallyEncoded(features, None, [low[:, self.prefix :] for low in low_rank], prior)
 
-    def run_block(self, block: nn.Module, index: int, tokens: Tensor, prior: Tensor | None) -> BlockOutput:
-        if index not in self.blocks:
-            return block(tokens), None
-        residuals: list[Any] = [self.residuals[f"{index}_{name}"] for name in self.projections]
+    def run_block(
+        self, backbone: ViTBackbone, index: int, tokens: Tensor, rotary: Tensor | None, prior: Tensor | None
+    ) -> BlockOutput:
+        residuals: list[Any] = [part for name, part in self.residuals.items() if name.startswith(f"{index}_")]
         for residual in residuals:
             residual.prior = prior
-        tokens, low_rank = block(tokens), residuals[0].low_rank
+        tokens = backbone.run_block(index, tokens, rotary)
+        low_rank = residuals[0].low_rank if residuals else None
         for residual in residuals:
             residual.prior = residual.low_rank = None
         return tokens, low_rank
@@ -243,12 +283,15 @@ class PromptTuning(Adaptation):
             {f"{index}": torch.empty(prompts, backbone.embed_dim).uniform_(-bound, bound) for index in self.blocks}
         )
 
-    def run_block(self, block: nn.Module, index: int, tokens: Tensor, prior: Tensor | None) -> BlockOutput:
+    def run_block(
+        self, backbone: ViTBackbone, index: int, tokens: Tensor, rotary: Tensor | None, prior: Tensor | None
+    ) -> BlockOutput:
         """The block on its prompts between class and patch tokens; the prompts are taken out again."""
         if index not in self.blocks:
-            return block(tokens), None
+            return backbone.run_block(index, tokens, rotary), None
         prompts = self.prompts[f"{index}"].expand(len(tokens), -1, -1).to(tokens.dtype)
-        tokens = block(torch.cat([tokens[:, : self.prefix], prompts, tokens[:, self.prefix :]], dim=1))
+        tokens = torch.cat([tokens[:, : self.prefix], prompts, tokens[:, self.prefix :]], dim=1)
+        tokens = backbone.run_block(index, tokens, rotary, prompts.shape[1])
         return torch.cat([tokens[:, : self.prefix], tokens[:, self.prefix + prompts.shape[1] :]], dim=1), None
 
 
@@ -260,7 +303,7 @@ class PlainLoRA(Adaptation):
 
         super().__init__(backbone, **options)
         blocks = "|".join(map(str, self.blocks))
-        places = "|".join(re.escape(PROJECTIONS[name]) for name in low_rank.projections)
+        places = "|".join(re.escape(name) for projection in low_rank.projections for name in PROJECTIONS[projection])
         config = LoraConfig(
             r=low_rank.rank,
             lora_alpha=low_rank.alpha,  # type: ignore[arg-type]  # peft divides, whatever the number
@@ -277,7 +320,5 @@ class FullFineTuning(Adaptation):
         super().__init__(backbone, **options)
         model = backbone.model
         learning = [model.norm, *(backbone.blocks[index] for index in self.blocks)]
-        if len(self.blocks) == len(backbone.blocks):
-            learning += [model.patch_embed, model.cls_token, model.pos_embed]
-        for part in learning:
+        for part in [model] if len(self.blocks) == len(backbone.blocks) else learning:
             part.requires_grad_(True)

@@ -20,25 +20,27 @@ from gazebench.methods.gazelle import Encoded, GazeLLE
 from gazebench.methods.hclora.adaptation import (
     Adaptation,
     FullFineTuning,
+    Gate,
     LocalAdaptation,
     LocallyEncoded,
     LowRank,
     PlainLoRA,
     PromptTuning,
 )
-from gazebench.methods.hclora.supervision import GazeEvidence, GazeVector, divergence, outside_ratio
+from gazebench.methods.hclora.supervision import GazeEvidence, GazeVector, TokenEvidence, divergence, outside_ratio
+from gazebench.nn.backbones import depth
 from gazebench.nn.losses import batch_mean
 from gazebench.nn.optimizers import trainable
 
 Kind = Literal["frozen", "full", "vpt", "lora", "hclora"]
 Supervision = Literal["none", "vector", "heatmap", "cone", "ooc"]
+Evidence = Literal["head", "tokens"]
 
 TITLES = {"frozen": "Gaze-LLE", "full": "Gaze-LLE + FT", "vpt": "Gaze-LLE + VPT", "lora": "Gaze-LLE + LoRA"}
 SUPERVISED = {"none": "", "vector": " + gaze vector", "heatmap": " + heatmap", "cone": " + gaze cone", "ooc": " + OOC"}
 ADAPTED = ("backbone.", "adaptation.")
 """Prefixes of the parameters in an export that adapt the backbone; the others are the decoder's."""
 
-LAST_THIRD = {"dinov2_vits14": 4, "dinov2_vitb14": 4, "dinov2_vitl14": 8, "tiny": 2}
 WHY_LAST_THIRD = "the paper does not say; the last third of the backbone keeps one more person cheap"
 NEAREST = "the paper does not say; the nearest public value, of a plain-LoRA Gaze-LLE by the same first author, is "
 TINY: Recipe = {
@@ -46,6 +48,7 @@ TINY: Recipe = {
     **our_choice("twice the rank, as with rank 8", model__alpha=32.0),
     **our_choice("no person is seen twice in an epoch", model__dropout=0.0),
     **our_choice("B starts at 0 and has one epoch to grow (docs/verification.md)", model__lr_adaptation=3e-3),
+    **our_choice(WHY_LAST_THIRD, model__adapted_blocks=2),
     **our_choice("all adapted blocks", model__supervised_layers=2),
 }
 
@@ -64,6 +67,10 @@ class HCLoRA(GazeLLE):
         alpha: the updates are scaled by alpha / r (the paper's alpha is ``cone_sharpness``).
         dropout: dropout of the updates' input.
         head_scale: s of equation 3 as a share of the head box's side.
+        gate: M(b) of equation 2: ``local``, the prior H times a network's output; ``free``, that output alone (the
+            paper's form).
+        evidence: what f_aux of equation 4 reads: ``head``, the low-rank features at the head and every place's
+            position; ``tokens``, every place's own low-rank features (the paper's form).
         prompts: learnt tokens of each block, of ``vpt``.
         supervised_layers: L, how many of the last adapted blocks are supervised.
         aux_weight: lambda of equation 8, with any ``supervision``.
@@ -81,10 +88,11 @@ class HCLoRA(GazeLLE):
         paper="Wang et al., Enhancing Gaze Reasoning in Vision Foundation Models for Gaze Following",
         citation="wang2026hclora",
         licence="Apache-2.0 (written from the paper; no code was published)",
+        sees=frozenset({"picture", "head box"}),
     )
     version = 1
     published: ClassVar[Mapping[str, Published]] = {}
-    stage = (*GazeLLE.stage, "adaptation", "supervision", "adapted_blocks", "projections", "rank", "prompts")
+    stage = (*GazeLLE.stage, "adaptation", "supervision", "adapted_blocks", "projections", "rank", "prompts", "gate")
     sources: ClassVar[Mapping[str, tuple[Origin, str]]] = {
         "adaptation": ("paper", "section 4.1"),
         "supervision": ("paper", "section 4.2"),
@@ -94,6 +102,8 @@ class HCLoRA(GazeLLE):
         "alpha": ("ours", NEAREST + "16"),
         "dropout": ("ours", NEAREST + "0.1"),
         "head_scale": ("ours", "equation 3 gives no value of s; here the prior falls to 0.61 at the box's sides"),
+        "gate": ("ours", "section 4.1 passes H through a network, and M is its output (`free`); the factor H is ours"),
+        "evidence": ("ours", "equation 4 maps the tokens' own low-rank features (`tokens`); studies/finding has both"),
         "prompts": ("ours", "the paper does not give the prompts of its VPT row; 10 is the smallest customary number"),
         "supervised_layers": ("ours", "the paper does not say; the last three adapted blocks"),
         "aux_weight": (
@@ -113,8 +123,8 @@ class HCLoRA(GazeLLE):
         recipe: dict[str, Setting] = {**super().recipe(dataset, model)}
         backbone, kind = chosen(recipe, model, "backbone") or "dinov2_vitb14", model.get("adaptation", "hclora")
         tiny = backbone == "tiny"
-        if backbone in LAST_THIRD:
-            recipe |= our_choice(WHY_LAST_THIRD, model__adapted_blocks=LAST_THIRD[backbone])
+        if blocks := depth(backbone):
+            recipe |= our_choice(WHY_LAST_THIRD, model__adapted_blocks=max(1, blocks // 3))
         if tiny:
             recipe |= TINY
         if kind != "hclora":
@@ -138,6 +148,8 @@ class HCLoRA(GazeLLE):
         alpha: float = 16.0,
         dropout: float = 0.1,
         head_scale: float = 0.5,
+        gate: Gate = "local",
+        evidence: Evidence = "head",
         prompts: int = 10,
         supervised_layers: int = 3,
         aux_weight: float = 0.1,
@@ -154,13 +166,17 @@ class HCLoRA(GazeLLE):
                 f"supervision {supervision!r} needs the low-rank features of adaptation 'hclora'; with "
                 f"{adaptation!r} give --model.supervision none"
             )
+        if evidence == "tokens" and supervision in ("none", "vector"):
+            raise ValueError(f"evidence 'tokens' is of a map; supervision {supervision!r} has none")
         self.kind, self.supervision = adaptation, supervision
-        self.title = TITLES.get(adaptation) or f"HCLoRA{SUPERVISED[supervision]}"
+        as_written = [what for what, is_so in (("equation 4", evidence == "tokens"), ("gate", gate == "free")) if is_so]
+        of_paper = f" ({' and '.join(as_written)} as written)" if as_written else ""
+        self.title = TITLES.get(adaptation) or f"HCLoRA{SUPERVISED[supervision]}{of_paper}"
         self.aux_weight, self.cone_angle, self.cone_sharpness = aux_weight, cone_angle, cone_sharpness
         self.lr_adaptation = lr_adaptation or self.lr
         self._identity = super().weights_identity()  # before the backbone is changed
         options: dict[str, Any] = {"blocks": adapted_blocks, "checkpointing": checkpointing, "compiled": compile}
-        low_rank = LowRank(projections or ["qkv"], rank, alpha, dropout)
+        low_rank = LowRank(projections or ["qkv"], rank, alpha, dropout, gate)
         self.adaptation: Adaptation | None = None
         if adaptation == "full":
             self.adaptation = FullFineTuning(self.backbone, **options)
@@ -172,7 +188,8 @@ class HCLoRA(GazeLLE):
             self.adaptation = LocalAdaptation(self.backbone, low_rank, head_scale, **options)
         self.auxiliary = nn.ModuleList()
         if self.adaptation is not None and supervision != "none":
-            head = GazeVector if supervision == "vector" else GazeEvidence
+            of_map = TokenEvidence if evidence == "tokens" else GazeEvidence
+            head = GazeVector if supervision == "vector" else of_map
             self.auxiliary.extend(head(rank) for _ in range(min(supervised_layers, len(self.adaptation.blocks))))
 
     def encode(self, batch: Batch) -> Encoded:

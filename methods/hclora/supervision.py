@@ -32,11 +32,11 @@ def pooled_at_head(low_rank: Tensor, prior: Tensor) -> Tensor:
 
 
 class GazeEvidence(nn.Module):
-    """f_aux of equation 4: low-rank features -> logits of a gaze-evidence map on the token grid.
+    """f_aux of equation 4, our form: low-rank features -> logits of a gaze-evidence map on the token grid.
 
     A query read from the head's features meets a key of every place, made from where it lies from the head. So
-    whatever the map knows comes from the head tokens. The places' own low-rank features are left out on purpose:
-    with them, the penalty was soon met by maps of what is salient, the very shortcut it is to cure.
+    whatever the map knows comes from the head tokens, and the penalty cannot be met by a map of what is salient.
+    ``TokenEvidence`` is the equation as the paper writes it.
 
     Args:
         rank: r of the features.
@@ -56,6 +56,23 @@ class GazeEvidence(nn.Module):
         direction = offset / (offset.norm(dim=-1, keepdim=True) + EPSILON)
         keys = self.place(torch.cat([offset, direction], dim=-1))  # (P, N, dim)
         return self.scale * torch.einsum("pd,pnd->pn", query, keys)
+
+
+class TokenEvidence(nn.Module):
+    """f_aux of equation 4 as the paper writes it: each place's logit from that place's own low-rank features.
+
+    The paper gives no layers; two, applied to every token alike, are ours. The class token is left out, as it has no
+    place in the image.
+    """
+
+    def __init__(self, rank: int, dim: int = 32) -> None:
+        super().__init__()
+        out = nn.Linear(2 * dim, 1, bias=False)  # the softmax over places would not see a bias
+        self.logit = nn.Sequential(nn.Linear(rank, 2 * dim), nn.GELU(), out)
+
+    def forward(self, low_rank: Tensor, prior: Tensor, head: Tensor, grid: tuple[int, int]) -> Tensor:
+        """(P, N, r) features -> (P, N) logits; the other arguments, those of ``GazeEvidence``, are not used."""
+        return self.logit(low_rank).squeeze(-1)
 
 
 class GazeVector(nn.Module):

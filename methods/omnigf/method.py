@@ -112,6 +112,7 @@ class OmniGF(VLMMethod):
         paper="OmniGF: A Dual-Branch Vision-Language Framework for Unified Gaze Following",
         citation="omnigf",
         licence="Apache-2.0 (written from the paper)",
+        sees=frozenset({"picture", "head box", "head crop", "text"}),
     )
     capabilities = frozenset({"point", "heatmap", "inout", "semantic", "social", "text"})
     stage = (

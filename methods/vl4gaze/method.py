@@ -64,6 +64,7 @@ class VL4Gaze(VLMMethod):
         paper="VL4Gaze: Unleashing Vision-Language Models for Gaze Following (abstract)",
         citation="vl4gaze",
         licence="Apache-2.0 (written from the abstract)",
+        sees=frozenset({"picture", "head box", "text"}),
     )
     capabilities = frozenset({"point", "inout", "text"})
     tasks = (Questions,)
