@@ -106,7 +106,7 @@ def bench_each(config: Config, places: Places | None = None, *, again: bool = Fa
         return [(config, bench(config, places, again=again))]
     places = places or Places()
     source = _train_once(config, places, again=again) if config.method.cls.trains else None
-    weights = source and source.folder / "weights.pt"
+    weights = None if source is None else source.folder / "weights.pt"
     with _fitting():
         members = config.members()
     return [(member, bench(member, places, weights=weights, again=again, source=source)) for member in members]
@@ -202,7 +202,7 @@ def prepare(config: Config, places: Places, weights: Path | None = None, source_
     if source_run is not None:
         data["train"] = source_run.data["train"]
     source = weights or initial_weights(config, places)
-    combined = isinstance(dataset, CombinedDataset)
+    parts = dataset.parts if isinstance(dataset, CombinedDataset) else {}
     decides = {
         "kind": kind,
         "method": [config.method.name, method.version],
@@ -215,7 +215,7 @@ def prepare(config: Config, places: Places, weights: Path | None = None, source_
         "start": source and file_digest(source),
         # A method or data set given as a file has no version: the digest of its text is used instead.
         "files": [plugin.source for plugin in (config.method, config.dataset) if plugin.from_file],
-        **({"members": {name: cls.version for name, cls in dataset.parts.items()}} if combined else {}),
+        **({"members": {name: cls.version for name, cls in parts.items()}} if parts else {}),
         **({"tasks": [task.describe()["id"] for task in module.tasks]} if module.tasks else {}),
     }
     run = run_id(config.public(), decides)
