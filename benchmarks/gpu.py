@@ -186,12 +186,14 @@ class Pictures(GazeDataset):
 # Measuring ---------------------------------------------------------------------------------------------------------
 
 
-def measured(setup: Setup, work: Callable[[], Any], count: int) -> Row:
-    """Rate, operations and memory of some work on ``count`` things, after two calls that warm up."""
+def measured(setup: Setup, work: Callable[[], Any], count: int, flops: int | None = None) -> Row:
+    """Rate, operations (counted unless they are given) and memory of some work on ``count`` things, once warm."""
     if setup.cuda:
         torch.cuda.reset_peak_memory_stats()
-    with FlopCounterMode(display=False) as counter:
-        work()
+    if flops is None:
+        with FlopCounterMode(display=False) as counter:
+            work()
+        flops = counter.get_total_flops()
     work()
     setup.sync()
     begun, calls = time.perf_counter(), 0
@@ -200,12 +202,12 @@ def measured(setup: Setup, work: Callable[[], Any], count: int) -> Row:
         setup.sync()
         calls += 1
     each = (time.perf_counter() - begun) / calls
-    flops = counter.get_total_flops()
     return {
         "rate": count / each,
         "ms": 1e3 * each,
-        "tflops": flops / each / 1e12,
-        "share": None if setup.peak is None else flops / each / setup.peak,
+        "flops": flops,
+        "tflops": flops / each / 1e12 if flops else None,
+        "share": flops / each / setup.peak if flops and setup.peak else None,
         "gib": torch.cuda.max_memory_allocated() / 2**30 if setup.cuda else None,
     }
 
@@ -247,48 +249,58 @@ def difference(method: Method, batch: Batch) -> float:
 
 
 # Parts -------------------------------------------------------------------------------------------------------------
-# Each yields the name of what it begins, then, once it is measured, a row.
+# Each yields names of rows with the functions that measure them: a row that fails takes no other with it.
 
-Part = Iterator[str | Row]
+Part = Iterator[tuple[str, Callable[[], Row]]]
 
 
-def frozen_or_adapted(setup: Setup, title: str, build: Callable[..., Method]) -> Part:
+def gaze_lle_like(setup: Setup, title: str, build: Callable[..., Any]) -> Part:
     """Train steps and predictions of one method with ViT-L and ViT-B at every precision, 60 pictures of one person."""
+    counted: dict[str, int] = {}
+
+    def row(backbone: str, what: str, precision: str) -> Row:
+        options = {"compute_dtype": "float32" if precision == "fp32" else "bfloat16"}
+        if precision == "compiled" and build is HCLoRA:
+            options["compile"] = True
+        method = _vit(setup, build, backbone, **options)
+        if precision == "compiled" and build is not HCLoRA:
+            method.backbone.compile()
+            method.decoder.compile()
+        batch = noise(2 if setup.tiny else 60, 1, method.side, setup.device)
+        work = (train_step if what == "train step" else inference)(setup, method, batch, precision)
+        known = counted.get(backbone + what) if precision == "compiled" else None
+        found = measured(setup, work, len(batch.image_ids), known) | {"unit": "pictures/s"}
+        counted[backbone + what] = found["flops"]
+        if (backbone, what, precision) == ("dinov2_vitl14", "train step", "bf16"):
+            found |= {"goal": "peak", "value": found["share"]}
+        return found
+
+    def apart(backbone: str) -> Row:
+        method = _vit(setup, build, backbone, compute_dtype="float32")
+        return {"difference": difference(method, noise(2, 2, method.side, setup.device))}
+
     for letter, backbone in (("L", "dinov2_vitl14"), ("B", "dinov2_vitb14")):
-        name = f"{title} ViT-{letter}"
-        options: Row = {"backbone": backbone, "feature_cache": "off"}
-        if setup.tiny:
-            options |= {"backbone": "tiny", "image_size": 28, "dim": 32, "layers": 1, "heads": 2}
-        make = partial(build, backbone_weights="random", **options)
-        side, images = (28, 2) if setup.tiny else (448, 60)
-        batch = noise(images, 1, side, setup.device)
-        for precision in ("bf16", "fp32", "compiled"):
-            for what, prepare in (("train step", train_step), ("prediction", inference)):
-                key = f"{name}, {what}, {precision}"
-                yield key
-                method: Any = make(compute_dtype="float32" if precision == "fp32" else "bfloat16").to(setup.device)
-                if precision == "compiled":
-                    method.backbone.model.compile()
-                    method.decoder.compile()
-                row = {"what": key, "unit": "pictures/s"} | measured(
-                    setup, prepare(setup, method, batch, precision), images
-                )
-                if letter == "L" and what == "train step" and precision == "bf16":
-                    row |= {"goal": "peak", "value": row["share"]}
-                yield row
-                del method
-                release()
-        yield f"{name}, CPU against {setup.device.type}"
-        value = difference(make(compute_dtype="float32").to(setup.device), noise(2, 2, side, setup.device))
-        yield {"what": f"{name}, CPU against {setup.device.type}", "difference": value}
+        for precision in ("bf16", "fp32"):
+            for what in ("train step", "prediction"):
+                yield f"{title} ViT-{letter}, {what}, {precision}", partial(row, backbone, what, precision)
+        yield f"{title} ViT-{letter}, CPU against {setup.device.type}", partial(apart, backbone)
+    for letter, backbone in (("L", "dinov2_vitl14"), ("B", "dinov2_vitb14")):  # last: compiling takes long
+        for what in ("train step", "prediction"):
+            yield f"{title} ViT-{letter}, {what}, compiled", partial(row, backbone, what, "compiled")
+
+
+def _vit(setup: Setup, build: Callable[..., Any], backbone: str, **options: Any) -> Any:
+    if setup.tiny:
+        backbone, options = "tiny", options | {"image_size": 28, "dim": 32, "layers": 1, "heads": 2}
+    return build(backbone=backbone, backbone_weights="random", feature_cache="off", **options).to(setup.device)
 
 
 def gazelle(setup: Setup) -> Part:
-    return frozen_or_adapted(setup, "Gaze-LLE", GazeLLE)
+    return gaze_lle_like(setup, "Gaze-LLE", GazeLLE)
 
 
 def hclora(setup: Setup) -> Part:
-    return frozen_or_adapted(setup, "HCLoRA", HCLoRA)
+    return gaze_lle_like(setup, "HCLoRA", HCLoRA)
 
 
 def qwen_folder(folder: Path) -> str:
@@ -308,65 +320,61 @@ def omnigf(setup: Setup) -> Part:
     """A random Qwen3-VL-4B: a train step of 8 pictures, and predictions for 1, 5 and 15 people of one picture."""
     with tempfile.TemporaryDirectory() as folder:
         if setup.tiny:
-            options: Row = {"backbone": "tiny", "image_size": 64, "picture_size": 64, "head_net": "small",
-                            "head_size": 32, "decoder_width": 32}  # fmt: skip
+            sizes: Row = {"backbone": "tiny", "image_size": 64, "picture_size": 64, "head_net": "small",
+                          "head_size": 32, "decoder_width": 32}  # fmt: skip
         else:
-            options = {"backbone": qwen_folder(Path(folder)), "image_size": 448}
+            sizes = {"backbone": qwen_folder(Path(folder)), "image_size": 448}
+        kept: dict[str, Any] = {}
 
-        def build(**more: Any) -> Any:
-            with setup.device:
-                return OmniGF(backbone_weights="random", **options, **more).to(setup.device)
+        def method(**options: Any) -> Any:
+            """The last one if it has these options: four billion weights are not drawn for every row."""
+            if str(options) not in kept:
+                kept.clear()
+                release()
+                with setup.device:
+                    kept[str(options)] = OmniGF(backbone_weights="random", **sizes, **options).to(setup.device)
+            return kept[str(options)]
 
-        method = build(compute_dtype="bfloat16")
-        side = method.preprocess().size[0]
-        batch = noise(8, 1, side, setup.device)
-        for precision in ("bf16", "compiled"):
-            key = f"OmniGF 4B, train step, {precision}"
-            yield key
+        def train(precision: str) -> Row:
+            made = method(compute_dtype="bfloat16")
             if precision == "compiled":
-                method.vlm.model.model.language_model.compile(dynamic=False)
-            yield {"what": key, "unit": "people/s"} | measured(setup, train_step(setup, method, batch, "bf16"), 8)
-        del method
-        release()
+                made.vlm.model.model.language_model.compile(dynamic=False)
+            batch = noise(8, 1, made.preprocess().size[0], setup.device)
+            return measured(setup, train_step(setup, made, batch, "bf16"), 8) | {"unit": "people/s"}
+
+        def predict(precision: str, decode: str, people: int) -> Row:
+            made = method(compute_dtype="float32" if precision == "fp32" else "bfloat16", decode=decode)
+            batch = noise(1, people, made.preprocess().size[0], setup.device)
+            return measured(setup, inference(setup, made, batch, precision), people) | {"unit": "people/s"}
+
+        def apart() -> Row:
+            made = method(compute_dtype="float32", decode="anchors")
+            return {"difference": difference(made, noise(1, 2, made.preprocess().size[0], setup.device))}
+
+        yield "OmniGF 4B, train step, bf16", partial(train, "bf16")
         for precision, decode in (("bf16", "generate"), ("bf16", "anchors"), ("fp32", "anchors")):
-            method = build(compute_dtype="float32" if precision == "fp32" else "bfloat16", decode=decode)
-            for people in (1, 5, 15) if not setup.tiny else (1, 5):
-                key = f"OmniGF 4B, {decode}, {people} people, {precision}"
-                yield key
-                one = noise(1, people, side, setup.device)
-                yield {"what": key, "unit": "people/s"} | measured(
-                    setup, inference(setup, method, one, precision), people
-                )
-            if precision == "fp32":
-                key = f"OmniGF 4B, CPU against {setup.device.type}"
-                yield key
-                yield {"what": key, "difference": difference(method, noise(1, 2, side, setup.device))}
-            del method
-            release()
+            for people in (1, 5) if setup.tiny else (1, 5, 15):
+                yield f"OmniGF 4B, {decode}, {people} people, {precision}", partial(predict, precision, decode, people)
+        yield f"OmniGF 4B, CPU against {setup.device.type}", apart
+        yield "OmniGF 4B, train step, compiled", partial(train, "compiled")
 
 
 def loading(setup: Setup) -> Part:
     """Train steps of Gaze-LLE ViT-B on what the loaders give: does the device wait?"""
     from gazebench.datasets.gazeworld import GazeWorld
 
+    def row(dataset: GazeDataset) -> Row:
+        method = _vit(setup, GazeLLE, "dinov2_vitb14", compute_dtype="bfloat16")
+        options = {"batch_size": 4, "workers": 0} if setup.tiny else {"batch_size": 60}
+        module = GazeDataModule(dataset, method.preprocess(), **options)
+        found = idle(setup, method, module) | {"unit": "pictures/s", "workers": module.workers}
+        return found | ({"goal": "idle", "value": found["idle"]} if isinstance(dataset, Pictures) else {})
+
     with tempfile.TemporaryDirectory() as folder:
-        count, batch = (8, 4) if setup.tiny else (100_000, 60)
-        files = Pictures(Path(folder), train=count).write()
-        for name, dataset in (("640 x 480 JPEG files", files), ("GazeWorld, drawn", GazeWorld(train=min(count, 4000)))):
-            key = f"Gaze-LLE ViT-B, training on {name}"
-            yield key
-            options: Row = {"backbone": "dinov2_vitb14", "compute_dtype": "bfloat16"}
-            if setup.tiny:
-                options |= {"backbone": "tiny", "image_size": 28, "dim": 32, "layers": 1, "heads": 2}
-            method = GazeLLE(backbone_weights="random", feature_cache="off", **options).to(setup.device)
-            module = GazeDataModule(dataset, method.preprocess(), batch_size=batch, workers=0 if setup.tiny else -1)
-            row = idle(setup, method, module)
-            yield (
-                {"what": key, "unit": "pictures/s", "workers": module.workers, "cores": os.cpu_count()}
-                | row
-                | ({"goal": "idle", "value": row["idle"]} if dataset is files else {})
-            )
-            release()
+        files = Pictures(Path(folder), train=8 if setup.tiny else 100_000).write()
+        yield "Gaze-LLE ViT-B, training on 640 x 480 JPEG files", partial(row, files)
+        world = GazeWorld(train=8 if setup.tiny else 4000)
+        yield "Gaze-LLE ViT-B, training on GazeWorld, drawn", partial(row, world)
 
 
 def idle(setup: Setup, method: Method, module: GazeDataModule) -> Row:
@@ -408,42 +416,42 @@ def evaluation(setup: Setup) -> Part:
     from gazebench.engine.config import resolve
     from gazebench.engine.run import Places, bench
 
-    maps = torch.rand(8 if setup.tiny else 2048, 64, 64)
-    points = torch.rand(len(maps), 2, dtype=torch.float64)
-    yield "AUC of VideoAttentionTarget, CPU thread"
-    yield (
-        {"what": "AUC of VideoAttentionTarget, CPU thread", "unit": "people/s"}
-        | measured(
-            Setup(torch.device("cpu"), setup.tiny, setup.end, 1.0), lambda: auc_rectangle(maps, points), len(maps)
-        )
-        | {"tflops": None}
-    )
+    def auc() -> Row:
+        maps = torch.rand(8 if setup.tiny else 2048, 64, 64)
+        points = torch.rand(len(maps), 2, dtype=torch.float64)
+        alone = Setup(torch.device("cpu"), setup.tiny, setup.end, 1.0)
+        return measured(alone, lambda: auc_rectangle(maps, points), len(maps), 0) | {"unit": "people/s"}
+
     images = 4 if setup.tiny else 1500
     with tempfile.TemporaryDirectory() as folder:
-        Pictures(Path(folder)).write()
-        options = [f"--dataset.root={folder}", f"--dataset.test={images}", "--dataset.people=2", "--dataset.train=4",
-                   "--model.backbone_weights=random", f"--model.feature_cache={folder}/features",
-                   "--model.feature_cache_gib=30", "--trainer.enable_progress_bar=false", "--model.inout=true",
-                   f"--trainer.accelerator={'gpu' if setup.cuda else 'cpu'}", "--init=none"]  # fmt: skip
-        options += ["--loader.workers=0", "--model.backbone=tiny", "--model.image_size=28", "--model.dim=32",
-                    "--model.layers=1", "--model.heads=2"] if setup.tiny else ["--model.backbone=dinov2_vitl14",
-                    "--model.compute_dtype=bfloat16"]  # fmt: skip
-        config = resolve(["gazelle", str(Path(__file__).resolve()), *options])
-        weights = Path(folder) / "weights.pt"
-        torch.save(config.new_method().export(), weights)
-        for turn in ("features computed and stored", "features cached"):
-            key = f"Gaze-LLE ViT-L, predict and score, {turn}"
-            yield key
+
+        def test(turn: str) -> Row:
+            options = [f"--dataset.root={folder}", f"--dataset.test={images}", "--model.inout=true",
+                       "--model.backbone_weights=random", f"--model.feature_cache={folder}/features",
+                       "--model.feature_cache_gib=30", "--trainer.enable_progress_bar=false", "--init=none",
+                       f"--trainer.accelerator={'gpu' if setup.cuda else 'cpu'}"]  # fmt: skip
+            if setup.tiny:
+                options += ["--loader.workers=0", "--model.backbone=tiny", "--model.image_size=28", "--model.dim=32",
+                            "--model.layers=1", "--model.heads=2"]  # fmt: skip
+            else:
+                options += ["--model.backbone=dinov2_vitl14", "--model.compute_dtype=bfloat16"]
+            torch.manual_seed(0)
+            config = resolve(["gazelle", str(Path(__file__).resolve()), *options])
+            weights = Path(folder) / "weights.pt"
+            if not weights.is_file():
+                Pictures(Path(folder)).write()
+                torch.save(config.new_method().export(), weights)
             shutil.rmtree(Path(folder) / "runs", ignore_errors=True)
             begun = time.perf_counter()
-            places = Places(Path(folder) / "runs", Path(folder) / "boards")
-            outcome = bench(config, places, weights=weights)
-            whole = time.perf_counter() - begun
-            scored = outcome.record["samples"]["people"]
-            scaled = whole * VAT_TEST["images"] / images
-            yield {"what": key, "unit": "people/s", "rate": scored / whole, "seconds": scaled} | (
-                {"goal": "evaluation", "value": scaled} if "cached" in turn else {}
-            )
+            outcome = bench(config, Places(Path(folder) / "runs", Path(folder) / "boards"), weights=weights)
+            seconds = time.perf_counter() - begun
+            whole = seconds * VAT_TEST["images"] / images
+            found = {"rate": outcome.record["samples"]["people"] / seconds, "unit": "people/s", "seconds": whole}
+            return found | ({"goal": "evaluation", "value": whole} if turn == "features cached" else {})
+
+        yield "AUC of VideoAttentionTarget, CPU thread", auc
+        for turn in ("features computed and stored", "features cached"):
+            yield f"Gaze-LLE ViT-L, predict and score, {turn}", partial(test, turn)
 
 
 PARTS: dict[str, Callable[[Setup], Part]] = {
@@ -463,22 +471,31 @@ def release() -> None:
 
 
 def rows_of(part: str, setup: Setup) -> Iterator[Row]:
-    """The rows of a part, with one for whatever fails; what is begun too late is left to a row that says so."""
-    begun = part
+    """The rows of a part; whatever fails, or is begun too late, is a row that says so."""
+    try:
+        for name, measure in PARTS[part](setup):
+            if time.monotonic() > setup.end:
+                yield {"what": name, "error": "not measured: the part's time was up"}
+                continue
+            if not setup.tiny:
+                print(json.dumps({"begun": name}), flush=True)
+            yield {"what": name, **_tried(measure)}
+    except Exception as error:
+        yield {"what": part, **_failure(error)}
+
+
+def _tried(measure: Callable[[], Row]) -> Row:
     torch.manual_seed(0)
     try:
-        for found in PARTS[part](setup):
-            if isinstance(found, str):
-                begun = found
-                print(json.dumps({"begun": begun}), flush=True) if not setup.tiny else None
-                if time.monotonic() > setup.end:
-                    yield {"what": begun, "error": "not measured, with all that follows it: the part's time was up"}
-                    return
-            else:
-                yield found
+        return measure()
     except Exception as error:  # out of memory, above all
-        first = str(error).strip().splitlines()[0][:160] if str(error).strip() else ""
-        yield {"what": begun, "error": f"{type(error).__name__}: {first}"}
+        return _failure(error)
+    finally:
+        release()
+
+
+def _failure(error: Exception) -> Row:
+    return {"error": f"{type(error).__name__}: {str(error).strip()[:160]}".replace("\n", " ")}
 
 
 def in_process(part: str, seconds: float) -> Iterator[Row]:
