@@ -29,18 +29,17 @@ def stored(folder: Path) -> tuple[dict, str]:
 
 
 def test_every_part_runs_at_toy_size(gpu, tmp_path):
-    assert gpu.main([str(tmp_path), "--tiny"]) == 0
+    assert gpu.main([str(tmp_path), "--tiny", "--seconds=3000"]) == 0  # of which it needs few, on a machine of its own
     result, text = stored(tmp_path)
     rows = {row["what"]: row for row in result["rows"]}
     assert {row["part"] for row in result["rows"]} == set(gpu.PARTS)
     assert not [row for row in result["rows"] if "error" in row]
-    for size in "LB":
-        for method in ("Gaze-LLE", "HCLoRA"):
-            for what in ("train step", "prediction"):
-                for precision in ("fp32", "bf16", "compiled"):
-                    assert rows[f"{method} ViT-{size}, {what}, {precision}"]["tflops"] > 0
-            assert rows[f"{method} ViT-{size}, CPU against cpu"]["difference"] < 1e-5
-    train, predict = (rows[f"Gaze-LLE ViT-B, {what}, fp32"] for what in ("train step", "prediction"))
+    for method in ("Gaze-LLE", "HCLoRA"):
+        for what in ("train step", "prediction"):
+            for precision in ("fp32", "bf16", "compiled"):
+                assert rows[f"{method} ViT-L, {what}, {precision}"]["tflops"] > 0
+        assert rows[f"{method} ViT-L, CPU against cpu"]["difference"] < 1e-5
+    train, predict = (rows[f"Gaze-LLE ViT-L, {what}, fp32"] for what in ("train step", "prediction"))
     assert train["tflops"] * train["ms"] > predict["tflops"] * predict["ms"], "a train step does more"
     generated, anchors = (rows[f"OmniGF 4B, {decode}, 5 people, bf16"] for decode in ("generate", "anchors"))
     assert generated["tflops"] * generated["ms"] > anchors["tflops"] * anchors["ms"]
