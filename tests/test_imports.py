@@ -27,7 +27,6 @@ KNOWN = {  # names that the harness may say: defaults of the command line, and t
     "gazebench/cli/bench.py": {"gazelle", "gazeworld"},
     "gazebench/cli/settings.py": {"gazeworld"},
     "gazebench/engine/contract.py": {"gazeworld"},
-    "gazebench/engine/one_image.py": {"gazeworld"},
 }
 
 

@@ -15,6 +15,7 @@ from gazebench.cli import (
     compare,
     data,
     evaluate,
+    heads,
     leaderboard,
     listing,
     new,
@@ -39,7 +40,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for module in (
-    bench, evaluate, score, predict, study, probe, vqa, compare, report, tables, listing, leaderboard, data, new,
+    bench, evaluate, score, predict, heads, study, probe, vqa, compare, report, tables, listing, leaderboard, data, new,
     weights, check, settings,
 ):  # fmt: skip
     app.add_typer(module.app)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
@@ -16,11 +16,23 @@ from gazebench.core.errors import UserError
 if TYPE_CHECKING:
     from gazebench.engine.run import Places
 
+Pixels = Literal["rgb-1", "rgb-255", "bgr-1", "bgr-255"]
 NameArgument = Annotated[str, typer.Argument(help="A name of `gazebench list`, or a Python file.")]
 SplitOption = Annotated[str, typer.Option(help="Split of the data set.")]
 RunsOption = Annotated[Path | None, typer.Option("--runs", help="Folder of runs; `runs` of the checkout by default.")]
 BoardsOption = Annotated[
     Path | None, typer.Option("--boards", help="Folder of records; `leaderboards` of the checkout by default.")
+]
+
+DetectorOption = Annotated[
+    str, typer.Option(help="Finds heads: centerface, an ONNX model of heads, or none for predictions without a head.")
+]
+ConfidenceOption = Annotated[float, typer.Option(min=0.0, max=1.0, help="Least score of a detected head.")]
+HeadClassOption = Annotated[
+    int | None, typer.Option(help="Number of the class of heads in an ONNX model that has no names of its classes.")
+]
+PixelsOption = Annotated[
+    Pixels, typer.Option(help="Order and largest value of the colours that an ONNX model of your own takes.")
 ]
 
 

@@ -1,68 +1,128 @@
-"""``gazebench predict``: where the people of one image look."""
+"""``gazebench predict``: where the people of pictures look."""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from gazebench.cli.options import command, given_settings
+from gazebench.cli.options import (
+    ConfidenceOption,
+    DetectorOption,
+    HeadClassOption,
+    PixelsOption,
+    command,
+    given_settings,
+)
 
 app = typer.Typer()
 
 
-@command(app, "predict", "gazebench predict photo.jpg --box 120,40,180,110 --weights RUN/weights.pt", settings=True)
+@command(app, "predict", "gazebench predict photo.jpg --weights RUN/weights.pt --overlays overlays", settings=True)
 def predict(
     ctx: typer.Context,
-    image: Annotated[Path, typer.Argument(help="A picture.")],
+    pictures: Annotated[
+        list[str], typer.Argument(help="Pictures, folders, patterns, or - for stdin: one picture, or a path a line.")
+    ],
+    weights: Annotated[
+        str, typer.Option(help="Folder or weights.pt of a run, or published weights: a file, an address, or a name.")
+    ] = "",
     box: Annotated[
         list[str] | None,
-        typer.Option(metavar="X0,Y0,X1,Y1", help="A head box, in pixels or all in [0, 1]; repeat for more people."),
+        typer.Option(
+            metavar="X0,Y0,X1,Y1", help="A head box of the only picture, in pixels or all in [0, 1]; may be repeated."
+        ),
     ] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="weights.pt of a run, or published weights: a file, an address, or their name.")
-    ] = None,
+    boxes: Annotated[Path | None, typer.Option(help="A file of head boxes: COCO JSON, CSV or Parquet.")] = None,
+    faces: Annotated[bool, typer.Option("--faces", help="Boxes given are faces: grow them to heads.")] = False,
+    detector: DetectorOption = "centerface",
+    confidence: ConfidenceOption = 0.3,
+    head_class: HeadClassOption = None,
+    detector_pixels: PixelsOption = "rgb-1",
     out: Annotated[
-        Path | None, typer.Option(help="File for the picture with heatmaps; beside the picture by default.")
+        Path | None,
+        typer.Option(help="Predictions file: .jsonl, .csv or .parquet, or - for JSON lines; else sentences."),
     ] = None,
-) -> None:
-    """Predict where the people of an image look.
+    overlays: Annotated[Path | None, typer.Option(help="Folder for the pictures with heatmaps.")] = None,
+    heatmaps: Annotated[bool, typer.Option("--heatmaps", help="Store heatmaps in the file too.")] = False,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 8,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")] = "auto",
+    strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 if a picture cannot be read.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Begin anew instead of continuing.")] = False,
+) -> int:
+    """Predict where the people of pictures look.
 
-    The command writes the image with heatmaps and prints the points as JSON. A photograph is turned upright by its
-    orientation tag; boxes and points are those of the upright image. Boxes are clipped to the image.
+    Heads are found by a detector unless boxes are given. A photograph is turned upright by its orientation tag; boxes
+    and points are those of the upright picture. With --out, repeating the command continues where it was stopped.
     """
-    import numpy as np
+    from contextlib import nullcontext
+    from functools import cache, partial
 
-    from gazebench.data.images import load_image
-    from gazebench.engine.one_image import method_of_weights, parse_box, predict_image
-    from gazebench.report.pictures import save_overlay
+    from gazebench.core.errors import DataError, some
+    from gazebench.core.files import file_digest
+    from gazebench.core.journal import Journal
+    from gazebench.data.detector import HeadDetector
+    from gazebench.engine.bulk import BoxFile, boxes_of_one, find_pictures, predict_pictures
+    from gazebench.engine.model import GazeModel, method_of_weights
+    from gazebench.engine.predictions import check_ending, save_rows
+    from gazebench.report.pictures import save_gaze
 
-    picture = load_image(image, own=True)
-    height, width = picture.shape[:2]
-    boxes = np.stack([parse_box(text, width, height) for text in box]) if box else np.full((1, 4), np.nan)
-    people = predict_image(method_of_weights(weights, given_settings(ctx)), picture, boxes, image.name)
-    out = out or image.with_name(f"{image.stem}_gaze.png")
-    save_overlay(
-        out,
-        picture,
-        [
-            {
-                "head": one.head,
-                "answer": one.point,
-                "heatmap": one.heatmap,
-                "title": "" if one.inout is None else f"in frame: {one.inout:.2f}",
-            }
-            for one in people
-        ],
+    streams = str(out) == "-"
+    if out is not None and not streams:
+        check_ending(out, heatmaps)
+    found = find_pictures(pictures, sys.stdin.buffer.read)
+    if box and len(found) > 1:
+        raise DataError(f"--box is for one picture, and these are {len(found):,}; give --boxes FILE")
+    method, identity = method_of_weights(weights, given_settings(ctx))
+    finder = cache(partial(HeadDetector, detector, confidence, head_class, detector_pixels))
+    model = GazeModel(method, finder, device)
+    give: Any = lambda *_: (None, None)  # noqa: E731  (heads are found)
+    if box:
+        give = boxes_of_one(box, faces)
+    elif boxes:
+        give = BoxFile(boxes, faces)
+        identity |= {"boxes": file_digest(boxes), "faces": faces}
+    elif detector == "none":
+        give = lambda *_: ([[float("nan")] * 4], None)  # noqa: E731
+    else:
+        identity["detector"] = finder().identity()
+    identity |= {"box": box, "without_boxes": detector == "none", "heatmaps": heatmaps}
+
+    def show(picture: Any, gaze: Any) -> None:
+        name = gaze.name.lstrip("/").replace("..", "_").replace(":", "_")
+        save_gaze((overlays or Path()) / f"{name}.png", picture, gaze)
+
+    keep: Any = nullcontext({})
+    if out is not None and not streams:
+        keep = Journal(out.with_suffix(".pictures.jsonl"), identity, again)
+    with keep as done:
+        entries = predict_pictures(
+            model, found, give, done, batch_size=batch, heatmaps=heatmaps, show=show if overlays else None
+        )
+        bad = {name: entry["error"] for name, entry in entries.items() if "error" in entry}
+        if len(bad) == len(entries):
+            raise DataError(some(list(bad.values())))
+        rows = [row for entry in entries.values() for row in entry.get("people", ())]
+        if out is None:
+            for name, entry in entries.items():
+                for row in entry.get("people", ()):
+                    print(f"{name}: {row['answer']}")
+        elif streams:
+            for row in rows:
+                print(json.dumps(row, ensure_ascii=False))
+        else:
+            save_rows(out, rows)
+    nobody = [name for name, entry in entries.items() if entry.get("people") == []]
+    if nobody:
+        print(f"{len(nobody):,} pictures without a head: {some(nobody)}", file=sys.stderr)
+    for reason in bad.values():
+        print(reason, file=sys.stderr)
+    print(
+        f"{len(rows):,} people in {len(entries) - len(bad):,} pictures, {len(bad):,} pictures unreadable"
+        + (f": {out}" if out and not streams else ""),
+        file=sys.stderr,
     )
-    answers = [
-        {
-            "box": None if np.isnan(one.head).any() else [round(float(side), 6) for side in one.head],
-            "point": [round(value, 6) for value in one.point],
-            "inout": None if one.inout is None else round(one.inout, 6),
-        }
-        for one in people
-    ]
-    print(json.dumps({"image": image.name, "size": [width, height], "people": answers, "overlay": str(out)}, indent=1))
+    return int(strict and bool(bad))

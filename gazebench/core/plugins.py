@@ -14,7 +14,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-import gazebench
+from gazebench._version import __version__
 from gazebench.core.errors import UserError
 
 
@@ -38,7 +38,7 @@ class Entry:
     name: str
     target: str
     origin: str = "gazebench"
-    version: str = gazebench.__version__
+    version: str = __version__
 
     def __str__(self) -> str:
         return f"{self.name!r} ({self.target} of {self.origin})"
@@ -82,7 +82,7 @@ def _ours(kind: str) -> Iterator[Entry]:
             if not module.name.startswith("_"):
                 yield Entry(kind, module.name, f"gazebench.{kind}.{module.name}")
     elif kind == "tasks":
-        for file in sorted(Path(gazebench.__file__).parent.glob("*/task*.py")):
+        for file in sorted(Path(__file__).parents[1].glob("*/task*.py")):
             folder = file.parent.name
             if folder != "data":  # the base class
                 yield Entry(kind, folder + file.stem.removeprefix("task"), f"gazebench.{folder}.{file.stem}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from gazebench.core.boxes import BOX, FloatArray, IntArray, clean_boxes
+from gazebench.core.boxes import BOX, FloatArray, IntArray, clean_boxes, normalise
 from gazebench.core.errors import DataError, some
 from gazebench.core.files import file_digest
 from gazebench.core.types import Issue, Policy, Records
@@ -21,11 +21,51 @@ OVERLAP = 0.3
 FARTHEST = 1.0
 """How far, in picture sizes, a coordinate may lie beyond the picture before it is taken for one in pixels."""
 
-FORMAT = f"""Head boxes are CSV (.csv, .csv.gz) or Parquet with one row a box and the columns
+GROWTH = (1.3, 0.5, 0.1)
+"""The box of a head from that of its face, in heights of the face: its width, and what it adds above and below. A face
+seen from the side is narrow, a head is not; fitted to published head boxes (docs/pictures.md)."""
+
+FORMAT = f"""Head boxes are COCO JSON (.json: its category head, else face, which is grown to a head), or CSV
+(.csv, .csv.gz) or Parquet with one row a box and the columns
   xmin, ymin, xmax, ymax   normalised to [0, 1] by the picture's width and height
   image                    the picture, as `gazebench data ids DATASET` lists it
   person_id                the person, as listed there; empty, or left out, for a detection: it goes to the person of
                            its image whose annotated box it overlaps most, with an IoU of {OVERLAP} or more"""
+
+
+def grow_faces(faces: FloatArray) -> FloatArray:
+    """(K, 4) boxes of faces in pixels to boxes of heads, not clipped."""
+    x0, y0, x1, y1 = faces.T
+    width, above, below = GROWTH
+    middle, height = (x0 + x1) / 2, y1 - y0
+    half = height * width / 2
+    return np.stack([middle - half, y0 - height * above, middle + half, y1 + height * below], axis=1)
+
+
+def _read_coco(path: Path) -> pd.DataFrame:
+    """The boxes of heads in a COCO JSON, else those of faces, grown; columns ``image``, ``person_id`` and ``BOX``."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        images = {one["id"]: (str(one["file_name"]), one["width"], one["height"]) for one in content["images"]}
+        names = {one["id"]: str(one["name"]).lower() for one in content["categories"]}
+        found = [
+            (names[one["category_id"]], *images[one["image_id"]], one.get("person_id", ""), *one["bbox"])
+            for one in content["annotations"]
+        ]
+    except (KeyError, TypeError) as error:
+        what = f"not a COCO JSON with images (file_name, width, height), annotations (bbox) and categories ({error})"
+        raise DataError(f"{path}: {what}. {FORMAT}") from error
+    kind = next((word for word in ("head", "face") if any(word in name for name in names.values())), None)
+    if kind is None:
+        raise DataError(f"{path}: none of the categories {', '.join(names.values())} is called head or face")
+    columns = ["category", "image", "width", "height", "person_id", *BOX]
+    table = pd.DataFrame(found, columns=columns)
+    table = table[table["category"].str.contains(kind)].reset_index(drop=True)
+    boxes = table[BOX].to_numpy(np.float64, copy=True)
+    boxes[:, 2:] += boxes[:, :2]  # COCO gives width and height
+    boxes = grow_faces(boxes) if kind == "face" else boxes
+    table[BOX] = clean_boxes(normalise(boxes, "pixel", table[["width", "height"]].to_numpy(np.float64)))
+    return table
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -39,11 +79,15 @@ def read(path: Path) -> pd.DataFrame:
     try:
         if path.suffix == ".parquet":
             table = pd.read_parquet(path)
+        elif path.suffix == ".json":
+            table = _read_coco(path)
         elif path.name.endswith((".csv", ".csv.gz")):
             table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
         else:
             raise DataError(f"{path}: unknown ending {path.suffix!r}. {FORMAT}")
     except (ValueError, OSError) as error:
+        if isinstance(error, DataError):
+            raise
         raise DataError(f"{path}: cannot be read ({error}). {FORMAT}") from error
     missing = [name for name in BOX if name not in table]
     if missing or not {"image", "person_id"} & set(table):
@@ -102,8 +146,8 @@ def attach(records: Records, path: Path, missing: Policy) -> tuple[Records, dict
     head[person[by_id]] = boxes[by_id]
     detected = np.flatnonzero(~named & (image >= 0))
     waiting = np.flatnonzero(np.isnan(head).any(axis=1) & np.isfinite(records.head).all(axis=1))
-    pairs = _matched(records.head[waiting], records.person_image[waiting], boxes[detected], image[detected])
-    for mine, box in pairs:
+    pairs = matched(records.head[waiting], records.person_image[waiting], boxes[detected], image[detected])
+    for mine, box, _ in pairs:
         head[waiting[mine]] = boxes[detected[box]]
     without = np.asarray(np.isnan(head).any(axis=1))
     identity = {
@@ -127,22 +171,26 @@ def attach(records: Records, path: Path, missing: Policy) -> tuple[Records, dict
     return kept.select(~without) if len(issues) else kept, identity
 
 
-def _matched(
+def matched(
     annotated: FloatArray, of_image: IntArray, found: FloatArray, in_image: npt.NDArray[np.intp]
-) -> Sequence[tuple[int, int]]:
-    """Pairs (annotated, found) of one image, each once: those of the largest IoU first, down to ``OVERLAP``."""
+) -> list[tuple[int, int, float]]:
+    """Annotated boxes (A, 4) of images (A,) and found ones (F, 4) of images (F,) in pairs, each box once.
+
+    Returns:
+        Rows of both and their IoU: those of the largest IoU first, down to ``OVERLAP``.
+    """
     left = pd.DataFrame({"image": of_image, "mine": range(len(of_image))})
     both = left.merge(pd.DataFrame({"image": in_image, "box": range(len(in_image))}), on="image")
     mine, box = both["mine"].to_numpy(), both["box"].to_numpy()
     a, b = annotated[mine], found[box]
     shared = np.clip(np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2]), 0, None).prod(axis=1)
     iou = shared / ((a[:, 2:] - a[:, :2]).prod(axis=1) + (b[:, 2:] - b[:, :2]).prod(axis=1) - shared)
-    pairs: dict[int, int] = {}
+    pairs: dict[int, tuple[int, float]] = {}
     taken = set[int]()
     for pair in np.lexsort((box, mine, -iou)):
         if iou[pair] < OVERLAP:
             break
         if mine[pair] not in pairs and box[pair] not in taken:
-            pairs[int(mine[pair])] = int(box[pair])
+            pairs[int(mine[pair])] = int(box[pair]), float(iou[pair])
             taken.add(int(box[pair]))
-    return [*pairs.items()]
+    return [(one, other, overlap) for one, (other, overlap) in pairs.items()]

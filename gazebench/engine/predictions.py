@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from gazebench.core.boxes import BOX
 from gazebench.core.errors import DataError, UserError
 from gazebench.core.files import write_atomically
 from gazebench.core.types import SOCIAL, Batch, Item, Prediction, Records, pairs_of
@@ -47,6 +49,7 @@ _NUMBERS = ("x", "y", "inout", "text_x", "text_y", "heatmap_h", "heatmap_w", "us
 _TYPES: dict[str, pa.DataType] = {
     "person_id": pa.string(), "image_id": pa.string(), "x": pa.float64(), "y": pa.float64(), "inout": pa.float64(),
     "label": pa.string(), "text": pa.string(), "text_x": pa.float64(), "text_y": pa.float64(),
+    **dict.fromkeys([*BOX, "head_score"], pa.float64()),
     **dict.fromkeys(SOCIAL, pa.string()), "used_annotation": pa.int64(),
     "heatmap": pa.binary(), "heatmap_h": pa.int32(), "heatmap_w": pa.int32(),
 }  # fmt: skip
@@ -117,6 +120,60 @@ def _columns(batch: Batch, prediction: Prediction, protocol: Protocol) -> dict[s
         height, width = prediction.heatmap.shape[-2:]
         columns |= {"heatmap_h": [height] * batch.people, "heatmap_w": [width] * batch.people}
     return columns
+
+
+def save_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes rows of one method as a predictions file: JSON lines, CSV or Parquet by the ending of its name.
+
+    A heatmap is a list of numbers, row by row. All rows have the same keys.
+
+    Raises:
+        DataError: the ending is another one, or CSV is to hold heatmaps.
+    """
+    ending = check_ending(path)
+
+    def write(target: Path) -> None:
+        waiting = iter(rows)
+        first, writer = True, None
+        with target.open("w", encoding="utf-8", newline="") as file:
+            while some := list(islice(waiting, ROWS)):
+                if ending == ".jsonl":
+                    file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in some)
+                elif ending == ".csv":
+                    pd.DataFrame(some).to_csv(file, index=False, header=first, lineterminator="\n")
+                else:
+                    writer = _write_group(target, some, writer)
+                first = False
+        if ending == ".parquet":
+            (writer or _write_group(target, [{"person_id": ""}], None, empty=True)).close()
+
+    write_atomically(path, write)
+
+
+def check_ending(path: Path, heatmaps: bool = False) -> str:
+    """The ending of a predictions file.
+
+    Raises:
+        DataError: there is no such form, or it cannot hold heatmaps.
+    """
+    if path.suffix not in (".jsonl", ".csv", ".parquet"):
+        raise DataError(f"{path}: unknown ending {path.suffix!r}; give .jsonl, .csv or .parquet")
+    if heatmaps and path.suffix == ".csv":
+        raise DataError(f"{path}: CSV cannot hold heatmaps; give .jsonl or .parquet")
+    return path.suffix
+
+
+def _write_group(
+    path: Path, rows: Sequence[Mapping[str, Any]], writer: pq.ParquetWriter | None, empty: bool = False
+) -> pq.ParquetWriter:
+    schema = pa.schema([pa.field(name, _TYPES.get(name, pa.string())) for name in rows[0]])
+    packed = [
+        {**row, "heatmap": np.asarray(row["heatmap"], "<f4").tobytes()} if "heatmap" in row else dict(row)
+        for row in rows[: 0 if empty else None]
+    ]
+    writer = writer or pq.ParquetWriter(path, schema, compression="zstd")
+    writer.write_table(pa.Table.from_pylist(packed, schema=schema))
+    return writer
 
 
 def _objects(people: int, entries: Sequence[tuple[int, str, Any]]) -> list[str]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from gazebench.core.boxes import FloatArray
 from gazebench.core.types import Records
 from gazebench.data.dataset import GazeDataset
 from gazebench.data.groups import points_in_frame
+from gazebench.engine.model import Gaze, PictureGaze
 
 HEAD, TRUTH, ANSWER = "#16a34a", "#facc15", "#e11d48"
 """Colours of the head box, the annotations and the predicted point."""
@@ -69,14 +70,27 @@ def draw(
     axis.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
 
 
-def save_overlay(path: Path, image: npt.NDArray[np.uint8], panels: Sequence[dict[str, Any]]) -> None:
-    """One panel a person: keys ``head``, ``truth``, ``answer``, ``heatmap``, ``title``."""
+def save_gaze(path: Path, image: npt.NDArray[np.uint8], gaze: PictureGaze) -> None:
+    """Writes a picture with a panel for each person: the head, the heatmap, the point, and the answer in words.
+
+    The panels are in rows of four.
+    """
     height, width = image.shape[:2]
-    side = 5.0
-    figure = Figure(figsize=(side * len(panels) * max(1, width / height), side + 0.3), layout="constrained")
-    for axis, panel in zip(figure.subplots(1, len(panels), squeeze=False).ravel(), panels, strict=True):
+    people: list[tuple[Gaze | None, str]] = [*zip(gaze.people, gaze.sentences(), strict=True)]
+    people = people or [(None, "nobody found")]
+    columns = min(4, len(people))
+    rows, side = -(-len(people) // columns), 5.0 if len(people) == 1 else 3.6
+    figure = Figure(figsize=(side * columns * max(0.8, width / height), (side + 0.4) * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis, person in zip_longest(axes, people):
         axis.set_axis_off()
-        axis.set_title(panel.get("title", ""), fontsize=10)
-        draw(axis, image, panel.get("head"), panel.get("truth"), panel.get("answer"), panel.get("heatmap"))
+        if person is None:
+            continue
+        one, text = person
+        axis.set_title(textwrap.fill(text, 44), fontsize=9)
+        if one is None:
+            draw(axis, image)
+        else:
+            draw(axis, image, one.box, None, one.point if one.inside else None, one.heatmap)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
