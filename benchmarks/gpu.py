@@ -39,6 +39,7 @@ from gazebench.core.files import write_atomically
 from gazebench.core.types import Annotations, Batch, Records, Targets
 from gazebench.data.datamodule import GazeDataModule
 from gazebench.data.dataset import Card, GazeDataset
+from gazebench.datasets.vat import VAT
 from gazebench.engine.method import Method, total_loss
 from gazebench.engine.record import processor
 from gazebench.methods.gazelle import GazeLLE
@@ -146,11 +147,7 @@ class Pictures(GazeDataset):
         label_version="1", head_boxes="made up", synthetic=True,
     )  # fmt: skip
 
-    @property
-    def protocol(self) -> Any:  # type: ignore[override]
-        from gazebench.datasets.vat import VAT
-
-        return VAT.protocol
+    protocol = VAT.protocol
 
     def write(self) -> Pictures:
         rng = np.random.default_rng(0)
