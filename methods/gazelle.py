@@ -191,8 +191,8 @@ class GazeLLE(Method):
         backbone: ``dinov2_vitb14``, ``dinov3_vitl16``, ``ViT-B-16-SigLIP2-512`` and others
             (``gazebench list``), ``timm:NAME`` for any plain ViT of timm, or ``tiny``.
         backbone_weights: ``pretrained``, ``random``, a file or an address.
-        backbone_source: ``hub``, ``timm``, ``transformers`` or ``open_clip``, whose copy of the pretrained weights to
-            take; default: one that is on this machine already, else the first that is named for the backbone.
+        backbone_source: ``hub``, ``timm``, ``transformers``, ``open_clip`` or ``openai``, whose copy of the pretrained
+            weights to take; default: one that is on this machine already, else the first that the backbone names.
         compute_dtype: precision of the frozen encoder.
         image_size: side of the square input in pixels; 0 is 32 patches of the backbone (448 for DINOv2).
         dim: width of the decoder.

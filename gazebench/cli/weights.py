@@ -1,4 +1,4 @@
-"""``gazebench weights add|list|check``."""
+"""``gazebench weights add|list|check|export|push``."""
 
 from __future__ import annotations
 
@@ -70,3 +70,26 @@ def check(file: FileArgument, runs: RunsOption = None, boards: BoardsOption = No
         how = "nothing is known of it; `gazebench weights add` adds it to your table"
     print(f"{part.standing}: {how}")
     return 1 if part.standing == "unverified" else 0
+
+
+RunArgument = Annotated[Path, typer.Argument(help="The folder of a finished run.")]
+
+
+@command(app, "export", "gazebench weights export runs/gazefollow/gazelle/RUN exported")
+def export(run: RunArgument, folder: Annotated[Path, typer.Argument(help="Is made.")]) -> None:
+    """Write a run's weights as safetensors, with settings, record and a model card for the Hugging Face hub."""
+    from gazebench.report.hub import export as write
+
+    print(write(run, folder))
+
+
+@command(app, "push", "gazebench weights push runs/gazefollow/gazelle/RUN me/gazelle-dinov3-l")
+def push(
+    run: RunArgument,
+    repo: Annotated[str, typer.Argument(metavar="OWNER/REPOSITORY", help="Is made where it does not exist.")],
+    private: Annotated[bool, typer.Option("--private", help="Close a new repository to others.")] = False,
+) -> None:
+    """Upload such a folder to the Hugging Face hub; `--weights hf:OWNER/REPOSITORY` uses it from then on."""
+    from gazebench.report.hub import push_to_hub
+
+    print(push_to_hub(run, repo, private=private))

@@ -7,6 +7,7 @@ is fetched twice. Files of the folder ``GAZEBENCH_WEIGHTS`` go first: a machine 
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import urlparse
@@ -16,6 +17,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gazebench.core.errors import DataError, brief, some
+from gazebench.core.files import file_digest
+from gazebench.core.known_weights import known
 
 EXPORT = "model.safetensors"
 """The file of the weights in a repository of a model on the Hugging Face hub."""
@@ -157,12 +160,20 @@ def _from_hub(text: str) -> Path:
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """A state dict from our ``weights.pt``, a Lightning checkpoint, safetensors, or an official ``.pt``.
 
+    TorchScript, which is a program, is read where the digest of the file is known: OpenAI's CLIPs are such files.
+
     Raises:
         WeightsError: the file is none of these, or holds no state dict.
     """
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        if _is_script(path):
+            if not known(file_digest(path)):
+                raise ValueError(
+                    "TorchScript, which is a program, of unknown digest: `gazebench weights add` vouches for it"
+                )
+            return dict(torch.jit.load(path, map_location="cpu").state_dict())
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise WeightsError(f"{path}: not a file of weights ({type(error).__name__}: {error})") from error
@@ -173,3 +184,10 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise WeightsError(f"{path}: holds no state dict of tensors")
     return state
+
+
+def _is_script(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())

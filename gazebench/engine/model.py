@@ -22,7 +22,7 @@ from gazebench.core.files import file_digest
 from gazebench.core.plugins import PluginError
 from gazebench.core.rgb import to_rgb
 from gazebench.core.types import SOCIAL, Batch, Prediction
-from gazebench.core.weights import local_file, read_weights
+from gazebench.core.weights import EXPORT, local_file, read_weights
 from gazebench.data.detector import CENTERFACE, HeadDetector, Heads
 from gazebench.data.images import load_image, resized
 from gazebench.engine.config import essence, method_with, read_config
@@ -389,7 +389,8 @@ def load(
 
     Args:
         weights: published weights by name (``gazelle_dinov2_vitb14_inout``), file or address, a run's folder or its
-            ``weights.pt``, or the name of a method that learns nothing.
+            ``weights.pt``, an export (its folder, or ``hf:owner/repository`` with or without ``@revision``), or the
+            name of a method that learns nothing.
         settings: settings of the method, ``--model.name=value``.
         detector: see ``HeadDetector``; needed, with the extra ``heads``, where no boxes are given.
         confidence: the least score of a head.
@@ -408,7 +409,9 @@ def method_of_weights(weights: str, settings: Sequence[str] = ()) -> tuple[Metho
     The name of the method is in ``config.yaml`` beside the file, or published. Arguments and errors as of ``load``.
     """
     folder = Path(weights)
-    file = folder / "weights.pt" if folder.is_dir() else folder
+    file = local_file(weights) if weights.startswith("hf:") else folder
+    if folder.is_dir():
+        file = folder / (EXPORT if (folder / EXPORT).is_file() else "weights.pt")
     if file.is_file() and (beside := file.parent / "config.yaml").is_file():
         config = read_config(beside)
         torch.manual_seed(config["seed"])  # frozen random parts, which are not in the file, are those of the run

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from gazebench.core.errors import DataError
 from gazebench.core.files import file_digest
-from gazebench.core.known_weights import named
+from gazebench.core.known_weights import named, packaged
 from gazebench.core.plugins import embedded
 from gazebench.core.weights import WeightsError, load_strictly, local_file, present, read_weights
 from gazebench.nn.checkpoint_names import to_timm
@@ -90,8 +90,10 @@ def _known() -> Iterator[tuple[str, Known]]:
         ("ViT-L-14-336-quickgelu", "vit_large_patch14_clip_{}336.openai", "clip-vit-large-patch14-336"),
     ):
         quick = arch.format("quickgelu_")
+        (openai,) = (entry.source for entry in packaged() if entry.clip == (name,) and "openaipublic" in entry.source)
         files = {
             "open_clip": f"hf:timm/{arch.format('')}/open_clip_model.safetensors",
+            "openai": openai,
             "transformers": f"hf:openai/{theirs}/model.safetensors",
         }
         yield name, Known(quick, files, (quick.partition(".")[0], f"openai/{theirs}"))

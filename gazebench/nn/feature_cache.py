@@ -161,7 +161,8 @@ class CachedEncoder:
         if weights != self._weights:
             self._weights = weights
             device = self.backbone.image_mean.device.type  # devices differ in the last digit
-            name = f"{self.backbone.name}-{self.backbone.digest()}-{self.backbone.compute_dtype}-{device}"
+            known_as = self.backbone.name.replace(":", "-")  # timm:NAME; Windows has no colons in names
+            name = f"{known_as}-{self.backbone.digest()}-{self.backbone.compute_dtype}-{device}"
             self._file = FeatureFile(root / name, self.max_bytes)
         return self._file
 
