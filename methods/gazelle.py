@@ -105,7 +105,8 @@ class GazeDecoder(nn.Module):
         x = x + head_map(head, *self.grid)[:, None] * self.head_token.weight[:, :, None, None]
         x = x.flatten(2).mT  # (P, h w, D)
         if self.inout:
-            x = torch.cat([self.inout_token.weight.expand(len(x), 1, -1), x], dim=1)  # (P, 1 + h w, D)
+            # x.shape[0]: an exporter takes len(x) for a constant.
+            x = torch.cat([self.inout_token.weight.expand(x.shape[0], 1, -1), x], dim=1)  # (P, 1 + h w, D)
         x = self.transformer(x)
         inout = None
         if self.inout:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def test_every_setting_has_an_origin(name):
     method = load_method(name)
     assert sources(method).keys() == constructor_options(method).keys()
-    for recipe in recipes(method).values():
+    for recipe in recipes(name, method).values():
         for key, setting in recipe.items():
             assert isinstance(setting, Setting)
             assert setting.origin in ("paper", "official code", "ours")

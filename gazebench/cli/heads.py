@@ -49,7 +49,8 @@ def heads(
         raise DataError(f"--out {out}: the file of boxes ends in .parquet")
     data = dataset_with(dataset, given_settings(ctx))
     finder = HeadDetector(detector, confidence, head_class, detector_pixels)
-    with Journal(out.with_suffix(".images.jsonl"), {"dataset": dataset, "detector": finder.identity()}, again) as done:
+    identity = {"dataset": dataset, "root": str(data.root), "detector": finder.identity()}
+    with Journal(out.with_suffix(".images.jsonl"), identity, again) as done:
         boxes = heads_of_dataset(data, split or ["train", "val", "test"], finder, done)
         bad = [entry["error"] for entry in done.entries.values() if "error" in entry]
         write_atomically(out, lambda path: boxes.to_parquet(path, index=False))

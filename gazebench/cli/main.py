@@ -15,6 +15,7 @@ from gazebench.cli import (
     compare,
     data,
     evaluate,
+    export,
     heads,
     leaderboard,
     listing,
@@ -26,6 +27,7 @@ from gazebench.cli import (
     settings,
     study,
     tables,
+    tune,
     vqa,
     weights,
 )
@@ -40,8 +42,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for module in (
-    bench, evaluate, score, predict, heads, study, probe, vqa, compare, report, tables, listing, leaderboard, data, new,
-    weights, check, settings,
+    bench, evaluate, score, predict, heads, export, study, tune, probe, vqa, compare, report, tables, listing,
+    leaderboard, data, new, weights, check, settings,
 ):  # fmt: skip
     app.add_typer(module.app)
 

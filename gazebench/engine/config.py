@@ -24,6 +24,7 @@ from gazebench.data.datamodule import GazeDataModule
 from gazebench.data.dataset import GazeDataset
 from gazebench.engine.method import Method, Recipe, Setting
 from gazebench.engine.registry import Plugin, find, load_dataset, load_method, usable
+from gazebench.engine.tuned import recipe_of
 
 _TRAINER_FIXED = {
     "logger", "callbacks", "default_root_dir", "enable_checkpointing", "use_distributed_sampler", "plugins",
@@ -94,8 +95,7 @@ class Config:
         return values | {"method": self.method.name, "data": self.dataset.name}
 
     def recipe(self) -> Recipe:
-        recipe: Recipe = self.method.cls.recipe(self.dataset.name, self.values["model"])
-        return recipe
+        return recipe_of(self.method.name, self.method.cls, self.dataset.name, self.values["model"])
 
 
 def settings_digest(values: Mapping[str, Any], *further: str) -> str:
@@ -142,7 +142,8 @@ def resolve(
     method, dataset = find("methods", given["method"]), find("datasets", given["data"])
     if wrong := misfit(method.cls, dataset.cls):
         raise DataError(wrong)
-    recipe = method.cls.recipe(dataset.name, {**given.get("model", {}), **_model_options(options)})
+    model = {**given.get("model", {}), **_model_options(options)}
+    recipe = recipe_of(method.name, method.cls, dataset.name, model)
     parser = _parser(prog, method.cls, dataset.cls)
     with clear_errors(prog, parser):
         parser.set_defaults(_defaults(recipe) | _flat(given))
@@ -215,7 +216,7 @@ def settings_help(method: str, dataset: str, prog: str = "gazebench bench") -> s
     """The help text of all settings of a method on a data set, with the recipe's values as defaults."""
     found, data = find("methods", method), find("datasets", dataset)
     parser = _parser(prog, found.cls, data.cls)
-    parser.set_defaults(_defaults(found.cls.recipe(data.name, {})))
+    parser.set_defaults(_defaults(recipe_of(found.name, found.cls, data.name, {})))
     return parser.format_help()
 
 

@@ -11,7 +11,7 @@ import copy
 import inspect
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,8 @@ SMALL = [
 POINTS = ("point", "text_point")
 FAR = 10.0
 """A point this many pictures away is in pixels."""
+STEPS, STEP = 6, 1e-4
+"""Of the check that a method learns: steps on one batch at most, and Adam's rate."""
 TOLERANCE = 1e-4
 """How much a prediction may depend on the rest of its batch: float32 sums in another order differ by less."""
 
@@ -379,7 +381,48 @@ def _training_findings(method: Method, batch: Batch) -> Iterator[str]:
     frozen = [n for n, p in method.named_parameters() if not p.requires_grad and p.grad is not None]
     if frozen:
         yield f"frozen parameters get gradients: {some(frozen)}; leave requires_grad alone during loss()"
+    bad = [name for name, parameter in learning.items() if parameter.grad is not None and not _finite(parameter.grad)]
+    if bad:
+        yield f"the gradient of {some(bad)} is not finite: e.g. the derivative of norm() or sqrt() at 0"
+    elif not without and torch.isfinite(total):
+        yield from _step_findings(method, learning, batch)
     method.zero_grad()
+
+
+def _finite(values: torch.Tensor) -> bool:
+    return bool(torch.isfinite(values).all())
+
+
+def _step_findings(method: Method, learning: Mapping[str, torch.nn.Parameter], batch: Batch) -> Iterator[str]:
+    """Whether a few small steps on one batch lower its loss and move every parameter.
+
+    What starts at 0, as the second factor of LoRA does, keeps the gradient from what lies before it in the first
+    steps; so a parameter is unreached only where its gradient is exactly 0 in all of them.
+    """
+    descent = torch.optim.Adam(learning.values(), lr=STEP)
+    unreached, losses = set(learning), list[float]()
+    for _ in range(STEPS):
+        torch.manual_seed(0)  # the same dropout in every step
+        descent.zero_grad()
+        total = total_loss(method.loss(batch))
+        losses.append(float(total.detach()))
+        if min(losses) < losses[0] and not unreached:
+            return
+        total.backward()
+        unreached -= {
+            name for name, parameter in learning.items() if parameter.grad is not None and parameter.grad.any()
+        }
+        descent.step()
+    if unreached:
+        yield (
+            f"the gradient of {some(sorted(unreached))} stays 0 in {STEPS} steps: something on the way to the loss is "
+            "cut off (detach(), a factor 0, argmax)"
+        )
+    if min(losses) >= losses[0]:
+        yield (
+            f"{STEPS} small steps down the gradient do not lower the loss on the same batch ({losses[0]:.5g} to "
+            f"{losses[-1]:.5g}): its gradient is not that of what loss() returns, or has the wrong sign"
+        )
 
 
 def _batching_findings(method: Method, together: Prediction, samples: list[Sample]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from jsonargparse import ArgumentParser
 
 from gazebench.engine.method import Method, Origin, Recipe
 from gazebench.engine.registry import entries, load_method
+from gazebench.engine.tuned import recipe_of
 from gazebench.report.table import Cell, Column, Table
 
 
@@ -28,10 +29,10 @@ def sources(method: type[Method]) -> dict[str, tuple[Origin, str]]:
     return found
 
 
-def recipes(method: type[Method]) -> Mapping[str, Recipe]:
-    """The recipes by the name of the dataset; ``*`` is for all others."""
-    names = [*entries("datasets"), "*"]
-    return {name: method.recipe(name, {}) for name in names if name in method.recipes or name == "*"}
+def recipes(name: str, method: type[Method]) -> Mapping[str, Recipe]:
+    """The recipes of a method by the name of the data set; ``*`` is for all others."""
+    data = [*entries("datasets"), "*"]
+    return {one: recipe_of(name, method, one, {}) for one in data if one in method.recipes or one == "*"}
 
 
 def sheet() -> str:
@@ -63,7 +64,7 @@ def _section(name: str, method: type[Method]) -> Iterator[str]:
     if rows:
         columns = [Column(title) for title in ("setting", "default", "origin", "place or reason", "what it is")]
         yield from ("", Table(columns, rows).markdown())
-    for dataset, recipe in recipes(method).items():
+    for dataset, recipe in recipes(name, method).items():
         if recipe:
             yield from ("", f"**{'Any other dataset' if dataset == '*' else f'`{dataset}`'}**", "")
             rows = [[f"`{key}`", f"`{s.value!r}`", s.origin, s.why] for key, s in recipe.items()]

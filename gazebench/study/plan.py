@@ -21,7 +21,12 @@ from gazebench.report.run_data import metric_uses
 from gazebench.report.yaml_models import Model, Text, known, read
 
 
-def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+def distinct_values(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A validator of lists.
+
+    Raises:
+        ValueError: something is there twice.
+    """
     if len(set(values)) < len(values):
         raise ValueError("something is there twice")
     return values
@@ -35,11 +40,19 @@ def _option(option: str) -> str:
 
 
 Key = Annotated[str, StringConstraints(pattern="^[a-z0-9_-]+$")]
-Names = Annotated[tuple[Text, ...], Field(min_length=1), AfterValidator(_distinct)]
-Seeds = Annotated[tuple[NonNegativeInt, ...], Field(min_length=1), AfterValidator(_distinct)]
+Names = Annotated[tuple[Text, ...], Field(min_length=1), AfterValidator(distinct_values)]
+Seeds = Annotated[tuple[NonNegativeInt, ...], Field(min_length=1), AfterValidator(distinct_values)]
 Options = tuple[Annotated[str, AfterValidator(_option)], ...]
 Subset = Literal["all", "consistent", "inconsistent"]
 Subsets = Annotated[tuple[Subset, ...], Field(min_length=1)]
+
+
+def shown(path: Path) -> str:
+    """A plan's path as pages name it, the same on every machine."""
+    path = path.resolve()
+    if CHECKOUT is not None and path.is_relative_to(CHECKOUT):
+        return path.relative_to(CHECKOUT).as_posix()
+    return path.name
 
 
 class PlannedRow(Model):
@@ -253,7 +266,7 @@ class PlanFile(Model):
     @field_validator("figures")
     @classmethod
     def _files_differ(cls, figures: tuple[PlannedFigure, ...]) -> tuple[PlannedFigure, ...]:
-        _distinct(tuple(figure.file for figure in figures))
+        distinct_values(tuple(figure.file for figure in figures))
         return figures
 
 
@@ -312,11 +325,7 @@ class Plan(PlanFile):
 
     @property
     def shown(self) -> str:
-        """The plan's path as pages name it, the same on every machine."""
-        path = self.file.resolve()
-        if CHECKOUT is not None and path.is_relative_to(CHECKOUT):
-            return path.relative_to(CHECKOUT).as_posix()
-        return path.name
+        return shown(self.file)
 
     @property
     def command(self) -> str:
