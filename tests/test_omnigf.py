@@ -16,12 +16,12 @@ from transformers import AutoTokenizer
 from gazebench.core.files import file_digest
 from gazebench.core.types import SOCIAL, Batch, Targets
 from gazebench.core.weights import WeightsError
-from gazebench.data.transforms import gaussian_heatmap
+from gazebench.data.transforms import gaussian_heatmap, stretched
 from gazebench.datasets.gazeworld.scene import WORLD_VERSION
 from gazebench.engine.config import resolve
 from gazebench.methods.omnigf import OmniGF
 from gazebench.methods.omnigf.answers import write_answers
-from gazebench.methods.omnigf.gaze_branch import GazeBranch, stretched
+from gazebench.methods.omnigf.gaze_branch import GazeBranch
 from gazebench.methods.omnigf.head_encoder import SMALL_WEIGHTS, HeadEncoder, HeadSlots, head_crops
 from gazebench.methods.omnigf.prompts import GAZE_PAD
 from gazebench.nn import qwen3vl

@@ -1,9 +1,13 @@
-"""Pictures of every mode as 8-bit RGB."""
+"""Pictures of every mode as 8-bit RGB, and 8-bit RGB as networks read it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -31,3 +35,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
     else:
         return image.convert("RGB")
     return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+
+
+def normalised(pixels: Tensor, mean: Sequence[float], deviation: Sequence[float]) -> Tensor:
+    """(N, 3, H, W) uint8 -> float32: in [0, 1], then with mean and deviation of the three channels taken out."""
+    average, spread = (torch.tensor(each, device=pixels.device).view(3, 1, 1) for each in (mean, deviation))
+    return (pixels.float() / 255 - average) / spread

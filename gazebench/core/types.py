@@ -344,6 +344,10 @@ class Batch:
         targets: the ground truth; None in prediction.
         skipped: images that could not be read, with the reason (policy ``skip``).
         items: by task, the items about these people, where the method has tasks.
+        heads: (P, 3, S, S) uint8, heads cut out as ``Preprocess.heads`` says; None for methods that need none.
+        depth: (B, H, W) float32 depth maps, larger where it is nearer; None for methods that need none.
+        track: for methods of clips (``Preprocess.clips``), the track of each person: the same person through a clip.
+        step: (P,) int64, the place of each person's row in their track, counted over the whole split.
     """
 
     images: Tensor | None
@@ -355,6 +359,10 @@ class Batch:
     targets: Targets | None = None
     skipped: dict[str, str] = field(default_factory=dict)
     items: dict[str, list[Item]] = field(default_factory=dict)
+    heads: Tensor | None = None
+    depth: Tensor | None = None
+    track: list[str] = field(default_factory=list)
+    step: Tensor | None = None
 
     @property
     def people(self) -> int:

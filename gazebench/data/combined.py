@@ -32,6 +32,7 @@ class CombinedDataset(GazeDataset):
         bad_rows: of every data set.
         subsets: of every data set.
         head_boxes: of every data set.
+        depth: of every data set; to give one each, use ``settings``.
         missing_boxes: of every data set.
         settings: further settings by name, e.g. ``{"gazeworld": {"train": 100}}``.
         strides: by name, every n-th image of each source in training.
@@ -97,6 +98,12 @@ class CombinedDataset(GazeDataset):
     def path(self, records: Records, image: int) -> Path:
         member, own = self._own(records, image)
         return member.path(own, 0)
+
+    def depth_map(
+        self, records: Records, image: int, size: tuple[int, int], crop: Crop | None = None, flip: bool = False
+    ) -> npt.NDArray[np.float32]:
+        member, own = self._own(records, image)
+        return member.depth_map(own, 0, size, crop, flip)
 
     def salient_regions(self, records: Records, image: int) -> FloatArray | None:
         member, own = self._own(records, image)

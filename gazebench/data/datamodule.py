@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
 import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
@@ -17,9 +19,9 @@ from gazebench.core.boxes import FloatArray, IntArray, holds_boxes, holds_points
 from gazebench.core.errors import DataError, ImageError
 from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, UNKNOWN, Batch, Item, Policy, Records, Targets, ragged_starts
 from gazebench.data.dataset import GazeDataset, strided
-from gazebench.data.images import image_size
+from gazebench.data.images import image_size, resized
 from gazebench.data.task import Task
-from gazebench.data.transforms import Preprocess, View, apply_view, sample_view
+from gazebench.data.transforms import Clips, Preprocess, View, apply_view, recoloured, sample_view
 
 People = Literal["in_frame", "labelled", "all"]
 
@@ -33,16 +35,25 @@ class Sample:
         image: (3, H, W) uint8; None where the method looks at no picture or the file cannot be read.
         items: by task, the items about these people with their truths.
         skipped: why the image cannot be read; "" where it can.
+        heads: (P, 3, S, S) uint8; None for methods that need none.
+        depth: (H, W) float32; None for methods that need none.
+        step: (P,) the place of each row in its track; None for methods of single pictures.
     """
 
     records: Records
     image: torch.Tensor | None = None
     items: Mapping[str, list[tuple[Item, Any]]] | None = None
     skipped: str = ""
+    heads: torch.Tensor | None = None
+    depth: torch.Tensor | None = None
+    step: IntArray | None = None
 
 
 class ImageSamples(TorchDataset[Sample]):
-    """The images of a split as samples; an index is (epoch, image), so that augmentation depends on nothing else."""
+    """The images of a split as samples; an index is (epoch, image), so that augmentation depends on nothing else.
+
+    For frames of a window it is (epoch, image, start, stop): the images of the window share one view.
+    """
 
     def __init__(
         self,
@@ -59,57 +70,105 @@ class ImageSamples(TorchDataset[Sample]):
         self.dataset, self.records, self.preprocess = dataset, records, preprocess
         self.augment, self.sees_images, self.bad_images, self.seed = augment, sees_images, bad_images, seed
         self.sources = {task.name: task.source(dataset, records) for task in tasks}
+        self.step = _steps(records) if preprocess.clips else None
+        self.person_start = records.person_start
 
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, index: tuple[int, int] | int) -> Sample:
-        epoch, image = index if isinstance(index, tuple) else (0, index)
+    def __getitem__(self, index: tuple[int, ...] | int) -> Sample:
+        epoch, image, *window = index if isinstance(index, tuple) else (0, index)
         try:
-            return self._read(epoch, image)
+            return self._read(epoch, image, *(window or (image, image + 1)))
         except DataError as error:
             if self.bad_images == "error":
                 raise
             return Sample(self.records.of_images(np.array([image])), skipped=str(error))
 
-    def _read(self, epoch: int, image: int) -> Sample:
+    def _read(self, epoch: int, image: int, start: int, stop: int) -> Sample:
         records = self.records.of_images(np.array([image]))
         if not records.sizes.all():  # its header could not be read, so its people have no places
             path = self.dataset.path(self.records, image)
             image_size(path)
             raise ImageError(f"{path}: could not be read when its size was looked up; repeat the command")
-        crop, flip = None, False
+        view = None
         if self.augment:
-            records, view = self._augmented(records, np.random.default_rng([self.seed, epoch, image]))
-            crop, flip = view.crop, view.flip
-        picture = None
-        if self.sees_images:
-            array = self.dataset.image(self.records, image, self.preprocess.size, crop, flip)
-            picture = torch.from_numpy(array).permute(2, 0, 1)
+            window = records if stop == start + 1 else self.records.of_images(np.arange(start, stop))
+            view = self._view(window, [self.seed, epoch, start])
+            own = window.person_image == image - start
+            view = replace(view, jitter=view.jitter[own])
+            records = _seen(records, view)
+        picture, heads = self._pictures(image, view, records.head) if self.sees_images else (None, None)
         points = [records.points_of(person) for person in range(records.people)]
         width, height = records.sizes[0].tolist()
         # After the view: what is on the left, and where, is another matter in a mirror.
         items = {
             name: source.items(image, records.head, points, (width, height)) for name, source in self.sources.items()
         }
-        return Sample(records, picture, items)
+        depth = None
+        if self.preprocess.depth:
+            crop, flip = (view.crop, view.flip) if view else (None, False)
+            depth = torch.from_numpy(self.dataset.depth_map(self.records, image, self.preprocess.size, crop, flip))
+        step = None if self.step is None else self.step[slice(*self.person_start[[image, image + 1]])]
+        return Sample(records, picture, items, heads=heads, depth=depth, step=step)
 
-    def _augmented(self, records: Records, rng: np.random.Generator) -> tuple[Records, View]:
-        """One image's records as they stand in a random view."""
+    def _pictures(self, image: int, view: View | None, head: FloatArray) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The picture in a view, and the heads cut out of it, before it is resized, where the method needs them."""
+        crop, flip = (view.crop, view.flip) if view else (None, False)
+        wanted = self.preprocess
+        array = self.dataset.image(self.records, image, None if wanted.heads else wanted.size, crop, flip)
+        if view is not None and view.colour is not None:
+            array = recoloured(torch.from_numpy(array).permute(2, 0, 1), view.colour).permute(1, 2, 0).numpy()
+        return fitted(array, head, wanted)
+
+    def _view(self, records: Records, seed: list[int]) -> View:
+        """A random view that holds all people and visible targets of a window; rows of a track are jittered alike."""
         width, height = records.sizes[0].tolist()
         owner = np.repeat(np.arange(records.people), np.diff(records.point_start))
         visible = records.points[records.inout[owner] == IN_FRAME]
-        view = sample_view(rng, self.preprocess, width, height, records.head, visible)
-        head, points = apply_view(view, records.head, records.points)
-        columns = {
-            name: _unjittered(view, column.reshape(-1, 4)).reshape(column.shape)
-            if holds_boxes(column)
-            else apply_view(view, records.head, column)[1]
-            if holds_points(column)
-            else column
-            for name, column in records.columns.items()
-        }
-        return replace(records, head=head, points=points, columns=columns, sizes=np.array([view.size])), view
+        view = sample_view(np.random.default_rng(seed), self.preprocess, width, height, records.head, visible)
+        _, first, track = np.unique(_tracks(records), return_index=True, return_inverse=True)
+        return replace(view, jitter=view.jitter[first[track]]) if len(records) > 1 else view
+
+
+def _seen(records: Records, view: View) -> Records:
+    """One image's records as they stand in a view."""
+    head, points = apply_view(view, records.head, records.points)
+    columns = {
+        name: _unjittered(view, column.reshape(-1, 4)).reshape(column.shape)
+        if holds_boxes(column)
+        else apply_view(view, records.head, column)[1]
+        if holds_points(column)
+        else column
+        for name, column in records.columns.items()
+    }
+    return replace(records, head=head, points=points, columns=columns, sizes=np.array([view.size]))
+
+
+def _tracks(records: Records) -> np.ndarray:
+    """(P,) the track of each person; where a data set has no tracks, everybody has their own."""
+    return np.asarray(records.columns.get("track", records.person_id))
+
+
+def _steps(records: Records) -> IntArray:
+    """(P,) the place of each person's row in their track, in the order of the images."""
+    return pd.Series(_tracks(records)).groupby(_tracks(records)).cumcount().to_numpy(np.int64)
+
+
+def fitted(
+    picture: npt.NDArray[np.uint8], head: FloatArray, preprocess: Preprocess
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """A decoded picture (H, W, 3) as a method wants it, (3, h, w), and its people's heads, (P, 3, S, S) or None.
+
+    Args:
+        picture: uint8 RGB, of any size.
+        head: (P, 4) normalised; a row of NaN is a person without a box.
+        preprocess: the method's.
+    """
+    whole = torch.from_numpy(picture).permute(2, 0, 1)
+    fits = picture.shape[:2] == preprocess.size
+    image = whole if fits else torch.from_numpy(resized(picture, preprocess.size)).permute(2, 0, 1)
+    return image, None if preprocess.heads is None else preprocess.heads.cut(whole, torch.from_numpy(head))
 
 
 def _unjittered(view: View, boxes: FloatArray) -> FloatArray:
@@ -137,6 +196,9 @@ def collate(samples: Sequence[Sample]) -> Batch:
     has = torch.from_numpy(counts > 0) & (inout == IN_FRAME)
     point[has] = points[torch.from_numpy(ragged_starts(counts)[:-1])[has]].float()
     images = [sample.image.permute(1, 2, 0) for sample in readable if sample.image is not None]
+    heads = [sample.heads for sample in readable if sample.heads is not None]
+    steps = [sample.step for sample in readable if sample.step is not None]
+    depth = [sample.depth for sample in readable if sample.depth is not None]
     items: dict[str, list[Item]] = {}
     truths: dict[str, list[Any]] = {}
     for sample, start in zip(readable, first, strict=False):
@@ -163,6 +225,10 @@ def collate(samples: Sequence[Sample]) -> Batch:
         ),
         skipped={str(sample.records.images[0]): sample.skipped for sample in samples if sample.skipped},
         items=items,
+        heads=torch.cat(heads) if heads else None,
+        depth=torch.stack(depth) if depth else None,
+        track=[str(track) for each in records for track in _tracks(each)] if steps else [],
+        step=torch.from_numpy(np.concatenate(steps)) if steps else None,
     )
 
 
@@ -236,6 +302,48 @@ class ShareSampler(Sampler[list[tuple[int, int]]]):
 
     def __len__(self) -> int:
         return -(-len(self.sampler) // self.images)
+
+
+class ClipSampler(Sampler[list[tuple[int, int, int, int]]]):
+    """Training batches of windows: (epoch, image, start, stop) of some consecutive frames of several windows.
+
+    Every epoch draws one window a clip. A batch holds the next ``chunk`` frames of each of its windows; the batches of
+    the same windows follow one another, in order, until the longest is over.
+
+    Args:
+        sampler: over the clips.
+        start: (C + 1,) the first image of each clip, and the number of images.
+        clips: lengths of windows and chunks.
+        windows: in a batch.
+    """
+
+    def __init__(self, sampler: EpochSampler, start: IntArray, clips: Clips, windows: int) -> None:
+        self.sampler, self.start, self.clips, self.windows = sampler, start, clips, windows
+
+    def __iter__(self) -> Iterator[list[tuple[int, int, int, int]]]:
+        return iter(self._batches())
+
+    def __len__(self) -> int:
+        return len(self._batches())
+
+    def _batches(self) -> list[list[tuple[int, int, int, int]]]:
+        order = list(self.sampler)
+        rng = np.random.default_rng([self.sampler.seed, self.sampler.epoch, 2])
+        spare = np.maximum(np.diff(self.start) - self.clips.frames, 0)  # by clip, so that the order does not matter
+        first = self.start[:-1] + rng.integers(0, spare, endpoint=True)
+        stop = np.minimum(first + self.clips.frames, self.start[1:])
+        batches = []
+        for begin in range(0, len(order), self.windows):
+            spans = [(epoch, int(first[clip]), int(stop[clip])) for epoch, clip in order[begin : begin + self.windows]]
+            for offset in range(0, max(end - start for _, start, end in spans), self.clips.chunk):
+                batches.append(
+                    [
+                        (epoch, image, start, end)
+                        for epoch, start, end in spans
+                        for image in range(start + offset, min(start + offset + self.clips.chunk, end))
+                    ]
+                )
+        return batches
 
 
 class GazeDataModule(LightningDataModule):
@@ -360,10 +468,16 @@ class GazeDataModule(LightningDataModule):
         """Shuffled, augmented; this process's share of every batch."""
         records = self.train_records()
         rank, world = self._place()
-        order = EpochSampler(
-            len(records), shuffle=True, seed=self.seed, epoch=self.first_epoch, repeats=self.dataset.repeats(records)
-        )
-        shares = ShareSampler(order, self.batch_images(records, self.batch_size), rank=rank, world=world)
+        images, clips = self.batch_images(records, self.batch_size), self.preprocess.clips
+        shares: Sampler[Any]
+        if clips is None:
+            repeats = self.dataset.repeats(records)
+            order = EpochSampler(len(records), shuffle=True, seed=self.seed, epoch=self.first_epoch, repeats=repeats)
+            shares = ShareSampler(order, images, rank=rank, world=world)
+        else:
+            start = np.flatnonzero(np.r_[True, records.groups[1:] != records.groups[:-1], True])
+            order = EpochSampler(len(start) - 1, shuffle=True, seed=self.seed, epoch=self.first_epoch)
+            shares = ClipSampler(order, start, clips, max(1, images // clips.chunk))
         return DataLoader(
             self._samples(records, augment=self.augment), batch_sampler=shares, num_workers=self.workers,
             collate_fn=collate, persistent_workers=self.workers > 0,
@@ -412,8 +526,15 @@ class GazeDataModule(LightningDataModule):
         )  # fmt: skip
 
     def _place(self) -> tuple[int, int]:
-        """This process, and how many there are."""
-        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        """This process, and how many there are.
+
+        Raises:
+            DataError: several processes would share the frames of a clip.
+        """
+        place = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        if place[1] > 1 and self.preprocess.clips:
+            raise DataError("the method remembers earlier frames, which processes do not share: --trainer.devices=1")
+        return place
 
 
 def _limited(records: Records, limit: int) -> Records:

@@ -22,7 +22,7 @@ from gazebench.core.files import cached
 from gazebench.core.types import IN_FRAME, Annotations, Policy, Records
 from gazebench.data import head_boxes as own_boxes
 from gazebench.data import saliency_splits
-from gazebench.data.images import image_size, load_image
+from gazebench.data.images import image_size, load_depth, load_image
 from gazebench.metrics.protocol import Protocol
 
 Crop = tuple[int, int, int, int]
@@ -156,6 +156,8 @@ class GazeDataset(ABC):
             files, or a file (docs/splits.md).
         head_boxes: a file of head boxes of your own, e.g. a detector's, instead of the annotated ones (docs/data.md).
         missing_boxes: ``error`` stops where that file lacks somebody's box, ``skip`` leaves them out and counts them.
+        depth: a folder of depth maps for methods that read them: for every picture a grey PNG of 16 bits and the same
+            size under the picture's path, ending in .png (docs/peers.md).
     """
 
     root: Path | None = None
@@ -163,6 +165,7 @@ class GazeDataset(ABC):
     subsets: Path | None = None
     head_boxes: Path | None = None
     missing_boxes: Policy = "error"
+    depth: Path | None = None
     _memo: dict[str, Records] = field(default_factory=dict, init=False, repr=False)
     _subsets: dict[str, dict[str, Any]] = field(default_factory=dict, init=False, repr=False)
     _boxes: dict[str, dict[str, Any]] = field(default_factory=dict, init=False, repr=False)
@@ -237,6 +240,26 @@ class GazeDataset(ABC):
     def repeats(self, records: Records) -> FloatArray | None:
         """(I,) how often each image is seen in an epoch of training; None where each is seen once."""
         return None
+
+    def depth_map(
+        self, records: Records, image: int, size: tuple[int, int], crop: Crop | None = None, flip: bool = False
+    ) -> npt.NDArray[np.float32]:
+        """(H, W) float32, about 0 to 1 and larger where it is nearer, in the same view as ``image``.
+
+        Raises:
+            DataError: no folder of depth maps was given, or it lacks this one; says how to make them.
+        """
+        width, height = records.sizes[image].tolist()
+        path = Path(self.depth or "DEPTH") / Path(str(records.images[image])).with_suffix(".png")
+        if self.depth is None or not path.is_file():
+            problem = "no folder of depth maps was given" if self.depth is None else f"{path}: no such depth map"
+            raise DataError(
+                f"{problem}. The method reads one for every picture of {self.card.title}: a grey PNG of 16 bits and "
+                "the picture's size, larger where it is nearer, under the picture's path. Download the authors' or "
+                f"make them, `python scripts/depth_maps.py {self.card.name} --root {self.root or 'ROOT'} --out DIR`, "
+                "and give --dataset.depth DIR; or take the method without depth, --model.depth=false"
+            )
+        return load_depth(path, size, (width, height), crop, flip)
 
     def salient_regions(self, records: Records, image: int) -> FloatArray | None:
         """(K, 4) normalised xyxy: what a gaze-blind observer would bet on; None where the truth is not known."""

@@ -80,6 +80,43 @@ def load_image(
     return _fitted(pixels, size, crop, flip)
 
 
+def load_depth(
+    path: Path,
+    size: tuple[int, int],
+    expected: tuple[int, int],
+    crop: tuple[int, int, int, int] | None = None,
+    flip: bool = False,
+) -> npt.NDArray[np.float32]:
+    """(H, W) float32 of a depth map in a 16-bit PNG, 65535 as 1: cropped, resized, mirrored, in this order.
+
+    Pillow resizes with antialiasing by a bicubic filter, which goes a little beyond [0, 1] (PDP's official code).
+
+    Args:
+        path: the file.
+        size: (H, W) of the result.
+        expected: width and height of the picture, which the map must have too.
+        crop: as ``load_image``'s.
+        flip: whether to mirror.
+
+    Raises:
+        ImageError: the file is missing, of another size, or not grey with 16 bits.
+    """
+    try:
+        with Image.open(path) as image:
+            if not image.mode.startswith("I;16"):
+                raise ValueError(f"a depth map is a grey PNG of 16 bits, this picture has mode {image.mode}")
+            if image.size != expected:
+                raise ValueError(f"is {image.size}, its picture is {expected} (width, height)")
+            values = np.asarray(image).astype(np.float32) / 65535
+    except Exception as error:
+        raise ImageError.of(path, error) from error
+    if crop is not None:
+        x0, y0, x1, y1 = crop
+        values = values[y0:y1, x0:x1]
+    fitted = np.array(Image.fromarray(values).resize(size[::-1], Image.Resampling.BICUBIC))  # a copy, to be written
+    return np.ascontiguousarray(fitted[:, ::-1] if flip else fitted)
+
+
 def resized(
     picture: npt.NDArray[np.uint8],
     size: tuple[int, int] | None = None,

@@ -9,12 +9,81 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torchvision.transforms.v2 import functional as colours
 
 from gazebench.core.boxes import FloatArray
+
+
+@dataclass(frozen=True)
+class HeadCrops:
+    """How heads are cut out of the whole picture, at the resolution of its file.
+
+    Attributes:
+        side: of the square crops in pixels; a box's aspect is not kept.
+        before: share of a box's width and height added on its left and upper side.
+        after: the same on its right and lower side.
+        square: the widened box, clipped to the picture, becomes a square around its centre with its longer side, which
+            may leave the picture again (Sharingan).
+    """
+
+    side: int
+    before: float = 0.0
+    after: float = 0.0
+    square: bool = False
+
+    def boxes(self, head: Tensor, sizes: Tensor) -> Tensor:
+        """(P, 4) float64 xyxy in pixels: the widened boxes of heads (P, 4), normalised, in pictures of sizes (P, 2)."""
+        extent = sizes.double().repeat(1, 2)
+        # A box annotated in pixels has its exact corners again: float32 does not divide and multiply back.
+        box = (head.double() * extent).round(decimals=3)
+        width = (box[:, 2:] - box[:, :2]).repeat(1, 2)
+        box = box + width * width.new_tensor([-self.before, -self.before, self.after, self.after])
+        if self.square:
+            box = box.clamp(min=0).minimum(extent)
+            centre, half = (box[:, :2] + box[:, 2:]) / 2, (box[:, 2:] - box[:, :2]).amax(1, keepdim=True) / 2
+            box = torch.cat([centre - half, centre + half], dim=1)
+        return box
+
+    def cut(self, picture: Tensor, head: Tensor) -> Tensor:
+        """(P, 3, side, side) uint8 of a picture (3, H, W) uint8 and heads (P, 4), normalised; black outside.
+
+        Corners are cut to integers towards zero, as in the official codes; the crops are then resized with
+        antialiasing. A row of NaN, or a box that is empty after the cut, gives a black crop.
+        """
+        height, width = picture.shape[1:]
+        boxes = self.boxes(head, torch.tensor([[width, height]]).expand(len(head), 2))
+        crops = picture.new_zeros(len(head), 3, self.side, self.side)
+        for row, box in enumerate(boxes.nan_to_num(0.0).trunc().long().tolist()):
+            x0, y0, x1, y1 = box
+            if x1 <= max(x0, 0) or y1 <= max(y0, 0) or x0 >= width or y0 >= height:
+                continue  # empty, or wholly outside
+            left, top = max(x0, 0), max(y0, 0)
+            inside = picture[:, top : min(y1, height), left : min(x1, width)]
+            beyond = [left - x0, x1 - left - inside.shape[2], top - y0, y1 - top - inside.shape[1]]
+            padded = F.pad(inside, beyond)
+            crops[row] = F.interpolate(padded[None], (self.side, self.side), mode="bilinear", antialias=True)[0]
+        return crops
+
+
+@dataclass(frozen=True)
+class Clips:
+    """How a method that remembers is trained: on windows of a clip, a few frames a step.
+
+    At evaluation it sees whole clips in order, in batches of any size.
+
+    Attributes:
+        frames: of a window, at most; every epoch draws one window a clip, with one view (crop, flip, jitter, colours).
+        chunk: consecutive frames of a window in a training batch; the next batch has the next ones.
+    """
+
+    frames: int = 50
+    chunk: int = 3
 
 
 @dataclass(frozen=True)
@@ -29,6 +98,11 @@ class Preprocess:
         flip: of a horizontal flip.
         box_jitter: of moving the sides of a head box.
         jitter: largest move, as a share of the box's width or height.
+        colour: probability of other colours in training: brightness and contrast by a factor between .5 and 1.5,
+            saturation by one between 0 and 1.5, of the picture and of what is cut out of it.
+        heads: how heads are cut out for ``Batch.heads``; None for methods that need none.
+        depth: whether ``Batch.depth`` is needed.
+        clips: how clips are trained on, for methods that remember; None for methods of single pictures.
     """
 
     size: tuple[int, int] = (448, 448)
@@ -38,6 +112,10 @@ class Preprocess:
     flip: float = 0.5
     box_jitter: float = 0.5
     jitter: float = 0.2
+    colour: float = 0.0
+    heads: HeadCrops | None = None
+    depth: bool = False
+    clips: Clips | None = None
 
     @classmethod
     def square(cls, side: int, augment: bool) -> Preprocess:
@@ -54,12 +132,14 @@ class View:
         crop: xmin, ymin, xmax, ymax in pixels, end exclusive; None is the whole image.
         flip: mirrored, after cropping.
         jitter: (P, 4) moves of the sides of the head boxes, as shares of their width or height.
+        colour: factors of brightness, contrast and saturation; None leaves the colours alone.
     """
 
     original: tuple[int, int]
     crop: tuple[int, int, int, int] | None
     flip: bool
     jitter: FloatArray
+    colour: tuple[float, float, float] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -98,7 +178,20 @@ def sample_view(
     flip = bool(rng.random() < preprocess.flip)
     moved = rng.random((len(head), 1)) < preprocess.box_jitter
     jitter = rng.uniform(-preprocess.jitter, preprocess.jitter, head.shape) * moved
-    return View((width, height), crop, flip, jitter)
+    colour = None
+    if preprocess.colour and rng.random() < preprocess.colour:
+        brightness, contrast, saturation = rng.uniform((0.5, 0.5, 0.0), 1.5).tolist()
+        colour = (brightness, contrast, saturation)
+    return View((width, height), crop, flip, jitter, colour)
+
+
+def recoloured(picture: Tensor, colour: tuple[float, float, float]) -> Tensor:
+    """(3, H, W) uint8 with other brightness, contrast and saturation, changed in this order by these factors."""
+    for change, factor in zip(
+        (colours.adjust_brightness, colours.adjust_contrast, colours.adjust_saturation), colour, strict=True
+    ):
+        picture = change(picture, factor)
+    return picture
 
 
 def apply_view(view: View, head: FloatArray, points: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -119,23 +212,51 @@ def apply_view(view: View, head: FloatArray, points: FloatArray) -> tuple[FloatA
     return np.clip(head + view.jitter * extent, 0.0, 1.0), points
 
 
-def gaussian_heatmap(points: Tensor, size: tuple[int, int] = (64, 64), sigma: float = 3.0) -> Tensor:
+def gaussian_heatmap(
+    points: Tensor,
+    size: tuple[int, int] = (64, 64),
+    sigma: float = 3.0,
+    around: Literal["cell", "window", "point"] = "cell",
+) -> Tensor:
     """(P, h, w) float32 in [0, 1], the official target of points (P, 2), normalised.
 
-    A Gaussian around the cell (int(x w), int(y h)), cut to a square of 6 sigma + 1 cells and divided by its largest
-    visible value; zeros for a point that is NaN, negative, or so far outside that nothing of it is visible.
+    A Gaussian, cut to a square of 6 sigma + 1 cells and divided by its largest visible value. With p the point in cells
+    and r = 3 sigma it stands ``around``
+
+    - ``cell``: the cell that holds the point, int(p), as in Gaze-LLE; a negative point gives zeros;
+    - ``window``: the middle of the window from int(p - r) to int(p + r + 1), both cut towards zero, as in Chong et
+      al. (CVPR 2020) and PDP: one cell further where p < r;
+    - ``point``: the point itself, in the same window, as in Sharingan.
+
+    Zeros for a point that is NaN or so far outside that nothing of it is visible.
     """
     height, width = size
     scale = torch.tensor([width, height], dtype=torch.float64, device=points.device)
-    known = (points >= 0).all(dim=1, keepdim=True)
-    cells = torch.where(known, (points.double() * scale).trunc(), -torch.inf)
+    known = points.isfinite().all(dim=1, keepdim=True)
+    if around == "cell":
+        known = known & (points >= 0).all(dim=1, keepdim=True)
+    cells = torch.where(known, points.double() * scale, -torch.inf)
+    reach = int(3 * sigma)
 
-    def profile(center: Tensor, length: int) -> Tensor:
-        offset = torch.arange(length, device=points.device) - center[:, None]
-        bell = torch.exp(-(offset**2) / (2 * sigma**2)) * (offset.abs() <= int(3 * sigma))
+    def profile(at: Tensor, length: int) -> Tensor:
+        cell, at = torch.arange(length, device=points.device), at[:, None]
+        start = at.trunc() - reach if around == "cell" else (at - reach).trunc()
+        stop = at.trunc() + reach + 1 if around == "cell" else (at + reach + 1).trunc()
+        offset = cell - (at if around == "point" else start + reach)
+        bell = torch.exp(-(offset**2) / (2 * sigma**2)) * ((cell >= start) & (cell < stop))
         return bell / bell.amax(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
 
     return (profile(cells[:, 1], height)[:, :, None] * profile(cells[:, 0], width)[:, None, :]).float()
+
+
+def stretched(maps: Tensor) -> Tensor:
+    """(P, h, w) any real numbers -> heatmaps in [0, 1], each shifted and scaled to reach from 0 to 1.
+
+    The place of the maximum and the order of cells stay, also under linear resizing: points and areas under the curve
+    are those of the map itself, which squared error leaves free to fall below 0.
+    """
+    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    return (maps - low) / (high - low).clamp_min(torch.finfo(maps.dtype).tiny)
 
 
 def cell_centres(grid: tuple[int, int], device: torch.device | str | None = None) -> Tensor:

@@ -44,7 +44,7 @@ _NO_EFFECT = {
 }  # fmt: skip
 """Settings that are no part of a run's identity; for ``dataset.root`` the data's fingerprint is."""
 
-_ADDED = {"dataset": {"head_boxes": None, "missing_boxes": "error"}}
+_ADDED = {"dataset": {"head_boxes": None, "missing_boxes": "error", "depth": None}}
 """Settings that came later, with their defaults: left out where they have these, so that runs keep their identity."""
 
 
@@ -150,7 +150,7 @@ def resolve(
         config = parser.parse_args(options)
     values = yaml.safe_load(parser.dump(config, skip_unset=False, skip_validation=True))
     values = {"model": {}, "dataset": {}} | values
-    for name in ("root", "subsets", "head_boxes"):  # absolute, so that config.yaml works in any folder
+    for name in ("root", "subsets", "head_boxes", "depth"):  # absolute, so that config.yaml works in any folder
         if values["dataset"].get(name) and Path(values["dataset"][name]).exists():  # else the name of a shipped split
             values["dataset"][name] = str(Path(values["dataset"][name]).resolve())
     return Config(values, method, dataset)

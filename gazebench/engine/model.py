@@ -23,8 +23,9 @@ from gazebench.core.plugins import PluginError
 from gazebench.core.rgb import to_rgb
 from gazebench.core.types import SOCIAL, Batch, Prediction
 from gazebench.core.weights import EXPORT, local_file, read_weights
+from gazebench.data.datamodule import fitted
 from gazebench.data.detector import CENTERFACE, HeadDetector, Heads
-from gazebench.data.images import load_image, resized
+from gazebench.data.images import load_image
 from gazebench.engine.config import essence, method_with, read_config
 from gazebench.engine.method import Method
 from gazebench.engine.registry import entries, load_method, usable
@@ -143,6 +144,7 @@ class Prepared:
         boxes: (P, 4) normalised xyxy.
         scores: (P,) of detections; None for boxes that were given.
         ids: P ids.
+        heads: (P, 3, S, S) uint8, cut out of the picture; None for methods that need none.
     """
 
     name: str
@@ -151,6 +153,7 @@ class Prepared:
     boxes: FloatArray
     scores: FloatArray | None
     ids: list[str]
+    heads: Tensor | None = None
 
 
 class GazeModel:
@@ -163,7 +166,7 @@ class GazeModel:
         identity: what the predictions depend on, for a file of them.
 
     Raises:
-        DataError: the method reads annotations, or there is no such device.
+        DataError: the method reads annotations or depth maps, or there is no such device.
     """
 
     def __init__(
@@ -175,6 +178,8 @@ class GazeModel:
     ) -> None:
         if method.reads_annotations:
             raise DataError(f"{method.card.title} reads annotations; a picture has none")
+        if method.sees_images and method.preprocess().depth:
+            raise DataError(f"{method.card.title} reads depth maps; a picture has none: train with --model.depth=false")
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
@@ -234,18 +239,18 @@ class GazeModel:
             empty = np.full(4, np.nan)
             found = np.array([empty if np.isnan(row).all() else as_box(row, width, height, name) for row in rows])
             found = found.reshape(-1, 4)
-        image = None
+        image = heads = None
         if self.method.sees_images:
-            small = resized(picture, self.method.preprocess().size)
-            image = torch.from_numpy(np.ascontiguousarray(small)).permute(2, 0, 1)
+            image, heads = fitted(picture, found, self.method.preprocess())
         names = [f"{name}#{number}" for number in range(1, len(found) + 1)]
-        return Prepared(name, (width, height), image, found, scores, list(ids) if ids is not None else names)
+        return Prepared(name, (width, height), image, found, scores, list(ids) if ids is not None else names, heads)
 
     def predict_prepared(self, pictures: Sequence[Prepared]) -> list[PictureGaze]:
         """Where the people of some pictures look, all in one batch."""
         peopled = [one for one in pictures if len(one.boxes)]
         people: list[Gaze] = []
         if peopled:
+            heads = [one.heads for one in peopled if one.heads is not None]
             batch = Batch(
                 images=torch.stack([one.image for one in peopled if one.image is not None])
                 if self.method.sees_images
@@ -255,6 +260,7 @@ class GazeModel:
                 person_ids=[name for one in peopled for name in one.ids],
                 image_ids=[one.name for one in peopled],
                 sizes=torch.tensor([one.size for one in peopled]),
+                heads=torch.cat(heads) if heads else None,
             )
             # One forward at a time: a method may keep state within it, and threads would only share the processor.
             with self._lock, without_cache():

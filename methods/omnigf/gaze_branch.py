@@ -142,13 +142,3 @@ class GazeBranch(nn.Module):
             person = person + self.residual(F.layer_norm(heads, heads.shape[1:]))  # as large as hidden states
         judged = None if self.pairs is None else self.pairs(person[pairs].flatten(1))
         return GazeOutputs(self.heatmap(image, person, row), self.inout(person).squeeze(1), judged)
-
-
-def stretched(maps: Tensor) -> Tensor:
-    """(P, h, w) any real numbers -> heatmaps in [0, 1], each shifted and scaled to reach from 0 to 1.
-
-    The place of the maximum and the order of cells stay, also under linear resizing: points and areas under the curve
-    are those of the map itself, which squared error leaves free to fall below 0.
-    """
-    low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
-    return (maps - low) / (high - low).clamp_min(torch.finfo(maps.dtype).tiny)

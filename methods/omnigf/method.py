@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, SOCIAL, Batch, Prediction, Targets
-from gazebench.data.transforms import Preprocess, gaussian_heatmap
+from gazebench.data.transforms import Preprocess, gaussian_heatmap, stretched
 from gazebench.engine.method import MethodCard, Recipe, from_paper, our_choice
 from gazebench.engine.vlm_method import UNSAID, VLMMethod
 from gazebench.methods.omnigf.answers import Transcript, write_answers
-from gazebench.methods.omnigf.gaze_branch import GazeBranch, GazeOutputs, stretched
+from gazebench.methods.omnigf.gaze_branch import GazeBranch, GazeOutputs
 from gazebench.methods.omnigf.head_encoder import HeadEncoder, HeadNet, HeadSlots, embedding_scale, head_crops
 from gazebench.methods.omnigf.prompts import GazeAnswer, PeoplePrompts, PeopleRows, as_json
 from gazebench.nn.losses import batch_mean
