@@ -1,4 +1,4 @@
-# make bench   train, test and record a method on a dataset (default: Gaze-LLE on the embedded world)
+# make bench   train, test and record a method on a dataset; without METHOD: a frozen and an adapted backbone, side by side
 # make test    the test suite
 # make finding the HCLoRA paper's ablation on the embedded world, resumably [QUICK=1] [JOBS=2] [AGAIN=1]
 # make splits  who is consistent with what is salient, by a prober [DATASET=...] [PROBER=openai|oracle|saliency]
@@ -15,7 +15,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-METHOD ?= gazelle
+METHOD ?=
 DATASET ?= $(or $(DATA),gazeworld)
 SEED ?= 0
 
@@ -43,7 +43,7 @@ $(STAMP): pyproject.toml setup.py constraints.txt
 	@touch $@
 
 bench: $(STAMP)
-	@$(BIN)/gazebench bench $(METHOD) $(DATASET) --seed=$(SEED) \
+	@$(BIN)/gazebench bench $(if $(METHOD)$(filter-out gazeworld,$(DATASET)),$(or $(METHOD),gazelle) $(DATASET)) --seed=$(SEED) \
 	  $(if $(DATA_ROOT),--dataset.root="$(DATA_ROOT)") $(if $(BACKBONE),--model.backbone=$(BACKBONE)) \
 	  $(if $(INIT),--init="$(INIT)") $(if $(DEVICES),--trainer.devices=$(DEVICES:auto=all)) \
 	  $(if $(NODES),--trainer.num_nodes=$(NODES)) $(ARGS)

@@ -1,4 +1,4 @@
-"""Pre-trains the small head encoder on GazeWorld: ``python scripts/pretrain_head.py --minutes 5``.
+"""Pre-trains the small head encoder on GazeWorld: ``python scripts/pretrain_head.py --steps 1100``.
 
 It stands in for the ResNet-18 trained on Gaze360 with which OmniGF starts (section 3.2): from the crop of a head it
 predicts the direction of the eyes in space. It learns nothing about where a gaze lands: people are drawn with the poses
@@ -21,7 +21,7 @@ from gazebench.datasets.gazeworld.pretraining.patches import gather
 from gazebench.datasets.gazeworld.pretraining.training import Training, parser
 from gazebench.methods.omnigf.head_encoder import SMALL_WEIGHTS, SmallNet, head_crops
 
-SCRIPT_VERSION = 2
+SCRIPT_VERSION = 3
 SIZE, PATCH, SIDE = 224, 14, 64
 
 
@@ -79,18 +79,18 @@ def score(net: nn.Module, heads: Heads) -> dict[str, float]:
 
 
 def main() -> None:
-    options = parser(__doc__, minutes=5, scenes=6400, batch=128, out=SMALL_WEIGHTS)
+    options = parser(__doc__, steps=1100, scenes=6400, batch=128, out=SMALL_WEIGHTS)
     options.add_argument("--lr", type=float, default=2e-3, help="peak rate")
     options = options.parse_args()
     torch.manual_seed(options.seed)
     generator = torch.Generator().manual_seed(options.seed)
-    train = drawn(options.scenes, options.seed, "train", options.workers)
-    held_out = drawn(options.held_out, options.seed, "val", options.workers)
+    train = drawn(options.scenes, options.seed, "pretrain", options.workers)
+    held_out = drawn(options.held_out, options.seed, "pretrain-val", options.workers)
     print(f"drew {len(train.box)} + {len(held_out.box)} heads", flush=True)
     net = SmallNet()
     model = nn.Sequential(net, nn.Linear(net.width, 3))
     optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=0.05)
-    training = Training(options, [optimizer])
+    training = Training(options, model, [optimizer])
     for _ in training.steps():
         chosen = torch.randint(len(train.box), (options.batch,), generator=generator)
         crops, gaze = train.crops(chosen, 0.1, training.step % 2 == 1, generator)

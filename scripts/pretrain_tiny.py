@@ -1,11 +1,13 @@
-"""Pre-trains the backbone `tiny` on GazeWorld: ``python scripts/pretrain_tiny.py --minutes 15``.
+"""Pre-trains the backbone `tiny2` on GazeWorld: ``python scripts/pretrain_tiny.py``.
 
-It stands in for a foundation model: it learns to recognise things, people and places, and nothing about gaze. From
-every patch it predicts what can be seen in it, the box, depth and colour of the instance it shows, whether that is
-salient, and the pixels; from the class token, which categories the image holds. The patches of a head also predict,
-after ``FACE_DEPTH`` blocks, where the parts of the face are: foundation models represent keypoints and parts best in
-their middle layers. No label depends on where eyes point, and before a scene is drawn its people swap poses (head,
-eyes, lean) with those of other scenes, so that no gaze in the images has anything to do with what is around it.
+It stands in for a foundation model: it learns to recognise things, people and places, and nothing about salience or
+gaze. From every patch it predicts what can be seen in it, the box, depth and colour of the instance it shows, and the
+pixels; from the class token, which categories the image holds. The patches of a head also predict, after ``FACE_DEPTH``
+blocks, where the parts of the face are: foundation models represent keypoints and parts best in their middle layers.
+Labels come from ``pretraining.views``, which hold no answer; before a scene is drawn its people swap poses (head, eyes,
+lean) with those of other scenes, so that no gaze in the images has anything to do with what is around it, and become
+smaller by a random factor. The scenes are of splits of their own. (Version 2 of this script, which made `tiny`, also
+predicted whether a patch shows the salient thing.)
 
 Writes the weights (float16, names as in timm) and, beside them, a card that tells how they were made.
 """
@@ -15,15 +17,16 @@ from __future__ import annotations
 import argparse
 import hashlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
-from gazebench.datasets.gazeworld.models import TINY_VIT_WEIGHTS
+from gazebench.datasets.gazeworld.models import TINY2_VIT_WEIGHTS
 from gazebench.datasets.gazeworld.pretraining.patches import CLASSES, HEAD, Patches, gather
 from gazebench.datasets.gazeworld.pretraining.training import (
     PatchHeads,
@@ -35,7 +38,8 @@ from gazebench.datasets.gazeworld.pretraining.training import (
 )
 from gazebench.nn.backbones import ViTBackbone, build_backbone
 
-SCRIPT_VERSION = 3
+SCRIPT_VERSION = 4
+TAUGHT = "things, people, places, boxes, depths, colours, parts of faces, pixels; neither salience nor gaze"
 SIZE, PATCH = 224, 14
 GRID = SIZE // PATCH
 FACE_DEPTH = 4
@@ -85,7 +89,7 @@ def losses(model: Model, batch: Mapping[str, Tensor], keep: Tensor) -> dict[str,
     with torch.autocast("cpu", torch.bfloat16):
         made = model(batch["images"], keep)
     rows = torch.arange(len(keep))[:, None]
-    truth = {name: batch[name][rows, keep] for name in ("seen", "place", "colour", "salient", "face")}
+    truth = {name: batch[name][rows, keep] for name in ("seen", "place", "colour", "face")}
     pixels = true_pixels(model.backbone, batch["images"])[rows, keep]
     # Backgrounds are most of the image and easy to predict; the detail is in what stands before them.
     weight = 0.25 + (~truth["place"][..., 0].isnan()).float()
@@ -96,12 +100,12 @@ def losses(model: Model, batch: Mapping[str, Tensor], keep: Tensor) -> dict[str,
     }
 
 
-def batches(patches: Patches, size: int, generator: torch.Generator) -> Iterator[dict[str, Tensor]]:
-    """Endless shuffled batches, half of them mirrored."""
-    while True:
-        order = torch.randperm(len(patches.images), generator=generator)
-        for index in order[: len(order) // size * size].split(size):
-            yield tensors(patches.pick(index.numpy(), bool(torch.rand(1, generator=generator) < 0.5)))
+def shuffled(patches: Patches, seed: int, step: int, size: int) -> dict[str, Tensor]:
+    """The batch of a step: every image once an epoch, in half of the steps all mirrored."""
+    epoch, batch = divmod(step, len(patches.images) // size)
+    order = np.random.default_rng([seed, epoch]).permutation(len(patches.images))
+    mirrored = bool(np.random.default_rng([seed, epoch, batch]).random() < 0.5)
+    return tensors(patches.pick(order[batch * size :][:size], mirrored))
 
 
 @torch.no_grad()
@@ -121,7 +125,7 @@ def score(model: Model, held_out: Patches) -> dict[str, float]:
         pixel_spread += float((pixels - pixels.mean(2, keepdim=True))[shown].square().sum())
         parts.append(made)
     made = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    shown, coloured, thing = ~truth["place"][..., 0].isnan(), truth["colour"] >= 0, truth["salient"] >= 0
+    shown, coloured = ~truth["place"][..., 0].isnan(), truth["colour"] >= 0
     place_error = (made["place"][shown] - truth["place"][shown]).abs()
     return {
         "seen_map": mean_ap(truth["seen"].flatten(0, 1), made["seen"].flatten(0, 1)),
@@ -130,14 +134,13 @@ def score(model: Model, held_out: Patches) -> dict[str, float]:
         "box_error": float(place_error[:, :4].mean()),
         "depth_error": float(place_error[:, 4].mean()),
         "colour_accuracy": float((made["colour"].argmax(2) == truth["colour"])[coloured].float().mean()),
-        "salient_ap": average_precision_score(truth["salient"][thing], made["salient"][thing]),
         "pixels_explained": 1 - pixel_error / pixel_spread,
         "face_error": float((made["face"] - truth["face"].float())[..., :2].abs().nanmean()),
     }
 
 
 def parsed() -> argparse.Namespace:
-    options = parser(__doc__, minutes=15, scenes=6400, batch=32, out=TINY_VIT_WEIGHTS)
+    options = parser(__doc__, steps=2400, scenes=6400, batch=32, out=TINY2_VIT_WEIGHTS)
     options.add_argument("--keep", type=float, default=0.5, help="share of the patches that are encoded at first")
     options.add_argument("--muon", type=float, default=0.02, help="peak rate of the matrices of the blocks")
     options.add_argument("--adamw", type=float, default=2e-3, help="peak rate of everything else")
@@ -148,8 +151,8 @@ def parsed() -> argparse.Namespace:
 def main() -> None:
     options = parsed()
     began = time.monotonic()
-    train = gather(options.scenes, options.seed, "train", SIZE, PATCH, options.workers)[0]
-    held_out = gather(options.held_out, options.seed, "val", SIZE, PATCH, options.workers)[0]
+    train = gather(options.scenes, options.seed, "pretrain", SIZE, PATCH, options.workers)[0]
+    held_out = gather(options.held_out, options.seed, "pretrain-val", SIZE, PATCH, options.workers)[0]
     print(f"drew {len(train.images)} + {len(held_out.images)} scenes in {time.monotonic() - began:.0f} s", flush=True)
 
     torch.manual_seed(options.seed)
@@ -160,17 +163,17 @@ def main() -> None:
     rest = [p for p in model.parameters() if not any(p is m for m in matrices)]
     muon = torch.optim.Muon(matrices, lr=options.muon, weight_decay=0.01)
     adamw = torch.optim.AdamW(rest, lr=options.adamw, weight_decay=0.01)
-    training = Training(options, [muon, adamw], clipped=rest)
-    generator = torch.Generator().manual_seed(options.seed)
-    stream = batches(train, options.batch, generator)
-    for share in training.steps():
-        batch = next(stream)
-        count = round(GRID**2 * (options.keep if share < 0.8 else 1.0))
+    training = Training(options, model, [muon, adamw], clipped=rest)
+    for step in training.steps():
+        batch = shuffled(train, options.seed, step, options.batch)
+        count = round(GRID**2 * (options.keep if step < 0.8 * options.steps else 1.0))
         # Heads are small and few: their patches are always encoded.
         heads = ~batch["face"][:, :, 0, 0].isnan()
-        keep = (torch.rand(heads.shape, generator=generator) - heads.float()).argsort(1)[:, :count]
+        keep = (torch.rand(heads.shape, generator=torch.Generator().manual_seed(step)) - heads.float()).argsort(1)[
+            :, :count
+        ]
         training.update(losses(model, batch, keep))
-    facts = {"script": SCRIPT_VERSION, "scenes": len(train.images), "started_from": started}
+    facts = {"script": SCRIPT_VERSION, "taught": TAUGHT, "scenes": len(train.images), "started_from": started}
     training.export(backbone.model.state_dict(), score(model, held_out), **facts)
 
 

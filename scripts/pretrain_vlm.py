@@ -1,13 +1,13 @@
-"""Pre-trains the tiny Qwen3-VL on GazeWorld: ``python scripts/pretrain_vlm.py --minutes 30``.
+"""Pre-trains the tiny Qwen3-VL on GazeWorld: ``python scripts/pretrain_vlm.py --steps 2100``.
 
 It stands in for a foundation model: it learns to ground words in images, and nothing about gaze. It answers the
 questions of ``gazebench.datasets.gazeworld.pretraining.grounding``, several about each image, which is encoded once
 for all of them. By the text alone words would not be grounded within minutes, so layers that are thrown away predict
 more: from the states of image tokens, what can be seen in them and where the parts of a face are; from the state that
 begins an answer, which image token the answer is about and the category and colour of the thing there; from the state
-that ends a question, the place whose coordinates it contains. No answer depends on where eyes point, and before a scene
-is drawn its people swap poses with those of other scenes, so that no gaze in the images has anything to do with what
-is around it.
+that ends a question, the place whose coordinates it contains. No question is about what is salient, no answer depends
+on where eyes point, and before a scene is drawn its people swap poses with those of other scenes, so that no gaze in
+the images has anything to do with what is around it. (Version 3, of the shipped weights, also asked what stands out.)
 
 Writes the weights (float16, names as in transformers) and, beside them, a card that tells how they were made.
 """
@@ -45,7 +45,7 @@ from gazebench.nn.optimizers import adamw_or_muon, linear_weights
 from gazebench.nn.qwen3vl import IGNORED, Qwen3VL, TokenRows, load
 from gazebench.vqa.questions.parsing import parse
 
-SCRIPT_VERSION = 4
+SCRIPT_VERSION = 5
 SIZE = 160
 NAMES = tuple(CATEGORIES)
 SYSTEM_PROMPT = "You are a helpful assistant."
@@ -203,7 +203,7 @@ def point_error(vlm: Qwen3VL, data: Batches) -> float:
 
 
 def parsed() -> argparse.Namespace:
-    options = parser(__doc__, minutes=30, scenes=9600, batch=24, out=TINY_VLM_WEIGHTS)
+    options = parser(__doc__, steps=2100, scenes=9600, batch=24, out=TINY_VLM_WEIGHTS)
     options.add_argument("--questions", type=int, default=8, help="about each image")
     options.add_argument("--muon", type=float, default=0.02, help="peak rate of matrices")
     options.add_argument("--adamw", type=float, default=2e-3, help="peak rate of everything else")
@@ -219,7 +219,7 @@ def main() -> None:
     vlm.tune("full", 0, 0, 0.0)
     train, held_out = (
         Batches(vlm, gather(count, options.seed, split, SIZE, vlm.cell, options.workers), options.seed)
-        for count, split in ((options.scenes, "train"), (options.held_out, "val"))
+        for count, split in ((options.scenes, "pretrain"), (options.held_out, "pretrain-val"))
     )
     print(f"drew {len(train.scenes)} + {len(held_out.scenes)} scenes in {time.monotonic() - began:.0f} s", flush=True)
 
@@ -228,7 +228,7 @@ def main() -> None:
     optimizer = adamw_or_muon("muon", groups, vlm, options.muon, weight_decay=0.01)
     matrices = {id(matrix) for matrix in linear_weights(vlm)}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in matrices]
-    training = Training(options, [optimizer], clipped=rest)
+    training = Training(options, model, [optimizer], clipped=rest)
     train.rng = np.random.default_rng([options.seed, 0])
     stream = train.endless(options.batch, options.questions)
     for _ in training.steps():

@@ -20,8 +20,9 @@ from gazebench.core.errors import DataError
 from gazebench.core.files import file_digest
 from gazebench.core.types import Batch, Targets
 from gazebench.core.weights import WeightsError
-from gazebench.datasets.gazeworld.models import TINY_VIT_WEIGHTS
+from gazebench.datasets.gazeworld.models import TINY2_VIT_WEIGHTS, TINY_VIT_WEIGHTS
 from gazebench.datasets.gazeworld.scene import WORLD_VERSION
+from gazebench.engine.registry import load_method
 from gazebench.methods.hclora import HCLoRA
 from gazebench.methods.hclora.adaptation import LocalAdaptation
 from gazebench.nn import backbones
@@ -486,10 +487,22 @@ def test_tiny():
     assert (tiny.source, tiny.weights) == ("gazebench", "embedded")
     assert tiny(images_of(224, 224, 1)).shape == (1, 192, 16, 16)
     assert (tiny.embed_dim, tiny.patch_size, tiny.input_size, len(tiny.blocks)) == (192, 14, 224, 6)
-    card = json.loads(TINY_VIT_WEIGHTS.with_suffix(".json").read_text())
-    assert file_digest(TINY_VIT_WEIGHTS) == card["sha256"]
-    assert TINY_VIT_WEIGHTS.stat().st_size < 6e6
+
+
+@pytest.mark.parametrize(("name", "weights", "salience"),
+                         [("tiny", TINY_VIT_WEIGHTS, True), ("tiny2", TINY2_VIT_WEIGHTS, False)])  # fmt: skip
+def test_the_cards_of_the_embedded_backbones_say_what_they_were_taught(name, weights, salience):
+    card = json.loads(weights.with_suffix(".json").read_text())
+    assert file_digest(weights) == card["sha256"]
+    assert weights.stat().st_size < 6e6
     assert card["world"] == WORLD_VERSION
+    learnt, _, _ = card["taught"].partition("; ")
+    assert ("salient" in learnt) == salience
+    assert "gaze" not in learnt
+    assert "pixels" in learnt
+    backbone = build_backbone(name)
+    assert (backbone.weights, sum(p.numel() for p in backbone.parameters())) == ("embedded", 2_832_192)
+    assert load_method("hclora").recipe("gazeworld", {"backbone": name})["model.adapted_blocks"].value == 2
 
 
 def test_mistakes_are_named():

@@ -3,6 +3,7 @@
 import shlex
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import typer
@@ -96,6 +97,7 @@ def test_a_setting_that_does_not_fit_is_an_error_without_a_traceback(setting, ca
 
 LIGHT = """
 import sys
+from types import SimpleNamespace
 import gazebench.vlm.messages  # the interface of backends
 from gazebench.cli.main import main
 
@@ -117,3 +119,26 @@ def test_the_shell_completes_commands():
     command = [sys.executable, "-P", "-m", "gazebench.cli.main"]
     told = subprocess.run(command, env=words, capture_output=True, text=True, timeout=60)
     assert told.stdout.split() == ["bench"]
+
+
+@pytest.mark.parametrize(("speedup", "precision"), [(2.0, "bf16-mixed"), (1.0, None)])
+def test_without_a_method_a_frozen_and_an_adapted_backbone_are_compared(monkeypatch, tmp_path, speedup, precision):
+    configs, pairs = [], []
+
+    def run(config, places, again):
+        configs.append(config)
+        return SimpleNamespace(folder=tmp_path / config.method.name)
+
+    monkeypatch.setattr("gazebench.engine.run.bench", run)
+    monkeypatch.setattr("gazebench.report.run.show", lambda *given: None)
+    monkeypatch.setattr("gazebench.cli.bench.compare_pair", lambda a, b, places: pairs.append((a.name, b.name)))
+    monkeypatch.setattr("gazebench.engine.precision.bfloat16_speedup", lambda: speedup)
+    assert main(["bench", "--seed=3"]) == 0
+    assert pairs == [("gazelle", "hclora")]
+    for config in configs:
+        values = config.values
+        assert (values["seed"], values["dataset"]["train"], values["trainer"]["max_epochs"]) == (3, 1800, 1)
+        assert (values["trainer"].get("precision") == "bf16-mixed") == (precision is not None)
+        assert values["model"]["compute_dtype"] == ("bfloat16" if precision else "float32")
+    assert main(["bench", "center"]) == 0
+    assert (configs[-1].method.name, configs[-1].dataset.name, len(pairs)) == ("center", "gazeworld", 1)

@@ -11,6 +11,8 @@ import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
+from gazebench.engine.contract import small_config
+from gazebench.engine.run import data_module
 from gazebench.nn.backbones import ViTBackbone
 from gazebench.nn.feature_cache import CachedEncoder, FeatureFile, without_cache
 
@@ -191,3 +193,50 @@ def test_without_it_images_are_encoded_and_nothing_is_kept(tmp_path):
         encoder(images_of(3))
     encoder(images_of(2))
     assert (backbone.batches, entries(tmp_path)) == ([2, 2, 3], 2)
+
+
+def test_blocks_before_the_first_that_learns(tmp_path):
+    backbone, images = ViTBackbone(VisionTransformer(28, 14, embed_dim=32, depth=3, num_heads=2)), images_of(3)
+    backbone.blocks[2].requires_grad_(True)
+    encoder = CachedEncoder(backbone, tmp_path, blocks=2)
+    tokens = encoder(images)
+    expected = backbone.embed(images)
+    for block in list(backbone.blocks)[:2]:
+        expected = block(expected)
+    assert torch.equal(tokens, expected.detach())
+    torch.nn.init.zeros_(backbone.blocks[2].mlp.fc1.weight)  # what comes later does not matter
+    assert torch.equal(encoder(images), tokens)
+    assert len(list(tmp_path.iterdir())) == 1
+    torch.nn.init.zeros_(backbone.blocks[1].mlp.fc1.weight)
+    assert not torch.equal(encoder(images), tokens)
+    with pytest.raises(ValueError, match="frozen"):
+        CachedEncoder(backbone, tmp_path, blocks=3)(images)
+
+
+def test_alone_no_value_depends_on_the_batch(tmp_path):
+    backbone, images = CountingBackbone(), images_of(5)
+    encoder = CachedEncoder(backbone, tmp_path)
+    one = encoder(images[2:3], alone=True)
+    assert torch.equal(encoder(images, alone=True)[2:3], one)
+    assert backbone.batches == [1] * 5
+    assert torch.equal(encoder.uncached(images, alone=True), encoder(images, alone=True))
+
+
+@pytest.mark.parametrize("name", ["gazelle", "hclora"])
+def test_training_with_and_without_the_cache_is_the_same(tmp_path, name):
+    """Losses and gradients of what learns, to the last bit, at the first sight of an image and at the second."""
+    options = ("--model.augment=false", "--model.dropout=0") if name == "hclora" else ("--model.augment=false",)
+    found = []
+    for cache in ("off", str(tmp_path), str(tmp_path)):
+        config = small_config(name, "gazeworld", *options, f"--model.feature_cache={cache}")
+        torch.manual_seed(0)
+        method = config.new_method().train()
+        module = data_module(config, config.new_dataset(), method)
+        batch = next(iter(module.train_dataloader()))
+        torch.manual_seed(0)
+        sum(method.loss(batch).values()).backward()
+        found.append({key: p.grad for key, p in method.named_parameters() if p.grad is not None})
+    assert len(list(tmp_path.iterdir())) == 1
+    for other in found[1:]:
+        assert other.keys() == found[0].keys() != set()
+        assert all(torch.equal(other[key], value) for key, value in found[0].items())

@@ -1,11 +1,12 @@
 """What embedded models are pre-trained on: labels of patches and questions about scenes, blind to gaze."""
 
+import ast
 import importlib.util
 import json
 import math
 import re
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,8 @@ from gazebench.datasets.gazeworld.pretraining.patches import (
     Patches,
     gather,
     label,
-    swap_poses,
 )
+from gazebench.datasets.gazeworld.pretraining.views import SMALLEST, drawn, shrink_people, swap_poses, view
 from gazebench.nn.qwen3vl import load
 
 SIZE, PATCH = 64, 16
@@ -38,7 +39,7 @@ def scenes():
 
 def test_patches_say_what_a_loop_over_their_pixels_finds(scenes):
     for scene in scenes[:4]:
-        labels = label(scene, SIZE, PATCH)
+        labels = label(drawn(scene, SIZE), PATCH)
         image, ids = draw(scene, SIZE, SIZE, mask=True)
         assert np.array_equal(labels.images, image.transpose(2, 0, 1))
         things = {thing.id: thing for thing in scene.things}
@@ -62,7 +63,7 @@ def test_patches_say_what_a_loop_over_their_pixels_finds(scenes):
                 most = max(shown.values(), default=0)
                 assert bool(np.isfinite(labels.place[index, 0])) == (most >= MIN_SHARE * PATCH**2)
                 if most < MIN_SHARE * PATCH**2:
-                    assert labels.colour[index] == labels.salient[index] == -1
+                    assert labels.colour[index] == -1
                     continue
                 tops = [key for key, pixels in shown.items() if pixels == most]
                 boxes = {(p, n): people[p].head if n == "head" else people[p].body if p in people else things[p].box
@@ -72,7 +73,6 @@ def test_patches_say_what_a_loop_over_their_pixels_finds(scenes):
                 part, name = next(key for key in tops if np.allclose(found, boxes[key], atol=2e-3))
                 colour = people[part].clothes if part in people else things[part].colour
                 assert labels.colour[index] == (-1 if name == "head" else COLOUR_WORDS.index(colour))
-                assert labels.salient[index] == (-1 if part in people else part == scene.salient)
                 assert np.isfinite(labels.face[index]).all() == (name == "head")
 
 
@@ -101,6 +101,46 @@ def test_swapped_poses_are_all_there_and_nothing_else_changes(scenes):
     for one, other in zip(scenes, swapped, strict=True):
         assert one.things == other.things
         assert [(p.head, p.look, p.x, p.id) for p in one.people] == [(p.head, p.look, p.x, p.id) for p in other.people]
+
+
+def test_shrunken_people_stand_where_they_stood(scenes):
+    for scene in scenes:
+        smaller = shrink_people(scene, np.random.default_rng(0))
+        assert smaller.things == scene.things
+        holders = {thing.holder for thing in scene.things}
+        for one, other in zip(scene.people, smaller.people, strict=True):
+            assert one.size * SMALLEST - 1e-3 <= other.size <= one.size
+            assert other.size < one.size or one.id in holders
+            assert other.body[3] == pytest.approx(one.body[3], abs=0.01) or one.look.pose == "bust"
+            assert (other.look, other.x, other.gaze_yaw) == (one.look, one.x, one.gaze_yaw)
+
+
+def test_views_hold_no_answer(scenes):
+    """Another salient thing, other gazes, targets and subsets: the same view."""
+    for scene in scenes:
+        other = next(thing.id for thing in scene.things if thing.id != scene.salient)
+        blank = {"gaze": (0.5, 0.5), "gaze_yaw": 3.0, "gaze_pitch": 3.0, "eye": (0.5, 0.5), "subset": "",
+                 "target_kind": "void", "target_id": 0, "target_category": "", "target_depth": 0.5}  # fmt: skip
+        people = tuple(replace(person, **blank) for person in scene.people)
+        assert view(replace(scene, salient=other, people=people)) == view(scene)
+        assert view(replace(scene, things=scene.things[1:])) != view(scene)
+
+
+ANSWERS = re.compile("salien|subset|target|gaze_|annotat|stands out")
+
+
+@pytest.mark.parametrize("file", ["patches.py", "training.py", "grounding.py", "pretrain_tiny.py", "pretrain_vlm.py"])
+def test_pretraining_reads_no_answer(file):
+    """No name, attribute or text of the code speaks of what is salient, targets, subsets or gazes; docstrings may."""
+    root = Path(__file__).resolve().parent.parent
+    folder = root / ("scripts" if file.startswith("pretrain") else "datasets/gazeworld/pretraining")
+    tree = ast.parse((folder / file).read_text("utf-8"))
+    told = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    words = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    words |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    words |= {node.value for node in ast.walk(tree)
+              if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in told}  # fmt: skip
+    assert not [word for word in words if ANSWERS.search(word.replace("neither salience nor gaze", ""))]
 
 
 def test_no_answer_depends_on_where_anybody_looks(scenes):
@@ -148,7 +188,7 @@ def test_answers_are_true(scenes, mirrored):
                 assert place == pytest.approx(middle_of(coordinates), abs=2e-3)
             elif answer in names:
                 assert inside([999 * side for side in place], names[answer])
-            by_sight = ("What is", "Point at what", "What stands", "Locate what")
+            by_sight = ("What is", "Point at what")
             assert (shown is not None) == question.startswith(by_sight)
             if shown is not None:
                 assert things[shown.category] == shown
@@ -163,8 +203,6 @@ def test_answers_are_true(scenes, mirrored):
                 assert heads == sorted(box(person.head) for person in scene.people)
             elif found := re.fullmatch(r"Locate the head of the person in (\w+)\.", question):
                 assert person_with(answer).clothes == found[1]
-            elif question == "Locate what stands out.":
-                assert coordinates == box(scene.salient_box)
             elif found := re.fullmatch(r"Locate the (.+)\.", question):
                 assert coordinates == box(things[found[1]].box)
             elif found := re.fullmatch(r"Is there a (.+)\?", question):
@@ -182,11 +220,7 @@ def test_answers_are_true(scenes, mirrored):
                 _, nearest = min((distance, name) for name, (distance, off) in views.items() if off <= 22.5)
                 assert inside(coordinates, names[nearest]) if coordinates else answer == nearest
             else:
-                salient = scene.find(scene.salient)
-                assert (question, answer) in {
-                    ("What place is it?", scene.backdrop.kind),
-                    ("What stands out?", f"{salient.colour} {salient.category}"),
-                }
+                assert (question, answer) == ("What place is it?", scene.backdrop.kind)
     assert len(kinds) >= 8
 
 
@@ -197,7 +231,7 @@ def test_batches_and_losses_of_the_pretraining(scenes, monkeypatch):
     monkeypatch.setitem(sys.modules, spec.name, script)  # where dataclasses look for their annotations
     spec.loader.exec_module(script)
     vlm = load("tiny", "random")
-    labels = [label(scene, script.SIZE, vlm.cell) for scene in scenes]
+    labels = [label(drawn(scene, script.SIZE), vlm.cell) for scene in scenes]
     patches = Patches(*(np.stack([getattr(each, field.name) for each in labels]) for field in fields(Patches)))
     data = script.Batches(vlm, (patches, scenes), seed=0)
     batch = data.batch(np.array([3, 8]), questions=3, mirrored=True)
@@ -214,8 +248,9 @@ def test_batches_and_losses_of_the_pretraining(scenes, monkeypatch):
     assert all(text.endswith("<|im_start|>assistant\n") for text in before[batch.given :])
     assert len(batch.name) == len(batch.colour) == len(before) - batch.given
     assert ((batch.name >= 0) == (batch.colour >= 0)).all()
-    by_sight = [re.search(r"(What is (at|near)|Point at what|stands? out)", t.rsplit("user", 1)[1]) for t in before]
-    assert [int(index) >= 0 for index in batch.name] == [found is not None for found in by_sight[batch.given :]]
+    asked = [text.split("<|im_end|>")[-2] for text in before[batch.given :]]  # questions of a row follow one another
+    by_sight = [re.search(r"(What is (at|near)|Point at what)", question) is not None for question in asked]
+    assert [int(index) >= 0 for index in batch.name] == by_sight
     shares = script.shares(batch.spot, batch.patches["seen"].shape[1])
     side = script.SIZE // vlm.cell
     centres = torch.stack(torch.meshgrid([(torch.arange(side) + 0.5) / side] * 2, indexing="xy"), 2).flatten(0, 1)

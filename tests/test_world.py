@@ -13,19 +13,25 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from gazebench.core.errors import DataError
 from gazebench.datasets.gazeworld.annotators import annotate
 from gazebench.datasets.gazeworld.canvas import Brush, Canvas
 from gazebench.datasets.gazeworld.catalogue import CATEGORIES, COLOURS
 from gazebench.datasets.gazeworld.clip import clip
-from gazebench.datasets.gazeworld.compose import Target, aimed, compose, with_boxes
+from gazebench.datasets.gazeworld.compose import Target, aimed, compose, covered, torso, with_boxes
+from gazebench.datasets.gazeworld.dataset import GazeWorld
 from gazebench.datasets.gazeworld.draw import draw
 from gazebench.datasets.gazeworld.figure import HAIRSTYLES, Skull, direction
+from gazebench.datasets.gazeworld.scene import WORLD_VERSION
 
 GOLDEN = {
-    ("train", 0): "5ee9fefcaf504a14",
-    ("train", 7): "f660b259f2a9a884",
-    ("test", 123456): "4b278df2635a8464",
+    ("train", 0, 1): "5ee9fefcaf504a14",
+    ("train", 7, 1): "f660b259f2a9a884",
+    ("test", 123456, 1): "4b278df2635a8464",
+    ("train", 0, 2): "4ec362f6eaf57255",
+    ("test", 7, 2): "85d210ee52a232a4",
 }
+"""Split, index and version of the world."""
 GOLDEN_THUMBNAIL = [
     [198, 192, 168, 194, 193, 190],
     [191, 201, 162, 166, 200, 185],
@@ -48,7 +54,7 @@ def within(point, box):
 
 @pytest.mark.parametrize("key", GOLDEN)
 def test_descriptions_are_the_same_on_every_machine(key):
-    text = compose(0, key[1], key[0]).to_json()
+    text = compose(0, key[1], key[0], key[2]).to_json()
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == GOLDEN[key]
 
 
@@ -101,8 +107,10 @@ def test_splits_and_seeds_share_no_scene():
 # Truth -----------------------------------------------------------------------------------------------------------
 
 
-def test_boxes_ids_and_targets_are_true(scenes):
-    for scene in scenes:
+@pytest.mark.parametrize("version", [1, 2])
+def test_boxes_ids_and_targets_are_true(scenes, version):
+    for scene in scenes if version == 1 else [compose(0, index, "test", 2) for index in range(60)]:
+        assert scene.version == version
         ids = [each.id for each in (*scene.things, *scene.people)]
         assert len(set(ids)) == len(ids)
         assert 0 < min(ids) <= max(ids) < 256
@@ -153,6 +161,48 @@ def test_the_blind_bet_wins_where_it_should_and_only_there(scenes):
     rays = (gaze - eye)[~consistent]  # inconsistent targets lie in all directions
     quadrants = np.floor((np.arctan2(rays[:, 1], rays[:, 0]) + np.pi) / (2 * np.pi) * 4).astype(int) % 4
     assert (np.bincount(quadrants, minlength=4) > 0.1 * len(rays)).all()
+
+
+def test_world_2_is_harder():
+    scenes = [compose(0, index, "train", 2) for index in range(120)]
+    people = [(scene, person) for scene in scenes for person in scene.people]
+    low, high = np.quantile([224 * (person.head[3] - person.head[1]) for _, person in people], (0.05, 0.95))
+    assert 11 < low < 14 < 34 < high < 42
+    seen = [(scene, person) for scene, person in people if person.inout]
+    assert 0.48 < np.mean([person.subset == "consistent" for _, person in seen]) < 0.6
+    assert np.mean([person.target_kind == "person" for _, person in seen]) > 0.12
+    assert 0.06 < np.mean([person.look.glasses == "dark" for _, person in people]) < 0.18
+    assert np.mean([len(scene.things) for scene in scenes]) > 11
+    pairs = [(near, far) for scene in scenes for near in scene.people for far in scene.people if near.depth < far.depth]
+    covers = [covered(far.head, near.head, torso(near)) for near, far in pairs]
+    assert np.mean(np.array(covers) > 0.1) > 0.01
+    assert max(covers) < 0.7  # at most 0.35 before heads are turned to their targets
+    assert clip(3, 1, "train", 4, version=2)[0] == compose(3, 1, "train", 2)
+
+
+def test_dark_glasses_hide_the_eyes():
+    look = replace(compose(0, 0, "train").people[0].look, hair="short", pose="bust")
+    apart = {}
+    for glasses in (False, True, "dark"):
+        one, other = (
+            draw(alone(replace(look, glasses=glasses), Target("void", 0, "", (x, 0.4), 0.1), head=(0.0, 0.0)), 224, 224)
+            for x in (0.1, 0.9)
+        )
+        apart[glasses] = int((one != other).any(2).sum())
+    assert apart[False] > 20
+    assert apart["dark"] == 0
+
+
+def test_the_data_set_has_two_worlds():
+    one, two = (GazeWorld(train=3, val=1, test=4, world=world) for world in (1, 2))
+    assert (one.card.label_version, two.card.label_version) == ("world 1", "world 2")
+    assert GazeWorld.card.label_version == f"world {WORLD_VERSION}"
+    assert one.identity("test")["fingerprint"] != two.identity("test")["fingerprint"]
+    records = two.records("test")
+    assert len(records) == 4
+    assert np.array_equal(two.image(records, 1), draw(compose(0, 1, "test", 2), *records.sizes[1].tolist()))
+    with pytest.raises(DataError, match="no world 3"):
+        GazeWorld(world=3)
 
 
 def test_social_gazes_occur(scenes):
@@ -207,11 +257,11 @@ def test_clips_keep_everybody_and_stay_true():
 # Heads -----------------------------------------------------------------------------------------------------------
 
 
-def alone(look, target):
+def alone(look, target, head=None):
     """A square scene of one person who looks at a target, before a plain wall."""
     scene = compose(0, 0, "train")
     person = replace(scene.people[0], look=look, x=0.5, y=0.4, size=0.24, lean=0.0, depth=0.5)
-    person = with_boxes(aimed(person, target, (0.0, 0.0, 0.01, 0.01), 1.0, 0.75), 1.0)
+    person = with_boxes(aimed(person, target, (0.0, 0.0, 0.01, 0.01), 1.0, 0.75, head), 1.0)
     backdrop = replace(scene.backdrop, kind="room", pattern="plain", decor="none")
     return replace(scene, aspect=1.0, things=(), people=(person,), backdrop=backdrop)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from gazebench.datasets.gazeworld.canvas import Box, Point
 from gazebench.datasets.gazeworld.compose import Target, aimed, choose, compose, with_box, with_boxes
 from gazebench.datasets.gazeworld.rng import Rng, grid
-from gazebench.datasets.gazeworld.scene import EMPTY, WORLD_VERSION, Person, Scene, Thing
+from gazebench.datasets.gazeworld.scene import EMPTY, WORLD_VERSION, Person, Scene, Thing, World
 
 HEAD_SPEED = 0.55
 """The share of the way to its goal that a head turns per frame; eyes are there at once."""
@@ -31,15 +31,15 @@ class _Motion:
     offset: Point
 
 
-def clip(seed: int, index: int, split: str, frames: int) -> list[Scene]:
+def clip(seed: int, index: int, split: str, frames: int, version: World = WORLD_VERSION) -> list[Scene]:
     """A number of frames with the same people and things (same ids); the first is ``compose`` of the same key.
 
     People sway, keep looking at a target for ``FRAMES_PER_GAZE`` frames, then choose another as ``compose`` does; the
     head follows the eyes. ``gaze``, ``subset`` and ``inout`` are those of the frame.
     """
-    first = compose(seed, index, split)
+    first = compose(seed, index, split, version)
     aspect = first.aspect
-    rng = Rng("gazeworld clip", WORLD_VERSION, seed, split, index)
+    rng = Rng("gazeworld clip", version, seed, split, index)
     motions = [_motion(rng, first, person) for person in first.people]
     scenes = [first]
     for frame in range(1, frames):
@@ -52,7 +52,7 @@ def clip(seed: int, index: int, split: str, frames: int) -> list[Scene]:
         for person, motion in zip(people, motions, strict=True):
             motion.hold -= 1
             if motion.hold <= 0:
-                motion.target = choose(rng, person, people, things, aspect)
+                motion.target = choose(rng, person, people, things, aspect, version)
                 motion.offset = _offset(motion.target, boxes)
                 motion.hold = rng.integer(*FRAMES_PER_GAZE)
             looking.append(_turned(person, _followed(motion, boxes), scene.salient_box, aspect, motion.turn))

@@ -1,14 +1,14 @@
 """Composing scenes: places of people and things, and the target of every gaze.
 
 The order is always the same: the place, people, the one salient thing, the other things, the gazes. A gaze goes to the
-salient thing with probability ``CONSISTENT``: a model that always predicts that thing is often right, and must read the
-eyes to be right about the others.
+salient thing with probability ``Rules.consistent``: a model that always predicts that thing is often right, and must
+read the eyes to be right about the others.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import count
@@ -17,21 +17,80 @@ from gazebench.datasets.gazeworld import figure
 from gazebench.datasets.gazeworld.canvas import Box, Brush, Point
 from gazebench.datasets.gazeworld.catalogue import CATEGORIES, Category
 from gazebench.datasets.gazeworld.rng import Rng, grid
-from gazebench.datasets.gazeworld.scene import WORLD_VERSION, Backdrop, Look, Person, Scene, TargetKind, Thing
+from gazebench.datasets.gazeworld.scene import (
+    WORLD_VERSION,
+    Backdrop,
+    Look,
+    Person,
+    Scene,
+    TargetKind,
+    Thing,
+    World,
+)
 
 PLACES = {"room": 0.36, "table": 0.26, "park": 0.24, "beach": 0.14}
 ASPECTS = {4 / 3: 0.4, 3 / 2: 0.25, 16 / 9: 0.2, 1.0: 0.15}
-PEOPLE = {1: 0.22, 2: 0.34, 3: 0.26, 4: 0.18}
-CROWD = 0.05
-"""The share of scenes with five or six people."""
-CONSISTENT = 0.68
-"""The share of the people who look into the image that look at the salient thing."""
 OUTSIDE = 0.2
 """The share of people who look out of the image."""
 DEPTH = 0.9
 """From the front of the scene to its far end, in image heights."""
 APART = 0.06
 """The least distance of an inconsistent target from the salient box, normalised."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What differs between the versions of the world; pairs are ranges, sizes are in image heights.
+
+    Attributes:
+        people: how often so many people are meant to be in a scene.
+        crowd: the share of scenes with five or six people.
+        consistent: the share of the people who look into the image that look at the salient thing, if far enough.
+        others: what the others look at, where there is one: shares of things, heads, empty spots.
+        returned: how often a person looked at looks back.
+        head: from crown to chin of a person at the viewer, and what is lost of it at the far end.
+        table_head: of a person behind a table.
+        smallest_head: the least of all.
+        things: how many.
+        salient_size, thing_size: heights, before the category's own size.
+        salient_x: where the salient thing stands.
+        dark: the share of the glasses that hide the eyes.
+        glasses: the share of people with glasses.
+        hidden: the largest share of a head's box that nearer people and things may hide.
+        column: where a person stands in their column of the image, in its widths.
+    """
+
+    people: Mapping[int, float]
+    crowd: float
+    consistent: float
+    others: tuple[float, float, float]
+    returned: float
+    head: tuple[float, float]
+    table_head: tuple[float, float]
+    smallest_head: float
+    things: tuple[int, int]
+    salient_size: tuple[float, float]
+    thing_size: tuple[float, float]
+    salient_x: tuple[float, float]
+    glasses: float = 0.15
+    dark: float = 0.0
+    hidden: float = 0.0
+    column: tuple[float, float] = (0.22, 0.78)
+
+
+RULES: Mapping[World, Rules] = {
+    1: Rules(
+        people={1: 0.22, 2: 0.34, 3: 0.26, 4: 0.18}, crowd=0.05, consistent=0.68, others=(0.6, 0.25, 0.15),
+        returned=0.35, head=(0.265, 0.14), table_head=(0.15, 0.26), smallest_head=0.085, things=(7, 10),
+        salient_size=(0.16, 0.2), thing_size=(0.075, 0.115), salient_x=(0.22, 0.78),
+    ),
+    2: Rules(
+        people={1: 0.1, 2: 0.25, 3: 0.3, 4: 0.35}, crowd=0.15, consistent=0.55, others=(0.62, 0.33, 0.05),
+        returned=0.45, head=(0.17, 0.105), table_head=(0.09, 0.17), smallest_head=0.05, things=(10, 14),
+        salient_size=(0.12, 0.16), thing_size=(0.06, 0.1), salient_x=(0.06, 0.94), glasses=0.3, dark=0.4, hidden=0.35,
+        column=(-0.3, 1.3),
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,15 +104,16 @@ class Target:
     depth: float
 
 
-def compose(seed: int, index: int, split: str) -> Scene:
+def compose(seed: int, index: int, split: str, version: World = WORLD_VERSION) -> Scene:
     """The scene of a key: the same on every machine and in every process.
 
     Args:
         seed: seed of the world.
         index: number of the scene in its split.
         split: any name; each has random numbers of its own.
+        version: of the world.
     """
-    return _Composer(seed, index, split).scene()
+    return _Composer(seed, index, split, version).scene()
 
 
 def overlap(a: Box, b: Box, margin: float = 0.0) -> bool:
@@ -152,9 +212,9 @@ def _into(across: float, down: float, depth: float) -> float:
 class _Composer:
     """A scene in the making."""
 
-    def __init__(self, seed: int, index: int, split: str) -> None:
-        self.key = (seed, index, split)
-        self.rng = Rng("gazeworld", WORLD_VERSION, seed, split, index)
+    def __init__(self, seed: int, index: int, split: str, version: World) -> None:
+        self.key, self.version, self.rules = (seed, index, split), version, RULES[version]
+        self.rng = Rng("gazeworld", version, seed, split, index)
         self.aspect = self.rng.weighted(ASPECTS)
         self.backdrop = self._backdrop()
         self.indoors = self.backdrop.kind in ("room", "table")
@@ -172,7 +232,7 @@ class _Composer:
         self._add_gazes()
         (seed, index, split), salient = self.key, self.things[0].id
         things, people = tuple(self.things), tuple(self.people)
-        return Scene(seed, split, index, 0, self.aspect, self.backdrop, things, people, salient)
+        return Scene(seed, split, index, 0, self.aspect, self.backdrop, things, people, salient, self.version)
 
     def _backdrop(self) -> Backdrop:
         rng = self.rng
@@ -192,29 +252,31 @@ class _Composer:
 
     def _add_people(self) -> None:
         rng = self.rng
-        number = rng.weighted(PEOPLE)
-        if rng.chance(CROWD):
+        number = rng.weighted(self.rules.people)
+        if rng.chance(self.rules.crowd):
             number = rng.integer(5, 6)
         clothes = rng.shuffled(figure.CLOTHES)
         columns = max(number, 2)
         for column, colour in zip(rng.shuffled(range(columns))[:number], clothes, strict=False):
             for _ in range(12):
-                person = self._new_person((column + rng.uniform(0.22, 0.78)) * (1 / columns), number, colour)
+                person = self._new_person((column + rng.uniform(*self.rules.column)) * (1 / columns), number, colour)
                 if self._stands_free(person):
                     self.people.append(replace(person, id=next(self.ids)))
                     break
 
     def _new_person(self, x: float, number: int, clothes: str) -> Person:
-        rng, horizon = self.rng, self.backdrop.horizon
+        rng, horizon, rules = self.rng, self.backdrop.horizon, self.rules
         crowding = min(1.0, 3.0 * self.aspect / (number + 1.6))
         if self.backdrop.kind == "table":
             pose, depth = "bust", rng.uniform(0.5, 0.7)
-            size = grid(rng.uniform(0.15, 0.26) * crowding)
+            size = grid(rng.uniform(*rules.table_head) * crowding)
             y = horizon - size * rng.uniform(1.5, 2.1)
         else:
             depth = rng.uniform(0.05, 0.95)
             pose = rng.weighted({"standing": 0.68, "sitting": 0.32})
-            size = grid(max(0.085, (0.265 - 0.14 * depth) * rng.uniform(0.85, 1.1) * crowding))
+            size = grid(
+                max(rules.smallest_head, (rules.head[0] - rules.head[1] * depth) * rng.uniform(0.85, 1.1) * crowding)
+            )
             ground = horizon + 0.1 + (1.22 - horizon) * (1 - depth)
             y = ground - figure.FEET[pose] * size
         y = grid(max(0.75 * size + 0.02, min(y, 0.68)))
@@ -227,21 +289,29 @@ class _Composer:
             trousers=rng.integer(0, len(figure.TROUSERS) - 1),
             pose=pose,
             arms=rng.choice(("down", "down", "hips", "front")),
-            glasses=rng.chance(0.15),
+            glasses=rng.chance(rules.glasses),
             beard=False,
             build=rng.uniform(0.86, 1.08),
         )
         if look.hair in ("short", "bald", "cap", "fringe"):
             look = replace(look, beard=rng.chance(0.3))
+        if rules.dark and look.glasses and rng.chance(rules.dark):
+            look = replace(look, glasses="dark")
         margin = 0.7 * size / self.aspect
         x = grid(max(margin, min(1 - margin, x)))
         return with_boxes(Person(id=0, look=look, x=x, y=y, size=size, depth=depth), self.aspect)
 
     def _stands_free(self, person: Person) -> bool:
+        if self.rules.hidden:
+            return all(
+                covered(far.head, near.head, torso(near)) <= self.rules.hidden
+                for other in self.people
+                for near, far in [sorted((person, other), key=lambda each: each.depth)]
+            )
         return not any(
             overlap(person.head, other.head, 0.03)
-            or overlap(person.head, _torso(other), 0.01)
-            or overlap(other.head, _torso(person), 0.01)
+            or overlap(person.head, torso(other), 0.01)
+            or overlap(other.head, torso(person), 0.01)
             for other in self.people
         )
 
@@ -257,7 +327,7 @@ class _Composer:
                 names.append(names.pop(0))
             names.pop(0)
         colour = self.things[0].colour
-        wanted = rng.integer(7, 10)
+        wanted = rng.integer(*self.rules.things)
         for name in names:
             if len(self.things) >= wanted:
                 break
@@ -306,11 +376,13 @@ class _Composer:
     def _place(self, name: str, salient: bool, scale: float = 1.0, avoid: str = "") -> bool:
         """Puts a thing where there is room: a few places are tried, and the loneliest taken, to spread the targets."""
         rng, category = self.rng, CATEGORIES[name]
-        size = grid((rng.uniform(0.16, 0.2) if salient else rng.uniform(0.075, 0.115)) * category.size**0.7 * scale)
+        size = grid(
+            rng.uniform(*(self.rules.salient_size if salient else self.rules.thing_size)) * category.size**0.7 * scale
+        )
         left, top, right, bottom = _extent(name)
         best, most = None, 0.0
         for _ in range(24 if salient else 7):
-            x = rng.uniform(0.22, 0.78) if salient else rng.uniform(0.04, 0.96)
+            x = rng.uniform(*self.rules.salient_x) if salient else rng.uniform(0.04, 0.96)
             y, depth, support = self._spot(category, size)
             box = (x + left * size / self.aspect, y + top * size, x + right * size / self.aspect, y + bottom * size)
             hangs = support in ("shelf", "wall")
@@ -344,9 +416,12 @@ class _Composer:
             return False
         middle = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
         for person in self.people:
+            hides = self.rules.hidden and not salient and depth < person.depth
+            if hides and covered(person.head, box) <= self.rules.hidden:
+                continue
             if overlap(box, person.head, 0.045 if salient else 0.03):
                 return False
-            hidden = inside(middle, person.body, 0.02) or (salient and overlap(box, _torso(person)))
+            hidden = inside(middle, person.body, 0.02) or (salient and overlap(box, torso(person)))
             if person.depth < depth and hidden:
                 return False
         return not any(overlap(box, other.box, 0.03 if i == 0 else -0.01) for i, other in enumerate(self.things))
@@ -364,9 +439,9 @@ class _Composer:
         for person in rng.shuffled(self.people):
             if person.id in targets:
                 continue
-            target = choose(rng, person, self.people, self.things, self.aspect)
+            target = choose(rng, person, self.people, self.things, self.aspect, self.version)
             targets[person.id] = target
-            if target.kind == "person" and target.id not in targets and rng.chance(0.35):
+            if target.kind == "person" and target.id not in targets and rng.chance(self.rules.returned):
                 targets[target.id] = _head(rng, person)
         salient = self.things[0].box
         for i, person in enumerate(self.people):
@@ -376,15 +451,20 @@ class _Composer:
             self.people[i] = with_boxes(replace(turned, lean=grid(max(-1.0, min(1.0, lean)))), self.aspect)
 
 
-def choose(rng: Rng, person: Person, people: Sequence[Person], things: Sequence[Thing], aspect: float) -> Target:
+def choose(
+    rng: Rng, person: Person, people: Sequence[Person], things: Sequence[Thing], aspect: float, version: World
+) -> Target:
     """Draws a target for a person; ``things[0]`` is the salient one."""
+    rules = RULES[version]
     if rng.chance(OUTSIDE):
         return _outside(rng, person, aspect)
-    if rng.chance(CONSISTENT) and _far_enough(person, things[0].centre, aspect):
+    if rng.chance(rules.consistent) and _far_enough(person, things[0].centre, aspect):
         return _thing(rng, things[0])
     seen = [thing for thing in things[1:] if _far_enough(person, thing.centre, aspect)]
     heads = [other for other in people if other.id != person.id and _far_enough(person, (other.x, other.y), aspect)]
-    kind = rng.weighted({"thing": 0.6, "person": 0.25 if heads else 0.0, "void": 0.15})
+    kind = rng.weighted(
+        {"thing": rules.others[0], "person": rules.others[1] if heads else 0.0, "void": rules.others[2]}
+    )
     if kind == "person":
         target = _head(rng, rng.choice(heads))
     elif kind == "thing" and seen:
@@ -445,7 +525,16 @@ def _far_enough(person: Person, point: Point, aspect: float) -> bool:
     return math.hypot((point[0] - person.x) * aspect, point[1] - person.y) >= max(0.14, 1.05 * person.size)
 
 
-def _torso(person: Person) -> Box:
+def covered(box: Box, *covers: Box) -> float:
+    """At most this share of a box is covered by others."""
+    shared = 0.0
+    for other in covers:
+        across, down = (min(box[k + 2], other[k + 2]) - max(box[k], other[k]) for k in (0, 1))
+        shared += max(0.0, across) * max(0.0, down)
+    return shared / max(1e-9, (box[2] - box[0]) * (box[3] - box[1]))
+
+
+def torso(person: Person) -> Box:
     """The part of the body that hides what is behind it."""
     left, _, right, bottom = person.body
     middle, half = (left + right) / 2, min(0.6 * person.size, (right - left) / 2)

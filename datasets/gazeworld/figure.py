@@ -174,7 +174,7 @@ def draw_head(brush: Brush, look: Look, yaw: float, pitch: float, gaze_yaw: floa
     if knot_in_front:
         _knot(brush, skull, look.hair, hair)
     if look.glasses:
-        _glasses(brush, skull)
+        _glasses(brush, skull, dark=look.glasses == "dark")
     if skull.front[2] >= 0:
         _nose(brush, skull, skin)
 
@@ -261,10 +261,12 @@ def _knot(brush: Brush, skull: Skull, style: str, hair: Colour) -> None:
         brush.oval(x, y, 0.11, 0.1, (217, 66, 60))
 
 
-def _glasses(brush: Brush, skull: Skull) -> None:
+def _glasses(brush: Brush, skull: Skull, dark: bool) -> None:
     for side in (-1, 1):
         outer = skull.patch(side * 23, EYE_LATITUDE, 0.3, 0.31, 1.04)
-        if outer:
+        if outer and dark:
+            brush.polygon(outer, INK)
+        elif outer:
             brush.polygon([*outer, *skull.patch(side * 23, EYE_LATITUDE, 0.25, 0.26, 1.04)], INK)
     if skull.front[2] > 0.05:
         brush.stroke([skull.spot(lon, EYE_LATITUDE - 2, 1.05)[0] for lon in (-7, 7)], 0.045, INK)

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 _WEIGHTS = Path(__file__).parent / "weights"
 TINY_VIT_WEIGHTS = _WEIGHTS / "tiny.pt"
-"""Made by ``scripts/pretrain_tiny.py``: float16, names as in timm."""
+"""Made by version 2 of ``scripts/pretrain_tiny.py``, which also taught what is salient: float16, names as in timm."""
+TINY2_VIT_WEIGHTS = _WEIGHTS / "tiny2.pt"
+"""Made by ``scripts/pretrain_tiny.py``, which teaches neither salience nor gaze."""
 TINY_VLM_WEIGHTS = _WEIGHTS / "tiny_vlm.pt"
 """Made by ``scripts/pretrain_vlm.py``: float16, names as in transformers, without the tied output layer."""
 TINY_VLM_FILES = _WEIGHTS / "tiny_vlm"
@@ -90,5 +92,11 @@ def random_vlm(
     return model.eval(), processor
 
 
-BACKBONES: dict[str, Callable[[], tuple[nn.Module, Path, int]]] = {"tiny": tiny_vit}
+def tiny2_vit() -> tuple[nn.Module, Path, int]:
+    """The same model as ``tiny_vit``, with weights that were taught neither salience nor gaze."""
+    model, _, size = tiny_vit()
+    return model, TINY2_VIT_WEIGHTS, size
+
+
+BACKBONES: dict[str, Callable[[], tuple[nn.Module, Path, int]]] = {"tiny": tiny_vit, "tiny2": tiny2_vit}
 VLMS: dict[str, Callable[[], tuple[Any, Any, Path]]] = {"tiny": tiny_vlm}

@@ -12,8 +12,10 @@ from typing import Literal
 
 from gazebench.datasets.gazeworld.canvas import Box, Point
 
-WORLD_VERSION = 1
-"""Raise it whenever the same key gives another description."""
+World = Literal[1, 2]
+"""The versions of the world: a key gives the same scene for ever, and another one in another version."""
+WORLD_VERSION: World = 1
+"""The world of the committed records, and the default. To make world 2 the default, change this and train anew."""
 
 TargetKind = Literal["thing", "person", "void", "outside"]
 EMPTY: Box = (0.0, 0.0, 0.0, 0.0)
@@ -21,7 +23,10 @@ EMPTY: Box = (0.0, 0.0, 0.0, 0.0)
 
 @dataclass(frozen=True)
 class Look:
-    """The appearance of a person; ``skin`` and ``trousers`` are indices of ``figure.SKINS`` and ``figure.TROUSERS``."""
+    """The appearance of a person; ``skin`` and ``trousers`` are indices of ``figure.SKINS`` and ``figure.TROUSERS``.
+
+    Dark glasses hide the eyes.
+    """
 
     skin: int
     hair: str
@@ -31,7 +36,7 @@ class Look:
     trousers: int
     pose: str
     arms: str
-    glasses: bool
+    glasses: bool | Literal["dark"]
     beard: bool
     build: float
 
@@ -153,7 +158,7 @@ class Scene:
     things: tuple[Thing, ...]
     people: tuple[Person, ...]
     salient: int
-    version: int = WORLD_VERSION
+    version: World = WORLD_VERSION
 
     @property
     def salient_box(self) -> Box:

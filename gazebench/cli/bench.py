@@ -12,7 +12,13 @@ from gazebench.cli.options import BoardsOption, NameArgument, RunsOption, comman
 
 if TYPE_CHECKING:
     from gazebench.engine.config import Config
+    from gazebench.engine.run import Places
 
+
+PAIR = ("gazelle", "hclora")
+"""Without a method both are run: what a frozen backbone says, and what the same one says after it was adapted."""
+PAIR_SIZE = ["--dataset.train=1800", "--dataset.val=200", "--dataset.test=200", "--trainer.max_epochs=1"]
+"""Two thirds of the scenes, seen once: minutes on two slow cores. These are no benchmark results."""
 
 app = typer.Typer()
 
@@ -33,8 +39,9 @@ def bench(
 ) -> None:
     """Train, predict and score a method.
 
-    METHOD and DATASET are gazelle and gazeworld by default; data sets joined by `+` are trained on together and tested
-    one by one. The result is a record and a row of the leaderboard.
+    The result is a record and a row of the leaderboard; DATASET is gazeworld by default. Data sets
+    joined by `+` are trained on together and tested one by one. Without METHOD, Gaze-LLE on a
+    frozen backbone and HCLoRA are trained on part of GazeWorld and compared on the same people, with pictures.
     Every constructor argument is a setting: --model.lr 1e-3, --dataset.root DIR, --loader.batch_size 32,
     --trainer.max_epochs 3; `gazebench settings METHOD DATASET` lists them with their values. A killed run continues
     when the command is repeated.
@@ -43,16 +50,42 @@ def bench(
     from gazebench.engine.run import bench_each
     from gazebench.report.run import show
 
-    names = [method, dataset] if dataset else [method] if method else []
-    if config is None:
-        names = (names + ["gazelle", "gazeworld"][len(names) :])[:2]
     options = given_settings(ctx)
     options += [f"--{name}={value}" for name, value in (("seed", seed), ("init", init)) if value is not None]
-    resolved = resolve([*names, *([f"--config={config}"] if config else []), *options])
-    print(f"{banner(resolved)}: reading annotations ...", file=sys.stderr)
     where = places(runs, boards)
-    for tested, outcome in bench_each(resolved, where, again=again):
-        show(outcome, tested, where)
+    given = [method, dataset or "gazeworld"] if method else []
+    if config is not None:
+        commands = [[*([method] if method else []), *([dataset] if dataset else []), f"--config={config}"]]
+    elif given:
+        commands = [given]
+    else:
+        from gazebench.engine.precision import options as precision
+
+        fast = precision()
+        print(f"precision: {'bfloat16' if fast else 'float32'}, the faster one here", file=sys.stderr)
+        commands = [[name, "gazeworld", *PAIR_SIZE, *fast] for name in PAIR]
+    folders = []
+    for words in commands:
+        resolved = resolve([*words, *options])
+        print(f"{banner(resolved)}: reading annotations ...", file=sys.stderr)
+        for tested, outcome in bench_each(resolved, where, again=again):
+            show(outcome, tested, where)
+            folders.append(outcome.folder)
+    if not given and config is None:
+        compare_pair(folders[0], folders[1], where)
+
+
+def compare_pair(a: Path, b: Path, where: Places) -> None:
+    """Writes the comparison of two runs beside them; prints what it says and where its pictures are."""
+    from gazebench.report.compare import compare, read_side
+
+    out = a.parent.parent / f"{a.name}-{b.name}"
+    findings = compare(read_side(str(a), where), read_side(str(b), where), out)
+    print("\n".join(["", *findings, ""]))
+    for name, what in (("best", "gains"), ("worst", "loses")):
+        if (out / f"{name}.png").is_file():
+            print(f"{out / name}.png: the same people twice, where the adapted backbone {what} most")
+    print(f"comparison {out / 'README.md'}")
 
 
 def banner(config: Config) -> str:

@@ -152,7 +152,7 @@ def _tracks(records: Records) -> np.ndarray:
 
 def _steps(records: Records) -> IntArray:
     """(P,) the place of each person's row in their track, in the order of the images."""
-    return pd.Series(_tracks(records)).groupby(_tracks(records)).cumcount().to_numpy(np.int64)
+    return np.asarray(pd.Series(_tracks(records)).groupby(_tracks(records)).cumcount(), dtype=np.int64)
 
 
 def fitted(

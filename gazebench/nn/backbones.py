@@ -117,9 +117,9 @@ BACKBONES: Final = dict(_known())
 class ViTBackbone(nn.Module):
     """A plain ViT as a feature extractor: (B, 3, H, W) uint8, or float in [0, 1] -> (B, C, H/p, W/p) float32.
 
-    Normalisation happens inside. ``forward`` is ``embed``, ``run_block`` for all ``blocks``, ``finish``; a method that
-    treats some blocks differently calls these itself, under ``autocast``. All parameters are frozen at first. A frozen
-    backbone stays in eval mode whatever ``train()`` says; ``requires_grad_()`` makes it trainable.
+    Normalisation happens inside. ``forward`` is ``tokens``, ``finish``; a method that treats some blocks differently
+    calls ``tokens`` for those before them, then ``run_block``, under ``autocast``. All parameters are frozen at first.
+    A frozen backbone stays in eval mode whatever ``train()`` says; ``requires_grad_()`` makes it trainable.
 
     Args:
         model: a ``VisionTransformer`` or ``Eva`` of timm.
@@ -255,6 +255,14 @@ class ViTBackbone(nn.Module):
             rotary = torch.cat([sine, cosine], dim=-1)
         return self.blocks[index](tokens, rope=rotary)
 
+    def tokens(self, images: Tensor, blocks: int | None = None) -> Tensor:
+        """``embed`` and the first ``blocks`` blocks (None: all)."""
+        tokens = self.embed(images)
+        rotary = self.rotary(self.grid((images.shape[-2], images.shape[-1])))
+        for index in range(len(self.blocks) if blocks is None else blocks):
+            tokens = self.run_block(index, tokens, rotary)
+        return tokens
+
     def finish(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """(B, prefix + h w, C) -> (B, C, h, w) float32: the final norm; the prefix is dropped."""
         patches = self.model.norm(tokens)[:, self.prefix_tokens :].float()  # (B, h w, C)
@@ -264,15 +272,19 @@ class ViTBackbone(nn.Module):
         """(B, 3, H, W) uint8, or float in [0, 1] -> (B, C, h, w) float32."""
         grid = self.grid((images.shape[-2], images.shape[-1]))
         with self.autocast():
-            tokens, rotary = self.embed(images), self.rotary(grid)
-            for index in range(len(self.blocks)):
-                tokens = self.run_block(index, tokens, rotary)
-            return self.finish(tokens, grid)
+            return self.finish(self.tokens(images), grid)
 
-    def digest(self) -> str:
-        """16 hex digits of the sha256 of all tensors with timm's names, whatever file they are from."""
+    def weights_before(self, block: int | None = None) -> dict[str, Any]:
+        """The tensors that ``tokens`` of so many blocks reads, by timm's names; None: all."""
+        depth = len(self.blocks)
+        later = () if block is None else ("norm.", *(f"blocks.{index}." for index in range(block, depth)))
+        every = self.model.state_dict(keep_vars=True).items()
+        return {name: value for name, value in every if not name.startswith(later)}
+
+    def digest(self, block: int | None = None) -> str:
+        """16 hex digits of the sha256 of ``weights_before`` with timm's names, whatever file they are from."""
         digest = hashlib.sha256()
-        for name, tensor in sorted(self.model.state_dict().items()):
+        for name, tensor in sorted(self.weights_before(block).items()):
             digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""A cache on disk for the features of a frozen backbone, keyed by the pixels of each image."""
+"""A cache on disk for what a frozen backbone, or its first blocks, make of an image, keyed by the image's pixels."""
 
 from __future__ import annotations
 
@@ -110,20 +110,27 @@ class FeatureFile:
 
 
 class CachedEncoder:
-    """Calls a frozen backbone and stores the features of each image in a ``FeatureFile``.
+    """Calls a frozen backbone, or its blocks before the first that learns, and stores the results in a ``FeatureFile``.
 
-    There is one for each ``<backbone, digest of its weights, precision, device>``, below ``folder``. All data sets that
-    are seen through this backbone share it, as some share pictures. (joblib stores calls, not the images of a batch;
-    diskcache, asked for 100 features with one flipped bit each, returned all 100 as if they were sound.)
+    There is one for each ``<backbone, digest of its weights, precision, device, blocks>``, below ``folder``. All data
+    sets that are seen through this backbone share it, as some share pictures. (joblib stores calls, not the images of a
+    batch; diskcache, asked for 100 features with one flipped bit each, returned all 100 as if they were sound.)
 
     Args:
-        backbone: must stay frozen; after its weights change, another folder is used.
+        backbone: what is used of it must stay frozen; after its weights change, another folder is used.
         folder: None switches the cache off.
         max_bytes: largest size of the folder; once it is reached, nothing more is written, with one warning.
+        blocks: how many blocks are run; None: all, and the final norm.
     """
 
-    def __init__(self, backbone: ViTBackbone, folder: str | Path | None, max_bytes: int | None = None) -> None:
-        self.backbone = backbone
+    def __init__(
+        self,
+        backbone: ViTBackbone,
+        folder: str | Path | None,
+        max_bytes: int | None = None,
+        blocks: int | None = None,
+    ) -> None:
+        self.backbone, self.blocks = backbone, blocks
         self.root = None if folder is None else Path(folder)
         self.max_bytes = max_bytes
         self._writes = True
@@ -134,35 +141,52 @@ class CachedEncoder:
     """False within ``without_cache``."""
 
     @torch.no_grad()
-    def __call__(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8 -> (B, C, h, w) float32 on the images' device; misses are encoded in one batch."""
+    def __call__(self, images: Tensor, alone: bool = False) -> Tensor:
+        """(B, 3, H, W) uint8 -> (B, C, h, w) float32, or with ``blocks`` (B, prefix + h w, C), on the images' device.
+
+        Misses are encoded in one batch, or ``alone``, one by one: then no value depends on what else is in the batch,
+        not even its last digit, which a training would make grow.
+        """
         if images.dtype != torch.uint8:
             raise TypeError(f"the cache is keyed by uint8 pixels, got images of {images.dtype}")
         if self.root is None or not self.used:
-            return self.backbone(images)
+            return self.uncached(images, alone)
         file = self._file_of_weights(self.root)
         keys = [_key(image) for image in images.cpu().numpy()]
         features = file.read(keys)
         missing = [key for key in dict.fromkeys(keys) if key not in features]
         if missing:
-            encoded = self.backbone(images[[keys.index(key) for key in missing]])
+            encoded = self.uncached(images[[keys.index(key) for key in missing]], alone)
             features |= zip(missing, encoded.cpu().numpy(), strict=True)
             self._write(file, {key: features[key] for key in missing})
             if len(missing) == len(keys):
                 return encoded
         return torch.from_numpy(np.stack([features[key] for key in keys])).to(images.device)
 
+    @torch.no_grad()
+    def uncached(self, images: Tensor, alone: bool = False) -> Tensor:
+        """The same without the cache, also of float images in [0, 1]."""
+        if alone:
+            return torch.cat([self.uncached(image) for image in images.split(1)])
+        if self.blocks is None:
+            return self.backbone(images)
+        with self.backbone.autocast():
+            return self.backbone.tokens(images, self.blocks).float()
+
     def _file_of_weights(self, root: Path) -> FeatureFile:
         """The file for the current weights, which are hashed again after they have changed."""
-        if not self.backbone.frozen:
+        tensors = self.backbone.weights_before(self.blocks).values()
+        if any(tensor.requires_grad for tensor in tensors):
             raise ValueError("only a frozen backbone can be cached: some of its parameters require a gradient")
         # A tensor made in inference mode has no version counter.
-        weights = [(p.data_ptr(), -1 if p.is_inference() else p._version) for p in self.backbone.parameters()]
+        weights = [(p.data_ptr(), -1 if p.is_inference() else p._version) for p in tensors]
         if weights != self._weights:
             self._weights = weights
             device = self.backbone.image_mean.device.type  # devices differ in the last digit
             known_as = self.backbone.name.replace(":", "-")  # timm:NAME; Windows has no colons in names
-            name = f"{known_as}-{self.backbone.digest()}-{self.backbone.compute_dtype}-{device}"
+            part = "" if self.blocks is None else f"-{self.blocks}-blocks"
+            digest = self.backbone.digest(self.blocks)
+            name = f"{known_as}-{digest}-{self.backbone.compute_dtype}-{device}{part}"
             self._file = FeatureFile(root / name, self.max_bytes)
         return self._file
 

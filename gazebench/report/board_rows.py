@@ -344,9 +344,13 @@ class Board:
 
 
 def make_board(name: str, dataset: type[GazeDataset], records: Mapping[str, Record]) -> Board:
-    """The board of a data set from its records by file name; those of other protocols are left out."""
-    protocol = dataset.protocol
-    same = {stem: record for stem, record in records.items() if record["protocol"]["id"] == protocol.id}
+    """The board of a data set from its records by file name; those of other protocols or other labels are left out."""
+    protocol, labels = dataset.protocol, dataset.card.label_version
+    same = {
+        stem: record
+        for stem, record in records.items()
+        if record["protocol"]["id"] == protocol.id and record["data"].get("label_version", labels) == labels
+    }
     groups = ordered(group_runs(same), {protocol.headline: protocol.metric(protocol.headline).higher_is_better})
     return Board(name, name, dataset.card.title, protocol, groups, published_rows().get(name, []))
 

@@ -199,7 +199,7 @@ class Chong(Method):
         learnt = [(name, each) for name, each in self.network.named_parameters() if each.requires_grad]
         last = [each for name, each in learnt if name.startswith("fc_inout")]
         others = [each for name, each in learnt if not name.startswith("fc_inout")]
-        groups = [{"params": others}, *([{"params": last, "lr": self.lr_inout}] if last else [])]
+        groups: list[dict[str, Any]] = [{"params": others}, *([{"params": last, "lr": self.lr_inout}] if last else [])]
         if self.schedule == "one_cycle":
             return adam_one_cycle(groups, self.lr, int(self.trainer.estimated_stepping_batches))
         return torch.optim.Adam(groups, lr=self.lr), None

@@ -7,8 +7,9 @@ Head-conditioned LoRA runs the others once a person, since its update depends on
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -175,6 +176,8 @@ class Adaptation(nn.Module):
         self.blocks = chosen_blocks(blocks, len(backbone.blocks))
         self.checkpointing = checkpointing
         self.prefix = backbone.prefix_tokens
+        self.shared: Callable[[Tensor], Tensor] = partial(backbone.tokens, blocks=self.blocks[0])
+        """Images -> (B, prefix + h w, C), what enters the first adapted block; a method may put a cache here."""
         self.run_adapted = torch.compile(self.adapted, dynamic=True) if compiled else self.adapted
 
     def forward(self, backbone: ViTBackbone, images: Tensor, head: Tensor, image_index: Tensor) -> Encoded:
@@ -182,15 +185,8 @@ class Adaptation(nn.Module):
         grid = backbone.grid((images.shape[-2], images.shape[-1]))
         with backbone.autocast():
             rotary = backbone.rotary(grid)
-            tokens, _ = self.run_adapted(backbone, self.shared(backbone, images, rotary), rotary, None)
+            tokens, _ = self.run_adapted(backbone, self.shared(images), rotary, None)
             return Encoded(backbone.finish(tokens, grid), image_index)
-
-    def shared(self, backbone: ViTBackbone, images: Tensor, rotary: Tensor | None) -> Tensor:
-        """(B, prefix + h w, C): the tokens that enter the first adapted block."""
-        tokens = backbone.embed(images)
-        for index in range(self.blocks[0]):
-            tokens = backbone.run_block(index, tokens, rotary)
-        return tokens
 
     def adapted(
         self, backbone: ViTBackbone, tokens: Tensor, rotary: Tensor | None, prior: Tensor | None
@@ -254,7 +250,7 @@ class LocalAdaptation(Adaptation):
         prior = head_prior(head, grid, self.head_scale).flatten(1)  # (P, h w)
         with backbone.autocast():
             rotary = backbone.rotary(grid)
-            tokens = self.shared(backbone, images, rotary)[image_index]  # (P, prefix + h w, C)
+            tokens = self.shared(images)[image_index]  # (P, prefix + h w, C)
             tokens, low_rank = self.run_adapted(backbone, tokens, rotary, nn.functional.pad(prior, (self.prefix, 0)))
             features = backbone.finish(tokens, grid)
         return LocallyEncoded(features, None, [low[:, self.prefix :] for low in low_rank], prior)

@@ -16,7 +16,7 @@ from gazebench.core.types import IN_FRAME, Batch
 from gazebench.core.weights import load_strictly
 from gazebench.data.transforms import cone_mask, gaussian_heatmap
 from gazebench.engine.method import MethodCard, Origin, Published, Recipe, Setting, chosen, from_paper, our_choice
-from gazebench.methods.gazelle import Encoded, GazeLLE
+from gazebench.methods.gazelle import EMBEDDED, Encoded, GazeLLE
 from gazebench.methods.hclora.adaptation import (
     Adaptation,
     FullFineTuning,
@@ -122,7 +122,7 @@ class HCLoRA(GazeLLE):
         """Gaze-LLE's recipe, and how much of the backbone is adapted at which rate."""
         recipe: dict[str, Setting] = {**super().recipe(dataset, model)}
         backbone, kind = chosen(recipe, model, "backbone") or "dinov2_vitb14", model.get("adaptation", "hclora")
-        tiny = backbone == "tiny"
+        tiny = backbone in EMBEDDED
         if blocks := depth(backbone):
             recipe |= our_choice(WHY_LAST_THIRD, model__adapted_blocks=max(1, blocks // 3))
         if tiny:
@@ -186,6 +186,9 @@ class HCLoRA(GazeLLE):
             self.adaptation = PlainLoRA(self.backbone, low_rank, **options)
         elif adaptation == "hclora":
             self.adaptation = LocalAdaptation(self.backbone, low_rank, head_scale, **options)
+        if self.adaptation is not None and self.adaptation.blocks[0]:
+            self.encoder = self.new_encoder(blocks=self.adaptation.blocks[0])
+            self.adaptation.shared = self.frozen
         self.auxiliary = nn.ModuleList()
         if self.adaptation is not None and supervision != "none":
             of_map = TokenEvidence if evidence == "tokens" else GazeEvidence

@@ -180,7 +180,7 @@ class PDP(Method):
         learnt = [(name, each) for name, each in self.network.named_parameters() if each.requires_grad]
         attention = [each for name, each in learnt if name.startswith("qkv_proj")]
         others = [each for name, each in learnt if not name.startswith("qkv_proj")]
-        groups = [{"params": others}, {"params": attention, "lr": self.lr_attention}]
+        groups: list[dict[str, Any]] = [{"params": others}, {"params": attention, "lr": self.lr_attention}]
         if self.schedule == "one_cycle":
             return adam_one_cycle(groups, self.lr, int(self.trainer.estimated_stepping_batches))
         optimizer = torch.optim.Adam(groups, lr=self.lr)

@@ -207,7 +207,7 @@ class Sharingan(Method):
         learnt = [(name, each) for name, each in self.network.named_parameters() if each.requires_grad]
         last = [each for name, each in learnt if name.startswith("inout_decoder")]
         others = [each for name, each in learnt if not name.startswith("inout_decoder")]
-        groups = [{"params": others}, *([{"params": last, "lr": self.lr_inout}] if last else [])]
+        groups: list[dict[str, Any]] = [{"params": others}, *([{"params": last, "lr": self.lr_inout}] if last else [])]
         steps = int(self.trainer.estimated_stepping_batches)
         if self.schedule == "one_cycle":
             return adam_one_cycle(groups, self.lr, steps)

@@ -47,7 +47,7 @@ def ask(scene: Scene, rng: np.random.Generator, count: int, mirrored: bool = Fal
     shares: dict[Callable[[], Grounding], int] = {questions.place: 1}
     if scene.things:
         shares[questions.point] = shares[questions.locate] = 2
-        shares |= {questions.name: 4, questions.presence: 1, questions.salient: 3}
+        shares |= {questions.name: 4, questions.presence: 1}
     if scene.things and scene.people:
         shares[questions.head] = shares[questions.all_heads] = shares[questions.clothes] = 1
         shares |= {questions.direction: 2, questions.nearest: 3}
@@ -113,13 +113,6 @@ class _Questions:
         there = {thing.category for thing in self.scene.things}
         absent = [name for name in CATEGORIES if name not in there]
         return Grounding(f"Is there a {absent[self.rng.integers(len(absent))]}?", "no")
-
-    def salient(self) -> Grounding:
-        thing = self.scene.find(self.scene.salient)
-        question, answer = "Locate what stands out.", self.box_json(thing.box)
-        if self.rng.random() < 0.5:
-            question, answer = "What stands out?", name_of(thing)
-        return Grounding(question, answer, place=self.shown(thing.centre), thing=thing)
 
     def head(self) -> Grounding:
         person = self.any_person()

@@ -1,11 +1,10 @@
-"""Labels of the patches of drawn images, to train an image encoder on. None of them depends on a gaze."""
+"""Labels of the patches of drawn images, to train an image encoder on: what is seen where, and in what colour."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, Final
 
@@ -14,28 +13,20 @@ from numpy.typing import NDArray
 
 from gazebench.datasets.gazeworld.catalogue import CATEGORIES, COLOURS
 from gazebench.datasets.gazeworld.compose import compose
-from gazebench.datasets.gazeworld.draw import draw
-from gazebench.datasets.gazeworld.figure import EYE_LATITUDE, Skull
-from gazebench.datasets.gazeworld.scene import Person, Scene
+from gazebench.datasets.gazeworld.pretraining.views import HEADS, Drawn, View, drawn, shrink_people, swap_poses
+from gazebench.datasets.gazeworld.scene import Scene
 
 PLACES: Final = ("beach", "park", "room", "table")
 CLASSES: Final = (*CATEGORIES, "head", "body", *PLACES)
 HEAD: Final = CLASSES.index("head")
 COLOUR_WORDS: Final = tuple(COLOURS)
-FACE: Final = {
-    "left eye": (-23, EYE_LATITUDE, 1.0), "right eye": (23, EYE_LATITUDE, 1.0), "nose": (0, 19, 1.32),
-    "mouth": (0, 50, 1.0), "left ear": (-90, 8, 1.03), "right ear": (90, 8, 1.03),
-}  # fmt: skip
-"""Parts of a face: their places on the ball of ``figure``."""
 MIRRORED: Final = (1, 0, 2, 3, 5, 4)
 """The index of the part of the face that each of ``FACE`` becomes in a mirror."""
 MIN_SHARE: Final = 0.06
 """The share of a patch that something must fill to count as visible there."""
-_INSTANCES = 512
-"""Ids in the map of an image: 0 for the place, up to 255 things and people, and as many heads (id + 256)."""
-_INSTANCE = np.dtype(
-    [("class", int), ("box", float, 4), ("depth", float), ("colour", int), ("salient", int), ("face", float, (6, 3))]
-)
+_INSTANCES = 2 * HEADS
+"""Ids in the map of an image: 0 for the place, up to 255 things and people, and as many heads."""
+_INSTANCE = np.dtype([("class", int), ("box", float, 4), ("depth", float), ("colour", int), ("face", float, (6, 3))])
 _CHUNK = 64
 
 
@@ -51,7 +42,6 @@ class Patches:
         place: (N, G * G, 5) float16: the left, top, right and bottom of the instance's box minus the patch's centre,
             in image sizes, and its depth; NaN where no instance is shown.
         colour: (N, G * G) int8 index into ``COLOUR_WORDS`` of the thing or the clothes, -1 for none.
-        salient: (N, G * G) int8, 1 on the salient thing, 0 on other things, -1 elsewhere.
         face: (N, G * G, 6, 3) float16, for each part of ``FACE``: x and y from the patch's centre in patches, and 1 on
             the near side of the head, else 0; NaN where no head is shown.
     """
@@ -60,7 +50,6 @@ class Patches:
     seen: NDArray[np.bool_]
     place: NDArray[np.float16]
     colour: NDArray[np.int8]
-    salient: NDArray[np.int8]
     face: NDArray[np.float16]
 
     def pick(self, index: NDArray[np.int64], mirrored: bool = False) -> Patches:
@@ -80,13 +69,12 @@ class Patches:
             flipped(some.seen),
             np.stack([-right, top, -left, bottom, depth], 2),
             flipped(some.colour),
-            flipped(some.salient),
             flipped(some.face)[:, :, MIRRORED] * np.array([-1, 1, 1], np.float16),
         )
 
 
 def gather(count: int, seed: int, split: str, size: int, patch: int, workers: int) -> tuple[Patches, list[Scene]]:
-    """Draws at least ``count`` images of a split, in whole chunks, whose people have swapped their poses.
+    """Draws at least ``count`` images of a split, in whole chunks, of people in swapped poses and of other sizes.
 
     Args:
         count: least number of images, at least 1.
@@ -113,36 +101,23 @@ def gather(count: int, seed: int, split: str, size: int, patch: int, workers: in
 
 def _labelled_chunk(start: int, seed: int, split: str, size: int, patch: int) -> tuple[list[Scene], list[Patches]]:
     scenes = [compose(seed, index, split) for index in range(start, start + _CHUNK)]
-    scenes = swap_poses(scenes, np.random.default_rng([seed, start]))
-    return scenes, [label(scene, size, patch) for scene in scenes]
+    rng = np.random.default_rng([seed, start])
+    scenes = [shrink_people(scene, rng) for scene in swap_poses(scenes, rng)]
+    return scenes, [label(drawn(scene, size), patch) for scene in scenes]
 
 
-def swap_poses(scenes: Sequence[Scene], rng: np.random.Generator) -> list[Scene]:
-    """Gives every person the pose (head, eyes, lean) of a random person of all scenes.
-
-    The gazes in the images then have nothing to do with what is around them.
-    """
-    people = [person for scene in scenes for person in scene.people]
-    donors = iter([people[i] for i in rng.permutation(len(people))])
-
-    def posed(person: Person, donor: Person) -> Person:
-        pose = {name: getattr(donor, name) for name in ("lean", "head_yaw", "head_pitch", "gaze_yaw", "gaze_pitch")}
-        return replace(person, **pose)
-
-    return [replace(scene, people=tuple(posed(person, next(donors)) for person in scene.people)) for scene in scenes]
-
-
-def label(scene: Scene, size: int, patch: int) -> Patches:
-    """One image of ``size`` x ``size`` pixels and the labels of its patches of ``patch`` x ``patch`` pixels."""
-    image, ids = draw(scene, size, size, mask=True)
-    ids = ids.astype(np.int64)
-    for person in scene.people:
-        left, top, right, bottom = (round(edge * size) for edge in person.head)
-        window = ids[top:bottom, left:right]
-        window[window == person.id] += 256
-    known = _instances(scene)
+def label(seen_scene: Drawn, patch: int) -> Patches:
+    """A square image and the labels of its patches of ``patch`` x ``patch`` pixels."""
+    view, image, ids = seen_scene
+    size, parts = len(image), ids.astype(np.int64)
+    for head in view.instances:
+        if head.id > HEADS:
+            left, top, right, bottom = (round(edge * size) for edge in head.box)
+            window = parts[top:bottom, left:right]
+            window[window == head.id - HEADS] = head.id
+    known = _instances(view)
     grid = size // patch
-    cells = ids.reshape(grid, patch, grid, patch).swapaxes(1, 2).reshape(grid * grid, patch * patch)
+    cells = parts.reshape(grid, patch, grid, patch).swapaxes(1, 2).reshape(grid * grid, patch * patch)
     row = np.arange(grid * grid)[:, None]
     area = np.bincount((row * _INSTANCES + cells).ravel(), minlength=grid * grid * _INSTANCES)
     area = area.reshape(-1, _INSTANCES)
@@ -164,24 +139,15 @@ def label(scene: Scene, size: int, patch: int) -> Patches:
         seen,
         place.astype(np.float16),
         instance["colour"].astype(np.int8),
-        instance["salient"].astype(np.int8),
         face.astype(np.float16),
     )
 
 
-def _instances(scene: Scene) -> NDArray[Any]:
-    """(512,) the labels of each id in the map of a scene."""
+def _instances(view: View) -> NDArray[Any]:
+    """(512,) the labels of each id in the map of an image."""
     known = np.zeros(_INSTANCES, _INSTANCE)
-    known[:] = (CLASSES.index(scene.backdrop.kind), np.nan, np.nan, -1, -1, np.nan)
-    for thing in scene.things:
-        class_, colour = CLASSES.index(thing.category), COLOUR_WORDS.index(thing.colour)
-        known[thing.id] = (class_, thing.box, thing.depth, colour, thing.id == scene.salient, np.nan)
-    for person in scene.people:
-        skull, face = Skull(person.head_yaw, person.head_pitch), np.empty((len(FACE), 3))
-        for part, spot in enumerate(FACE.values()):
-            (x, y), towards = skull.spot(*spot)
-            face[part] = person.x + x * person.size / scene.aspect, person.y + y * person.size, towards > 0
-        colour = COLOUR_WORDS.index(person.clothes)
-        known[person.id] = (CLASSES.index("body"), person.body, person.depth, colour, -1, np.nan)
-        known[person.id + 256] = (HEAD, person.head, person.depth, -1, -1, face)
+    known[:] = (CLASSES.index(view.place), np.nan, np.nan, -1, np.nan)
+    for each in view.instances:
+        colour = COLOUR_WORDS.index(each.colour) if each.colour else -1
+        known[each.id] = (CLASSES.index(each.name), each.box, each.depth, colour, each.parts or np.nan)
     return known

@@ -1,4 +1,4 @@
-"""Shared by the pre-training scripts: predictions of patch labels, and training for a given time."""
+"""Shared by the pre-training scripts: predictions of patch labels, and a training that can be interrupted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
 
 from gazebench.core.files import file_digest, write_atomically
-from gazebench.datasets.gazeworld.pretraining.patches import CLASSES, COLOUR_WORDS, FACE, Patches
+from gazebench.datasets.gazeworld.pretraining.patches import CLASSES, COLOUR_WORDS, Patches
+from gazebench.datasets.gazeworld.pretraining.views import FACE
 from gazebench.datasets.gazeworld.scene import WORLD_VERSION
 
 
@@ -40,26 +41,24 @@ class PatchHeads(nn.Module):
         nn.init.constant_(self.seen.bias, -4.0)
         self.place = nn.Linear(dim, 5)
         self.colour = nn.Linear(dim, len(COLOUR_WORDS))
-        self.salient = nn.Linear(dim, 1)
         self.face = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 3 * len(FACE)))
 
     def forward(self, features: Tensor, face_features: Tensor) -> dict[str, Tensor]:
         """(B, N, C) twice -> by the name of the label, (B, N, ...) float32."""
         made = {name: getattr(self, name)(features).float() for name in ("seen", "place", "colour")}
         face = self.face(face_features).float().unflatten(2, (len(FACE), 3))
-        return {**made, "salient": self.salient(features)[..., 0].float(), "face": face}
+        return {**made, "face": face}
 
 
 def patch_losses(made: Mapping[str, Tensor], truth: Mapping[str, Tensor], face_weight: float) -> dict[str, Tensor]:
     """The mean loss of every label over the patches that it applies to."""
-    place, colour, salient, face = truth["place"].float(), truth["colour"], truth["salient"], truth["face"].float()
-    head, shown, coloured, thing = ~face[..., 0, 0].isnan(), ~place[..., 0].isnan(), colour >= 0, salient >= 0
+    place, colour, face = truth["place"].float(), truth["colour"], truth["face"].float()
+    head, shown, coloured = ~face[..., 0, 0].isnan(), ~place[..., 0].isnan(), colour >= 0
     points, near = made["face"][head].split((2, 1), -1)
     return {
         "seen": 8 * F.binary_cross_entropy_with_logits(made["seen"], truth["seen"].float()),
         "place": 3 * F.smooth_l1_loss(made["place"][shown], place[shown], beta=0.05),
         "colour": 0.2 * F.cross_entropy(made["colour"][coloured], colour[coloured]),
-        "salient": 0.3 * F.binary_cross_entropy_with_logits(made["salient"][thing], salient[thing].float()),
         "face": face_weight * F.smooth_l1_loss(points, face[head][..., :2], beta=0.1)
         + 0.5 * F.binary_cross_entropy_with_logits(near, face[head][..., 2:]),
     }
@@ -71,10 +70,10 @@ def mean_ap(truth: Tensor, logits: Tensor) -> float:
     return float(np.mean([average_precision_score(truth[:, column], logits[:, column]) for column in columns]))
 
 
-def parser(description: str | None, *, minutes: float, scenes: int, batch: int, out: Path) -> argparse.ArgumentParser:
+def parser(description: str | None, *, steps: int, scenes: int, batch: int, out: Path) -> argparse.ArgumentParser:
     """The options of every script, with their defaults."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--minutes", type=float, default=minutes, help="of training; drawing and scoring come on top")
+    made.add_argument("--steps", type=int, default=steps, help="of training")
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--scenes", type=int, default=scenes)
     made.add_argument("--held-out", type=int, default=256, help="scenes to score")
@@ -85,10 +84,11 @@ def parser(description: str | None, *, minutes: float, scenes: int, batch: int, 
 
 
 class Training:
-    """Trains a model for ``options.minutes``.
+    """Trains a model for ``options.steps`` steps; after an interruption the same command goes on from the last hundred.
 
     Args:
         options: the options that ``parser`` parsed.
+        model: everything that is trained.
         optimizers: their learning rates rise over 50 steps and fall to 2% along a cosine.
         clipped: parameters whose gradients are clipped to a norm of 1.
     """
@@ -96,30 +96,45 @@ class Training:
     def __init__(
         self,
         options: argparse.Namespace,
+        model: nn.Module,
         optimizers: Sequence[torch.optim.Optimizer],
         clipped: Sequence[nn.Parameter] = (),
     ) -> None:
         self.options, self.optimizers, self.clipped = options, optimizers, clipped
-        self.step, self.seconds, self.budget = 0, 0.0, options.minutes * 60
+        self.step, self.seconds = 0, 0.0
         self.running: dict[str, float] = {}
         self.peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
+        self.parts: tuple[Any, ...] = (model, *optimizers)
+        self.partial = options.out.with_suffix(".partial")
+        if self.partial.is_file():
+            stored = torch.load(self.partial)
+            self.step, self.seconds = stored["step"], stored["seconds"]
+            for part, state in zip(self.parts, stored["parts"], strict=True):
+                part.load_state_dict(state)
+            print(f"goes on after step {self.step}", flush=True)
 
-    def steps(self) -> Iterator[float]:
-        """Yields before every step the share of the training time that is over, until the time is up."""
-        while self.seconds < self.budget:
+    def steps(self) -> Iterator[int]:
+        """Yields the number of every step that is left before it is taken."""
+        while self.step < self.options.steps:
             began = time.monotonic()
-            yield self.seconds / self.budget
+            yield self.step
             self.step += 1
             self.seconds += time.monotonic() - began
             if self.step % 50 == 0:
                 losses = "  ".join(f"{name} {value:.3f}" for name, value in self.running.items())
                 print(f"{self.seconds:6.0f} s step {self.step:5}  {losses}", flush=True)
+            if self.step % 100 == 0:
+                state = {
+                    "step": self.step, "seconds": self.seconds, "parts": [part.state_dict() for part in self.parts]
+                }  # fmt: skip
+                write_atomically(self.partial, partial(torch.save, state))
 
     def update(self, losses: Mapping[str, Tensor]) -> None:
         """Takes one optimizer step on the sum of the losses."""
         torch.stack(list(losses.values())).sum().backward()
         nn.utils.clip_grad_norm_(self.clipped, 1.0)
-        rate = min(1.0, (self.step + 1) / 50) * (0.02 + 0.49 * (1 + math.cos(math.pi * self.seconds / self.budget)))
+        share = self.step / self.options.steps
+        rate = min(1.0, (self.step + 1) / 50) * (0.02 + 0.49 * (1 + math.cos(math.pi * share)))
         for optimizer, peaks in zip(self.optimizers, self.peaks, strict=True):
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * rate
@@ -143,4 +158,5 @@ class Training:
             "sha256": file_digest(out),
         }
         write_atomically(out.with_suffix(".json"), json.dumps(card, indent=2) + "\n")
+        self.partial.unlink(missing_ok=True)
         print(json.dumps(card, indent=2))
