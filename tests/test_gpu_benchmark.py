@@ -79,7 +79,7 @@ def test_a_part_in_its_own_process_is_ended_in_time(gpu, tmp_path, monkeypatch, 
     script.write_text(f"import time\n{rows}\nprint('noise')\nprint('{{\"begun\": \"b\"}}', flush=True)\n{ends}\n")
     monkeypatch.setattr(gpu, "__file__", str(script))
     begun = time.monotonic()
-    found = list(gpu.in_process("gazelle", 2.0))
+    found = list(gpu.in_process("gazelle", 5.0))
     assert time.monotonic() - begun < 20
     assert found[0] == {"what": "a", "rate": 1}
     assert [(row["what"], why in row["error"]) for row in found[1:]] == ([("b", True)] if why else [])
