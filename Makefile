@@ -9,12 +9,14 @@
 # All make the environment first, once.
 #
 #   make bench METHOD=gazelle DATASET=vat DATA_ROOT=/data/videoattentiontarget [BACKBONE=...] [SEED=...]
-#              [INIT=weights.pt | none] [DEVICES=8] [NODES=2] [ARGS="--trainer.max_epochs 3 --loader.workers 4"]
+#              [INIT=weights.pt | none] [DEVICES=8|auto] [NODES=2]
+#              [ARGS="--trainer.max_epochs 3 --loader.workers 4"]
+#   make bench METHOD=gazelle DATA=gazefollow+vat+childplay DATA_ROOT=/data/gf+/data/vat+/data/cp   one training, three tests
 
 PYTHON ?= python3
 VENV ?= .venv
 METHOD ?=
-DATASET ?= gazeworld
+DATASET ?= $(or $(DATA),gazeworld)
 SEED ?= 0
 
 # Threads that wait must sleep: on shared cores OpenMP's spinning costs more than the work.
@@ -31,7 +33,7 @@ WORKERS ?= 2
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -12
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -14
 
 $(STAMP): pyproject.toml setup.py constraints.txt
 	@echo "making the environment $(VENV) (once; torch is a large download) ..."
@@ -43,7 +45,7 @@ $(STAMP): pyproject.toml setup.py constraints.txt
 bench: $(STAMP)
 	@$(BIN)/gazebench bench $(if $(METHOD)$(filter-out gazeworld,$(DATASET)),$(or $(METHOD),gazelle) $(DATASET)) --seed=$(SEED) \
 	  $(if $(DATA_ROOT),--dataset.root="$(DATA_ROOT)") $(if $(BACKBONE),--model.backbone=$(BACKBONE)) \
-	  $(if $(INIT),--init="$(INIT)") $(if $(DEVICES),--trainer.devices=$(DEVICES)) \
+	  $(if $(INIT),--init="$(INIT)") $(if $(DEVICES),--trainer.devices=$(DEVICES:auto=all)) \
 	  $(if $(NODES),--trainer.num_nodes=$(NODES)) $(ARGS)
 
 finding: $(STAMP)

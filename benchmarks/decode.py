@@ -1,7 +1,9 @@
 """Time and error of ways from a JPEG file to a 448 x 448 uint8 image, on one core, against the official order.
 
 Official order: PIL, ToTensor, Normalize, Resize (float, bilinear, antialias). The error is the largest difference to it
-in levels of 255, before the division by the standard deviation. ``draft`` is Pillow's reduced JPEG decoding.
+in levels of 255, before the division by the standard deviation. ``draft`` is Pillow's reduced JPEG decoding. The whole
+pipeline is a training batch of 8 pictures with one person each, augmented and collated, divided by 8. Times are those
+of the processor, so that other work on the machine changes them little.
 Run: python benchmarks/decode.py [FOLDER of further JPEG files to measure the error on]
 """
 
@@ -21,7 +23,11 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import functional as tv
 
+from gazebench.core.types import Records
+from gazebench.data.datamodule import ImageSamples, collate
 from gazebench.data.images import load_image
+from gazebench.data.transforms import Preprocess
+from gazebench.datasets.gazefollow import GazeFollow
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Size = tuple[int, int]
@@ -89,10 +95,22 @@ def milliseconds(ways: dict[str, Callable[[], object]], rounds: int = 4, repeats
         for name, way in ways.items():
             way()
             for _ in range(repeats):
-                start = time.perf_counter()
+                start = time.process_time()
                 way()
-                taken[name].append((time.perf_counter() - start) * 1e3)
+                taken[name].append((time.process_time() - start) * 1e3)
     return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def pipeline(path: Path, width: int, height: int, size: Size, *, augment: bool) -> Callable[[], object]:
+    """What a loader process does for a batch of 8."""
+    records = Records(
+        dataset="gazefollow", split="train", images=np.array([path.name] * 8), groups=np.array(["g"] * 8),
+        person_id=np.arange(8).astype(str), person_image=np.arange(8), head=np.tile([0.4, 0.2, 0.5, 0.3], (8, 1)),
+        points=np.full((8, 2), 0.6), point_start=np.arange(9), inout=np.ones(8, np.int8),
+        sizes=np.tile([width, height], (8, 1)),
+    )  # fmt: skip
+    samples = ImageSamples(GazeFollow(path.parent), records, Preprocess(size), augment=augment)
+    return lambda: collate([samples[0, image] for image in range(8)])
 
 
 def error(way: Callable[[Path, Size], np.ndarray], path: Path, size: Size) -> float:
@@ -109,7 +127,12 @@ def main() -> None:
         for width, height in ((640, 480), (1280, 720), (1920, 1080)):
             textured(width, height).save(path, quality=90)
             ways = {"bare JPEG decode": decode_only, "official order": official, **WAYS}
-            taken = milliseconds({name: lambda way=way: way(path, size) for name, way in ways.items()})
+            calls: dict[str, Callable[[], object]]
+            calls = {name: lambda way=way: way(path, size) for name, way in ways.items()}
+            for name, augment in (("whole pipeline", False), ("whole pipeline, augmented", True)):
+                calls[name] = pipeline(path, width, height, size, augment=augment)
+            taken = milliseconds(calls)
+            taken |= {name: ms / 8 for name, ms in taken.items() if name.startswith("whole")}
             for name, ms in taken.items():
                 off = f"{error(WAYS[name], path, size):.1f}" if name in WAYS else ""
                 shares = f"{ms / taken['bare JPEG decode']:.2f} | {ms / taken['official order']:.2f}"

@@ -94,12 +94,12 @@ def test_native_pixels_are_exact(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(32, 32), (48, 64), None])
-def test_an_image_goes_to_a_batch_without_a_copy(tmp_path, size):
+def test_an_image_goes_to_a_batch_as_it_lies_in_memory(tmp_path, size):
     Image.fromarray(textured(64, 48)).save(tmp_path / "a.png")
     for crop in (None, (3, 3, 40, 40)):
         for flip in (False, True):
             image = load_image(tmp_path / "a.png", size, crop=crop, flip=flip)
-            assert torch.from_numpy(image).permute(2, 0, 1).is_contiguous()
+            assert torch.from_numpy(image).is_contiguous()
 
 
 def grey(tmp_path, kind):
@@ -247,3 +247,13 @@ def test_real_images_within_two_levels():
         width, height = image_size(path)
         assert_close(path, (448, 448))
         assert_close(path, (448, 448), crop=(width // 5, height // 7, width // 2, height), flip=True)
+
+
+@pytest.mark.parametrize("saved", [{"subsampling": 0}, {"subsampling": 1}, {"quality": 30}, {"progressive": True}])
+def test_a_jpeg_is_decoded_as_pillow_decodes_it(tmp_path, saved, monkeypatch):
+    path = tmp_path / "a.jpg"
+    Image.fromarray(textured(131, 77)).save(path, **saved)
+    assert (load_image(path) == np.asarray(Image.open(path))).all()
+    fast = load_image(path, (64, 48), (5, 6, 120, 70), True)
+    monkeypatch.setattr("gazebench.data.images.simplejpeg", None)
+    assert (load_image(path, (64, 48), (5, 6, 120, 70), True) == fast).all()

@@ -19,7 +19,7 @@ from gazebench.engine import predictions
 from gazebench.engine.contract import small_config
 from gazebench.engine.predictions import PartWriter, PredictionFile, chunks, merge_parts
 from gazebench.engine.run import bench
-from gazebench.engine.score import score
+from gazebench.engine.score import Measured, score
 
 
 def world(test=12):
@@ -237,6 +237,33 @@ def test_scoring_the_file_of_a_run_gives_exactly_its_record(tmp_path, places, na
     assert made["run"] == outcome.record["run"]
     assert (made["method"]["name"], made["method"]["version"]) == (name, 1)
     assert str(tmp_path) not in json.dumps(made), "no folder of this machine"
+
+
+def test_scores_found_while_predicting_are_those_of_the_file(places, monkeypatch):
+    """A test elsewhere compares the file's scores with the record's; here both ways have to have been taken."""
+    ways = []
+    taken = Measured.covers
+    monkeypatch.setattr(Measured, "covers", lambda self, records: ways.append(taken(self, records)) or ways[-1])
+    config = small_config("gazelle")
+    outcome = bench(config, places)
+    people = pd.read_parquet(outcome.folder / "scores.parquet")
+    for name in ("record.json", "scores.parquet"):
+        (outcome.folder / name).unlink()
+    again = bench(config, places)  # from the file alone
+    assert ways == [True]
+    pd.testing.assert_frame_equal(pd.read_parquet(again.folder / "scores.parquet"), people, rtol=0, atol=1e-12)
+    for metric, subsets in outcome.record["metrics"].items():
+        for subset, found in subsets.items():
+            assert again.record["metrics"][metric][subset] == pytest.approx(found, rel=0, abs=1e-12)
+
+
+def test_a_thread_that_cannot_write_stops_the_run(places, monkeypatch):
+    def full(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("gazebench.engine.predict.PartWriter.write", full)
+    with pytest.raises(OSError, match="no space left"):
+        bench(small_config("center"), places)
 
 
 def batch_of(records, images):

@@ -39,14 +39,15 @@ def bench(
 ) -> None:
     """Train, predict and score a method.
 
-    The result is a record and a row of the leaderboard; DATASET is gazeworld by default. Without METHOD, Gaze-LLE on a
+    The result is a record and a row of the leaderboard; DATASET is gazeworld by default. Data sets
+    joined by `+` are trained on together and tested one by one. Without METHOD, Gaze-LLE on a
     frozen backbone and HCLoRA are trained on part of GazeWorld and compared on the same people, with pictures.
     Every constructor argument is a setting: --model.lr 1e-3, --dataset.root DIR, --loader.batch_size 32,
     --trainer.max_epochs 3; `gazebench settings METHOD DATASET` lists them with their values. A killed run continues
     when the command is repeated.
     """
     from gazebench.engine.config import resolve
-    from gazebench.engine.run import bench as run
+    from gazebench.engine.run import bench_each
     from gazebench.report.run import show
 
     options = given_settings(ctx)
@@ -67,10 +68,10 @@ def bench(
     for words in commands:
         resolved = resolve([*words, *options])
         print(f"{banner(resolved)}: reading annotations ...", file=sys.stderr)
-        outcome = run(resolved, where, again=again)
-        show(outcome, resolved, where)
-        folders.append(outcome.folder)
-    if len(folders) == 2:
+        for tested, outcome in bench_each(resolved, where, again=again):
+            show(outcome, tested, where)
+            folders.append(outcome.folder)
+    if not given and config is None:
         compare_pair(folders[0], folders[1], where)
 
 

@@ -18,7 +18,8 @@ def rank() -> int:
     """The rank of this process in the run, also before ``torch.distributed`` is initialised."""
     known = int(getattr(rank_zero_only, "rank", 0) or 0)
     # Lightning first knows the local rank only, which is 0 for one process of every node.
-    return known or int(os.environ.get("NODE_RANK") or os.environ.get("GROUP_RANK") or 0)
+    places = ("RANK", "SLURM_PROCID", "NODE_RANK", "GROUP_RANK")
+    return known or int(next((os.environ[name] for name in places if os.environ.get(name)), 0))
 
 
 def union(names: Iterable[str]) -> set[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -117,12 +118,12 @@ class Records:
     def people(self) -> int:
         return len(self.person_id)
 
-    @property
+    @cached_property
     def person_start(self) -> IntArray:
         """(I + 1,) int64; image i owns the people ``person_start[i]:person_start[i + 1]``."""
         return np.searchsorted(self.person_image, np.arange(len(self.images) + 1)).astype(np.int64)
 
-    @property
+    @cached_property
     def pair_start(self) -> IntArray:
         """(I + 1,) int64; image i owns the rows ``pair_start[i]:pair_start[i + 1]`` of ``pairs_of(person_image)``."""
         people = np.bincount(self.person_image, minlength=len(self.images))
@@ -250,7 +251,8 @@ class Annotations(Records):
 
 def ragged_starts(counts: Iterable[int] | Sequence[int]) -> IntArray:
     """(N + 1,) int64 offsets from N counts."""
-    return np.concatenate([[0], np.cumsum(np.fromiter(counts, dtype=np.int64))]).astype(np.int64)
+    numbers = counts if isinstance(counts, np.ndarray) else np.fromiter(counts, dtype=np.int64)
+    return np.concatenate([[0], np.cumsum(numbers)]).astype(np.int64)
 
 
 def ragged_ranges(start: IntArray, stop: IntArray) -> IntArray:
@@ -425,7 +427,8 @@ class Prediction:
 
 def _moved(value: Any, device: torch.device, detach: bool = False) -> Any:
     if isinstance(value, Tensor):
-        return (value.detach() if detach else value).to(device, non_blocking=True)
+        # To the CPU the copy must be finished: it would be read before a GPU has written it.
+        return (value.detach() if detach else value).to(device, non_blocking=device.type != "cpu")
     if isinstance(value, Targets | Batch | Prediction):
         return replace(value, **{name: _moved(item, device, detach) for name, item in vars(value).items()})
     if isinstance(value, Mapping):

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset as TorchDataset
 from gazebench.core.boxes import FloatArray, IntArray, holds_boxes, holds_points
 from gazebench.core.errors import DataError, ImageError
 from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, UNKNOWN, Batch, Item, Policy, Records, Targets, ragged_starts
-from gazebench.data.dataset import GazeDataset
+from gazebench.data.dataset import GazeDataset, strided
 from gazebench.data.images import image_size, resized
 from gazebench.data.task import Task
 from gazebench.data.transforms import Clips, Preprocess, View, apply_view, recoloured, sample_view
@@ -177,7 +177,10 @@ def _unjittered(view: View, boxes: FloatArray) -> FloatArray:
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Samples to an image-major batch; unreadable images stay out and are named in ``skipped``."""
+    """Samples to an image-major batch; unreadable images stay out and are named in ``skipped``.
+
+    The images are channels-last in memory, as they were resized; the data module makes them planar on the device.
+    """
     readable = [sample for sample in samples if not sample.skipped]
     records = [sample.records for sample in readable]
     people = [each.people for each in records]
@@ -192,7 +195,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     point = torch.full((len(counts), 2), torch.nan)
     has = torch.from_numpy(counts > 0) & (inout == IN_FRAME)
     point[has] = points[torch.from_numpy(ragged_starts(counts)[:-1])[has]].float()
-    images = [sample.image for sample in readable if sample.image is not None]
+    images = [sample.image.permute(1, 2, 0) for sample in readable if sample.image is not None]
     heads = [sample.heads for sample in readable if sample.heads is not None]
     steps = [sample.step for sample in readable if sample.step is not None]
     depth = [sample.depth for sample in readable if sample.depth is not None]
@@ -205,7 +208,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     columns = {name: [each.columns[name] for each in records] for name in (records[0].columns if records else ())}
     pairs = {name: [each.pairs[name] for each in records] for name in (records[0].pairs if records else ())}
     return Batch(
-        images=torch.stack(images) if images else None,
+        images=torch.stack(images).permute(0, 3, 1, 2) if images else None,
         image_index=torch.repeat_interleave(torch.arange(len(records)), torch.tensor(people, dtype=torch.int64)),
         head=torch.from_numpy(joined([each.head for each in records], (0, 4), np.float64)).float(),
         person_ids=[str(person) for each in records for person in each.person_id],
@@ -237,12 +240,25 @@ def _joined(columns: Sequence[np.ndarray]) -> np.ndarray | torch.Tensor:
 class EpochSampler(Sampler[tuple[int, int]]):
     """(epoch, image) pairs; the order depends on seed and epoch only.
 
-    Several processes take turns without padding, so that no image is seen twice.
+    Several processes take turns without padding, so that no image is seen twice. With ``repeats`` (I,) images are seen
+    so often in an epoch: of those with 2.25 every one twice and a quarter of them, drawn anew, once more.
     """
 
-    def __init__(self, length: int, *, shuffle: bool, seed: int, rank: int = 0, world: int = 1, epoch: int = 0) -> None:
-        self.length, self.shuffle, self.seed, self.rank, self.world = length, shuffle, seed, rank, world
+    def __init__(
+        self,
+        length: int,
+        *,
+        shuffle: bool,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        epoch: int = 0,
+        repeats: FloatArray | None = None,
+    ) -> None:
+        self.shuffle, self.seed, self.rank, self.world = shuffle, seed, rank, world
+        self.repeats = np.ones(length) if repeats is None else repeats
         self.epoch = self.first = epoch
+        self.length = len(self._images())
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this before each epoch.
@@ -252,10 +268,19 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.epoch = max(epoch, self.first)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.arange(self.length)
+        order = self._images()
         if self.shuffle:
             np.random.default_rng([self.seed, self.epoch, 1]).shuffle(order)
         return ((self.epoch, int(image)) for image in order[self.rank :: self.world])
+
+    def _images(self) -> IntArray:
+        """The images of an epoch, in order."""
+        times = np.floor(self.repeats).astype(np.int64)
+        for often in np.unique(self.repeats[self.repeats % 1 > 0]):
+            like = np.flatnonzero(self.repeats == often)
+            draw = np.random.default_rng([self.seed, self.epoch, 2])
+            times[draw.choice(like, round(often % 1 * len(like)), replace=False)] += 1
+        return np.repeat(np.arange(len(times)), times)
 
     def __len__(self) -> int:
         return len(range(self.rank, self.length, self.world))
@@ -396,7 +421,7 @@ class GazeDataModule(LightningDataModule):
         wanted = {"in_frame": (IN_FRAME,), "labelled": known, "all": (*known, UNKNOWN)}
         keep = np.isin(records.inout, wanted[self.people])
         if self.train_stride > 1:
-            keep &= _strided(records, self.train_stride)[records.person_image]
+            keep &= strided(records, self.train_stride)[records.person_image]
         records = _limited(records.select(keep), self.limit_train)
         if not records.people:
             raise DataError(f"{self.dataset.card.title} has nobody to train on in {records.split!r} under this root")
@@ -446,7 +471,8 @@ class GazeDataModule(LightningDataModule):
         images, clips = self.batch_images(records, self.batch_size), self.preprocess.clips
         shares: Sampler[Any]
         if clips is None:
-            order = EpochSampler(len(records), shuffle=True, seed=self.seed, epoch=self.first_epoch)
+            repeats = self.dataset.repeats(records)
+            order = EpochSampler(len(records), shuffle=True, seed=self.seed, epoch=self.first_epoch, repeats=repeats)
             shares = ShareSampler(order, images, rank=rank, world=world)
         else:
             start = np.flatnonzero(np.r_[True, records.groups[1:] != records.groups[:-1], True])
@@ -470,7 +496,7 @@ class GazeDataModule(LightningDataModule):
         records = self.eval_records("test")
         records = _limited(records, min(images, self.batch_images(records, self.eval_batch_size)))
         samples = self._samples(records, augment=False)
-        return collate([samples[image] for image in range(len(samples))])
+        return self.on_after_batch_transfer(collate([samples[image] for image in range(len(samples))]), 0)
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Stops at unreadable images unless they are to be skipped; here, where a worker's traceback is not in it."""
@@ -479,6 +505,10 @@ class GazeDataModule(LightningDataModule):
             raise DataError(f"{reason}, or leave such images out: --loader.bad_images=skip")
         self.skipped.update(batch.skipped)
         return batch
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Images planar in memory, on the device, where that takes less time than in a loader process."""
+        return batch if batch.images is None else replace(batch, images=batch.images.contiguous())
 
     def _eval_loader(self, split: str) -> DataLoader[Sample]:
         records = self.eval_records(split)
@@ -505,12 +535,6 @@ class GazeDataModule(LightningDataModule):
         if place[1] > 1 and self.preprocess.clips:
             raise DataError("the method remembers earlier frames, which processes do not share: --trainer.devices=1")
         return place
-
-
-def _strided(records: Records, stride: int) -> np.ndarray:
-    """(I,) bool; every ``stride``-th image of each group, counted in the group's order."""
-    position = pd.Series(records.groups).groupby(records.groups).cumcount()
-    return np.asarray(position % stride == 0, dtype=bool)
 
 
 def _limited(records: Records, limit: int) -> Records:

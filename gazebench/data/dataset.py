@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from gazebench.core.boxes import FloatArray, IntArray
 from gazebench.core.errors import DataError, ImageError, some
@@ -236,6 +237,10 @@ class GazeDataset(ABC):
         width, height = records.sizes[image].tolist()
         return load_image(self.path(records, image), size=size, crop=crop, flip=flip, expected=(width, height))
 
+    def repeats(self, records: Records) -> FloatArray | None:
+        """(I,) how often each image is seen in an epoch of training; None where each is seen once."""
+        return None
+
     def depth_map(
         self, records: Records, image: int, size: tuple[int, int], crop: Crop | None = None, flip: bool = False
     ) -> npt.NDArray[np.float32]:
@@ -372,6 +377,12 @@ class GazeDataset(ABC):
             "completeness": completeness.identity(),
             "subsets": self._subsets.get(split),
         }
+
+
+def strided(records: Records, stride: int) -> npt.NDArray[np.bool_]:
+    """(I,) bool; every ``stride``-th image of each group, counted in the group's order."""
+    position = pd.Series(records.groups).groupby(records.groups).cumcount()
+    return np.asarray(position % stride == 0, dtype=bool)
 
 
 @cache

@@ -19,6 +19,11 @@ from gazebench.core.errors import ImageError
 from gazebench.core.files import cache_folder
 from gazebench.core.rgb import to_rgb
 
+try:
+    import simplejpeg
+except ImportError:  # a platform without it: Pillow gives the same pixels
+    simplejpeg = None
+
 
 def image_size(path: Path | str) -> tuple[int, int]:
     """(width, height) in pixels, from the header alone.
@@ -47,8 +52,7 @@ def load_image(
     xmax, ymax in pixels, end exclusive, inside the image. The orientation tag is ignored and alpha dropped, as in the
     official code; ``to_rgb`` says what becomes of 16-bit and float pictures. Within 2/255 of the official order
     (``ToTensor``, ``Normalize``, antialiased bilinear ``Resize`` in float) before the division by the standard
-    deviation: normalising is affine, so it may come last. The array is planar in memory: ``permute(2, 0, 1)`` of its
-    tensor is contiguous.
+    deviation: normalising is affine, so it may come last.
 
     ``expected`` is the width and height the annotations were normalised by. ``own`` is for a picture that belongs to no
     data set: it is turned upright by its orientation tag, and errors send nobody to a release.
@@ -61,8 +65,10 @@ def load_image(
         with Image.open(path) as image:
             if own:
                 _turn_upright(image)
-            pixels = _pixels(to_rgb(image))
             found = image.size
+            pixels = None if own else _jpeg(Path(path), image)
+            if pixels is None:
+                pixels, found = _pixels(to_rgb(image)), image.size
     except Exception as error:
         # Pillow's plugins raise almost anything on rubbish: OSError, SyntaxError, struct.error, IndexError ...
         raise ImageError.of(path, error, own) from error
@@ -118,7 +124,7 @@ def resized(
     flip: bool = False,
 ) -> npt.NDArray[np.uint8]:
     """A picture (H, W, 3) uint8 that is already decoded, treated as ``load_image`` treats one from a file."""
-    return _fitted(torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None], size, crop, flip)
+    return _fitted(_batch(torch.from_numpy(np.ascontiguousarray(picture))), size, crop, flip)
 
 
 def _fitted(
@@ -128,17 +134,36 @@ def _fitted(
         x0, y0, x1, y1 = crop
         pixels = pixels[:, :, y0:y1, x0:x1]
     if size is None or size == tuple(pixels.shape[2:]):
-        pixels = pixels[:, :3].contiguous()
+        pixels = pixels[:, :3].clone()
     else:
         pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True, align_corners=False)
     if flip:
         pixels = pixels.flip(-1)
-    return pixels[0, :3].permute(1, 2, 0).numpy()
+    return pixels[0, :3].permute(1, 2, 0).contiguous().numpy()
 
 
 def _turn_upright(image: Image.Image) -> None:
     with contextlib.suppress(Exception):  # a broken tag tells nothing
         ImageOps.exif_transpose(image, in_place=True)
+
+
+def _batch(pixels: Tensor) -> Tensor:
+    """(H, W, C) as (1, C, H, W), channels last in the strides too, which is what torch resizes fastest."""
+    return pixels[None].permute(0, 3, 1, 2)
+
+
+def _jpeg(path: Path, image: Image.Image) -> Tensor | None:
+    """(1, 3, H, W) uint8, channels last: a colour JPEG file as Pillow decodes it, bit for bit, in less time.
+
+    Three bytes a pixel instead of Pillow's four also take less time to resize. None: Pillow has to decode it, or to say
+    what is wrong with it.
+    """
+    if simplejpeg is None or image.format != "JPEG" or image.mode != "RGB":
+        return None
+    try:
+        return _batch(torch.from_numpy(simplejpeg.decode_jpeg(path.read_bytes())))
+    except ValueError:
+        return None
 
 
 def _pixels(image: Image.Image) -> Tensor:
@@ -152,4 +177,4 @@ def _pixels(image: Image.Image) -> Tensor:
         flat = from_dlpack(exported.flatten())
     except ValueError:
         flat = torch.from_numpy(np.array(image).reshape(-1))
-    return flat.view(height, width, -1).permute(2, 0, 1)[None]
+    return _batch(flat.view(height, width, -1))

@@ -19,6 +19,7 @@ from lightning import Trainer
 
 from gazebench.core.errors import DataError
 from gazebench.core.plugins import PluginError
+from gazebench.data.combined import CombinedDataset
 from gazebench.data.datamodule import GazeDataModule
 from gazebench.data.dataset import GazeDataset
 from gazebench.engine.method import Method, Recipe, Setting
@@ -69,6 +70,17 @@ class Config:
     def new_dataset(self) -> GazeDataset:
         dataset: GazeDataset = self.dataset.cls(**self.values["dataset"])
         return dataset
+
+    def members(self) -> list[Config]:
+        """The same settings for every data set of a combination, without weights to start from."""
+        whole = self.new_dataset()
+        if not isinstance(whole, CombinedDataset):
+            return [self]
+        return [
+            Config({**self.values, "data": name, "dataset": whole.options(name), "init": None},
+                   self.method, find("datasets", name))
+            for name in (self.values["data"]).split("+")
+        ]  # fmt: skip
 
     def yaml(self) -> str:
         """The text of ``config.yaml``, which repeats the run: ``gazebench bench --config FILE``."""

@@ -49,12 +49,14 @@ def entries(kind: Kind) -> dict[str, Entry]:
 
 
 def find(kind: Kind, name: str) -> Plugin:
-    """The class called ``name``, which may also be the path of a Python file.
+    """The class called ``name``, which may also be the path of a Python file; data sets may be joined by ``+``.
 
     Raises:
         PluginError: the name is unknown (the message has the nearest ones) or claimed by two plug-ins, the module is
             broken, or it has no class of the right base.
     """
+    if kind == "datasets" and "+" in name and not Path(name).is_file():
+        return _combined(name.split("+"))
     if is_file(name):
         path = Path(name)
         found = _class_in(kind, _module_of_file(path), name)
@@ -76,6 +78,20 @@ def find(kind: Kind, name: str) -> Plugin:
         loaded = _class_in(kind, loaded, name)
     return Plugin(
         name, _checked(kind, loaded, str(entry)), f"{entry.origin} {entry.version}".strip(), _source_digest(loaded)
+    )
+
+
+def _combined(names: list[str]) -> Plugin:
+    from gazebench.data.combined import combine
+
+    parts = {part.name: part for part in (find("datasets", name) for name in names)}
+    if len(parts) < len(names):
+        raise PluginError(f"{'+'.join(names)!r} names a data set twice")
+    origins = " + ".join(dict.fromkeys(part.origin for part in parts.values()))
+    source = hashlib.sha256("".join(part.source for part in parts.values()).encode()).hexdigest()[:16]
+    from_file = any(part.from_file for part in parts.values())
+    return Plugin(
+        "+".join(parts), combine({name: part.cls for name, part in parts.items()}), origins, source, from_file
     )
 
 

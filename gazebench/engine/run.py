@@ -21,6 +21,7 @@ from gazebench.core import distributed
 from gazebench.core.errors import DataError, UserError
 from gazebench.core.files import file_digest, write_atomically
 from gazebench.core.weights import download_path, local_file, read_weights
+from gazebench.data.combined import CombinedDataset
 from gazebench.data.datamodule import GazeDataModule
 from gazebench.data.dataset import GazeDataset
 from gazebench.engine import standing
@@ -60,6 +61,7 @@ class Run:
         initial: identity of the given weights, if any.
         training: sizes of a training step, and the number of processes.
         wall_seconds: time spent by stage.
+        source: the run on several data sets that trained the weights, where this one tests them on one of these.
     """
 
     config: Config
@@ -74,6 +76,7 @@ class Run:
     initial: dict[str, Any] | None
     training: dict[str, Any] | None = None
     wall_seconds: dict[str, float] = field(default_factory=dict)
+    source: Run | None = None
 
     @property
     def trains(self) -> bool:
@@ -93,7 +96,49 @@ class RunningError(UserError, RuntimeError):
     """The same run is in progress in another process."""
 
 
-def bench(config: Config, places: Places | None = None, *, weights: Path | None = None, again: bool = False) -> Outcome:
+def bench_each(config: Config, places: Places | None = None, *, again: bool = False) -> list[tuple[Config, Outcome]]:
+    """``bench``; on a combination of data sets, one training on all of them, and a test and a record on each.
+
+    Raises:
+        As ``bench``.
+    """
+    if not issubclass(config.dataset.cls, CombinedDataset):
+        return [(config, bench(config, places, again=again))]
+    places = places or Places()
+    source = _train_once(config, places, again=again) if config.method.cls.trains else None
+    weights = None if source is None else source.folder / "weights.pt"
+    with _fitting():
+        members = config.members()
+    return [(member, bench(member, places, weights=weights, again=again, source=source)) for member in members]
+
+
+def _train_once(config: Config, places: Places, *, again: bool) -> Run:
+    """A run that only trains; one that was finished before is not trained again."""
+    run = prepare(config, places)
+    done = run.folder / "training.json"
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with _only_one(run.folder):
+        if again and not distributed.rank():
+            _forget(run.folder)
+        if not done.is_file():
+            write_atomically(run.folder / "config.yaml", config.yaml())
+            train(run)
+            if not distributed.rank():
+                write_atomically(done, json.dumps({"training": run.training, "wall_seconds": run.wall_seconds}))
+            distributed.union(())  # the others wait for the files
+        stored = json.loads(done.read_text(encoding="utf-8"))
+        run.training, run.wall_seconds = stored["training"], stored["wall_seconds"]
+    return run
+
+
+def bench(
+    config: Config,
+    places: Places | None = None,
+    *,
+    weights: Path | None = None,
+    again: bool = False,
+    source: Run | None = None,
+) -> Outcome:
     """Trains (unless ``weights`` are given or the method learns nothing), predicts, scores, and stores the record.
 
     A killed run continues from its last epoch when it is repeated; a finished one returns its record.
@@ -103,12 +148,13 @@ def bench(config: Config, places: Places | None = None, *, weights: Path | None 
         places: the folders of runs and records.
         weights: weights to evaluate, instead of training.
         again: delete the files of an earlier run with the same id.
+        source: the run on several data sets that trained the ``weights``.
 
     Raises:
         DataError: data is missing or bad. RunningError: the same run is in progress in another process.
     """
     places = places or Places()
-    run = prepare(config, places, weights)
+    run = prepare(config, places, weights, source)
     stored, predictions = run.folder / "record.json", run.folder / "predictions.parquet"
     run.folder.mkdir(parents=True, exist_ok=True)
     with _only_one(run.folder):
@@ -117,14 +163,18 @@ def bench(config: Config, places: Places | None = None, *, weights: Path | None 
         repeated = stored.is_file()
         if not repeated:
             write_atomically(run.folder / "config.yaml", config.yaml())
+            measured = None
             if not predictions.is_file():
                 if run.trains:
                     train(run)
-                predict(run)
+                measured = predict(run)
             if not distributed.rank():
                 records = run.module.eval_records("test")
                 folders = (places.boards, places.runs)
-                score(predictions, run.dataset, records=records, kind=run.kind, tasks=run.module.tasks, places=folders)
+                score(
+                    predictions, run.dataset, records=records, kind=run.kind, tasks=run.module.tasks, places=folders,
+                    measured=measured,
+                )  # fmt: skip
         record = {} if distributed.rank() else json.loads(stored.read_text(encoding="utf-8"))
         if record:
             write_record(record, places.boards)
@@ -132,7 +182,7 @@ def bench(config: Config, places: Places | None = None, *, weights: Path | None 
     return Outcome(record, run.folder, repeated)
 
 
-def prepare(config: Config, places: Places, weights: Path | None = None) -> Run:
+def prepare(config: Config, places: Places, weights: Path | None = None, source_run: Run | None = None) -> Run:
     """Builds data set, method and loaders, and the run's id from everything that its numbers depend on."""
     quiet()
     values = config.values
@@ -149,7 +199,10 @@ def prepare(config: Config, places: Places, weights: Path | None = None) -> Run:
         data["train"] = dataset.identity("trainval") | {
             "split": used.split, "used_people": used.people, "used_images": len(used)
         }  # fmt: skip
+    if source_run is not None:
+        data["train"] = source_run.data["train"]
     source = weights or initial_weights(config, places)
+    parts = dataset.parts if isinstance(dataset, CombinedDataset) else {}
     decides = {
         "kind": kind,
         "method": [config.method.name, method.version],
@@ -162,12 +215,22 @@ def prepare(config: Config, places: Places, weights: Path | None = None) -> Run:
         "start": source and file_digest(source),
         # A method or data set given as a file has no version: the digest of its text is used instead.
         "files": [plugin.source for plugin in (config.method, config.dataset) if plugin.from_file],
+        **({"members": {name: cls.version for name, cls in parts.items()}} if parts else {}),
         **({"tasks": [task.describe()["id"] for task in module.tasks]} if module.tasks else {}),
     }
     run = run_id(config.public(), decides)
     initial = None if source is None else _start(method, source, places, evaluate=weights is not None)
+    if initial is not None and source_run is not None:
+        initial |= {"run": source_run.id, "class": _class_of(source_run)}
     folder = places.runs / config.dataset.name / config.method.name / run
-    return Run(config, kind, dataset, method, module, decides, run, folder, data, initial)
+    return Run(config, kind, dataset, method, module, decides, run, folder, data, initial, source=source_run)
+
+
+def _class_of(run: Run) -> str:
+    """How far the weights of a run without a test can be trusted, its data and settings aside."""
+    if run.initial is None:
+        return "synthetic" if run.dataset.card.synthetic else "official"
+    return run.initial.get("class") or ("official" if run.initial["published"] else "unverified")
 
 
 @contextmanager

@@ -10,15 +10,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from gazebench.core.boxes import IntArray
 from gazebench.core.errors import DataError
 from gazebench.core.files import file_digest, write_atomically
-from gazebench.core.types import Records
+from gazebench.core.types import Prediction, Records
 from gazebench.data.dataset import GazeDataset
 from gazebench.data.task import Task
 from gazebench.engine import record as results
 from gazebench.engine.predictions import PredictionFile, chunks
 from gazebench.engine.registry import tasks as registered_tasks
-from gazebench.metrics.scoring import Score, Scorer
+from gazebench.metrics.base import Values
+from gazebench.metrics.scoring import Items, Scorer
 
 
 def score(
@@ -32,6 +34,7 @@ def score(
     kind: str = "score",
     tasks: Sequence[Task] = (),
     places: Sequence[Path] = (),
+    measured: Measured | None = None,
 ) -> dict[str, Any]:
     """Scores a predictions file and returns the record.
 
@@ -48,6 +51,7 @@ def score(
         kind: ``score``, or the kind of the run that made the file.
         tasks: the method's tasks that are not registered.
         places: folders of records of this suite, which say which weights it wrote.
+        measured: the file's predictions, scored while they were made; used where they are of everybody scored here.
 
     Raises:
         DataError: the file is bad, or leaves people out (without ``partial``); the message names them.
@@ -59,7 +63,9 @@ def score(
     answered = {**registered_tasks(), **{task.name: task for task in tasks}}
     answered = {name: task for name, task in answered.items() if name in file.frame}
     used = {} if left_out else answered
-    scores, people = measure(file, dataset, records, known, list(used.values()))
+    if measured is None or used or not measured.covers(records.select(known)):
+        measured = measure(file, dataset, records, known, list(used.values()))
+    scores, people = measured.scorer.compute(intervals=True), measured.people(file)
     if not scores:
         raise DataError(f"{path}: none of its people could be scored, so there is no result to record")
     identity = dataset.identity(split)
@@ -83,10 +89,41 @@ def score(
     return record
 
 
+class Measured:
+    """Predictions scored by a data set's protocol, some images at a time.
+
+    Args:
+        dataset: the data set that is predicted.
+        records: who is scored.
+        tasks: the tasks to score.
+    """
+
+    def __init__(self, dataset: GazeDataset, records: Records, tasks: Sequence[Task] = ()) -> None:
+        self.records = records
+        self.scorer = Scorer(dataset.protocol, records, tasks, alone=True)
+        self._of_people = {column.name for column in self.scorer.columns if column.metric().unit == "person"}
+        self._parts: list[tuple[IntArray, dict[str, Values]]] = []
+
+    def add(self, images: IntArray, prediction: Prediction, items: Items | None = None) -> None:
+        """Scores whole images; arguments of ``Scorer.update``."""
+        values = self.scorer.update(images, prediction, items)
+        self._parts.append((images, {name: values[name] for name in values.keys() & self._of_people}))
+
+    def covers(self, records: Records) -> bool:
+        """Whether the people scored so far are those of the records."""
+        images = np.concatenate([np.zeros(0, np.int64), *(images for images, _ in self._parts)])
+        return bool(np.array_equal(self.records.of_images(images).person_id, records.person_id))
+
+    def people(self, file: PredictionFile) -> pd.DataFrame:
+        """The values of each person beside what the file says of them."""
+        rows = [_person_rows(self.records.of_images(images), file, values) for images, values in self._parts]
+        return pd.concat(rows, ignore_index=True)
+
+
 def measure(
     file: PredictionFile, dataset: GazeDataset, records: Records, known: npt.NDArray[np.bool_], tasks: Sequence[Task]
-) -> tuple[dict[str, dict[str, Score]], pd.DataFrame]:
-    """Every metric with its subsets and intervals, and a table of the values of each person.
+) -> Measured:
+    """Scores a file.
 
     Args:
         file: the predictions.
@@ -97,16 +134,13 @@ def measure(
     """
     sources = {task.name: task.source(dataset, records) for task in tasks}
     place, scored = np.unique(records.person_image[known]), records.select(known)
-    scorer = Scorer(dataset.protocol, scored, tasks, alone=True)
-    of_people = {column.name for column in scorer.columns if column.metric().unit == "person"}
-    parts = []
+    measured = Measured(dataset, scored, tasks)
     for images in chunks(scored):
         some = scored.of_images(images)
         items = {name: source.of_images(records, place[images]) for name, source in sources.items()}
         prediction = file.prediction(some, {name: found for name, (found, _) in items.items()})
-        values = scorer.update(images, prediction, items)
-        parts.append(_person_rows(some, file, {name: values[name] for name in values.keys() & of_people}))
-    return scorer.compute(intervals=True), pd.concat(parts, ignore_index=True)
+        measured.add(images, prediction, items)
+    return measured
 
 
 def _person_rows(records: Records, file: PredictionFile, values: Mapping[str, Any]) -> pd.DataFrame:

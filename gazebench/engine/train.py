@@ -79,6 +79,8 @@ def new_trainer(run: Run, callbacks: list[Any], logger: Any = False) -> Trainer:
     settings = dict(run.config.values["trainer"])
     if settings.get("devices") == "auto":
         settings["devices"] = 1  # so that a run does not depend on the machine
+    elif settings.get("devices") == "all":
+        settings["devices"] = 1 if settings["accelerator"] == "cpu" else max(1, torch.accelerator.device_count())
     if settings.get("enable_progress_bar") is not False:
         callbacks = [*callbacks, ProgressBar()]
     try:
