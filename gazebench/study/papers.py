@@ -45,6 +45,8 @@ def drawings(studies: Path, known: Sequence[PublishedFigure]) -> list[Drawing]:
     """
     names, found = {figure.id for figure in known}, []
     for path in sorted(studies.glob("*.yaml")):
+        if "figures" not in (yaml.safe_load(path.read_text(encoding="utf-8")) or {}):
+            continue  # draws nothing, or is a plan of another kind, such as one of tuning
         plan = read_plan(path)
         summary = Summary(plan, Store(path.with_suffix("")))
         for figure in plan.figures:
