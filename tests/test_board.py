@@ -238,7 +238,7 @@ def test_what_was_not_trained_for_a_task_has_no_rank_there():
     board = make_board("gazeworld", WORLD, read_files(BOARDS, "gazeworld"))
     tasks = {one.task: one for one in board.by_task}
     ranked = {task: {group.title for group in one.ranks} for task, one in tasks.items()}
-    points, objects = "VL4Gaze (ours, point only)", "VL4Gaze (ours, object only)"
+    points, objects = (f"VL4Gaze (ours, {one} only), version 1" for one in ("point", "object"))
     assert {points, objects} <= ranked["questions"]
     assert points in ranked["gaze"]
     assert objects not in ranked["gaze"] | ranked["social"]

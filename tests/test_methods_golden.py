@@ -23,8 +23,8 @@ from gazebench.methods.center import Center
 
 FILE = Path(__file__).parent / "data" / "methods.json"
 GOLDEN = json.loads(FILE.read_text(encoding="utf-8"))
-COMPUTED = re.compile(r"frequencies|inv_freq|positions")
-"""Buffers that follow from the architecture; so do mean and deviation of pixels."""
+COMPUTED = re.compile(r"frequencies|inv_freq|positions|running_")
+"""Buffers that follow from the architecture or, as variances, must be positive; so do mean and deviation of pixels."""
 
 
 def fill(method):
