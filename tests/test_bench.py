@@ -293,6 +293,6 @@ def test_predict(done, tmp_path, capsys):
     same = turned.keys() - {"person_id", "image_id"}
     assert {name: turned[name] for name in same} == {name: result[0][name] for name in same}
     (tmp_path / "mine.jpg").write_bytes(b"text")
-    assert main(["predict", str(tmp_path / "mine.jpg"), *predict[2:]]) == 2
+    assert main(["predict", str(tmp_path / "mine.jpg"), *predict[2:], "--box", "1,1,9,9"]) == 2
     assert "mine.jpg" in (said := capsys.readouterr().err)
     assert "release" not in said

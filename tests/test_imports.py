@@ -24,7 +24,7 @@ EXCEPTIONS = {  # file -> what it may import besides
     "methods/vl4gaze/method.py": ("vqa",),  # the task it solves
 }
 KNOWN = {  # names that the harness may say: defaults of the command line, and the world that contracts are checked on
-    "gazebench/cli/bench.py": {"gazelle", "gazeworld"},
+    "gazebench/cli/bench.py": {"gazelle", "gazeworld", "hclora"},
     "gazebench/cli/settings.py": {"gazeworld"},
     "gazebench/engine/contract.py": {"gazeworld"},
 }

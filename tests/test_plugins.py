@@ -270,6 +270,7 @@ def test_the_method_passes_and_its_record_says_whose_it_is(installed, places):
     assert record["method"] == {
         "name": "fresh_look", "version": 1, "title": "Fresh Look", "family": "own", "paper": "", "citation": "",
         "origin": "gazebench-fresh-look 0.1.0", "licence": "not chosen yet", "source": file_digest(path)[:16],
+        "sees": ["head box", "head crop"],
     }  # fmt: skip
     trained = record["weights"]["trained"]
     assert trained == {"file": "weights.pt", "sha256": file_digest(run / "weights.pt")}

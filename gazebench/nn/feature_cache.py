@@ -161,7 +161,8 @@ class CachedEncoder:
             self._write(file, {key: features[key] for key in missing})
             if len(missing) == len(keys):
                 return encoded
-        return torch.from_numpy(np.stack([features[key] for key in keys])).to(images.device)
+        # In torch's own memory: products of matrices that are aligned otherwise may differ in the last digit.
+        return torch.stack([torch.from_numpy(features[key]) for key in keys]).to(images.device)
 
     @torch.no_grad()
     def uncached(self, images: Tensor, alone: bool = False) -> Tensor:
