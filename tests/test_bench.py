@@ -188,11 +188,8 @@ def test_an_unreadable_checkpoint_starts_again(places):
 
 @pytest.mark.slow
 def test_killed_at_any_moment(places, forked, tmp_path):
-    """SIGKILL before and in training and while predicting; no half record appears, and the digits stay the same.
-
-    Without the feature cache: with it the AUC differs in the seventh digit (docs/verification.md).
-    """
-    config = small("gazelle", "--dataset.test=60", "--trainer.max_epochs=3", "--model.feature_cache=off")
+    """SIGKILL before and in training and while predicting; no half record appears, and the digits stay the same."""
+    config = small("gazelle", "--dataset.test=60", "--trainer.max_epochs=3")
     config_file = tmp_path / "config.yaml"
     config_file.write_text(yaml.safe_dump(config.values))
     code = (

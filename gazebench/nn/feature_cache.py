@@ -169,10 +169,11 @@ class CachedEncoder:
         """The same without the cache, also of float images in [0, 1]."""
         if alone:
             return torch.cat([self.uncached(image) for image in images.split(1)])
+        # Contiguous, as what is read from the file: products over other strides differ in the last digit.
         if self.blocks is None:
-            return self.backbone(images)
+            return self.backbone(images).contiguous()
         with self.backbone.autocast():
-            return self.backbone.tokens(images, self.blocks).float()
+            return self.backbone.tokens(images, self.blocks).float().contiguous()
 
     def _file_of_weights(self, root: Path) -> FeatureFile:
         """The file for the current weights, which are hashed again after they have changed."""
