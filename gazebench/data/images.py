@@ -161,7 +161,7 @@ def _jpeg(path: Path | str) -> Tensor | None:
     """
     if simplejpeg is None:
         return None
-    with open(path, "rb") as file:
+    with Path(path).open("rb") as file:
         start = file.read(3)
         if start != b"\xff\xd8\xff":
             return None
