@@ -191,7 +191,8 @@ def measured(setup: Setup, work: Callable[[], Any], count: int, flops: int | Non
         with FlopCounterMode(display=False) as counter:
             work()
         flops = counter.get_total_flops()
-    work()
+    if not setup.tiny:
+        work()
     setup.sync()
     begun, calls = time.perf_counter(), 0
     while not calls or (time.perf_counter() - begun < setup.each and not setup.tiny):
