@@ -10,6 +10,9 @@ import typer
 
 import gazebench
 from gazebench.cli import (
+    app as page,
+)
+from gazebench.cli import (
     bench,
     check,
     compare,
@@ -42,7 +45,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for module in (
-    bench, evaluate, score, predict, heads, export, study, tune, probe, vqa, compare, report, tables, listing,
+    bench, evaluate, score, predict, page, heads, export, study, tune, probe, vqa, compare, report, tables, listing,
     leaderboard, data, new, weights, check, settings,
 ):  # fmt: skip
     app.add_typer(module.app)

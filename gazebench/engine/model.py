@@ -19,7 +19,7 @@ from torch import Tensor
 from gazebench.core.boxes import BOX, FloatArray, Unit, clean_boxes, normalise
 from gazebench.core.errors import DataError, ImageError, UserError
 from gazebench.core.files import file_digest
-from gazebench.core.plugins import PluginError
+from gazebench.core.plugins import PluginError, embedded
 from gazebench.core.rgb import to_rgb
 from gazebench.core.types import SOCIAL, Batch, Prediction
 from gazebench.core.weights import EXPORT, local_file, read_weights
@@ -395,8 +395,9 @@ def load(
 
     Args:
         weights: published weights by name (``gazelle_dinov2_vitb14_inout``), file or address, a run's folder or its
-            ``weights.pt``, an export (its folder, or ``hf:owner/repository`` with or without ``@revision``), or the
-            name of a method that learns nothing.
+            ``weights.pt``, an export (its folder, or ``hf:owner/repository`` with or without ``@revision``), the name
+            of an embedded model (``gazelle_gazeworld``, for drawn scenes only), or that of a method that learns
+            nothing.
         settings: settings of the method, ``--model.name=value``.
         detector: see ``HeadDetector``; needed, with the extra ``heads``, where no boxes are given.
         confidence: the least score of a head.
@@ -414,7 +415,8 @@ def method_of_weights(weights: str, settings: Sequence[str] = ()) -> tuple[Metho
 
     The name of the method is in ``config.yaml`` beside the file, or published. Arguments and errors as of ``load``.
     """
-    folder = Path(weights)
+    builder = embedded("GAZE_MODELS").get(weights)
+    folder = Path(weights if builder is None else builder())
     file = local_file(weights) if weights.startswith("hf:") else folder
     if folder.is_dir():
         file = folder / (EXPORT if (folder / EXPORT).is_file() else "weights.pt")
@@ -435,8 +437,8 @@ def method_of_weights(weights: str, settings: Sequence[str] = ()) -> tuple[Metho
     }
     if not weights:
         raise DataError(
-            "predicting needs --weights: the folder of a run (`make bench` makes one in minutes), or published weights "
-            f"by name, file or address: {', '.join(published)}"
+            "predicting needs --weights: the folder of a run (`make bench` makes one in minutes), published weights by "
+            f"name, file or address ({', '.join(published)}), or, for drawn scenes, {', '.join(embedded('GAZE_MODELS'))}"
         )
     known = published.get(file.stem)
     path = local_file(known[1].url if known and weights in published and not file.is_file() else weights)
