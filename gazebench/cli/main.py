@@ -10,9 +10,6 @@ import typer
 
 import gazebench
 from gazebench.cli import (
-    app as page,
-)
-from gazebench.cli import (
     bench,
     check,
     compare,
@@ -23,6 +20,7 @@ from gazebench.cli import (
     leaderboard,
     listing,
     new,
+    page,
     predict,
     probe,
     report,

@@ -205,6 +205,11 @@ def _write(
                 raise cause from error
         raise DataError(f"{type(module).__name__} cannot be exported to ONNX: {brief(error)}") from error
     write_atomically(path, lambda file: program.save(file))
+    reduced(path, precision)
+
+
+def reduced(path: Path, precision: Precision) -> None:
+    """Rewrites an fp32 file in another precision, see ``export_onnx``."""
     if precision == "fp16":
         from onnxruntime.transformers.float16 import convert_float_to_float16
 
@@ -214,13 +219,8 @@ def _write(
     elif precision == "int8":
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        products = ["MatMul", "Gemm"]
-        write_atomically(
-            path,
-            lambda file: quantize_dynamic(
-                str(path), str(file), per_channel=True, weight_type=QuantType.QInt8, op_types_to_quantize=products
-            ),
-        )
+        options: Any = {"op_types_to_quantize": ["MatMul", "Gemm"], "weight_type": QuantType.QInt8}
+        write_atomically(path, lambda file: quantize_dynamic(str(path), str(file), per_channel=True, **options))
 
 
 def scores_of(

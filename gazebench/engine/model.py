@@ -438,7 +438,7 @@ def method_of_weights(weights: str, settings: Sequence[str] = ()) -> tuple[Metho
     if not weights:
         raise DataError(
             "predicting needs --weights: the folder of a run (`make bench` makes one in minutes), published weights by "
-            f"name, file or address ({', '.join(published)}), or, for drawn scenes, {', '.join(embedded('GAZE_MODELS'))}"
+            f"name, file or address ({', '.join(published)}), or for drawn scenes {', '.join(embedded('GAZE_MODELS'))}"
         )
     known = published.get(file.stem)
     path = local_file(known[1].url if known and weights in published and not file.is_file() else weights)

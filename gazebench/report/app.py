@@ -116,6 +116,8 @@ def page(weights: str = DEFAULT, detector: str = CENTERFACE, confidence: float =
             return *shown(picture, text, str(smallest + 1)), [], ""
         return *shown(picture, text, who), [x, y], f"one corner at {x:g}, {y:g}; click the opposite one"
 
+    click.__annotations__["at"] = gradio.SelectData  # by which Gradio knows that it is to be given
+
     def look(name: str, picture: Image.Image | None, text: str, who: str) -> tuple[Any, str, list[list[Any]]]:
         """The picture with heatmaps and points, the sentences, and the table."""
         if picture is None:
@@ -187,6 +189,6 @@ def serve(
         UserError: Gradio is not installed.
     """
     gradio = needs("gradio", "app")
-    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # none of Google's
-    options = {"theme": gradio.themes.Default(**fonts), "share": False, "footer_links": []}
+    theme = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])  # Google's are not asked
+    options = {"theme": theme, "share": False, "footer_links": []}
     return page(weights, detector, confidence, device).launch(**options | launch)
