@@ -44,9 +44,7 @@ def predict(
     detector_pixels: PixelsOption = "rgb-1",
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="Predictions file: .jsonl, .csv, .parquet or .fiftyone.json, - for JSON lines; else sentences."
-        ),
+        typer.Option(help="Predictions: .jsonl, .csv, .parquet, .fiftyone.json, or - for JSON lines; else sentences."),
     ] = None,
     overlays: Annotated[Path | None, typer.Option(help="Folder for the pictures with heatmaps.")] = None,
     heatmaps: Annotated[bool, typer.Option("--heatmaps", help="Store heatmaps in the file too.")] = False,
