@@ -1,5 +1,7 @@
 """Exported files give what the method gives, for any number of people, and the example without torch reads them."""
 
+import contextlib
+import io
 import re
 import shutil
 import subprocess
@@ -55,12 +57,11 @@ def test_onnx(tmp_path, capsys):
 def apart(tmp_path_factory):
     """The embedded Gaze-LLE in two files, and what the command printed of it and of its score."""
     folder = tmp_path_factory.mktemp("apart")
-    command = ["export", "gazelle_gazeworld", "--out", folder / "gaze.onnx", "--backbone", "apart"]
-    command += ["--score", "gazeworld", "--images", "4", "--dataset.test=8"]
-    done = subprocess.run(
-        [sys.executable, "-m", "gazebench.cli.main", *command], capture_output=True, text=True, check=True
-    )
-    return folder, done.stdout
+    command = ["export", "gazelle_gazeworld", "--out", str(folder / "gaze.onnx"), "--backbone", "apart"]
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert main([*command, "--score", "gazeworld", "--images", "4", "--dataset.test=8"]) == 0
+    return folder, printed.getvalue()
 
 
 def outputs(*files):
