@@ -155,16 +155,15 @@ def page(weights: str = DEFAULT, detector: str = CENTERFACE, confidence: float =
         with gradio.Row():
             with gradio.Column():
                 picture = gradio.Image(type="pil", label="Picture", sources=["upload", "clipboard", "webcam"])
-                heads = gradio.Image(type="pil", label="Heads", interactive=False)
+                heads = gradio.Image(type="pil", label="Heads", interactive=False, buttons=[])
                 said = gradio.Markdown()
                 boxes = gradio.Textbox(label="Head boxes", lines=3)
                 who = gradio.Dropdown([EVERYBODY], value=EVERYBODY, label="Who")
                 button = gradio.Button("Where do they look?", variant="primary")
             with gradio.Column():
-                result = gradio.Image(type="pil", label="Gaze", interactive=False)
+                result = gradio.Image(type="pil", label="Gaze", interactive=False, buttons=["download", "fullscreen"])
                 words = gradio.Textbox(label="In words", lines=3)
                 table = gradio.Dataframe(headers=COLUMNS, label="Values", interactive=False)
-        _video(gradio, model_of, model)
         state = [heads, boxes, who]
         quiet = {"api_visibility": "private", "show_progress": "hidden"}
         model.change(note, model, honest, **quiet)
@@ -174,10 +173,6 @@ def page(weights: str = DEFAULT, detector: str = CENTERFACE, confidence: float =
         who.input(shown, [picture, boxes, who], state, **quiet)
         button.click(look, [model, picture, boxes, who], [result, words, table], api_visibility="private")
     return blocks
-
-
-def _video(gradio: Any, model_of: Any, model: Any) -> None:
-    """The part for videos, where this version has ``gazebench video``."""
 
 
 def serve(
