@@ -247,7 +247,9 @@ def scores_of(
             run(batch.images[image : image + 1].contiguous(), batch.head[batch.image_index == image])
             for image in range(len(where))
         ]
-        joined = {name: torch.from_numpy(np.concatenate([one[name] for one in found])) for name in found[0]}
+        joined: dict[str, Any] = {
+            name: torch.from_numpy(np.concatenate([one[name] for one in found])) for name in found[0]
+        }
         if prediction.point is None:  # the protocol decodes both heatmaps
             joined.pop("point")
         own.add(where, prediction)

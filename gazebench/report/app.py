@@ -102,7 +102,7 @@ def page(weights: str = DEFAULT, detector: str = CENTERFACE, confidence: float =
         image = None if picture is None else marked(as_array(picture), boxes, who)
         return image, text, gradio.update(choices=people, value=who)
 
-    def click(picture: Image.Image, text: str, who: str, corner: list[float], at: gradio.SelectData) -> tuple[Any, ...]:
+    def click(picture: Image.Image, text: str, who: str, corner: list[float], at: Any) -> tuple[Any, ...]:
         """A click chooses the smallest head it is in, or sets a corner of a new one."""
         x, y = (float(side) for side in at.index)
         boxes = numbers(text)
