@@ -104,7 +104,7 @@ def test_smaller_files_are_nearly_the_same(apart, precision, size, near, tmp_pat
 
 
 def test_a_method_without_a_frozen_part_is_named(tmp_path):
-    with pytest.raises(DataError, match="Center"):
+    with pytest.raises(DataError, match="Centre"):
         export_onnx(method_with("center", [], {}), tmp_path / "a.onnx", apart=True)
     every_block = method_with("hclora", [*ADAPTED, "--model.image_size=224", "--model.adaptation=full"], {})
     with pytest.raises(DataError, match="first block"):

@@ -245,7 +245,7 @@ def test_a_file_of_any_form_says_the_same(model, tmp_path):
             np.testing.assert_array_equal(file._heatmap(2), heatmap)
     path = tmp_path / "a.fiftyone.json"
     save_rows(path, rows)
-    again, other = PredictionFile(path).frame, PredictionFile(tmp_path / "a.jsonl").frame
+    again, other = PredictionFile(path).frame, PredictionFile(tmp_path / "a.csv").frame
     assert set(again) == set(other)
     assert again.index.tolist() == other.index.tolist()
     assert again["answer"].tolist() == other["answer"].tolist()

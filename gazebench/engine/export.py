@@ -167,6 +167,7 @@ def export_onnx(method: Method, path: Path, *, apart: bool = False, precision: P
             paths.insert(0, path.with_suffix(".backbone.onnx"))
             try:
                 rest = _Rest(method, size, encoders[0]).eval()
+                rest(features, heads(1))  # says so where it reads none
                 _write(path, rest, {"features": features, "head": heads(3)}, names, precision)
             finally:
                 setattr(method, encoders[0], encoder)
@@ -200,9 +201,6 @@ def _write(
             dynamic_shapes=tuple(shapes.values()), verbose=False,
         )  # fmt: skip
     except Exception as error:  # the exporter raises whatever its passes raise
-        for cause in (error, error.__cause__):
-            if isinstance(cause, DataError):
-                raise cause from error
         raise DataError(f"{type(module).__name__} cannot be exported to ONNX: {brief(error)}") from error
     write_atomically(path, lambda file: program.save(file))
     reduced(path, precision)
