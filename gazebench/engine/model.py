@@ -301,7 +301,7 @@ class GazeModel:
                     inout=inout,
                     heatmap=None if heatmap is None else heatmap[i].float().numpy(),
                     label=None if prediction.label is None else prediction.label[i],
-                    looks_at=_looked_at(i - int(first[i]), boxes[mates], points[i], inout, social[i].get("lah")),
+                    looks_at=looked_at(i - int(first[i]), boxes[mates], points[i], inout, social[i].get("lah")),
                     social=social[i],
                     score=None if own is None else float(own[i - int(first[i])]),
                 )
@@ -309,7 +309,7 @@ class GazeModel:
         return people
 
 
-def _looked_at(
+def looked_at(
     me: int, boxes: FloatArray, point: FloatArray, inout: float | None, lah: dict[int, float] | None
 ) -> int | None:
     """Who is looked at: by the method's own probabilities, else whose head the point lies in, the nearest middle."""
