@@ -28,6 +28,7 @@ from gazebench.cli import (
     study,
     tables,
     tune,
+    video,
     vqa,
     weights,
 )
@@ -42,7 +43,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for module in (
-    bench, evaluate, score, predict, heads, export, study, tune, probe, vqa, compare, report, tables, listing,
+    bench, evaluate, score, predict, video, heads, export, study, tune, probe, vqa, compare, report, tables, listing,
     leaderboard, data, new, weights, check, settings,
 ):  # fmt: skip
     app.add_typer(module.app)
