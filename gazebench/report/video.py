@@ -23,8 +23,8 @@ from gazebench.engine.video import VideoResult
 
 LONG_SIDE = 1280
 """Pixels of the longer side of an overlay, at most."""
-MOST_ROWS = 24
-"""Tracks of a timeline: those that are seen longest."""
+MOST_TRACKS, MOST_PAIRS = 24, 16
+"""Of a timeline: the tracks that are seen longest, and the pairs with the longest episodes in all."""
 GREY = {ELSEWHERE: (0.72, 0.72, 0.72), OUTSIDE: (0.9, 0.9, 0.9)}
 
 
@@ -77,7 +77,7 @@ def _draw(picture: Image.Image, people: list[Any], font: Any) -> None:
 def colour_of(track: str) -> tuple[float, float, float]:
     """The colour of a track, in [0, 1]."""
     number = int(track) - 1 if track.isdigit() else sum(track.encode())
-    red, green, blue, _ = colormaps["tab10"](number % 10)
+    red, green, blue, _ = colormaps["tab20"](number * 2 % 20 + number // 10 % 2)
     return red, green, blue
 
 
@@ -100,10 +100,15 @@ def _bars(rows: pd.DataFrame) -> Iterator[_Bar]:
 def save_timeline(result: VideoResult, path: Path) -> None:
     """Draws what each track looks at over time, and episodes of mutual gaze and shared attention below."""
     table, summary = result.table, result.summary
-    longest = sorted(summary["tracks"], key=lambda one: -one["seconds"])[:MOST_ROWS]
+    longest = sorted(summary["tracks"], key=lambda one: -one["seconds"])[:MOST_TRACKS]
     tracks = sorted(longest, key=lambda one: one["from"])
-    lines = [(name, tuple(one["tracks"])) for name in ("mutual", "shared") for one in summary[name]]
-    pairs = list(dict.fromkeys(lines))
+    lasted: dict[tuple[str, tuple[str, ...]], float] = {}
+    for name in ("mutual", "shared"):
+        for one in summary[name]:
+            pair = name, tuple(one["tracks"])
+            lasted[pair] = lasted.get(pair, 0) + one["seconds"]
+    longest_pairs = sorted(lasted, key=lambda pair: -lasted[pair])[:MOST_PAIRS]
+    pairs = [pair for pair in lasted if pair in longest_pairs]
     labels = [f"person {one['track']}" for one in tracks]
     labels += [f"{'at each other' if name == 'mutual' else 'same thing'}: {' + '.join(pair)}" for name, pair in pairs]
     figure = Figure(figsize=(10, 1.4 + 0.34 * max(1, len(labels))), layout="constrained")
@@ -116,17 +121,15 @@ def save_timeline(result: VideoResult, path: Path) -> None:
             other = bar.target.removeprefix("person ")
             colour = colours.get(bar.target) or colour_of(other)
             used.setdefault(bar.target, axis.broken_barh([(bar.begin, bar.seconds)], (line - 0.35, 0.7), color=colour))
-    for name in ("mutual", "shared"):
-        for one in summary[name]:
-            line = len(tracks) + pairs.index((name, tuple(one["tracks"])))
-            colour = "#7c3aed" if name == "mutual" else "#0d9488"
-            axis.broken_barh([(one["start"], one["seconds"])], (line - 0.25, 0.5), color=colour)
+    for line, (name, pair) in enumerate(pairs, start=len(tracks)):
+        bars = [(one["start"], one["seconds"]) for one in summary[name] if tuple(one["tracks"]) == pair]
+        axis.broken_barh(bars, (line - 0.25, 0.5), color="#7c3aed" if name == "mutual" else "#0d9488")
     axis.set_yticks(range(len(labels)), labels)
     axis.set(xlim=(0, max(summary["seconds"], 1e-3)), ylim=(max(1, len(labels)) - 0.5, -0.5), xlabel="seconds")
     axis.spines[["top", "right"]].set_visible(False)
     if used:
         figure.legend(
-            used.values(), [f"looks at {name}" if name != OUTSIDE else "looks out of the picture" for name in used],
+            used.values(), [f"looks {name if name in GREY else f'at {name}'}" for name in used],
             loc="outside lower center", ncols=4, fontsize=8, frameon=False,
         )  # fmt: skip
     write_atomically(path, lambda target: figure.savefig(target, dpi=130, format="png"))
