@@ -71,7 +71,9 @@ def _draw(picture: Image.Image, people: list[Any], font: Any) -> None:
             pen.line([*middle, *point], fill=colour, width=width)
             pen.circle(tuple(point), 2.5 * width, fill=colour, outline="white", width=max(1, width // 2))
             text += "" if one.target == ELSEWHERE else f": {one.target}"
-        pen.text((box[0], box[1] - 2), text, fill=colour, anchor="lb", font=font, stroke_width=2, stroke_fill="black")
+        place = (box[0], max(box[1], 1.3 * font.size))
+        pen.rectangle(pen.textbbox(place, text, font, anchor="lb"), fill=colour)
+        pen.text(place, text, fill="white" if sum(colour) < 480 else "black", anchor="lb", font=font)
 
 
 def colour_of(track: str) -> tuple[float, float, float]:
@@ -105,8 +107,8 @@ def save_timeline(result: VideoResult, path: Path) -> None:
     lasted: dict[tuple[str, tuple[str, ...]], float] = {}
     for name in ("mutual", "shared"):
         for one in summary[name]:
-            pair = name, tuple(one["tracks"])
-            lasted[pair] = lasted.get(pair, 0) + one["seconds"]
+            key = name, tuple(one["tracks"])
+            lasted[key] = lasted.get(key, 0) + one["seconds"]
     longest_pairs = sorted(lasted, key=lambda pair: -lasted[pair])[:MOST_PAIRS]
     pairs = [pair for pair in lasted if pair in longest_pairs]
     labels = [f"person {one['track']}" for one in tracks]
