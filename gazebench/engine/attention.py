@@ -14,6 +14,8 @@ from gazebench.engine.model import SURE, PictureGaze
 
 NEAR = 0.1
 """Of the picture's diagonal: two points so near to each other are on the same thing."""
+SEPARATOR = "; "
+"""Between tracks in a cell: people may be called by names with blanks."""
 ELSEWHERE, OUTSIDE = "elsewhere in the picture", "out of the picture"
 
 
@@ -95,7 +97,7 @@ def summarise(
 
     Args:
         table: a row for a track in a frame: ``time``, ``seconds``, ``track``, ``target``, and ``mutual`` and
-            ``shared``: the tracks that it looks at each other with, or at the same thing, with blanks between.
+            ``shared``: the tracks that it looks at each other with, or at the same thing, ``SEPARATOR`` between.
         times: (F,) seconds of all frames that were looked at, rising, also of those without people.
         seconds: (F,) how long these last.
         shortest: seconds of the shortest episode (``episodes``).
@@ -117,7 +119,7 @@ def summarise(
         marked: dict[tuple[str, str], npt.NDArray[np.bool_]] = {}
         some = table[table[name] != ""]
         for one, others, frame in zip(some["track"], some[name], some["place"], strict=True):
-            for other in others.split(" "):
+            for other in others.split(SEPARATOR):
                 pair = (min(one, other, key=_number), max(one, other, key=_number))
                 marked.setdefault(pair, np.zeros(len(times), dtype=bool))[frame] = True
         summary[name] = sorted(

@@ -19,7 +19,7 @@ from gazebench.core.files import file_digest, write_atomically
 from gazebench.core.journal import Journal
 from gazebench.data.head_tracks import HeadTracks
 from gazebench.data.video import Frame, Video
-from gazebench.engine.attention import ELSEWHERE, OUTSIDE, lasting, mutual, shared, summarise
+from gazebench.engine.attention import ELSEWHERE, OUTSIDE, SEPARATOR, lasting, mutual, shared, summarise
 from gazebench.engine.bulk import THREADS, Given, ahead
 from gazebench.engine.model import Gaze, GazeModel, PictureGaze, Prepared, batches, looked_at
 from gazebench.engine.predictions import save_rows
@@ -290,5 +290,5 @@ def _rows(gaze: PictureGaze, seconds: float, raw: PictureGaze | None) -> Iterato
         inside = f"person {other}" if other else one.label or ELSEWHERE
         row |= {"looks_at": other, "target": inside if one.inside else OUTSIDE}
         for name, pairs in relations.items():
-            row[name] = " ".join(gaze.people[b if a == i else a].id for a, b in sorted(pairs) if i in (a, b))
+            row[name] = SEPARATOR.join(gaze.people[b if a == i else a].id for a, b in sorted(pairs) if i in (a, b))
         yield row
