@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import open_clip
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -229,6 +230,11 @@ def test_classes_of_a_command(weights, tmp_path, capsys):
     row = json.loads(capsys.readouterr().out)
     assert row["label"] in ("cup", "book")
     assert 0.5 <= row["label_probability"] <= 1
+    command[-3] = str(tmp_path / "a.parquet")
+    assert main([*command, "--classes", "cup, book", "--clip", str(weights)]) == 0
+    table = pd.read_parquet(tmp_path / "a.parquet")
+    assert table["label_probability"].tolist() == pytest.approx([row["label_probability"]])
+    capsys.readouterr()
     for classes, clip, why in (("cup", str(weights), "two or more"), ("cup,book", "missing.pt", "missing.pt")):
         assert main([*command, "--classes", classes, "--clip", clip]) == 2
         assert why in capsys.readouterr().err

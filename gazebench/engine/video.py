@@ -22,7 +22,7 @@ from gazebench.data.video import Frame, Video
 from gazebench.engine.attention import ELSEWHERE, OUTSIDE, SEPARATOR, lasting, mutual, shared, summarise
 from gazebench.engine.bulk import THREADS, Given, ahead
 from gazebench.engine.model import Gaze, GazeModel, PictureGaze, Prepared, batches, looked_at
-from gazebench.engine.predictions import save_rows
+from gazebench.engine.predictions import check_ending
 from gazebench.engine.things import Things
 
 Smooth = Literal["none", "exponential", "one-euro"]
@@ -112,6 +112,7 @@ def analyse_video(
         DataError: the file is no video, the folder is of another one or of other settings, or the video has no frames.
     """
     video, out = Video(Path(path)), Path(out)
+    ending = check_ending(out / table)
     depends = {**model.identity, "video": file_digest(video.path), "stride": stride, **(identity or {})}
     if things is not None:
         depends["things"] = things.identity()
@@ -125,18 +126,18 @@ def analyse_video(
     rows.insert(2, "seconds", lasts[np.searchsorted(times, rows["time"].to_numpy(float))])
     facts |= {"processed": len(times), "seconds": float(times[-1] + lasts[-1]), "stride": stride, "smooth": smooth}
     summary = {"video": str(path), **facts, **summarise(rows, times, lasts, shortest, bridge)}
-    save_rows(out / table, _plain(rows))
+    if ending == ".parquet":
+        write_atomically(out / table, lambda target: rows.to_parquet(target, index=False))
+    elif ending == ".csv":
+        write_atomically(out / table, lambda target: rows.to_csv(target, index=False, lineterminator="\n"))
+    else:
+        lines = rows.to_json(orient="records", lines=True, force_ascii=False, double_precision=15)
+        write_atomically(out / table, lines)
     write_atomically(out / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
     return VideoResult(video, out, rows, summary)
 
 
 _END = "end"
-
-
-def _plain(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Rows with None where there is no number."""
-    for row in table.itertuples(index=False):
-        yield {name: None if value != value else value for name, value in zip(table.columns, row, strict=True)}
 
 
 def _predict(
