@@ -138,14 +138,14 @@ class Vocabulary:
         import open_clip
 
         configured = open_clip.transform.PreprocessCfg(**self._clip.visual.preprocess_cfg)  # type: ignore[union-attr,arg-type]
-        prepare = open_clip.image_transform_v2(configured, is_train=False)
+        prepare = open_clip.transform.image_transform_v2(configured, is_train=False)
         images = torch.stack([prepare(Image.fromarray(one)) for one in pictures])
         return nn.functional.normalize(self._clip.encode_image(images).float(), dim=1)  # type: ignore[operator]
 
     @property
     def scale(self) -> float:
         """What CLIP multiplies cosines with before its softmax."""
-        return float(self._clip.logit_scale.exp())  # type: ignore[operator]
+        return float(self._clip.logit_scale.detach().exp())  # type: ignore[operator]
 
     @cached_property
     def _clip(self) -> nn.Module:
