@@ -165,13 +165,13 @@ def test_turned_videos_are_upright(tmp_path, degrees):
 
 
 def test_pixels_that_are_not_square(tmp_path):
-    with av.open(str(tmp_path / "a.mkv"), "w") as file:
-        stream = file.add_stream("ffv1", rate=25)
+    with av.open(str(tmp_path / "a.mp4"), "w") as file:
+        stream = file.add_stream("mpeg4", rate=25)
         stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
-        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+        stream.sample_aspect_ratio = Fraction(4, 3)
         file.mux(stream.encode(av.VideoFrame.from_ndarray(picture(0), format="rgb24")))
         file.mux(stream.encode())
-    (frame,) = Video(tmp_path / "a.mkv")
+    (frame,) = Video(tmp_path / "a.mp4")
     assert (frame.width, frame.height, frame.rgb().shape) == (64, 32, (32, 64, 3))
 
 
@@ -421,7 +421,7 @@ def test_boxes_with_names_are_the_tracks(tmp_path, model):
     path = clip(tmp_path / "a.mp4", [0, 0.04, 0.08])
     rows = [("0", "ann", 0.1, 0.2, 0.3, 0.5), ("0", "bob", 0.5, 0.2, 0.7, 0.5), ("2", "ann", 0.6, 0.2, 0.8, 0.5)]
     pd.DataFrame(rows, columns=["image", "person_id", *BOX]).to_csv(tmp_path / "boxes.csv", index=False)
-    table = analyse_video(path, model, tmp_path / "out", boxes=BoxFile(tmp_path / "boxes.csv")).table
+    table = analyse_video(path, model, tmp_path / "out", boxes=BoxFile(tmp_path / "boxes.csv", tracks=True)).table
     assert list(zip(table["frame"], table["track"], strict=True)) == [(0, "ann"), (0, "bob"), (2, "ann")]
     np.testing.assert_allclose(table[BOX], [row[2:] for row in rows])
 

@@ -95,7 +95,7 @@ def video(
     things = things_of(classes, clip, clip_model) if classes else None
     given: dict[str, Any] = {}
     if boxes is not None:
-        given = {"boxes": BoxFile(boxes, faces), "identity": {"boxes": file_digest(boxes), "faces": faces}}
+        given = {"boxes": BoxFile(boxes, faces, tracks=True), "identity": {"boxes": file_digest(boxes), "faces": faces}}
     if camera:
         path = out / "recording.mp4"
         if again or not path.is_file():

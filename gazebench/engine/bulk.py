@@ -86,10 +86,11 @@ class BoxFile:
     Args:
         path: the file.
         faces: the boxes are those of faces, which are grown to heads.
+        tracks: the pictures are a video's frames, in which the same people are.
     """
 
-    def __init__(self, path: Path, faces: bool = False) -> None:
-        rows = read(path)
+    def __init__(self, path: Path, faces: bool = False, tracks: bool = False) -> None:
+        rows = read(path, tracks)
         if (rows["image"] == "").any():
             raise DataError(f"{path}: boxes of pictures need the column image")
         self.rows, self.faces = {str(name): table for name, table in rows.groupby("image", sort=False)}, faces

@@ -95,7 +95,7 @@ def analyse_video(
         model: ``gazebench.load(...)``; its detector finds the heads.
         out: the folder for the files.
         boxes: the heads of a frame by its number (as text), width and height, instead of the detector's
-            (``bulk.BoxFile``); where it gives people names too, these are the tracks.
+            (``bulk.BoxFile`` with ``tracks``); where it gives people names too, these are the tracks.
         stride: every how manieth frame is looked at.
         smooth: of the points of a track. A person who looks out of the picture, or is away for ``LOST`` seconds, begins
             anew; in and out is not smoothed.

@@ -41,14 +41,13 @@ def save_overlay(result: VideoResult, path: Path) -> None:
         width, height = (max(2, round(side * scale) // 2 * 2) for side in (first.width, first.height))
         font = ImageFont.load_default(max(12, height // 36))
         table = result.table
-        starts = np.flatnonzero(table["frame"].diff() != 0)
-        rows = {table["frame"].iloc[a]: table.iloc[a:b] for a, b in zip(starts, [*starts[1:], len(table)], strict=True)}
+        rows = table.groupby("frame").indices
         stride = result.summary["stride"]
         people: list[Any] = []
         with VideoWriter(target, width, height) as video:
             for frame in chain([first], frames):
                 if frame.number % stride == 0:
-                    people = list(rows.get(frame.number, table[:0]).itertuples())
+                    people = list(table.iloc[rows.get(frame.number, [])].itertuples())
                 picture = Image.fromarray(frame.rgb(scale)).resize((width, height))
                 _draw(picture, people, font)
                 video.write(np.asarray(picture), frame.time)
