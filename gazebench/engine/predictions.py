@@ -51,7 +51,7 @@ _NUMBERS = ("x", "y", "inout", "text_x", "text_y", "heatmap_h", "heatmap_w", "us
 _TYPES: dict[str, pa.DataType] = {
     "person_id": pa.string(), "image_id": pa.string(), "x": pa.float64(), "y": pa.float64(), "inout": pa.float64(),
     "label": pa.string(), "text": pa.string(), "text_x": pa.float64(), "text_y": pa.float64(),
-    **dict.fromkeys([*BOX, "head_score"], pa.float64()),
+    **dict.fromkeys([*BOX, "head_score", "label_probability"], pa.float64()),
     **dict.fromkeys(SOCIAL, pa.string()), "used_annotation": pa.int64(),
     "heatmap": pa.binary(), "heatmap_h": pa.int32(), "heatmap_w": pa.int32(),
 }  # fmt: skip
