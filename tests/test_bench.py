@@ -17,16 +17,21 @@ from PIL import Image
 from gazebench.cli.main import main
 from gazebench.core.boxes import BOX
 from gazebench.core.errors import DataError
+from gazebench.datasets.gazeworld import GazeWorld
 from gazebench.engine.callbacks import StepSeed
 from gazebench.engine.config import resolve
 from gazebench.engine.contract import small_config
+from gazebench.engine.record import write_record
 from gazebench.engine.run import Places, RunningError, bench, initial_weights, prepare
+from gazebench.engine.score import score
 from gazebench.engine.train import train
 from gazebench.metrics.intervals import bootstrap, mean_of, owners
+from gazebench.report.board import refresh
 
 WORLD = ["--dataset.train=6", "--dataset.val=3", "--dataset.test=4"]
 TINY = ["--loader.workers=0", "--model.backbone=tiny", "--model.backbone_weights=random"]
 LITTLE = ["--model.image_size=112", "--model.dim=32", "--model.layers=1", "--model.heads=2"]
+CLIPS = ["--model.temporal=true"]
 
 
 def small(name, *options):
@@ -70,9 +75,9 @@ def test_the_record_is_the_mean_of_what_is_stored_of_each_person(done):
     record, people = done.record, pd.read_parquet(done.folder / "scores.parquet")
     assert len(people) == record["samples"]["people"] == people["person_id"].nunique()
     for metric in ("avg_l2", "auc", "min_l2"):
-        for subset, score in record["metrics"][metric].items():
+        for subset, found in record["metrics"][metric].items():
             column = people[f"metric_{metric}"][(people["subset"] == subset) | (subset == "all")].dropna()
-            assert (score["value"], score["count"]) == (pytest.approx(column.mean(), abs=1e-12), len(column))
+            assert (found["value"], found["count"]) == (pytest.approx(column.mean(), abs=1e-12), len(column))
     scored = people.dropna(subset="metric_avg_l2")
     owner, sources = owners(scored["group"])
     low, high = bootstrap(mean_of(scored["metric_avg_l2"].to_numpy(), owner, sources), sources)
@@ -99,6 +104,28 @@ def test_a_finished_run_is_found_again_forgets_it_and_its_config_runs_it_elsewhe
         assert (record["run"], record["metrics"]) == (first.record["run"], first.record["metrics"])
 
 
+def test_another_decoder_is_another_protocol(done, places):
+    """Sharingan's: a cell further right and down."""
+    people, results = pd.read_parquet(done.folder / "predictions.parquet"), {}
+    moved = people.assign(x=people["x"] + 1 / 64, y=people["y"] + 1 / 64)
+    maps = people.drop(columns=["x", "y"])
+    for name, rows, decoder in (
+        ("moved", moved, None), ("plain", maps, "argmax"), ("other", maps, "argmax_plus_one"),
+    ):  # fmt: skip
+        rows.to_parquet(places.runs / f"{name}.parquet")
+        world = GazeWorld(train=6, val=3, test=4, decoder=decoder)
+        results[name] = score(places.runs / f"{name}.parquet", world)
+        write_record(results[name], places.boards)
+    assert results["other"]["metrics"] == results["moved"]["metrics"]
+    assert results["plain"]["metrics"] == done.record["metrics"] != results["other"]["metrics"]
+    assert results["plain"]["protocol"] == done.record["protocol"]
+    assert results["other"]["protocol"]["id"] == done.record["protocol"]["id"] + "+argmax_plus_one"
+    assert results["other"]["protocol"]["decoder"] == "argmax_plus_one"
+    refresh(places.boards, "gazeworld", GazeWorld)
+    board = (places.boards / "gazeworld" / "README.md").read_text()
+    assert [results[name]["run"] in board for name in results] == [True, True, False]
+
+
 def test_the_same_run_twice_at_once_is_refused(places):
     outcome = bench(small("center"), places)
     (outcome.folder / "record.json").unlink()
@@ -106,7 +133,16 @@ def test_the_same_run_twice_at_once_is_refused(places):
         bench(small("center"), places)
 
 
-@pytest.mark.parametrize("arguments", [["gazelle"], ["hclora", "--loader.workers=1", "--loader.selection=val"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["gazelle"],
+        ["hclora", "--loader.workers=1", "--loader.selection=val"],
+        ["chong", *CLIPS],
+        ["pdp", *CLIPS],
+        ["sharingan"],
+    ],
+)
 def test_resuming_gives_the_uninterrupted_result(places, tmp_path, monkeypatch, arguments):
     config = small(*arguments, "--trainer.max_epochs=3")
     whole = bench(config, places_in(tmp_path / "whole")).record

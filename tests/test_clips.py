@@ -107,7 +107,9 @@ def test_a_track_is_one_sequence_over_gaps(vat, method):
 @pytest.mark.parametrize("lost", [None, 0, 7])
 @torch.no_grad()
 def test_five_rows_of_a_track_are_answered_together(vat, pdp, lost):
-    """Against windows cut by hand: the last one whole, of a shorter track the last row again, the nearest for a lost one."""
+    """Against windows cut by hand: the last one whole, of a shorter track the last row again, the nearest for a lost
+    one.
+    """
     module = GazeDataModule(vat, pdp.preprocess(), eval_batch_size=1000, workers=0, bad_images="skip")
     records = module.eval_records("test")
     files = [] if lost is None else [vat.path(records, lost)]

@@ -89,9 +89,13 @@ BREAKAGES = {
 OURS = [name for kind in KINDS for name, entry in entries(kind).items() if entry.ours]
 
 
-@pytest.mark.parametrize("name", OURS)
-def test_everything_of_ours_keeps_the_contract(name):
-    assert check(name, *(["--model.answer_limit=6"] if name == "vl4gaze" else [])) == []
+OPTIONS = {"vl4gaze": ["--model.answer_limit=6"]}
+CLIPS = [(name, ["--model.temporal=true"]) for name in ("chong", "pdp")]
+
+
+@pytest.mark.parametrize(("name", "options"), [*((name, OPTIONS.get(name, [])) for name in OURS), *CLIPS])
+def test_everything_of_ours_keeps_the_contract(name, options):
+    assert check(name, *options) == []
 
 
 @pytest.mark.parametrize("name", [name for name, entry in entries("datasets").items() if entry.ours])

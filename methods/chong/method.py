@@ -97,7 +97,7 @@ class Chong(Method):
     version = 1
     capabilities = frozenset({"point", "heatmap", "inout"})
     stage = ("width", "blocks", "side")
-    offline = ("--model.width=8", "--model.blocks=[1,1,1,1,1]")
+    offline = ("--model.width=8", "--model.blocks=[1,1,1,1,1]", "--model.side=64")
     recipes = {
         "gazefollow": GAZEFOLLOW, "vat": VAT, "childplay": CHILDPLAY, "gazeworld": GAZEWORLD, "*": OTHER
     }  # fmt: skip

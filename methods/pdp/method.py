@@ -95,7 +95,7 @@ class PDP(Method):
     version = 1
     capabilities = frozenset({"point", "heatmap", "inout"})
     stage = ("depth", "width", "blocks", "side")
-    offline = ("--model.depth=false", "--model.width=8", "--model.blocks=[1,1,1,1,1]")
+    offline = ("--model.depth=false", "--model.width=8", "--model.blocks=[1,1,1,1,1]", "--model.side=64")
     recipes = {
         "gazefollow": GAZEFOLLOW, "vat": VAT, "childplay": CHILDPLAY, "gazeworld": GAZEWORLD, "*": OTHER
     }  # fmt: skip
