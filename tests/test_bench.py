@@ -104,7 +104,7 @@ def test_a_finished_run_is_found_again_forgets_it_and_its_config_runs_it_elsewhe
         assert (record["run"], record["metrics"]) == (first.record["run"], first.record["metrics"])
 
 
-def test_another_decoder_is_another_protocol(done, places):
+def test_another_decoder_is_another_protocol(done, places, tmp_path):
     """Sharingan's: a cell further right and down."""
     people, results = pd.read_parquet(done.folder / "predictions.parquet"), {}
     moved = people.assign(x=people["x"] + 1 / 64, y=people["y"] + 1 / 64)
@@ -112,9 +112,9 @@ def test_another_decoder_is_another_protocol(done, places):
     for name, rows, decoder in (
         ("moved", moved, None), ("plain", maps, "argmax"), ("other", maps, "argmax_plus_one"),
     ):  # fmt: skip
-        rows.to_parquet(places.runs / f"{name}.parquet")
+        rows.to_parquet(tmp_path / f"{name}.parquet")
         world = GazeWorld(train=6, val=3, test=4, decoder=decoder)
-        results[name] = score(places.runs / f"{name}.parquet", world)
+        results[name] = score(tmp_path / f"{name}.parquet", world)
         write_record(results[name], places.boards)
     assert results["other"]["metrics"] == results["moved"]["metrics"]
     assert results["plain"]["metrics"] == done.record["metrics"] != results["other"]["metrics"]

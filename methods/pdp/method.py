@@ -43,6 +43,10 @@ CHILDPLAY: Recipe = {
     **VAT,
     **our_choice("a data set of clips without a recipe in the paper: VideoAttentionTarget's", trainer__max_epochs=5),
 }
+VSGAZE: Recipe = {
+    **CHILDPLAY,
+    **our_choice("clips of several data sets; its social scores are those of the points", trainer__max_epochs=5),
+}
 OTHER: Recipe = {
     **GAZEFOLLOW,
     **our_choice("a data set without a published recipe", trainer__max_epochs=15, model__schedule="constant"),
@@ -97,7 +101,8 @@ class PDP(Method):
     stage = ("depth", "width", "blocks", "side")
     offline = ("--model.depth=false", "--model.width=8", "--model.blocks=[1,1,1,1,1]", "--model.side=64")
     recipes = {
-        "gazefollow": GAZEFOLLOW, "vat": VAT, "childplay": CHILDPLAY, "gazeworld": GAZEWORLD, "*": OTHER
+        "gazefollow": GAZEFOLLOW, "vat": VAT, "childplay": CHILDPLAY, "vsgaze": VSGAZE, "gazeworld": GAZEWORLD,
+        "*": OTHER,
     }  # fmt: skip
     sources = {
         "depth": ("official code", "unless --not_use_depth"),
@@ -148,7 +153,7 @@ class PDP(Method):
     def recipe(cls, dataset: str, model: Mapping[str, Any]) -> Recipe:
         recipe = super().recipe(dataset, model)
         without = str(model.get("depth", True)).lower() == "false"
-        if not without or dataset in ("vat", "childplay"):
+        if not without or recipe.get("model.patch_weight") == VAT["model.patch_weight"]:
             return recipe
         return {**recipe, **from_code("train_gazefollow_patch.py, --not_use_depth", model__patch_weight=40.0)}
 

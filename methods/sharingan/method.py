@@ -38,6 +38,10 @@ VAT: Recipe = {
     ),
 }  # fmt: skip
 CHILDPLAY: Recipe = {**VAT, **from_code("childplay.yaml", model__widen_heads=0.0)}
+VSGAZE: Recipe = {
+    **VAT,
+    **our_choice("clips of several data sets; its social scores are those of the points", trainer__max_epochs=2),
+}
 OTHER: Recipe = {
     **GAZEFOLLOW,
     **our_choice(
@@ -99,7 +103,8 @@ class Sharingan(Method):
         "--model.side=64",
     )  # fmt: skip
     recipes = {
-        "gazefollow": GAZEFOLLOW, "vat": VAT, "childplay": CHILDPLAY, "gazeworld": GAZEWORLD, "*": OTHER
+        "gazefollow": GAZEFOLLOW, "vat": VAT, "childplay": CHILDPLAY, "vsgaze": VSGAZE, "gazeworld": GAZEWORLD,
+        "*": OTHER,
     }  # fmt: skip
     sources = {
         "width": ("official code", "ViT-B"),
