@@ -2,7 +2,7 @@
 
 One image with 1, 5, 10 and 15 people through each method at evaluation, and a training step, with random weights of the
 embedded backbones, all taking turns in one process. OmniGF writes every person's answer, or (``anchors``) none. With
-``--operations``, multiplications and additions of one pass of the systems of ``docs/peers.md`` as their papers have them.
+``--operations``, multiplications and additions of one pass of the systems of ``docs/peers.md``, as published.
 """
 
 from __future__ import annotations
