@@ -151,7 +151,7 @@ class Pictures(GazeDataset):
 
     def write(self) -> Pictures:
         rng = np.random.default_rng(0)
-        for number in range(self.FILES):
+        for number in range(min(self.FILES, max(self.train, self.test))):
             coarse = Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)).resize((640, 480))
             noisy = np.asarray(coarse).astype(int) + rng.normal(0, 6, (480, 640, 3)).astype(int)
             Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(
@@ -437,7 +437,7 @@ def evaluation(setup: Setup) -> Part:
             config = resolve(["gazelle", str(Path(__file__).resolve()), *options])
             weights = Path(folder) / "weights.pt"
             if not weights.is_file():
-                Pictures(Path(folder)).write()
+                Pictures(Path(folder), images, images).write()
                 torch.save(config.new_method().export(), weights)
             shutil.rmtree(Path(folder) / "runs", ignore_errors=True)
             begun = time.perf_counter()
@@ -463,8 +463,8 @@ PARTS: dict[str, Callable[[Setup], Part]] = {
 def release() -> None:
     import gc
 
-    gc.collect()
     if torch.cuda.is_available():
+        gc.collect()
         torch.cuda.empty_cache()
 
 

@@ -1,6 +1,7 @@
 """Plug-ins: what `gazebench new` writes runs as it stands, the tutorial too; a broken one harms nobody else."""
 
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -101,6 +102,13 @@ def test_every_name_of_ours_loads_its_own_class(kind):
     assert len(set(found)) == len(found)
     with pytest.raises(PluginError, match=f"zzz.*{next(iter(entries(kind)))}"):
         find(kind, "zzz")
+
+
+def test_names_are_those_of_what_is_installed_now(install, tmp_path):
+    install("come-and-gone", {"gazebench.methods": {"come": "come:Come"}}, {})
+    assert "come" in entries("methods")
+    shutil.rmtree(tmp_path / "site" / "come_and_gone-0.1.0.dist-info")
+    assert "come" not in entries("methods")
 
 
 def test_a_method_is_one_file_or_folder_beside_ours_and_no_other_edit(monkeypatch, tmp_path, places):

@@ -2,6 +2,7 @@
 
 import json
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,33 @@ def same_metrics(together: dict, alone: dict, tolerance: float) -> None:
             assert together["metrics"][metric][subset]["value"] == pytest.approx(score["value"], abs=tolerance), metric
 
 
+def torchrun(rank: int) -> dict[str, str]:
+    """What ``torchrun --nproc_per_node=2`` sets for its processes."""
+    return {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0",
+            "TORCHELASTIC_RUN_ID": "none"}  # fmt: skip
+
+
+def slurm(rank: int) -> dict[str, str]:
+    """What ``srun`` sets for its tasks on two nodes with one task each."""
+    return {"SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "gaze", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "1",
+            "SLURM_NNODES": "2", "SLURM_NODELIST": "127.0.0.1", "SLURM_PROCID": str(rank), "SLURM_LOCALID": "0",
+            "SLURM_NODEID": str(rank)}  # fmt: skip
+
+
+def by_launcher(started, folder: Path, environment: Callable[[int], dict[str, str]], *command: str) -> dict:
+    """The record of a command that a launcher starts in two processes, which meet over gloo."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    places = [f"--runs={folder / 'runs'}", f"--boards={folder / 'boards'}"]
+    logs = [folder / "0.log", folder / "1.log"]
+    two = [started(log, *command, *places, **meeting, **environment(rank)) for rank, log in enumerate(logs)]
+    for process in two:
+        process.join(300)
+    assert [process.exitcode for process in two] == [0, 0], [log.read_text() for log in logs]
+    return record_of(folder)
+
+
 def test_two_devices_test_as_one(alone, tmp_path, started):
     command = ["eval", str(alone.folder / "weights.pt"), "--trainer.devices=2", "--trainer.strategy=ddp"]
     places = [f"--runs={tmp_path / 'runs'}", f"--boards={tmp_path / 'boards'}"]
@@ -52,23 +80,18 @@ def test_two_devices_test_as_one(alone, tmp_path, started):
     same_metrics(record_of(tmp_path), alone.record, 1e-4)
 
 
-def test_two_nodes_train_as_one(alone, tmp_path, started):
-    """Each node is started on its own, as a scheduler or a person would."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-    command = ["bench", f"--config={alone.folder / 'config.yaml'}", "--trainer.num_nodes=2"]
-    places = [f"--runs={tmp_path / 'runs'}", f"--boards={tmp_path / 'boards'}"]
-    logs = [tmp_path / "0.log", tmp_path / "1.log"]
-    nodes = [started(log, *command, *places, NODE_RANK=str(rank), **meeting) for rank, log in enumerate(logs)]
-    for node in nodes:
-        node.join(300)
-    assert [node.exitcode for node in nodes] == [0, 0], [log.read_text() for log in logs]
-    record = record_of(tmp_path)
+def test_two_slurm_nodes_test_as_one(alone, tmp_path, started):
+    command = ["eval", str(alone.folder / "weights.pt"), "--trainer.num_nodes=2", "--trainer.strategy=ddp"]
+    same_metrics(by_launcher(started, tmp_path, slurm, *command), alone.record, 1e-4)
+
+
+def test_two_processes_of_torchrun_train_as_one(alone, tmp_path, started):
+    options = ["--trainer.devices=2", "--trainer.strategy=ddp"]
+    record = by_launcher(started, tmp_path, torchrun, "bench", f"--config={alone.folder / 'config.yaml'}", *options)
     assert alone.record["training"] == {
         "people_a_step": 6, "images_a_step": 2, "accumulated_batches": 1, "processes": 1, "nodes": 1
     }  # fmt: skip
-    assert record["training"] == alone.record["training"] | {"processes": 2, "nodes": 2}
+    assert record["training"] == alone.record["training"] | {"processes": 2, "nodes": 1}
     same_metrics(record, alone.record, 2e-3)
     files = [next((folder / "runs").rglob("predictions.parquet")) for folder in (tmp_path, alone.folder.parents[3])]
     one, other = (pd.read_parquet(file).set_index("person_id").sort_index() for file in files)

@@ -103,7 +103,7 @@ class Records:
                 raise ValueError(f"{where}: {name} has {len(column)} rows, expected {length}")
         if people and (np.diff(self.person_image) < 0).any():
             raise ValueError(f"{where}: person_image must ascend (image-major order)")
-        number = int(self.pair_start[-1])
+        number = int(self.pair_start[-1]) if self.pairs else 0
         for name, labels in self.pairs.items():
             if len(labels) != number:
                 raise ValueError(f"{where}: {name} has {len(labels)} rows, expected {number} pairs")
@@ -144,14 +144,13 @@ class Records:
     def of_images(self, images: IntArray) -> Self:
         """The images at these positions, in this order, each with all its people."""
         images = np.asarray(images, dtype=np.int64)
-        start, pair_start = self.person_start, self.pair_start
-        counts = start[images + 1] - start[images]
-        pairs = ragged_ranges(pair_start[images], pair_start[images + 1]) if self.pairs else None
-        keep = ragged_ranges(start[images], start[images + 1])
-        return self._taken(images, keep, np.repeat(np.arange(len(images)), counts), pairs, self.split)
+        start, stop = self.person_start[images], self.person_start[images + 1]
+        pairs = _rows(self.pair_start[images], self.pair_start[images + 1]) if self.pairs else None
+        person_image = np.repeat(np.arange(len(images)), stop - start)
+        return self._taken(images, _rows(start, stop), person_image, pairs, self.split)
 
-    def _taken(self, images: IntArray, people: IntArray, person_image: IntArray, pairs: Any, split: str) -> Self:
-        start, stop = self.point_start[people], self.point_start[people + 1]
+    def _taken(self, images: IntArray, people: Any, person_image: IntArray, pairs: Any, split: str) -> Self:
+        start, stop = self.point_start[:-1][people], self.point_start[1:][people]
         return replace(
             self,
             split=split,
@@ -160,7 +159,7 @@ class Records:
             person_id=self.person_id[people],
             person_image=person_image.astype(np.int64),
             head=self.head[people],
-            points=self.points[ragged_ranges(start, stop)],
+            points=self.points[_rows(start, stop)],
             point_start=ragged_starts(stop - start),
             inout=self.inout[people],
             columns={name: column[people] for name, column in self.columns.items()},
@@ -259,6 +258,11 @@ def ragged_ranges(start: IntArray, stop: IntArray) -> IntArray:
     """The concatenated ranges ``start[0]:stop[0]``, ``start[1]:stop[1]`` ..."""
     counts = stop - start
     return np.repeat(start - ragged_starts(counts)[:-1], counts) + np.arange(counts.sum())
+
+
+def _rows(start: IntArray, stop: IntArray) -> IntArray | slice:
+    """The same as an index: a slice where it is one range, as for a single image, which every sample takes."""
+    return slice(int(start[0]), int(stop[0])) if len(start) == 1 else ragged_ranges(start, stop)
 
 
 def pairs_of(image: IntArray) -> IntArray:

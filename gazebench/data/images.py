@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -62,16 +63,16 @@ def load_image(
     """
     try:
         # Never Image.draft: wherever reduced JPEG decoding reduces it is off by 10 to 100/255 (benchmarks/decode.py).
-        with Image.open(path) as image:
-            if own:
-                _turn_upright(image)
-            found = image.size
-            pixels = None if own else _jpeg(Path(path), image)
-            if pixels is None:
-                pixels, found = _pixels(to_rgb(image)), image.size
+        pixels = None if own else _jpeg(path)
+        if pixels is None:
+            with Image.open(path) as image:
+                if own:
+                    _turn_upright(image)
+                pixels = _pixels(to_rgb(image))
     except Exception as error:
         # Pillow's plugins raise almost anything on rubbish: OSError, SyntaxError, struct.error, IndexError ...
         raise ImageError.of(path, error, own) from error
+    found = (pixels.shape[3], pixels.shape[2])
     if expected not in (None, found):
         raise ImageError(
             f"{path}: is {found[0]} x {found[1]} pixels, its annotations were read for {expected[0]} x {expected[1]}; "
@@ -152,16 +153,24 @@ def _batch(pixels: Tensor) -> Tensor:
     return pixels[None].permute(0, 3, 1, 2)
 
 
-def _jpeg(path: Path, image: Image.Image) -> Tensor | None:
+def _jpeg(path: Path | str) -> Tensor | None:
     """(1, 3, H, W) uint8, channels last: a colour JPEG file as Pillow decodes it, bit for bit, in less time.
 
-    Three bytes a pixel instead of Pillow's four also take less time to resize. None: Pillow has to decode it, or to say
-    what is wrong with it.
+    Three bytes a pixel instead of Pillow's four also take less time to resize, and Pillow needs longer to read the
+    header. None: Pillow has to decode the file, or to say what is wrong with it.
     """
-    if simplejpeg is None or image.format != "JPEG" or image.mode != "RGB":
+    if simplejpeg is None:
         return None
+    with Path(path).open("rb") as file:
+        start = file.read(3)
+        if start != b"\xff\xd8\xff":
+            return None
+        data = start + file.read()
     try:
-        return _batch(torch.from_numpy(simplejpeg.decode_jpeg(path.read_bytes())))
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        if colours not in ("YCbCr", "RGB") or width * height > (Image.MAX_IMAGE_PIXELS or math.inf):
+            return None
+        return _batch(torch.from_numpy(simplejpeg.decode_jpeg(data)))
     except ValueError:
         return None
 
