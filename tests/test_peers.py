@@ -273,20 +273,14 @@ def test_pdp_is_the_official_network(pdp, case, depth):
             "temporal_proj": ("temporal_proj_1", (slice(None), slice(None, None, 64)), plain),
             "temporal_norm": ("temporal_norm_1", (slice(None), slice(None, None, 64)), plain),
         }
-        rows, shape = len(pdp[f"{case}/heatmap"]), (2, 5, 3, 224, 224)
-        pictures, faces = (
-            uniform(f"pdp/clips/{name}", shape, -2, 2).flatten(0, 1)[:rows] for name in ("images", "faces")
-        )
-        if depth:
-            pictures = torch.cat([pictures, uniform("pdp/clips/depth", (2, 5, 1, 224, 224)).flatten(0, 1)], 1)
-        starts = torch.tensor([[100.0, 50, 180, 150], [560, 300, 650, 370]])
-        moves = torch.tensor([[20.0, 5, 20, 5], [10, 0, 10, 0]])
-        boxes = (starts[:, None] + torch.arange(5)[:, None] * moves[:, None]).flatten(0, 1)[:rows]
-        size, row = torch.tensor([[640, 360]]), torch.arange(rows)
-        windows = (row // 5 * 5)[:, None] + torch.arange(5)
+        shape = (2, 5, 3, 224, 224)
+        pictures, faces = (uniform(f"pdp/clips/{name}", shape, -2, 2)[0] for name in ("images", "faces"))
+        start, move = torch.tensor([100.0, 50, 180, 150]), torch.tensor([20.0, 5, 20, 5])
+        boxes, size = start + torch.arange(5)[:, None] * move, torch.tensor([[640, 360]])
+        row, windows = torch.arange(5), torch.arange(5)[None]
     else:
         stages |= {
-            **({"scene_stem": ("bn1_scene", every(8, 14), RELU)} if depth else {}),
+            "scene_stem": ("bn1_scene", every(8, 14), RELU),
             "qkv": ("qkv_proj", (slice(None), slice(None, None, 7), slice(None, None, 96)), plain),
             "deconv_encode_before_relu": ("deconv_encode", every(8), plain),
             "deconv3": ("deconv3", (slice(None), slice(None), slice(None, None, 4), slice(None, None, 4)), plain),
@@ -295,7 +289,6 @@ def test_pdp_is_the_official_network(pdp, case, depth):
         maps = uniform("pdp/depth", (2, 1, 224, 224))
         # The last picture has no depth, and the fourth person no head box.
         pictures = torch.cat([torch.cat([pictures, maps], 1), torch.cat([pictures[:1], maps[:1] * 0], 1)])
-        pictures = pictures if depth else pictures[:, :3]
         boxes = torch.tensor([[200, 80, 320, 240], [-12.5, 300.2, 70.9, 500], [590.3, 2.7, 640, 31.9], [0] * 4,
                               [200, 80, 320, 240]])  # fmt: skip
         size, faces, row, windows = (
@@ -312,9 +305,9 @@ def test_pdp_is_the_official_network(pdp, case, depth):
     same(answer.heatmap[:people, None], pdp[f"{case}/heatmap"], 2e-7)
     same(answer.logits[:people], pdp[f"{case}/patch_logits"], 5e-6)
     same(answer.distribution[:people], pdp[f"{case}/patch_distribution"], 1e-6)
-    for person, kind in () if clips else ((3, "empty_head"), *([(4, "zero_depth")] if depth else [])):
-        same(answer.heatmap[None, person : person + 1, ::4, ::4], pdp[f"{case}/{kind}/heatmap"], 2e-7)
-        same(answer.logits[person : person + 1], pdp[f"{case}/{kind}/patch_logits"], 5e-6)
+    for person, kind in () if clips else ((3, "empty_head"), (4, "zero_depth")):
+        same(answer.heatmap[None, person : person + 1, ::4, ::4], pdp[f"spatial/{kind}/heatmap"], 2e-7)
+        same(answer.logits[person : person + 1], pdp[f"spatial/{kind}/patch_logits"], 5e-6)
 
 
 def test_pdps_targets_and_losses(pdp):

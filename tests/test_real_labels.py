@@ -1,7 +1,6 @@
 """On all published labels of GazeFollow's test set and of VideoAttentionTarget, where they lie beside the checkout."""
 
 import shutil
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +12,11 @@ from PIL import Image
 
 from gazebench.core.boxes import IntArray
 from gazebench.core.types import IN_FRAME, Annotations
-from gazebench.data.datamodule import ImageSamples
-from gazebench.data.transforms import Clips, Preprocess
 from gazebench.datasets.gazefollow import GazeFollow
 from gazebench.datasets.vat import VAT
 from gazebench.engine.contract import small_config
 from gazebench.engine.predict import predict
-from gazebench.engine.run import Places, bench, prepare
+from gazebench.engine.run import Places, prepare
 from gazebench.engine.score import score
 from gazebench.metrics.spatial import auc_points
 
@@ -104,21 +101,15 @@ def usual_sizes(_, annotations: Annotations) -> IntArray:
     return sizes
 
 
-@pytest.fixture
-def tracks(tmp_path, monkeypatch) -> VAT:
-    """VideoAttentionTarget's labels; the pictures are not there, so nobody asks for them."""
+def test_all_rows_of_video_attention_target(tmp_path, monkeypatch):
+    """The pictures are not there, so nobody asks for them; in pictures of usual sizes no row is bad."""
     monkeypatch.setattr(VAT, "_image_sizes", usual_sizes)
     (tmp_path / "images").mkdir()
     (tmp_path / "annotations").symlink_to(TRACKS)
     monkeypatch.setattr(VAT, "_present", lambda self, annotations: np.ones(len(annotations.images), dtype=bool))
-    return VAT(tmp_path)
-
-
-def test_all_rows_of_video_attention_target(tracks):
-    """In pictures of usual sizes no row is bad."""
     rows = 0
     for split, official in VAT.card.official.items():
-        records = tracks.parse(split)
+        records = VAT(tmp_path).parse(split)
         found = {"images": len(records), "people": records.people, "in_frame": int((records.inout == IN_FRAME).sum())}
         assert found == official
         assert not records.issues
@@ -126,45 +117,3 @@ def test_all_rows_of_video_attention_target(tracks):
         beyond = records.head[:, 2:] > records.sizes[records.person_image]
         assert 0 < beyond.any(axis=1).sum() < 400, "boxes beyond the border are clipped"
     assert rows == 164_541
-
-
-def test_sequences_of_video_attention_target(tracks):
-    """Every row of the label files has its place in its track and its window, over gaps and at the ends of tracks."""
-    records = tracks.records("test")
-    clips = Preprocess(clips=Clips.of_windows(5))
-    samples = ImageSamples(tracks, records, clips, sees_images=False)
-    row = {str(person): number for number, person in enumerate(records.person_id)}
-    files = sorted(TRACKS.glob("test/*/*/*.txt"))
-    gaps = 0
-    for file in files:
-        frames = [int(Path(line.split(",")[0]).stem) for line in file.read_text().split()]
-        assert frames == sorted(frames)
-        gaps += any(after > before + 1 for before, after in pairwise(frames))
-        clip = "/".join(part.replace(" ", "_") for part in file.parts[-3:-1])
-        names = [f"{clip}/{Path(line.split(',')[0]).stem}#{file.stem}" for line in file.read_text().split()]
-        rows = [row[name] for name in names]
-        for place, own in enumerate(rows):
-            start = min(place - place % 5, max(0, len(rows) - 5))
-            assert samples.step[own] == place
-            assert samples.window[own].tolist() == [rows[min(start + n, len(rows) - 1)] for n in range(5)]
-    assert len(samples.window) == len(row) == 31_978
-    assert gaps > 0, "somebody leaves the picture and comes back"
-
-
-@pytest.mark.parametrize("method", ["chong", "pdp", "sharingan"])
-def test_the_peers_run_on_real_pictures(method, tmp_path):
-    """Both stages, the second from the weights of the first; narrow networks for one epoch."""
-    places, limits = (
-        Places(tmp_path / "runs", tmp_path / "boards"),
-        ["--loader.limit_train=24", "--loader.limit_test=24"],
-    )
-    runs = []
-    for data, folder in (("gazefollow", "gazefollow"), ("vat", "videoattentiontarget")):
-        config = small_config(method, data, f"--dataset.root={REAL / folder}", *limits)
-        assert config.values["model"].get("temporal", False) == (data == "vat" and method != "sharingan")
-        record = bench(config, places).record
-        runs.append(record["run"])
-        assert record["status"]["class"] == "smoke"
-        assert record["metrics"]["auc"]["all"]["count"] > 0
-    assert record["weights"]["initial"]["run"] == runs[0]
-    assert record["metrics"]["ap"]["all"]["count"] == record["samples"]["people"]
