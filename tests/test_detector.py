@@ -227,3 +227,10 @@ def test_centerface_finds_the_people_of_real_photographs(tmp_path):
     find = HeadDetector()
     found = [len(find(load_image(tmp_path / f"package/demo/sample{i}.jpg", own=True))[0]) for i in range(1, 7)]
     assert found == [3, 3, 3, 4, 5, 4]
+    photos = [str(tmp_path / f"package/demo/sample{i}.jpg") for i in range(1, 7)]
+    out = ["--out", str(tmp_path / "gaze.csv"), "--overlays", str(tmp_path / "overlays")]
+    assert main(["predict", *photos, "--weights", "gazelle_gazeworld", "--device", "cpu", "--strict", *out]) == 0
+    table = pd.read_csv(tmp_path / "gaze.csv")
+    assert table["image_id"].value_counts(sort=False).tolist() == found
+    assert table[["x", "y", "inout"]].stack().between(0, 1).all()
+    assert len(list((tmp_path / "overlays").rglob("*.png"))) == 6

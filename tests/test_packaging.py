@@ -62,6 +62,23 @@ def test_pytest_does_not_put_the_root_on_the_path():
     assert "" not in sys.path
 
 
+@pytest.mark.slow
+def test_a_release_is_complete_and_its_page_can_be_rendered(tmp_path, wheel):
+    """The wheel that is built from the source distribution holds the same files, and PyPI would take both."""
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", tmp_path, wheel.parent / "source"]
+    subprocess.run(command, capture_output=True, check=True, timeout=300)
+    source, built = next(tmp_path.glob("*.tar.gz")), next(tmp_path.glob("*.whl"))
+    names = [
+        {name for name in zipfile.ZipFile(path).namelist() if ".dist-info/" not in name} for path in (wheel, built)
+    ]
+    assert names[0] == names[1]
+    done = subprocess.run(
+        [sys.executable, "-m", "twine", "check", "--strict", source, built], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("PASSED") == 2
+
+
 IN_ONE_GO = """
 import sys
 import pytest

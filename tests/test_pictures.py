@@ -243,8 +243,21 @@ def test_a_file_of_any_form_says_the_same(model, tmp_path):
         assert pd.isna(file.frame["xmin"].iloc[1])
         if ending != "csv":
             np.testing.assert_array_equal(file._heatmap(2), heatmap)
+    path = tmp_path / "a.fiftyone.json"
+    save_rows(path, rows)
+    again, other = PredictionFile(path).frame, PredictionFile(tmp_path / "a.csv").frame
+    assert set(again) == set(other)
+    assert again.index.tolist() == other.index.tolist()
+    assert again["answer"].tolist() == other["answer"].tolist()
+    numeric = [*BOX, "x", "y", "inout"]
+    np.testing.assert_allclose(again[numeric].astype(float), other[numeric].astype(float), atol=1e-12)
+    labels = json.loads(path.read_text())["labels"]
+    assert list(labels) == ["picture 1", "picture 2"]
+    np.testing.assert_allclose(labels["picture 2"][0]["bounding_box"], [0.3, 0.1, 0.2, 0.4], atol=1e-6)
+    assert labels["picture 1"][0]["attributes"]["x"] == rows[0]["x"]
+    assert (labels["picture 1"][1]["label"], labels["picture 1"][1]["bounding_box"]) == ("picture", [0, 0, 1, 1])
     save_rows(tmp_path / "none.parquet", [])
-    for name in ("a.txt", "a.csv"):
+    for name in ("a.txt", "a.csv", "a.json", "a.fiftyone.json"):
         with pytest.raises(DataError, match=name):
             check_ending(tmp_path / name, heatmaps=True)
 

@@ -5,15 +5,20 @@ import pickle
 
 import numpy as np
 import open_clip
+import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
+from gazebench.cli.main import main
 from gazebench.core.errors import DataError
 from gazebench.core.files import file_digest
 from gazebench.core.known_weights import KnownWeights, add
 from gazebench.core.types import Prediction
 from gazebench.datasets.gazehoi import GazeHOI
+from gazebench.engine.model import Gaze, PictureGaze
 from gazebench.engine.score import score
+from gazebench.engine.things import Things, things_of
 from gazebench.metrics import vocabulary
 from gazebench.metrics.protocol import Protocol, ProtocolMetric
 from gazebench.metrics.scoring import Scorer
@@ -92,8 +97,8 @@ def test_embeddings_of_classes_are_kept(weights, classes, monkeypatch, tmp_path)
     expected = Vocabulary(classes, MODEL, weights).nearest(texts)
     (kept,) = (tmp_path / "cache").rglob("output.pkl*")
     embedded = []
-    real = Vocabulary._embedded
-    monkeypatch.setattr(Vocabulary, "_embedded", lambda self, texts: embedded.append(list(texts)) or real(self, texts))
+    real = Vocabulary.texts
+    monkeypatch.setattr(Vocabulary, "texts", lambda self, texts: embedded.append(list(texts)) or real(self, texts))
     words = Vocabulary(classes, MODEL, weights)
     assert (words.nearest(texts * 3), words.nearest(texts)) == (expected * 3, expected)
     assert embedded == [texts], "the classes come from the cache, a text is embedded once"
@@ -183,3 +188,58 @@ def test_the_record_says_how_far_the_clip_is_known(weights, tmp_path, monkeypatc
     parts = {part["part"]: part for part in score(tmp_path / "mine.csv", data)["weights"]["parts"]}
     assert parts["clip"]["standing"] == ("published" if digest_known else "unverified")
     assert (parts["clip"]["name"], parts["clip"]["sha256"]) == (MODEL, file_digest(weights))
+
+
+def test_things_are_named_by_word_or_by_what_the_point_lies_on(weights):
+    things = Things(("cup", "book", "laptop"), Vocabulary(None, MODEL, weights))
+    array = np.random.default_rng(0).integers(0, 255, (80, 120, 3), dtype=np.uint8)
+    array[20:50, 60:90] //= 4
+    head = np.array([0.1, 0.1, 0.2, 0.35])  # 12 x 20 pixels: a square of 30
+    people = [
+        Gaze("crop", head, (75 / 120, 35 / 80), 0.9),
+        Gaze("word", head, (0.5, 0.5), None, label="notebook computer"),
+        Gaze("out", head, (0.5, 0.5), 0.2, label="cup"),
+        Gaze("corner", head, (1.0, 1.0), 0.9, label=""),
+        Gaze("beyond", head, (1.2, 0.5), None),
+    ]
+    found = {one.id: one for one in things(array, PictureGaze("p", (120, 80), people)).people}
+
+    clip, _, prepare = open_clip.create_model_and_transforms(MODEL, pretrained=str(weights))
+    clip.eval()
+    tokenize = open_clip.get_tokenizer(MODEL)
+    crops = torch.stack([prepare(Image.fromarray(array[20:50, 60:90])), prepare(Image.fromarray(array[50:80, 90:120]))])
+    with torch.no_grad():
+        texts = clip.encode_text(tokenize([f"a photo of {name}" for name in things.classes]), normalize=True)
+        word = clip.encode_text(tokenize(["a photo of notebook computer"]), normalize=True)
+        seen = torch.cat([clip.encode_image(crops, normalize=True), word])
+        expected = (clip.logit_scale.exp() * seen @ texts.T).softmax(dim=1)
+    for name, values in zip(("crop", "corner", "word"), expected, strict=True):
+        assert found[name].label == things.classes[int(values.argmax())]
+        assert found[name].label_probability == pytest.approx(float(values.max()), abs=1e-4)
+    assert [(found[name].label, found[name].label_probability) for name in ("out", "beyond")] == [("", 0.0)] * 2
+    row = PictureGaze("p", (120, 80), [found["crop"]]).rows()[0]
+    assert (row["label"], row["label_probability"]) == (found["crop"].label, found["crop"].label_probability)
+    assert f"the {row['label']} (probability {row['label_probability']:.2f})" in row["answer"]
+
+
+def test_classes_of_a_command(weights, tmp_path, capsys):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    command = ["predict", str(tmp_path / "a.png"), "--weights", "center", "--box", "0.1,0.1,0.3,0.4", "--out", "-"]
+    command += ["--clip-model", MODEL]
+    assert main([*command, "--classes", "cup, book", "--clip", str(weights)]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert row["label"] in ("cup", "book")
+    assert 0.5 <= row["label_probability"] <= 1
+    command[-3] = str(tmp_path / "a.parquet")
+    assert main([*command, "--classes", "cup, book", "--clip", str(weights)]) == 0
+    table = pd.read_parquet(tmp_path / "a.parquet")
+    assert table["label_probability"].tolist() == pytest.approx([row["label_probability"]])
+    capsys.readouterr()
+    for classes, clip, why in (("cup", str(weights), "two or more"), ("cup,book", "missing.pt", "missing.pt")):
+        assert main([*command, "--classes", classes, "--clip", clip]) == 2
+        assert why in capsys.readouterr().err
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setattr(open_clip, "download_pretrained", lambda cfg: (_ for _ in ()).throw(OSError("no network")))
+        with pytest.raises(DataError, match="--clip FILE"):
+            things_of("cup,book")

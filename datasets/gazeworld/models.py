@@ -1,7 +1,7 @@
 """The small models embedded in the package: they stand in for foundation models where none can be had.
 
-``gazebench.core.plugins.embedded`` finds the builders in ``BACKBONES`` and ``VLMS``. timm and transformers are imported
-when a builder is called.
+``gazebench.core.plugins.embedded`` finds the builders in ``BACKBONES``, ``VLMS`` and ``GAZE_MODELS``. timm and
+transformers are imported when a builder is called.
 """
 
 from __future__ import annotations
@@ -100,3 +100,5 @@ def tiny2_vit() -> tuple[nn.Module, Path, int]:
 
 BACKBONES: dict[str, Callable[[], tuple[nn.Module, Path, int]]] = {"tiny": tiny_vit, "tiny2": tiny2_vit}
 VLMS: dict[str, Callable[[], tuple[Any, Any, Path]]] = {"tiny": tiny_vlm}
+GAZE_MODELS: dict[str, Callable[[], Path]] = {"gazelle_gazeworld": lambda: _WEIGHTS / "gazelle"}
+"""Folders of finished runs: ``config.yaml``, and ``weights.pt`` in float16. This one: ``make bench METHOD=gazelle``."""

@@ -20,6 +20,7 @@ from gazebench.cli import (
     leaderboard,
     listing,
     new,
+    page,
     predict,
     probe,
     report,
@@ -28,6 +29,7 @@ from gazebench.cli import (
     study,
     tables,
     tune,
+    video,
     vqa,
     weights,
 )
@@ -42,8 +44,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for module in (
-    bench, evaluate, score, predict, heads, export, study, tune, probe, vqa, compare, report, tables, listing,
-    leaderboard, data, new, weights, check, settings,
+    bench, evaluate, score, predict, video, page, heads, export, study, tune, probe, vqa, compare, report, tables,
+    listing, leaderboard, data, new, weights, check, settings,
 ):  # fmt: skip
     app.add_typer(module.app)
 

@@ -34,6 +34,13 @@ HeadClassOption = Annotated[
 PixelsOption = Annotated[
     Pixels, typer.Option(help="Order and largest value of the colours that an ONNX model of your own takes.")
 ]
+ClassesOption = Annotated[
+    str, typer.Option(metavar="cup,ball,laptop", help="Say by CLIP which of these things is looked at.")
+]
+ClipOption = Annotated[
+    str, typer.Option(help="Weights of CLIP for --classes: a file, or a name that open_clip downloads.")
+]
+ClipModelOption = Annotated[str, typer.Option(help="The architecture of these weights, as open_clip calls it.")]
 
 
 def places(runs: Path | None, boards: Path | None) -> Places:

@@ -10,6 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from gazebench.cli.options import (
+    ClassesOption,
+    ClipModelOption,
+    ClipOption,
     ConfidenceOption,
     DetectorOption,
     HeadClassOption,
@@ -44,9 +47,12 @@ def predict(
     detector_pixels: PixelsOption = "rgb-1",
     out: Annotated[
         Path | None,
-        typer.Option(help="Predictions file: .jsonl, .csv or .parquet, or - for JSON lines; else sentences."),
+        typer.Option(help="Predictions: .jsonl, .csv, .parquet, .fiftyone.json, or - for JSON lines; else sentences."),
     ] = None,
     overlays: Annotated[Path | None, typer.Option(help="Folder for the pictures with heatmaps.")] = None,
+    classes: ClassesOption = "",
+    clip: ClipOption = "laion2b_s34b_b79k",
+    clip_model: ClipModelOption = "ViT-B-32",
     heatmaps: Annotated[bool, typer.Option("--heatmaps", help="Store heatmaps in the file too.")] = False,
     batch: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 8,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")] = "auto",
@@ -68,6 +74,7 @@ def predict(
     from gazebench.engine.bulk import BoxFile, boxes_of_one, find_pictures, predict_pictures
     from gazebench.engine.model import GazeModel, method_of_weights
     from gazebench.engine.predictions import check_ending, save_rows
+    from gazebench.engine.things import things_of
     from gazebench.report.pictures import save_gaze
 
     streams = str(out) == "-"
@@ -89,6 +96,9 @@ def predict(
         give = lambda *_: ([[float("nan")] * 4], None)  # noqa: E731
     else:
         identity["detector"] = finder().identity()
+    things = things_of(classes, clip, clip_model) if classes else None
+    if things is not None:
+        identity["things"] = things.identity()
     identity |= {"box": box, "without_boxes": detector == "none", "heatmaps": heatmaps}
 
     def show(picture: Any, gaze: Any) -> None:
@@ -100,7 +110,14 @@ def predict(
         keep = Journal(out.with_suffix(".pictures.jsonl"), identity, again)
     with keep as done:
         entries = predict_pictures(
-            model, found, give, done, batch_size=batch, heatmaps=heatmaps, show=show if overlays else None
+            model,
+            found,
+            give,
+            done,
+            batch_size=batch,
+            heatmaps=heatmaps,
+            things=things,
+            show=show if overlays else None,
         )
         bad = {name: entry["error"] for name, entry in entries.items() if "error" in entry}
         if len(bad) == len(entries):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -11,6 +11,8 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 from gazebench.core.errors import DataError
+
+_EMPTY: dict[str, Any] = {}
 
 
 class Journal:
@@ -22,13 +24,14 @@ class Journal:
         path: the file.
         identity: everything that the entries depend on, as JSON values.
         again: begin anew.
+        keep: whether ``entries`` has what was stored, or empty ones only, for journals that memory may not hold.
 
     Raises:
         DataError: the entries of the file depend on something else, a line is none, or another process is writing.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, Any], again: bool = False) -> None:
-        self.path, self.identity, self.again = path, json.loads(json.dumps(identity)), again
+    def __init__(self, path: Path, identity: Mapping[str, Any], again: bool = False, keep: bool = True) -> None:
+        self.path, self.identity, self.again, self.keep = path, json.loads(json.dumps(identity)), again, keep
         self.entries: dict[str, dict[str, Any]] = {}
         self._lock = FileLock(path.with_name(f".{path.name}.lock"))
 
@@ -54,8 +57,16 @@ class Journal:
 
     def add(self, key: str, entry: Mapping[str, Any]) -> None:
         """Stores an entry; a later one of the same key replaces it."""
-        self.entries[key] = dict(entry)
+        self.entries[key] = dict(entry) if self.keep else _EMPTY
         self._write({"key": key, **entry})
+
+    def stored(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Keys and entries, one after the other from the disk, in the order in which they were stored."""
+        with self.path.open("rb") as file:
+            next(file, None)
+            for line in file:
+                entry = json.loads(line)
+                yield entry.pop("key"), entry
 
     def _write(self, value: Mapping[str, Any]) -> None:
         line = json.dumps(value, ensure_ascii=False).encode() + b"\n"
@@ -72,7 +83,8 @@ class Journal:
             try:
                 entry = json.loads(line)
                 if number > 1:
-                    self.entries[entry.pop("key")] = entry
+                    key = entry.pop("key")
+                    self.entries[key] = entry if self.keep else _EMPTY
             except (ValueError, KeyError, AttributeError):
                 raise DataError(f"{self.path}:{number}: not an entry; delete the line and repeat") from None
             if number == 1 and entry != self.identity:

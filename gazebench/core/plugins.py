@@ -106,7 +106,9 @@ def _build(entry: Entry) -> Any:
 
 
 def embedded(kind: str) -> dict[str, Callable[..., Any]]:
-    """Builders of embedded models by name: the dictionaries ``BACKBONES`` or ``VLMS`` of ``datasets/*/models.py``.
+    """Builders of embedded models by name: dictionaries of ``datasets/*/models.py``.
+
+    They are ``BACKBONES``, ``VLMS``, and ``GAZE_MODELS``, whose builders give the folder of a finished run.
 
     Plug-ins add theirs as entry points ``gazebench.backbones`` and ``gazebench.vlms``. These are imported when they
     are called, so that a broken one does not affect the others.

@@ -68,8 +68,12 @@ def _read_coco(path: Path) -> pd.DataFrame:
     return table
 
 
-def read(path: Path) -> pd.DataFrame:
+def read(path: Path, tracks: bool = False) -> pd.DataFrame:
     """The rows of a file of head boxes, clean: columns ``image`` and ``person_id`` (text, "" for none) and ``BOX``.
+
+    Args:
+        path: see ``FORMAT``.
+        tracks: whether a person may have a row in every image, and not one in all.
 
     Raises:
         DataError: the file is missing, unreadable or empty, a column is missing, or a row makes no sense; names it.
@@ -103,12 +107,13 @@ def read(path: Path) -> pd.DataFrame:
     finite = np.isfinite(boxes).all(axis=1)
     far = finite & ((boxes < -FARTHEST) | (boxes > 1 + FARTHEST)).any(axis=1)
     clean = clean_boxes(boxes)
+    twice = rows.duplicated(["image", "person_id"] if tracks else ["person_id"])
     for wrong, why in (
         (~finite, "four finite numbers are needed"),
         (far, "is it normalised to [0, 1]?"),
         ((clean[:, 2:] <= clean[:, :2]).any(axis=1), "no area inside the picture"),
         ((rows["image"] == "") & (rows["person_id"] == ""), "neither an image nor a person_id"),
-        ((rows["person_id"] != "") & rows["person_id"].duplicated(), "the person has two rows; keep one"),
+        ((rows["person_id"] != "") & twice, "the person has two rows; keep one"),
     ):
         for row in np.flatnonzero(wrong)[:1]:
             raise DataError(f"{path}: row {row + 1}: {why} ({table.iloc[row].to_dict()})")

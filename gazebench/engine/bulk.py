@@ -24,6 +24,7 @@ from gazebench.data.dataset import GazeDataset
 from gazebench.data.detector import HeadDetector
 from gazebench.data.head_boxes import grow_faces, read
 from gazebench.engine.model import GazeModel, PictureGaze, PictureLike, Prepared, as_array, as_box, batches
+from gazebench.engine.things import Things
 
 THREADS = 4
 """Pictures that are decoded, and whose heads are found, at a time."""
@@ -85,10 +86,11 @@ class BoxFile:
     Args:
         path: the file.
         faces: the boxes are those of faces, which are grown to heads.
+        tracks: the pictures are a video's frames, in which the same people are.
     """
 
-    def __init__(self, path: Path, faces: bool = False) -> None:
-        rows = read(path)
+    def __init__(self, path: Path, faces: bool = False, tracks: bool = False) -> None:
+        rows = read(path, tracks)
         if (rows["image"] == "").any():
             raise DataError(f"{path}: boxes of pictures need the column image")
         self.rows, self.faces = {str(name): table for name, table in rows.groupby("image", sort=False)}, faces
@@ -139,6 +141,7 @@ def predict_pictures(
     *,
     batch_size: int = 8,
     heatmaps: bool = False,
+    things: Things | None = None,
     show: Callable[[npt.NDArray[np.uint8], PictureGaze], None] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Predicts for all pictures that are not done; bad pictures are kept with their ``error``, and tried again.
@@ -150,6 +153,7 @@ def predict_pictures(
         done: where finished pictures are kept.
         batch_size: pictures at a time.
         heatmaps: keep heatmaps too.
+        things: names what is looked at.
         show: called with each picture and what was predicted, before it counts as done.
 
     Returns:
@@ -165,7 +169,7 @@ def predict_pictures(
             array = as_array(pictures[name])
         except ImageError as error:
             return error
-        if show is not None:
+        if show is not None or things is not None:
             full[name] = array
         return model.prepare(array, *_reordered(boxes(name, array.shape[1], array.shape[0]), name))
 
@@ -182,8 +186,11 @@ def predict_pictures(
     with bar:
         for batch in batches(good(), batch_size):
             for gaze in model.predict_prepared(batch):
-                if show is not None:
-                    show(full.pop(gaze.name), gaze)
+                array = full.pop(gaze.name, None)
+                if array is not None:
+                    gaze = gaze if things is None else things(array, gaze)
+                    if show is not None:
+                        show(array, gaze)
                 add(gaze.name, {"size": gaze.size, "people": gaze.rows(heatmaps)})
                 bar.update()
     return {name: entries[name] for name in pictures}

@@ -19,7 +19,7 @@ from torch import Tensor
 from gazebench.core.boxes import BOX, FloatArray, Unit, clean_boxes, normalise
 from gazebench.core.errors import DataError, ImageError, UserError
 from gazebench.core.files import file_digest
-from gazebench.core.plugins import PluginError
+from gazebench.core.plugins import PluginError, embedded
 from gazebench.core.rgb import to_rgb
 from gazebench.core.types import SOCIAL, Batch, Prediction
 from gazebench.core.weights import EXPORT, local_file, read_weights
@@ -58,6 +58,8 @@ class Gaze:
             not predict it.
         heatmap: (h, w) in [0, 1]; None where the method does not predict it.
         label: the name of what is looked at; "" for no answer, None where the method names nothing.
+        label_probability: of ``label`` among the classes that were asked for (``engine.things``), 0 for no answer; None
+            where none were.
         looks_at: who of ``PictureGaze.people`` is looked at; None for nobody.
         social: the method's own probabilities of the relations ``lah``, ``laeo`` and ``sa`` (``Prediction``) with
             everybody else, by their position; empty where the method does not predict them.
@@ -70,6 +72,7 @@ class Gaze:
     inout: float | None = None
     heatmap: npt.NDArray[np.float32] | None = None
     label: str | None = None
+    label_probability: float | None = None
     looks_at: int | None = None
     social: dict[str, dict[int, float]] = field(default_factory=dict)
     score: float | None = None
@@ -108,7 +111,8 @@ class PictureGaze:
             mutual = other.looks_at == number if own is None else own[one.looks_at] > SURE
             text = f"looks at person {one.looks_at + 1}{', who looks back' if mutual else ''}"
         else:
-            thing = f"the {one.label}, " if one.label else ""
+            sure_of = "" if one.label_probability is None else f" (probability {one.label_probability:.2f})"
+            thing = f"the {one.label}{sure_of}, " if one.label else ""
             text = f"looks at {thing}x {one.point[0]:.2f}, y {one.point[1]:.2f}"
         return text + sure
 
@@ -120,7 +124,8 @@ class PictureGaze:
             row: dict[str, Any] = {"person_id": one.id, "image_id": self.name}
             row |= dict(zip(BOX, one.box.tolist() if boxed else [None] * 4, strict=True))
             row |= {"head_score": one.score, "x": one.point[0], "y": one.point[1]}
-            row |= {name: value for name, value in (("inout", one.inout), ("label", one.label)) if value is not None}
+            named = {"inout": one.inout, "label": one.label, "label_probability": one.label_probability}
+            row |= {name: value for name, value in named.items() if value is not None}
             for name, others in one.social.items():
                 by_id = {self.people[other].id: value for other, value in others.items()}
                 row[name] = json.dumps(by_id, separators=(",", ":"), ensure_ascii=False)
@@ -301,7 +306,7 @@ class GazeModel:
                     inout=inout,
                     heatmap=None if heatmap is None else heatmap[i].float().numpy(),
                     label=None if prediction.label is None else prediction.label[i],
-                    looks_at=_looked_at(i - int(first[i]), boxes[mates], points[i], inout, social[i].get("lah")),
+                    looks_at=looked_at(i - int(first[i]), boxes[mates], points[i], inout, social[i].get("lah")),
                     social=social[i],
                     score=None if own is None else float(own[i - int(first[i])]),
                 )
@@ -309,7 +314,7 @@ class GazeModel:
         return people
 
 
-def _looked_at(
+def looked_at(
     me: int, boxes: FloatArray, point: FloatArray, inout: float | None, lah: dict[int, float] | None
 ) -> int | None:
     """Who is looked at: by the method's own probabilities, else whose head the point lies in, the nearest middle."""
@@ -395,8 +400,9 @@ def load(
 
     Args:
         weights: published weights by name (``gazelle_dinov2_vitb14_inout``), file or address, a run's folder or its
-            ``weights.pt``, an export (its folder, or ``hf:owner/repository`` with or without ``@revision``), or the
-            name of a method that learns nothing.
+            ``weights.pt``, an export (its folder, or ``hf:owner/repository`` with or without ``@revision``), the name
+            of an embedded model (``gazelle_gazeworld``, for drawn scenes only), or that of a method that learns
+            nothing.
         settings: settings of the method, ``--model.name=value``.
         detector: see ``HeadDetector``; needed, with the extra ``heads``, where no boxes are given.
         confidence: the least score of a head.
@@ -414,7 +420,8 @@ def method_of_weights(weights: str, settings: Sequence[str] = ()) -> tuple[Metho
 
     The name of the method is in ``config.yaml`` beside the file, or published. Arguments and errors as of ``load``.
     """
-    folder = Path(weights)
+    builder = embedded("GAZE_MODELS").get(weights)
+    folder = Path(weights if builder is None else builder())
     file = local_file(weights) if weights.startswith("hf:") else folder
     if folder.is_dir():
         file = folder / (EXPORT if (folder / EXPORT).is_file() else "weights.pt")
@@ -435,8 +442,8 @@ def method_of_weights(weights: str, settings: Sequence[str] = ()) -> tuple[Metho
     }
     if not weights:
         raise DataError(
-            "predicting needs --weights: the folder of a run (`make bench` makes one in minutes), or published weights "
-            f"by name, file or address: {', '.join(published)}"
+            "predicting needs --weights: the folder of a run (`make bench` makes one in minutes), published weights by "
+            f"name, file or address ({', '.join(published)}), or for drawn scenes {', '.join(embedded('GAZE_MODELS'))}"
         )
     known = published.get(file.stem)
     path = local_file(known[1].url if known and weights in published and not file.is_file() else weights)

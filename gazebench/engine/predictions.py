@@ -6,8 +6,8 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
-from pathlib import Path
+from itertools import chain, islice
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,8 @@ A metric whose columns are missing is left out of the result (AUC needs the raw 
 MARGIN = 0.5
 """How far outside the picture, in its width or height, a point may lie: a regressed point may overshoot, and points
 anywhere in the picture stay legal in every usual unit but [0, 1] (pixels, per cent, thousandths, [-1, 1])."""
+FIFTYONE = ".fiftyone.json"
+"""Ending of the file that FiftyOne reads, and which holds all columns but heatmaps."""
 ROWS = 512
 """Rows that are read and written at a time."""
 
@@ -49,7 +51,7 @@ _NUMBERS = ("x", "y", "inout", "text_x", "text_y", "heatmap_h", "heatmap_w", "us
 _TYPES: dict[str, pa.DataType] = {
     "person_id": pa.string(), "image_id": pa.string(), "x": pa.float64(), "y": pa.float64(), "inout": pa.float64(),
     "label": pa.string(), "text": pa.string(), "text_x": pa.float64(), "text_y": pa.float64(),
-    **dict.fromkeys([*BOX, "head_score"], pa.float64()),
+    **dict.fromkeys([*BOX, "head_score", "label_probability"], pa.float64()),
     **dict.fromkeys(SOCIAL, pa.string()), "used_annotation": pa.int64(),
     "heatmap": pa.binary(), "heatmap_h": pa.int32(), "heatmap_w": pa.int32(),
 }  # fmt: skip
@@ -123,7 +125,7 @@ def _columns(batch: Batch, prediction: Prediction, protocol: Protocol) -> dict[s
 
 
 def save_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes rows of one method as a predictions file: JSON lines, CSV or Parquet by the ending of its name.
+    """Writes rows of one method as a predictions file: JSON lines, CSV, Parquet or FiftyOne's JSON, by its ending.
 
     A heatmap is a list of numbers, row by row. All rows have the same keys.
 
@@ -131,6 +133,10 @@ def save_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         DataError: the ending is another one, or CSV is to hold heatmaps.
     """
     ending = check_ending(path)
+    if ending == ".json":
+        content = json.dumps({"labels": _to_fiftyone(rows)}, ensure_ascii=False)
+        write_atomically(path, content)
+        return
 
     def write(target: Path) -> None:
         waiting = iter(rows)
@@ -156,11 +162,43 @@ def check_ending(path: Path, heatmaps: bool = False) -> str:
     Raises:
         DataError: there is no such form, or it cannot hold heatmaps.
     """
-    if path.suffix not in (".jsonl", ".csv", ".parquet"):
-        raise DataError(f"{path}: unknown ending {path.suffix!r}; give .jsonl, .csv or .parquet")
-    if heatmaps and path.suffix == ".csv":
-        raise DataError(f"{path}: CSV cannot hold heatmaps; give .jsonl or .parquet")
+    if path.suffix not in (".jsonl", ".csv", ".parquet") and not path.name.endswith(FIFTYONE):
+        raise DataError(f"{path}: unknown ending {path.suffix!r}; give .jsonl, .csv, .parquet or {FIFTYONE}")
+    if heatmaps and path.suffix in (".csv", ".json"):
+        raise DataError(f"{path}: {path.suffix} cannot hold heatmaps; give .jsonl or .parquet")
     return path.suffix
+
+
+def _to_fiftyone(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """``labels`` of FiftyOne's detection format: by image without its ending, the heads with all else as attributes.
+
+    A person without a box is a detection ``picture`` of the whole of it.
+    """
+    labels: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        x0, y0, x1, y1 = (row.get(name) for name in BOX)
+        boxed = x0 is not None
+        one: dict[str, Any] = {
+            "label": "head" if boxed else "picture",
+            "bounding_box": [x0, y0, x1 - x0, y1 - y0] if boxed else [0, 0, 1, 1],  # type: ignore[operator]
+            "attributes": {name: row[name] for name in row.keys() - {*BOX, "head_score"} if row[name] is not None},
+        }
+        if row.get("head_score") is not None:
+            one["confidence"] = row["head_score"]
+        labels.setdefault(str(PurePosixPath(row["image_id"]).with_suffix("")), []).append(one)
+    return labels
+
+
+def _from_fiftyone(path: Path) -> pd.DataFrame:
+    rows = []
+    try:
+        for one in chain.from_iterable(json.loads(path.read_text(encoding="utf-8"))["labels"].values()):
+            x, y, width, height = one["bounding_box"]
+            box = (x, y, x + width, y + height) if one["label"] == "head" else [None] * 4
+            rows.append(one["attributes"] | dict(zip(BOX, box, strict=True)) | {"head_score": one.get("confidence")})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not FiftyOne's labels of `gazebench predict --out x{FIFTYONE}`: {error!r}") from error
+    return pd.DataFrame(rows, dtype=object)
 
 
 def _write_group(
@@ -287,6 +325,8 @@ class PredictionFile:
             # A category or a person may be called "None" or "NA": only an empty cell is missing.
             texts = dict.fromkeys(("person_id", "label", *_NUMBERS), str)
             return pd.read_csv(path, dtype=texts, keep_default_na=False, na_values=[""])
+        if path.name.endswith(FIFTYONE):
+            return _from_fiftyone(path)
         raise DataError(f"{path}: unknown ending {path.suffix!r}. Predictions are\n{FORMAT}")
 
     def _checked(self, frame: pd.DataFrame) -> pd.DataFrame:

@@ -13,7 +13,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from gazebench.core.errors import DataError
@@ -67,7 +70,7 @@ class Vocabulary:
         wanted = [str(text).strip() for text in texts]
         fresh = [text for text in dict.fromkeys(wanted) if text not in self._known]
         if fresh:
-            similarity = self._embedded(fresh) @ self.embeddings.T
+            similarity = self.texts(fresh) @ self.embeddings.T
             best = similarity.argmax(dim=1).tolist()
             self._known.update((text, self.classes[place]) for text, place in zip(fresh, best, strict=True))
         return [self._known[text] for text in wanted]
@@ -77,7 +80,7 @@ class Vocabulary:
         if not texts:
             return []
         fresh = list(dict.fromkeys((*texts, *others)))
-        rows = dict(zip(fresh, self._embedded(fresh), strict=True))
+        rows = dict(zip(fresh, self.texts(fresh), strict=True))
         return [float(rows[one] @ rows[other]) for one, other in zip(texts, others, strict=True)]
 
     def describe(self) -> dict[str, Any]:
@@ -96,7 +99,7 @@ class Vocabulary:
     def embeddings(self) -> Tensor:
         """(C, D) float32 of length 1, one row a class; kept in the cache folder, by weights, template and classes."""
         key = ["class embeddings", self.model, self._digest, TEMPLATE, self.classes]
-        return torch.from_numpy(cached(key, lambda: self._embedded(self.classes).numpy()))
+        return torch.from_numpy(cached(key, lambda: self.texts(self.classes).numpy()))
 
     @cached_property
     def _known(self) -> dict[str, str]:
@@ -118,7 +121,8 @@ class Vocabulary:
         return digest
 
     @torch.no_grad()
-    def _embedded(self, texts: Sequence[str]) -> Tensor:
+    def texts(self, texts: Sequence[str]) -> Tensor:
+        """(N, D) float32 of length 1: the embeddings of texts under the template."""
         import open_clip  # slow to import, and most runs need no CLIP
 
         tokenize = open_clip.get_tokenizer(self.model)
@@ -127,6 +131,21 @@ class Vocabulary:
             for start in range(0, len(texts), CHUNK)
         ]
         return nn.functional.normalize(torch.cat(parts).float(), dim=1)
+
+    @torch.no_grad()
+    def pictures(self, pictures: Sequence[npt.NDArray[np.uint8]]) -> Tensor:
+        """(N, D) float32 of length 1: the embeddings of pictures (H, W, 3) uint8 RGB."""
+        import open_clip
+
+        configured = open_clip.transform.PreprocessCfg(**self._clip.visual.preprocess_cfg)  # type: ignore[union-attr,arg-type]
+        prepare = open_clip.transform.image_transform_v2(configured, is_train=False)
+        images = torch.stack([prepare(Image.fromarray(one)) for one in pictures])
+        return nn.functional.normalize(self._clip.encode_image(images).float(), dim=1)  # type: ignore[operator]
+
+    @property
+    def scale(self) -> float:
+        """What CLIP multiplies cosines with before its softmax."""
+        return float(self._clip.logit_scale.detach().exp())  # type: ignore[operator]
 
     @cached_property
     def _clip(self) -> nn.Module:

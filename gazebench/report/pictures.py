@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -71,18 +72,25 @@ def draw(
 
 
 def save_gaze(path: Path, image: npt.NDArray[np.uint8], gaze: PictureGaze) -> None:
-    """Writes a picture with a panel for each person: the head, the heatmap, the point, and the answer in words.
+    """Writes ``panels`` of everybody in a picture."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    panels(image, gaze, range(len(gaze.people))).savefig(path, dpi=110)
+
+
+def panels(image: npt.NDArray[np.uint8], gaze: PictureGaze, people: Iterable[int]) -> Figure:
+    """A picture with a panel for each person: the head, the heatmap, the point, and the answer in words.
 
     The panels are in rows of four.
     """
     height, width = image.shape[:2]
-    people: list[tuple[Gaze | None, str]] = [*zip(gaze.people, gaze.sentences(), strict=True)]
-    people = people or [(None, "nobody found")]
-    columns = min(4, len(people))
-    rows, side = -(-len(people) // columns), 5.0 if len(people) == 1 else 3.6
+    sentences = gaze.sentences()
+    shown: list[tuple[Gaze | None, str]] = [(gaze.people[i], sentences[i]) for i in people]
+    shown = shown or [(None, "nobody found")]
+    columns = min(4, len(shown))
+    rows, side = -(-len(shown) // columns), 5.0 if len(shown) == 1 else 3.6
     figure = Figure(figsize=(side * columns * max(0.8, width / height), (side + 0.4) * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axis, person in zip_longest(axes, people):
+    for axis, person in zip_longest(axes, shown):
         axis.set_axis_off()
         if person is None:
             continue
@@ -92,5 +100,4 @@ def save_gaze(path: Path, image: npt.NDArray[np.uint8], gaze: PictureGaze) -> No
             draw(axis, image)
         else:
             draw(axis, image, one.box, None, one.point if one.inside else None, one.heatmap)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    return figure
