@@ -17,12 +17,16 @@ from PIL import Image
 from gazebench.cli.main import main
 from gazebench.core.boxes import BOX
 from gazebench.core.errors import DataError
+from gazebench.datasets.gazeworld import GazeWorld
 from gazebench.engine.callbacks import StepSeed
 from gazebench.engine.config import resolve
 from gazebench.engine.contract import small_config
+from gazebench.engine.record import write_record
 from gazebench.engine.run import Places, RunningError, bench, initial_weights, prepare
+from gazebench.engine.score import score
 from gazebench.engine.train import train
 from gazebench.metrics.intervals import bootstrap, mean_of, owners
+from gazebench.report.board import refresh
 
 WORLD = ["--dataset.train=6", "--dataset.val=3", "--dataset.test=4"]
 TINY = ["--loader.workers=0", "--model.backbone=tiny", "--model.backbone_weights=random"]
@@ -70,9 +74,9 @@ def test_the_record_is_the_mean_of_what_is_stored_of_each_person(done):
     record, people = done.record, pd.read_parquet(done.folder / "scores.parquet")
     assert len(people) == record["samples"]["people"] == people["person_id"].nunique()
     for metric in ("avg_l2", "auc", "min_l2"):
-        for subset, score in record["metrics"][metric].items():
+        for subset, found in record["metrics"][metric].items():
             column = people[f"metric_{metric}"][(people["subset"] == subset) | (subset == "all")].dropna()
-            assert (score["value"], score["count"]) == (pytest.approx(column.mean(), abs=1e-12), len(column))
+            assert (found["value"], found["count"]) == (pytest.approx(column.mean(), abs=1e-12), len(column))
     scored = people.dropna(subset="metric_avg_l2")
     owner, sources = owners(scored["group"])
     low, high = bootstrap(mean_of(scored["metric_avg_l2"].to_numpy(), owner, sources), sources)
@@ -97,6 +101,28 @@ def test_a_finished_run_is_found_again_forgets_it_and_its_config_runs_it_elsewhe
     elsewhere = bench(resolve([f"--config={first.folder / 'config.yaml'}"]), places_in(tmp_path / "again"))
     for record in (again.record, elsewhere.record):
         assert (record["run"], record["metrics"]) == (first.record["run"], first.record["metrics"])
+
+
+def test_another_decoder_is_another_protocol(done, places, tmp_path):
+    """Sharingan's: a cell further right and down."""
+    people, results = pd.read_parquet(done.folder / "predictions.parquet"), {}
+    moved = people.assign(x=people["x"] + 1 / 64, y=people["y"] + 1 / 64)
+    maps = people.drop(columns=["x", "y"])
+    for name, rows, decoder in (
+        ("moved", moved, None), ("plain", maps, "argmax"), ("other", maps, "argmax_plus_one"),
+    ):  # fmt: skip
+        rows.to_parquet(tmp_path / f"{name}.parquet")
+        world = GazeWorld(train=6, val=3, test=4, decoder=decoder)
+        results[name] = score(tmp_path / f"{name}.parquet", world)
+        write_record(results[name], places.boards)
+    assert results["other"]["metrics"] == results["moved"]["metrics"]
+    assert results["plain"]["metrics"] == done.record["metrics"] != results["other"]["metrics"]
+    assert results["plain"]["protocol"] == done.record["protocol"]
+    assert results["other"]["protocol"]["id"] == done.record["protocol"]["id"] + "+argmax_plus_one"
+    assert results["other"]["protocol"]["decoder"] == "argmax_plus_one"
+    refresh(places.boards, "gazeworld", GazeWorld)
+    board = (places.boards / "gazeworld" / "README.md").read_text()
+    assert [results[name]["run"] in board for name in results] == [True, True, False]
 
 
 def test_the_same_run_twice_at_once_is_refused(places):

@@ -271,7 +271,7 @@ def test_pdp_is_the_official_network(pdp, case, depth):
             "temporal_mapping": ("temporal_mapping", (), plain),
             "temporal_weights": ("temporal_attention", (), lambda out: out[1]),
             "temporal_proj": ("temporal_proj_1", (slice(None), slice(None, None, 64)), plain),
-            "temporal_norm": ("temporal_norm_1", (0, slice(None), slice(None, None, 64)), plain),
+            "temporal_norm": ("temporal_norm_1", (slice(None), slice(None, None, 64)), plain),
         }
         shape = (2, 5, 3, 224, 224)
         pictures, faces = (uniform(f"pdp/clips/{name}", shape, -2, 2)[0] for name in ("images", "faces"))

@@ -226,7 +226,7 @@ def test_people_who_are_left_out(tmp_path):
     assert score(written(more, tmp_path / "more.parquet"), dataset)["samples"]["people"] == records.people
 
 
-@pytest.mark.parametrize("name", ["gazelle", "one_annotator", "center"])
+@pytest.mark.parametrize("name", ["gazelle", "one_annotator", "center", "chong", "pdp", "sharingan"])
 def test_scoring_the_file_of_a_run_gives_exactly_its_record(tmp_path, places, name):
     outcome = bench(small_config(name), places)
     file = outcome.folder / "predictions.parquet"

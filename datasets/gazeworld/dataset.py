@@ -102,6 +102,7 @@ class GazeWorld(GazeDataset):
     )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.world not in OFFICIAL:
             raise DataError(f"there is no world {self.world}: known are {', '.join(map(str, OFFICIAL))}")
         if self.world != WORLD_VERSION:

@@ -352,6 +352,9 @@ class Batch:
         depth: (B, H, W) float32 depth maps, larger where it is nearer; None for methods that need none.
         track: for methods of clips (``Preprocess.clips``), the track of each person: the same person through a clip.
         step: (P,) int64, the place of each person's row in their track, counted over the whole split.
+        window: (P, L) int64, for methods that answer L rows of a track together (``Clips.reach``): these rows in order,
+            of the people of this batch and, from P on, of ``context``. The nearest stands for one that cannot be read.
+        context: further images whose people are in windows; nobody asks about them.
     """
 
     images: Tensor | None
@@ -367,6 +370,8 @@ class Batch:
     depth: Tensor | None = None
     track: list[str] = field(default_factory=list)
     step: Tensor | None = None
+    window: Tensor | None = None
+    context: Batch | None = None
 
     @property
     def people(self) -> int:

@@ -33,6 +33,7 @@ class CombinedDataset(GazeDataset):
         subsets: of every data set.
         head_boxes: of every data set.
         depth: of every data set; to give one each, use ``settings``.
+        decoder: turns heatmaps into points, where it is not to be the protocol's.
         missing_boxes: of every data set.
         settings: further settings by name, e.g. ``{"gazeworld": {"train": 100}}``.
         strides: by name, every n-th image of each source in training.
@@ -46,6 +47,7 @@ class CombinedDataset(GazeDataset):
     parts: ClassVar[Mapping[str, type[GazeDataset]]]
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, given in (("settings", self.settings), ("strides", self.strides), ("weights", self.weights)):
             if unknown := sorted(given.keys() - self.parts.keys()):
                 raise ValueError(f"{name} of {', '.join(unknown)}; the data sets are {', '.join(self.parts)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -38,6 +39,9 @@ class Sample:
         heads: (P, 3, S, S) uint8; None for methods that need none.
         depth: (H, W) float32; None for methods that need none.
         step: (P,) the place of each row in its track; None for methods of single pictures.
+        rows: (P,) the people as rows of the split, with other numbers in every view; for methods of windows.
+        window: (P, L) the rows of the window of each.
+        context: whether nobody asks about these people, who are in windows of others.
     """
 
     records: Records
@@ -47,6 +51,9 @@ class Sample:
     heads: torch.Tensor | None = None
     depth: torch.Tensor | None = None
     step: IntArray | None = None
+    rows: IntArray | None = None
+    window: IntArray | None = None
+    context: bool = False
 
 
 class ImageSamples(TorchDataset[Sample]):
@@ -71,6 +78,7 @@ class ImageSamples(TorchDataset[Sample]):
         self.augment, self.sees_images, self.bad_images, self.seed = augment, sees_images, bad_images, seed
         self.sources = {task.name: task.source(dataset, records) for task in tasks}
         self.step = _steps(records) if preprocess.clips else None
+        self.window = _windows(records, preprocess.clips.reach) if preprocess.clips and preprocess.clips.reach else None
         self.person_start = records.person_start
 
     def __len__(self) -> int:
@@ -84,6 +92,27 @@ class ImageSamples(TorchDataset[Sample]):
             if self.bad_images == "error":
                 raise
             return Sample(self.records.of_images(np.array([image])), skipped=str(error))
+
+    def __getitems__(self, indices: Sequence[tuple[int, ...] | int]) -> list[Sample]:
+        """The samples of a batch and, for methods of windows, those of the further images that windows reach into."""
+        if self.window is None:
+            return [self[index] for index in indices]
+        views: dict[tuple[int, ...], list[int]] = {}
+        for index in indices:
+            epoch, image, *span = index if isinstance(index, tuple) else (0, index)
+            views.setdefault((epoch, *span), []).append(image)
+        asked, context = list[Sample](), list[Sample]()
+        for number, ((epoch, *span), images) in enumerate(views.items()):
+            reached = self.records.person_image[self.window[np.isin(self.records.person_image, images)]]
+            further = np.setdiff1d(reached, images).tolist()
+            whole = (min([*images, *further]), max([*images, *further]) + 1) if span else ()
+            for image in (*images, *further):
+                sample = replace(self[(epoch, image, *whole)], context=image in further)
+                if sample.rows is not None and sample.window is not None:
+                    first = number * self.records.people
+                    sample.rows, sample.window = sample.rows + first, sample.window + first
+                (context if sample.context else asked).append(sample)
+        return asked + context
 
     def _read(self, epoch: int, image: int, start: int, stop: int) -> Sample:
         records = self.records.of_images(np.array([image]))
@@ -109,8 +138,10 @@ class ImageSamples(TorchDataset[Sample]):
         if self.preprocess.depth:
             crop, flip = (view.crop, view.flip) if view else (None, False)
             depth = torch.from_numpy(self.dataset.depth_map(self.records, image, self.preprocess.size, crop, flip))
-        step = None if self.step is None else self.step[slice(*self.person_start[[image, image + 1]])]
-        return Sample(records, picture, items, heads=heads, depth=depth, step=step)
+        own = np.arange(*self.person_start[[image, image + 1]])
+        step = None if self.step is None else self.step[own]
+        window = None if self.window is None else self.window[own]
+        return Sample(records, picture, items, heads=heads, depth=depth, step=step, rows=own, window=window)
 
     def _pictures(self, image: int, view: View | None, head: FloatArray) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The picture in a view, and the heads cut out of it, before it is resized, where the method needs them."""
@@ -155,6 +186,15 @@ def _steps(records: Records) -> IntArray:
     return np.asarray(pd.Series(_tracks(records)).groupby(_tracks(records)).cumcount(), dtype=np.int64)
 
 
+def _windows(records: Records, reach: int) -> IntArray:
+    """(P, reach) the rows of each person's window of their track, as ``Clips.reach`` says."""
+    step, (_, track, length) = _steps(records), np.unique(_tracks(records), return_inverse=True, return_counts=True)
+    ordered, first = np.lexsort((step, track)), ragged_starts(length)[track]
+    start = np.minimum(step // reach * reach, np.maximum(length[track] - reach, 0))
+    places = np.minimum(start[:, None] + np.arange(reach), length[track][:, None] - 1)
+    return np.asarray(ordered[first[:, None] + places], dtype=np.int64)
+
+
 def fitted(
     picture: npt.NDArray[np.uint8], head: FloatArray, preprocess: Preprocess
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -181,6 +221,22 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
     The images are channels-last in memory, as they were resized; the data module makes them planar on the device.
     """
+    asked, further = ([each for each in samples if each.context == context] for context in (False, True))
+    batch, context = _collated(asked), _collated(further)
+    windows = [each.window for each in asked if each.window is not None]
+    if not windows:
+        return batch
+    rows = [int(row) for each in (*asked, *further) if each.rows is not None for row in each.rows]
+    place = {row: number for number, row in enumerate(rows)}
+    found = np.array([[place.get(row, -1) for row in window] for window in np.concatenate(windows).tolist()])
+    present = found >= 0
+    nearest = np.maximum.accumulate(np.where(present, np.arange(found.shape[1]), -1), axis=1)
+    nearest = np.where(nearest < 0, present.argmax(axis=1)[:, None], nearest)
+    window = torch.from_numpy(np.take_along_axis(found, nearest, axis=1))
+    return replace(batch, window=window, context=context if context.people else None)
+
+
+def _collated(samples: Sequence[Sample]) -> Batch:
     readable = [sample for sample in samples if not sample.skipped]
     records = [sample.records for sample in readable]
     people = [each.people for each in records]
@@ -476,6 +532,9 @@ class GazeDataModule(LightningDataModule):
             shares = ShareSampler(order, images, rank=rank, world=world)
         else:
             start = np.flatnonzero(np.r_[True, records.groups[1:] != records.groups[:-1], True])
+            if clips.reach:
+                cuts = [np.arange(first, stop, clips.reach) for first, stop in pairwise(start)]
+                start = np.concatenate([*cuts, start[-1:]])
             order = EpochSampler(len(start) - 1, shuffle=True, seed=self.seed, epoch=self.first_epoch)
             shares = ClipSampler(order, start, clips, max(1, images // clips.chunk))
         return DataLoader(
@@ -496,7 +555,7 @@ class GazeDataModule(LightningDataModule):
         records = self.eval_records("test")
         records = _limited(records, min(images, self.batch_images(records, self.eval_batch_size)))
         samples = self._samples(records, augment=False)
-        return self.on_after_batch_transfer(collate([samples[image] for image in range(len(samples))]), 0)
+        return self.on_after_batch_transfer(collate(samples.__getitems__(range(len(samples)))), 0)
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Stops at unreadable images unless they are to be skipped; here, where a worker's traceback is not in it."""
@@ -508,6 +567,8 @@ class GazeDataModule(LightningDataModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Images planar in memory, on the device, where that takes less time than in a loader process."""
+        if batch.context is not None:
+            batch = replace(batch, context=self.on_after_batch_transfer(batch.context, dataloader_idx))
         return batch if batch.images is None else replace(batch, images=batch.images.contiguous())
 
     def _eval_loader(self, split: str) -> DataLoader[Sample]:

@@ -23,6 +23,7 @@ from gazebench.core.types import IN_FRAME, Annotations, Policy, Records
 from gazebench.data import head_boxes as own_boxes
 from gazebench.data import saliency_splits
 from gazebench.data.images import image_size, load_depth, load_image
+from gazebench.metrics.decode import Decoder
 from gazebench.metrics.protocol import Protocol
 
 Crop = tuple[int, int, int, int]
@@ -158,6 +159,8 @@ class GazeDataset(ABC):
         missing_boxes: ``error`` stops where that file lacks somebody's box, ``skip`` leaves them out and counts them.
         depth: a folder of depth maps for methods that read them: for every picture a grey PNG of 16 bits and the same
             size under the picture's path, ending in .png (docs/peers.md).
+        decoder: turns heatmaps into points, as a method's own paper does, where it is not to be the protocol's; such a
+            result is of another protocol, which its record names, and stands on no board (docs/protocols.md).
     """
 
     root: Path | None = None
@@ -166,6 +169,7 @@ class GazeDataset(ABC):
     head_boxes: Path | None = None
     missing_boxes: Policy = "error"
     depth: Path | None = None
+    decoder: Decoder | None = None
     _memo: dict[str, Records] = field(default_factory=dict, init=False, repr=False)
     _subsets: dict[str, dict[str, Any]] = field(default_factory=dict, init=False, repr=False)
     _boxes: dict[str, dict[str, Any]] = field(default_factory=dict, init=False, repr=False)
@@ -178,6 +182,10 @@ class GazeDataset(ABC):
     """Name of the data set that replaces this one, which stays for its records."""
     everybody: ClassVar[bool] = False
     """Whether all people of an image are in the records, so that words can be known to fit one person only."""
+
+    def __post_init__(self) -> None:
+        if self.decoder is not None:
+            self.protocol = type(self).protocol.decoded_by(self.decoder)  # type: ignore[misc]
 
     @abstractmethod
     def parse(self, split: str) -> Annotations:

@@ -73,17 +73,27 @@ class HeadCrops:
 
 @dataclass(frozen=True)
 class Clips:
-    """How a method that remembers is trained: on windows of a clip, a few frames a step.
+    """How a method that looks at several frames of a track is trained: on windows of a clip, a few frames a step.
 
     At evaluation it sees whole clips in order, in batches of any size.
 
     Attributes:
         frames: of a window, at most; every epoch draws one window a clip, with one view (crop, flip, jitter, colours).
         chunk: consecutive frames of a window in a training batch; the next batch has the next ones.
+        reach: for methods that look ahead too: how many rows of a track are answered together (``Batch.window``). A
+            track is cut into such windows from its first row on; the last is moved back so that it is whole, and a
+            shorter track repeats its last row. An epoch has every frame once, in windows of a clip of so many frames.
+            0 for methods that remember.
     """
 
     frames: int = 50
     chunk: int = 3
+    reach: int = 0
+
+    @classmethod
+    def of_windows(cls, reach: int) -> Clips:
+        """For a method that answers so many rows of a track together."""
+        return cls(reach, reach, reach)
 
 
 @dataclass(frozen=True)

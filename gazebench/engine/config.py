@@ -44,7 +44,7 @@ _NO_EFFECT = {
 }  # fmt: skip
 """Settings that are no part of a run's identity; for ``dataset.root`` the data's fingerprint is."""
 
-_ADDED = {"dataset": {"head_boxes": None, "missing_boxes": "error", "depth": None}}
+_ADDED = {"dataset": {"head_boxes": None, "missing_boxes": "error", "depth": None, "decoder": None}}
 """Settings that came later, with their defaults: left out where they have these, so that runs keep their identity."""
 
 

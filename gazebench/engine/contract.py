@@ -253,11 +253,11 @@ def _method_findings(config: Config) -> Iterator[str]:
         return
     dataset = config.new_dataset()
     module = data_module(config, dataset, method)
-    samples = ImageSamples(
-        dataset, dataset.records("test"), preprocess, sees_images=method.sees_images, tasks=module.tasks
-    )
-    several = [samples[image] for image in range(4)]
-    batch = collate(several)
+    records = dataset.records("test")
+    if preprocess.clips:
+        records = _as_clip(records.of_images(np.arange(4)))
+    samples = ImageSamples(dataset, records, preprocess, sees_images=method.sees_images, tasks=module.tasks)
+    batch = collate(samples.__getitems__(range(4)))
     method.observe(module.annotations())
     method.eval()
     prediction = method.predict_batch(batch)
@@ -270,7 +270,7 @@ def _method_findings(config: Config) -> Iterator[str]:
         scorer.update(np.arange(4), prediction, items)
         yield from _metric_findings(scorer)
     if method.trains:
-        yield from _training_findings(method, collate(several))
+        yield from _training_findings(method, collate(samples.__getitems__(range(4))))
         method.eval()
         prediction = method.predict_batch(batch)
     again = method.predict_batch(batch).tensors()
@@ -281,12 +281,19 @@ def _method_findings(config: Config) -> Iterator[str]:
             "(dropout), or seed it by batch.person_ids"
         )
         return
-    yield from _batching_findings(method, prediction, several)
+    yield from _batching_findings(method, prediction, [samples.__getitems__([image]) for image in range(4)])
     if not method.reads_annotations:
         yield from _leakage_findings(method, prediction, batch)
     yield from _blindness_findings(method, prediction, batch)
     yield from _headless_findings(method, batch)
     yield from _export_findings(config, method, batch)
+
+
+def _as_clip(records: Records) -> Records:
+    """Scenes as frames of one clip, for methods that look at several: a gradient passes on what is remembered."""
+    place = np.arange(records.people) - records.person_start[records.person_image]
+    columns = {**records.columns, "track": place.astype(str)}
+    return replace(records, columns=columns, groups=np.full_like(records.groups, records.groups[0]))
 
 
 def _missing(method_class: type[Method], *names: str) -> Iterator[str]:
@@ -425,8 +432,8 @@ def _step_findings(method: Method, learning: Mapping[str, torch.nn.Parameter], b
         )
 
 
-def _batching_findings(method: Method, together: Prediction, samples: list[Sample]) -> Iterator[str]:
-    alone = [method.predict_batch(collate([sample])).tensors() for sample in samples]
+def _batching_findings(method: Method, together: Prediction, single: list[list[Sample]]) -> Iterator[str]:
+    alone = [method.predict_batch(collate(samples)).tensors() for samples in single]
     for name, whole in together.tensors().items():
         apart = torch.cat([answers[name] for answers in alone])
         difference = float((whole.double() - apart.double()).abs().max()) if len(whole) else 0.0

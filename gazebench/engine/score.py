@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ def score(
         reasons.append(f"{left_out:,} people have no prediction")
         reasons += [f"{name} were not scored: the items are those about everybody of the split" for name in answered]
     record = results.make(
-        dataset, identity, scores, made or _unknown(file, title, identity), kind, reasons,
+        dataset, identity, scores, made or _unknown(file, title, identity, dataset.protocol.variant), kind, reasons,
         tasks={name: task.describe() for name, task in used.items()},
         samples={
             "people": len(people),
@@ -185,11 +186,13 @@ def _covered(file: PredictionFile, records: Records, partial: bool) -> tuple[npt
     return known, int((~known & ~excused).sum())
 
 
-def _unknown(file: PredictionFile, title: str, identity: Mapping[str, Any]) -> dict[str, Any]:
+def _unknown(file: PredictionFile, title: str, identity: Mapping[str, Any], variant: str) -> dict[str, Any]:
     """The provenance of a file that no run of this suite made."""
     title = title or file.path.stem
     slug = "".join(c if c.isalnum() or c in "._-" else "_" for c in title.lower()) or "predictions"
     digest = file_digest(file.path)
+    if variant:  # another decoder is another result
+        digest = hashlib.sha256(f"{digest} {variant}".encode()).hexdigest()
     return results.untrained(
         run=f"{digest[:6]}{identity['full_fingerprint'][:4]}",
         method={"name": slug, "title": title, "family": "file"},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Literal
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +53,7 @@ def dark(heatmap: Tensor, kernel: int = 9) -> Tensor:
     return (peak + torch.where(usable[:, None], move, 0.0)) / _size(heatmap)
 
 
+Decoder = Literal["argmax", "argmax_plus_one", "dark"]
 DECODERS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "argmax": argmax_point,
     "argmax_plus_one": argmax_plus_one,

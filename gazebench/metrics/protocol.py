@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch.nn.functional as F
@@ -132,6 +132,7 @@ class Protocol:
         vocabulary: brings the categories a method names to those of the benchmark, where the user gave CLIP weights;
             None compares letter by letter only, in columns of another name.
         superseded_by: id of the version that replaces this one.
+        variant: the decoder, where it is not the protocol's own.
     """
 
     name: str
@@ -146,6 +147,7 @@ class Protocol:
     notes: str = ""
     vocabulary: Vocabulary | None = None
     superseded_by: str = ""
+    variant: str = ""
 
     def __post_init__(self) -> None:
         names = [column.name for column in self.metrics]
@@ -157,8 +159,12 @@ class Protocol:
 
     @property
     def id(self) -> str:
-        """Name and version, e.g. ``gazefollow-v1``."""
-        return f"{self.name}-v{self.version}"
+        """Name and version, e.g. ``gazefollow-v1``, or ``gazefollow-v1+dark`` with another decoder."""
+        return f"{self.name}-v{self.version}" + (f"+{self.variant}" if self.variant else "")
+
+    def decoded_by(self, decoder: str) -> Protocol:
+        """The protocol with another decoder, whose results stand on no board of this one."""
+        return self if decoder == self.decoder else replace(self, decoder=decoder, variant=decoder)
 
     @property
     def several_annotators(self) -> bool:

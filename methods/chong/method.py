@@ -46,6 +46,10 @@ CHILDPLAY: Recipe = {
     **VAT,
     **our_choice("a data set of clips without a recipe in the paper: VideoAttentionTarget's", trainer__max_epochs=3),
 }
+VSGAZE: Recipe = {
+    **CHILDPLAY,
+    **our_choice("clips of several data sets; its social scores are those of the points", trainer__max_epochs=3),
+}
 OTHER: Recipe = {
     **GAZEFOLLOW,
     **our_choice("a data set without a published recipe", trainer__max_epochs=15, model__inout_weight=100.0),
@@ -97,9 +101,10 @@ class Chong(Method):
     version = 1
     capabilities = frozenset({"point", "heatmap", "inout"})
     stage = ("width", "blocks", "side")
-    offline = ("--model.width=8", "--model.blocks=[1,1,1,1,1]")
+    offline = ("--model.width=8", "--model.blocks=[1,1,1,1,1]", "--model.side=64")
     recipes = {
-        "gazefollow": GAZEFOLLOW, "vat": VAT, "childplay": CHILDPLAY, "gazeworld": GAZEWORLD, "*": OTHER
+        "gazefollow": GAZEFOLLOW, "vat": VAT, "childplay": CHILDPLAY, "vsgaze": VSGAZE, "gazeworld": GAZEWORLD,
+        "*": OTHER,
     }  # fmt: skip
     sources = {
         "width": ("paper", "ResNet-50"),

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from gazebench.core.types import IN_FRAME, OUT_OF_FRAME, Batch, Prediction
 from gazebench.core.weights import load_strictly
-from gazebench.data.transforms import HeadCrops, Preprocess, gaussian_heatmap, stretched
+from gazebench.data.transforms import Clips, HeadCrops, Preprocess, gaussian_heatmap, stretched
 from gazebench.engine.method import Method, MethodCard, Recipe, from_code, our_choice
-from gazebench.methods.pdp.network import Answer, PDPNet, divergence, patch_distribution
+from gazebench.methods.pdp.network import FRAMES, Answer, PDPNet, divergence, patch_distribution
 from gazebench.nn.losses import batch_mean
 from gazebench.nn.optimizers import adam_one_cycle
 
@@ -34,13 +34,18 @@ VAT: Recipe = {
     **from_code(
         "train_videoatt_patch.py",
         trainer__max_epochs=5, loader__batch_size=80, loader__people="labelled",
-        model__lr=5e-5, model__lr_attention=5e-5, model__schedule="constant", model__trained="decoder",
-        model__widen_heads=0.0, model__heatmap_weight=5000.0, model__patch_weight=40.0, init="from:gazefollow",
+        model__lr=5e-5, model__lr_attention=5e-5, model__schedule="halved", model__trained="decoder",
+        model__widen_heads=0.0, model__heatmap_weight=5000.0, model__patch_weight=40.0, model__temporal=True,
+        init="from:gazefollow",
     ),
 }  # fmt: skip
 CHILDPLAY: Recipe = {
     **VAT,
     **our_choice("a data set of clips without a recipe in the paper: VideoAttentionTarget's", trainer__max_epochs=5),
+}
+VSGAZE: Recipe = {
+    **CHILDPLAY,
+    **our_choice("clips of several data sets; its social scores are those of the points", trainer__max_epochs=5),
 }
 OTHER: Recipe = {
     **GAZEFOLLOW,
@@ -61,13 +66,16 @@ GAZEWORLD: Recipe = {
 
 
 class PDP(Method):
-    """PDP, for single pictures: a heatmap, and a distribution over patches of the picture and the outside.
+    """PDP: a heatmap, and a distribution over patches of the picture and the outside.
+
+    For single pictures, or, with ``temporal``, with an attention among five frames of each track, later ones too.
 
     Args:
         depth: also read depth maps (``--dataset.depth``), as the published method does.
         width: channels of the first convolution of both trunks.
         blocks: bottlenecks of the five groups of both trunks.
         side: of picture and head crop in pixels, a multiple of 32.
+        temporal: the network for clips.
         widen_heads: how much of their width and height head boxes grow on the left and above; on the right and below
             it is the same share of the box so widened.
         heatmap_weight: weight of the squared error of heatmaps.
@@ -76,7 +84,7 @@ class PDP(Method):
         lr: learning rate.
         lr_attention: learning rate of the projection of the patch attention; default: ``lr``.
         schedule: ``steps`` multiplies the rate by .2 after epochs 18, 22 and 28 (without depth 15, 22 and 30),
-            ``one_cycle`` warms up and anneals at every step, ``constant`` does neither.
+            ``halved`` by .5 after epoch 3, ``one_cycle`` warms up and anneals at every step, ``constant`` does neither.
         augment: crop, flip, jitter head boxes and change colours in training.
     """
 
@@ -91,15 +99,17 @@ class PDP(Method):
     version = 1
     capabilities = frozenset({"point", "heatmap", "inout"})
     stage = ("depth", "width", "blocks", "side")
-    offline = ("--model.depth=false", "--model.width=8", "--model.blocks=[1,1,1,1,1]")
+    offline = ("--model.depth=false", "--model.width=8", "--model.blocks=[1,1,1,1,1]", "--model.side=64")
     recipes = {
-        "gazefollow": GAZEFOLLOW, "vat": VAT, "childplay": CHILDPLAY, "gazeworld": GAZEWORLD, "*": OTHER
+        "gazefollow": GAZEFOLLOW, "vat": VAT, "childplay": CHILDPLAY, "vsgaze": VSGAZE, "gazeworld": GAZEWORLD,
+        "*": OTHER,
     }  # fmt: skip
     sources = {
         "depth": ("official code", "unless --not_use_depth"),
         "width": ("paper", "ResNet-50"),
         "blocks": ("official code", "pdp_model.py: ResNet-50 and a group of two"),
         "side": ("official code", "224"),
+        "temporal": ("paper", "GazeFollow has single pictures"),
         "widen_heads": ("official code", "dataset.py: on GazeFollow"),
         "heatmap_weight": ("official code", "train_gazefollow_patch.py"),
         "patch_weight": ("official code", "train_gazefollow_patch.py: 20 with depth, 40 without"),
@@ -116,13 +126,14 @@ class PDP(Method):
         width: int = 64,
         blocks: tuple[int, int, int, int, int] = (3, 4, 6, 3, 2),
         side: int = 224,
+        temporal: bool = False,
         widen_heads: float = 0.1,
         heatmap_weight: float = 10000.0,
         patch_weight: float = 20.0,
         trained: Literal["all", "decoder"] = "all",
         lr: float = 2.5e-4,
         lr_attention: float | None = None,
-        schedule: Literal["steps", "one_cycle", "constant"] = "steps",
+        schedule: Literal["steps", "halved", "one_cycle", "constant"] = "steps",
         augment: bool = True,
     ) -> None:
         super().__init__()
@@ -130,7 +141,8 @@ class PDP(Method):
         self.heatmap_weight, self.patch_weight = heatmap_weight, patch_weight
         self.trained, self.augment, self.schedule = trained, augment, schedule
         self.lr, self.lr_attention = lr, lr if lr_attention is None else lr_attention
-        self.network = PDPNet(depth, width, blocks, side)
+        self.network = PDPNet(depth, width, blocks, side, temporal)
+        self.clips = Clips.of_windows(FRAMES) if temporal else None
         self.network.fixed_norms = trained == "decoder"
         if trained == "decoder":
             for name, parameter in self.network.named_parameters():
@@ -141,7 +153,7 @@ class PDP(Method):
     def recipe(cls, dataset: str, model: Mapping[str, Any]) -> Recipe:
         recipe = super().recipe(dataset, model)
         without = str(model.get("depth", True)).lower() == "false"
-        if not without or dataset in ("vat", "childplay"):
+        if not without or recipe.get("model.patch_weight") == VAT["model.patch_weight"]:
             return recipe
         return {**recipe, **from_code("train_gazefollow_patch.py, --not_use_depth", model__patch_weight=40.0)}
 
@@ -149,13 +161,19 @@ class PDP(Method):
         share = 0.5 if self.augment else 0.0
         size = (self.crops.side, self.crops.side)
         return Preprocess(
-            size, crop=share, flip=share, box_jitter=share, jitter=0.1, colour=share, heads=self.crops, depth=self.depth
-        )
+            size, crop=share, flip=share, box_jitter=share, jitter=0.1, colour=share, heads=self.crops,
+            depth=self.depth, clips=self.clips,
+        )  # fmt: skip
 
     def answer(self, batch: Batch) -> Answer:
         """What the network says of a batch, raw."""
-        boxes = self.crops.boxes(batch.head, batch.sizes[batch.image_index])
-        found: Answer = self.network(*self.network.inputs(batch, boxes))
+        parts = []
+        for part in (batch, *([] if batch.context is None else [batch.context])):
+            boxes = self.crops.boxes(part.head, part.sizes[part.image_index])
+            parts.append(self.network.inputs(part, boxes))
+        pictures, row, maps, faces = (torch.cat(each) for each in zip(*parts, strict=True))
+        row[batch.people :] += len(batch.image_ids)
+        found: Answer = self.network(pictures, row, maps, faces, batch.window)
         return found
 
     def forward(self, batch: Batch) -> Prediction:
@@ -186,12 +204,18 @@ class PDP(Method):
         optimizer = torch.optim.Adam(groups, lr=self.lr)
         if self.schedule == "constant":
             return optimizer, None
+        if self.schedule == "halved":
+            return optimizer, torch.optim.lr_scheduler.MultiStepLR(optimizer, [3], 0.5)
         epochs = [18, 22, 28] if self.depth else [15, 22, 30]
         return optimizer, torch.optim.lr_scheduler.MultiStepLR(optimizer, epochs, 0.2)
 
     def export(self) -> dict[str, Tensor]:
         """The whole network under its official names, on the CPU."""
         return {name: tensor.cpu() for name, tensor in self.network.state_dict().items()}
+
+    def optional_parts(self) -> list[set[str]]:
+        """What the network for clips has beyond that for pictures."""
+        return [{name for name in self.network.state_dict() if name.startswith(("temporal_", "fc_inout"))}]
 
     def load_export(self, weights: Mapping[str, Tensor], may_lack: Iterable[str] = ()) -> None:
         """Loads an export or an official checkpoint, strictly (official code drops what does not fit)."""

@@ -75,9 +75,13 @@ class PDPNet(SceneFace):
         self.initialise()
 
     def forward(
-        self, pictures: Tensor, row: Tensor, head_map: Tensor, faces: Tensor, windows: Tensor | None = None
+        self, pictures: Tensor, row: Tensor, head_map: Tensor, faces: Tensor, window: Tensor | None = None
     ) -> Answer:
-        """Arguments as ``attended``'s; with ``temporal``, ``windows`` (N, 5) are the rows of the frames of each."""
+        """Answers for P people; arguments as ``attended``'s, which may have further rows behind theirs.
+
+        With ``temporal``, ``window`` (P, 5) are the rows of the frames of each person's window, by default five times
+        their own. A row's place is the first where it stands.
+        """
         features, _ = self.attended(pictures, row, head_map, faces)
         cells = self.encoded(features).flatten(2).mT  # (P, h w, C)
         outside = self.outside_embedding.expand(len(cells), 1, -1)
@@ -85,20 +89,26 @@ class PDPNet(SceneFace):
         query, key, value = self.qkv_proj(tokens).chunk(3, dim=2)
         tokens = tokens + (query @ key.mT).softmax(dim=2) @ value  # logits are not divided by sqrt(C)
         by_channel = tokens.mT  # (P, C, 50)
-        if windows is not None:
-            by_channel = self._over_time(by_channel, windows)
+        if self.temporal:
+            by_channel = self._over_time(by_channel, window)
         logits = self.inout_patch_pred(F.relu(self.inout_patch_encode(by_channel))).squeeze(1)
         grid = by_channel[:, :, :-1].unflatten(2, (self.cells, self.cells))
         return Answer(self.decoded(F.relu(self.deconv_encode(grid))), logits)
 
-    def _over_time(self, tokens: Tensor, windows: Tensor) -> Tensor:
-        """(P, C, 50), the frames of each window mixed; of rows in several windows the last counts."""
+    def _over_time(self, tokens: Tensor, window: Tensor | None) -> Tensor:
+        """(P, C, 50) of the people of windows (P, 5), the frames of each mixed."""
+        if window is None:
+            which = torch.arange(len(tokens), device=tokens.device)
+            windows, place = which[:, None].expand(-1, FRAMES), torch.zeros_like(which)
+        else:
+            windows, which = window.unique(dim=0, return_inverse=True)
+            place = (window == torch.arange(len(window), device=window.device)[:, None]).int().argmax(1)
         told = self.temporal_mapping(tokens).squeeze(1)[windows]  # (N, 5, 50)
         asking = told.transpose(0, 1) + self.temporal_pos_embed
         _, weights = self.temporal_attention(asking, asking, asking)  # (N, 5, 5)
         values = self.temporal_proj_1(tokens)[windows].flatten(2)  # (N, 5, C 50)
         mixed = tokens[windows] + (weights @ values).view(*windows.shape, *tokens.shape[1:])
-        return tokens.index_copy(0, windows.flatten(), self.temporal_norm_1(mixed).flatten(0, 1))
+        return self.temporal_norm_1(mixed[which, place])
 
 
 def patch_distribution(heatmap: Tensor, inside: Tensor, cells: int) -> Tensor:

@@ -15,7 +15,6 @@ from gazebench.core.weights import load_strictly
 from gazebench.data.transforms import HeadCrops, Preprocess, gaussian_heatmap, stretched
 from gazebench.engine.method import Method, MethodCard, Recipe, from_code, our_choice
 from gazebench.methods.sharingan.network import Answer, SharinganNet
-from gazebench.metrics.decode import DECODERS
 from gazebench.nn.losses import batch_mean
 from gazebench.nn.optimizers import adam_one_cycle, warm_cosine
 
@@ -39,6 +38,10 @@ VAT: Recipe = {
     ),
 }  # fmt: skip
 CHILDPLAY: Recipe = {**VAT, **from_code("childplay.yaml", model__widen_heads=0.0)}
+VSGAZE: Recipe = {
+    **VAT,
+    **our_choice("clips of several data sets; its social scores are those of the points", trainer__max_epochs=2),
+}
 OTHER: Recipe = {
     **GAZEFOLLOW,
     **our_choice(
@@ -75,7 +78,6 @@ class Sharingan(Method):
         widen_heads: how much of their width and height head boxes grow on every side, before they become squares.
         angular_weight: weight of the loss of the gaze direction; 0 leaves that branch untrained.
         inout_weight: weight of the in/out loss; 0 leaves the in/out decoder untrained.
-        decoder: ``protocol`` leaves the point to the protocol, ``argmax_plus_one`` gives the official code's.
         trained: ``all``, or the ``decoders`` alone, all else fixed with its batch norms.
         lr: learning rate.
         lr_inout: learning rate of the in/out decoder; default: ``lr``.
@@ -101,7 +103,8 @@ class Sharingan(Method):
         "--model.side=64",
     )  # fmt: skip
     recipes = {
-        "gazefollow": GAZEFOLLOW, "vat": VAT, "childplay": CHILDPLAY, "gazeworld": GAZEWORLD, "*": OTHER
+        "gazefollow": GAZEFOLLOW, "vat": VAT, "childplay": CHILDPLAY, "vsgaze": VSGAZE, "gazeworld": GAZEWORLD,
+        "*": OTHER,
     }  # fmt: skip
     sources = {
         "width": ("official code", "ViT-B"),
@@ -113,7 +116,6 @@ class Sharingan(Method):
         "widen_heads": ("official code", "data sets: GazeFollow's"),
         "angular_weight": ("official code", "gazefollow.yaml"),
         "inout_weight": ("official code", "videoattentiontarget.yaml"),
-        "decoder": ("ours", "one decoder for all methods; the official code adds a cell to row and column"),
         "trained": ("official code", "gazefollow.yaml"),
         "lr": ("official code", "gazefollow.yaml"),
         "lr_inout": ("official code", "videoattentiontarget.yaml has one of its own"),
@@ -133,7 +135,6 @@ class Sharingan(Method):
         widen_heads: float = 0.1,
         angular_weight: float = 3.0,
         inout_weight: float = 10.0,
-        decoder: Literal["protocol", "argmax_plus_one"] = "protocol",
         trained: Literal["all", "decoders"] = "all",
         lr: float = 1e-4,
         lr_inout: float | None = None,
@@ -144,7 +145,7 @@ class Sharingan(Method):
         super().__init__()
         self.crops = HeadCrops(side, widen_heads, widen_heads, square=True)
         self.angular_weight, self.inout_weight = angular_weight, inout_weight
-        self.decoder, self.trained, self.augment = decoder, trained, augment
+        self.trained, self.augment = trained, augment
         self.lr, self.lr_inout, self.schedule = lr, lr if lr_inout is None else lr_inout, schedule
         self.weight_decay = weight_decay
         self.network = SharinganNet(width, depth, heads, decoder_width, channels, side)
@@ -181,8 +182,7 @@ class Sharingan(Method):
 
     def forward(self, batch: Batch) -> Prediction:
         answer, _ = self.answer(batch)
-        point = None if self.decoder == "protocol" else DECODERS[self.decoder](answer.heatmap)
-        return Prediction(heatmap=stretched(answer.heatmap), point=point, inout=answer.inout.sigmoid())
+        return Prediction(heatmap=stretched(answer.heatmap), inout=answer.inout.sigmoid())
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The squared error of heatmaps and the angle of gaze directions in frame, and the in/out cross-entropy."""
