@@ -277,7 +277,7 @@ def test_pdp_is_the_official_network(pdp, case, depth):
         pictures, faces = (uniform(f"pdp/clips/{name}", shape, -2, 2)[0] for name in ("images", "faces"))
         start, move = torch.tensor([100.0, 50, 180, 150]), torch.tensor([20.0, 5, 20, 5])
         boxes, size = start + torch.arange(5)[:, None] * move, torch.tensor([[640, 360]])
-        row, windows = torch.arange(5), torch.arange(5)[None]
+        row, windows = torch.arange(5), torch.arange(5).expand(5, 5)
     else:
         stages |= {
             "scene_stem": ("bn1_scene", every(8, 14), RELU),

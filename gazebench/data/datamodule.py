@@ -140,8 +140,8 @@ class ImageSamples(TorchDataset[Sample]):
             depth = torch.from_numpy(self.dataset.depth_map(self.records, image, self.preprocess.size, crop, flip))
         own = np.arange(*self.person_start[[image, image + 1]])
         step = None if self.step is None else self.step[own]
-        window = None if self.window is None else self.window[own]
-        return Sample(records, picture, items, heads=heads, depth=depth, step=step, rows=own, window=window)
+        rows = None if self.window is None else self.window[own]
+        return Sample(records, picture, items, heads=heads, depth=depth, step=step, rows=own, window=rows)
 
     def _pictures(self, image: int, view: View | None, head: FloatArray) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The picture in a view, and the heads cut out of it, before it is resized, where the method needs them."""
