@@ -5,6 +5,9 @@ import os
 # Before torch is imported. One thread: sums then have the same digits in every process, and workers share the cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ["OMP_NUM_THREADS"] = "1"
+# `make test ARGS=...` would hand its own variables on to every `make -n` of a test.
+for name in ("MAKEFLAGS", "MFLAGS", "ARGS"):
+    os.environ.pop(name, None)
 
 import asyncio
 import contextlib
