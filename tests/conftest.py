@@ -5,9 +5,6 @@ import os
 # Before torch is imported. One thread: sums then have the same digits in every process, and workers share the cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ["OMP_NUM_THREADS"] = "1"
-# `make test ARGS=...` would hand its own variables on to every `make -n` of a test.
-for name in ("MAKEFLAGS", "MFLAGS", "ARGS"):
-    os.environ.pop(name, None)
 
 import asyncio
 import contextlib
@@ -25,6 +22,10 @@ from typing import Any
 import pytest
 from filelock import FileLock
 from typer.core import TyperCommand
+
+# `make test ARGS=...` would hand its own variables on to every `make -n` of a test.
+for name in ("MAKEFLAGS", "MFLAGS", "ARGS"):
+    os.environ.pop(name, None)
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGED = {
